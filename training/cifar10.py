@@ -32,12 +32,14 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder or tar archive with train/CLASS and test/CLASS.")
 flags.DEFINE_string("output", None, "Folder to write.")
 flags.DEFINE_string("architecture", "nf_resnet10", "Any architecture for 32-pixel pictures.")
+flags.DEFINE_string("fields", "{}", "JSON: fields of the architecture's configuration to change.")
 flags.DEFINE_integer("epochs", 18, "Passes over the training pictures.")
 flags.DEFINE_integer("batch_size", 64, "Pictures per step.")
 flags.DEFINE_float("learning_rate", 2e-3, "Peak, reached after the warm-up.")
 flags.DEFINE_float("warmup_epochs", 1.0, "Linear warm-up, in epochs.")
 flags.DEFINE_float("weight_decay", 0.05, "Decoupled, times the learning rate; kernels only.")
 flags.DEFINE_float("label_smoothing", 0.05, "Share of the target spread over all classes.")
+flags.DEFINE_float("erasing", 0.5, "Share of the pictures of which a rectangle is greyed out.")
 flags.DEFINE_float("clipnorm", 5.0, "Largest norm of the whole gradient.")
 flags.DEFINE_float("ema", 0.998, "Momentum of the averaged weights, which are what is kept.")
 flags.DEFINE_integer("seed", 0, "Seed of initialisation, order and augmentation.")
@@ -69,13 +71,16 @@ def read_pictures(source: Path, split: str) -> tuple[np.ndarray, np.ndarray, lis
 
 
 def training_batches(pictures, labels, classes: int, normalise) -> tf.data.Dataset:
-    """Shuffled, translated by up to 4 pixels and flipped at random, normalised, one-hot."""
+    """Shuffled, translated by up to 4 pixels, flipped, partly erased, normalised, one-hot."""
     augment = keras.Sequential(
         [
             keras.layers.RandomTranslation(
                 0.125, 0.125, "constant", interpolation="nearest", seed=FLAGS.seed
             ),
             keras.layers.RandomFlip("horizontal", seed=FLAGS.seed + 1),
+            keras.layers.RandomErasing(
+                FLAGS.erasing, scale=(0.02, 0.2), fill_value=127.0, seed=FLAGS.seed + 2
+            ),
         ]
     )
 
@@ -152,7 +157,9 @@ def main(argv) -> None:
         chosen = np.random.default_rng(FLAGS.seed).permutation(len(labels))[: FLAGS.limit]
         pictures, labels = pictures[chosen], labels[chosen]
     preprocessing = nf_zoo.Preprocessing(input_size=(32, 32), crop_fraction=1.0, mean=MEAN, std=STD)
-    model = build_model(FLAGS.architecture, labels=names, preprocessing=preprocessing)
+    model = build_model(
+        FLAGS.architecture, labels=names, preprocessing=preprocessing, **json.loads(FLAGS.fields)
+    )
 
     def normalise(batch):
         return (tf.cast(batch, tf.float32) / 255.0 - MEAN) / STD
