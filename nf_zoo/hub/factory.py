@@ -38,7 +38,9 @@ def create_model(
             body and starts a new classifier.
         **options: ``input_shape`` (height, width, channels; default (None, None, 3)),
             ``classifier_activation`` (None: logits, or ``"softmax"``), ``include_preprocessing``
-            (the graph takes raw 0..255 pixels), ``drop_rate``, ``stochastic_depth_rate``,
+            (the graph takes raw 0..255 pixels), ``pooling``, ``features_only`` and
+            ``out_indices`` (maps of several strides), ``output_stride`` (32, 16 or 8),
+            ``rematerialize`` (gradient checkpointing), ``drop_rate``, ``stochastic_depth_rate``,
             ``model_name``, ``dtype``, ``labels``, ``preprocessing``, and every field of the
             family's record (``alpha``, ``activation``, ``depths``, ...).
 
@@ -91,10 +93,24 @@ def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
         prescribed["weights_tag"] = getattr(source, "tag", None) or getattr(
             source, "name", str(source)
         )
-    model = build_model(row.name, **{**prescribed, **options})
+    if not options.pop("features_only", False):
+        model = build_model(row.name, **{**prescribed, **options})
+        if load:
+            load_pretrained_weights(model, source)
+        return model
+    # A checkpoint fits the whole network, of which the maps wanted may be a part.
+    indices = options.pop("out_indices", None)
+    if options.get("num_classes"):
+        raise ValueError(
+            "features_only=True gives maps, not classes: leave num_classes out, or 0. "
+            f"Received: num_classes={options['num_classes']}"
+        )
+    for name in ("num_classes", "labels", "features_only", "out_indices"):
+        prescribed.pop(name, None)
+    model = build_model(row.name, **{**prescribed, "num_classes": 0, **options})
     if load:
         load_pretrained_weights(model, source)
-    return model
+    return model.with_feature_maps(indices)
 
 
 def _make_factory(row: Architecture) -> Callable:

@@ -29,7 +29,7 @@ from nf_zoo.hub.sources import (
 )
 
 logger = logging.getLogger("nf_zoo")
-_HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum")
+_HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum|rematerialize")
 
 
 def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) -> None:
@@ -105,6 +105,7 @@ def load_pretrained(source: str | os.PathLike):
             )
     model = read_config(path).build(path)
     load_pretrained_weights(model, origin)
+    model.weights_tag = text
     return model
 
 

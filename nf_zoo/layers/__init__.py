@@ -3,12 +3,13 @@
 from nf_zoo.layers.activations import GAMMA, ScaledActivation, gamma_of
 from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, ScaledWSConv2D, convolve
-from nf_zoo.layers.pooling import MaxPool2D
+from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
 from nf_zoo.layers.residual import Dropout, SkipInit, StochasticDepth
 
 __all__ = [
     "GAMMA",
     "Conv2D",
+    "DilatedAveragePool2D",
     "Dropout",
     "EfficientChannelAttention",
     "MaxPool2D",

@@ -57,3 +57,41 @@ class MaxPool2D(keras.layers.Layer):
     def get_config(self):
         own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class DilatedAveragePool2D(keras.layers.Layer):
+    """2x2 average pooling of stride 1 whose taps lie ``dilation`` pixels apart.
+
+    What becomes of a 2x2 pooling of stride 2 in a network that dilates instead of striding: at
+    every second pixel the two are equal, to the border, where only real pixels count.
+
+    Args:
+        dilation: distance of the taps, in pixels.
+
+    Input and output: (N, H, W, C).
+
+    Example:
+        >>> import numpy as np
+        >>> DilatedAveragePool2D(2)(np.zeros((1, 5, 7, 4), "float32")).shape
+        TensorShape([1, 5, 7, 4])
+    """
+
+    def __init__(self, dilation: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.dilation = int(dilation)
+
+    def call(self, x):
+        total = self._sum_of_taps(x)
+        return total / self._sum_of_taps(ops.ones_like(x[:1, :, :, :1]))
+
+    def _sum_of_taps(self, x):
+        d = self.dilation
+        x = x + ops.pad(x, [[0, 0], [0, d], [0, 0], [0, 0]])[:, d:]
+        return x + ops.pad(x, [[0, 0], [0, 0], [0, d], [0, 0]])[:, :, d:]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "dilation": self.dilation}

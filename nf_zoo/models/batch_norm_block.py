@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from nf_zoo import layers
 from nf_zoo.models.residual_block import ResidualBlock
@@ -17,12 +18,10 @@ class BatchNormBlock(ResidualBlock):
 
     Args:
         preactivation: v2 if true.
-        activation: a name.
         momentum: of the moving statistics, in Keras' sense (0.9 keeps nine tenths).
         eps: added to the variance.
         zero_init_last: start the last BN's scale at 0 (v1.5 only).
-        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
-        filters, width, block, groups, strides, projection, padding: as in ResidualBlock.
+        **kwargs: those of ResidualBlock.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
 
@@ -38,54 +37,35 @@ class BatchNormBlock(ResidualBlock):
         filters: int,
         *,
         preactivation: bool,
-        activation: str = "relu",
         momentum: float = 0.9,
         eps: float = 1e-5,
         zero_init_last: bool = False,
-        stochastic_depth_rate: float = 0.0,
-        stochastic_depth_rescale: bool = True,
         **kwargs,
     ):
         self._own_config = {
             "preactivation": preactivation,
-            "activation": activation,
             "momentum": momentum,
             "eps": eps,
             "zero_init_last": zero_init_last,
-            "stochastic_depth_rate": stochastic_depth_rate,
-            "stochastic_depth_rescale": stochastic_depth_rescale,
         }
         super().__init__(filters, **kwargs)
         self.preactivation = preactivation
-        self.activation = layers.ScaledActivation(activation, gamma=1.0, name="activation")
-        last = len(self.convs) - 1
         self.norms = [
             batch_norm(
                 f"norm{i + 1}",
                 momentum,
                 eps,
-                zero=zero_init_last and not preactivation and i == last,
+                zero=zero_init_last and not preactivation and self.is_last(i),
             )
             for i in range(len(self.convs))
         ]
         self.shortcut_norm = None
         if self.shortcut_conv is not None and not preactivation:
             self.shortcut_norm = batch_norm("shortcut_norm", momentum, eps)
-        self.stochastic_depth = layers.StochasticDepth(
-            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
-        )
+        self._record = None
 
-    def make_convolution(self, name, filters, kernel_size, strides, index):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=self.padding,
-            groups=self.groups if kernel_size == 3 else 1,
-            use_bias=False,
-            kernel_initializer=fan_out_normal(),
-            name=name,
-        )
+    def make_convolution(self, index, **arguments):
+        return layers.Conv2D(use_bias=False, kernel_initializer=fan_out_normal(), **arguments)
 
     def build_branch(self, input_shape):
         super().build_branch(input_shape)
@@ -99,45 +79,69 @@ class BatchNormBlock(ResidualBlock):
 
     def preactivate(self, x, training=False):
         """The first BN and activation of a v2 block; a v1.5 block takes its input as it is."""
-        return self.activation(self.norms[0](x, training=training)) if self.preactivation else x
+        if not self.preactivation:
+            return x
+        return self.activation(self._normalise(self.norms[0], x, training))
 
-    def branch(self, x, training=False):
+    def branch(self, activated, training=False):
         """The residual branch from the (pre-activated) input to just before the merge."""
+        x = activated
         if self.preactivation:
             x = self.convs[0](x)
             for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
-                x = conv(self.activation(norm(x, training=training)))
+                x = conv(self.activation(self._normalise(norm, x, training)))
             return x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = norm(conv(self.activation(x) if i else x), training=training)
+            x = self._normalise(norm, conv(self.activation(x) if i else x), training)
         return x
 
     def skip(self, x, activated, training=False):
         """The shortcut, given both the raw and the pre-activated input."""
-        if self.shortcut_conv is None:
-            return x
-        projected = self.project(activated)
+        skip = super().skip(x, activated, training)
         if self.shortcut_norm is None:
-            return projected
-        return self.shortcut_norm(projected, training=training)
+            return skip
+        return self._normalise(self.shortcut_norm, skip, training)
 
-    def residual(self, x, training=False):
-        """The branch before stochastic depth and the merge."""
-        return self.branch(self.preactivate(x, training), training)
+    def merge(self, residual, skip):
+        """The sum; activated in a v1.5 block."""
+        return residual + skip if self.preactivation else self.activation(residual + skip)
 
-    def shortcut(self, x, training=False):
-        activated = x if self.shortcut_conv is None else self.preactivate(x, training)
-        return self.skip(x, activated, training)
+    def recomputed_halves(self, x):
+        """As in ResidualBlock; the moving statistics are updated outside, and so only once."""
 
-    def call(self, x, training=False):
-        activated = self.preactivate(x, training)
-        skip = self.skip(x, activated, training)
-        residual = self.branch(activated, training)
-        merged = skip + self.stochastic_depth(residual, training=training)
-        return merged if self.preactivation else self.activation(merged)
+        def halves(x):
+            statistics = {}
+            self._record = statistics.__setitem__
+            try:
+                return *self.halves(x, training=True), statistics
+            finally:
+                self._record = None
+
+        residual, skip, statistics = keras.remat(halves)(x)
+        for norm in (*self.norms, self.shortcut_norm):
+            if norm is not None and norm.name in statistics:
+                update_moving_statistics(norm, *statistics[norm.name])
+        return residual, skip
+
+    def _normalise(self, norm, x, training):
+        if self._record is None:
+            return norm(x, training=training)
+        x32 = ops.cast(x, "float32")
+        mean, variance = ops.moments(x32, (0, 1, 2), synchronized=norm.synchronized)
+        self._record(norm.name, (mean, variance))
+        scale, offset = ops.cast(norm.gamma, "float32"), ops.cast(norm.beta, "float32")
+        y = ops.batch_normalization(x32, mean, variance, -1, offset, scale, norm.epsilon)
+        return ops.cast(y, x.dtype)
 
     def get_config(self):
         return {**super().get_config(), **self._own_config}
+
+
+def update_moving_statistics(norm, mean, variance):
+    """What Keras's layer does with the statistics of a batch."""
+    for moving, value in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+        value = ops.cast(ops.stop_gradient(value), moving.dtype)
+        moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
 
 
 def batch_norm(name: str, momentum: float, eps: float, zero: bool = False):

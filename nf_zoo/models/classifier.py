@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from nf_zoo import layers
 from nf_zoo.models import registry
+from nf_zoo.models.graph import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.preprocessing import Preprocessing, preprocess
 
 
@@ -49,6 +48,9 @@ class ImageClassifier(keras.Model):
         input_shape: Sequence[int | None] = (None, None, 3),
         classifier_activation: str | None = None,
         include_preprocessing: bool = False,
+        pooling: str | None = "avg",
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
         preprocessing=None,
         labels: Sequence[str] | None = None,
         weights_tag: str | None = None,
@@ -58,43 +60,30 @@ class ImageClassifier(keras.Model):
         if isinstance(preprocessing, dict):
             preprocessing = Preprocessing.from_dict(preprocessing)
         preprocessing = preprocessing or Preprocessing()
-        num_classes = _count_classes(num_classes, labels)
-        input_shape = _check_input_shape(input_shape)
-        with _dtype_policy(dtype) as policy:
-            inputs = keras.Input(input_shape, name="images", dtype="float32")
-            x = inputs
-            if include_preprocessing:
-                x = _normalisation(preprocessing, input_shape[-1])(x)
-            x = registry.architecture(architecture).module.build_trunk(config, x)
-            outputs = self._classifier(architecture, config, num_classes, classifier_activation, x)
+        options = GraphOptions(
+            count_classes(num_classes, labels, otherwise=0 if features_only else 1000),
+            input_shape,
+            classifier_activation,
+            include_preprocessing,
+            pooling,
+            features_only,
+            out_indices,
+        )
+        row = registry.architecture(architecture)
+        inputs, outputs, stages, policy = build_graph(row, config, options, preprocessing, dtype)
         super().__init__(inputs, outputs, name=name or architecture)
         self.dtype_policy = policy
         self.architecture, self.config = architecture, config
-        self.num_classes, self.classifier_activation = num_classes, classifier_activation
+        self.num_classes, self.classifier_activation = options.num_classes, classifier_activation
         self.include_preprocessing, self.preprocessing = include_preprocessing, preprocessing
         self.labels = tuple(labels) if labels is not None else None
         self.weights_tag = weights_tag
-        self._images_shape = input_shape
+        self._stages, self._graph_options = stages, options
 
-    @staticmethod
-    def _classifier(architecture, config, num_classes, activation, x):
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-        if not num_classes:
-            return x
-        if config.drop_rate:
-            x = layers.Dropout(config.drop_rate, name="dropout")(x)
-        module = registry.architecture(architecture).module
-        if hasattr(module, "before_classifier"):
-            x = module.before_classifier(x)
-        x = keras.layers.Dense(
-            num_classes,
-            kernel_initializer=module.classifier_initializer(),
-            dtype="float32",
-            name="head",
-        )(x)
-        if activation is None:
-            return x
-        return keras.layers.Activation(activation, dtype="float32", name="prediction")(x)
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The maps of the trunk, to which ``out_indices`` points: name, channels and stride."""
+        return self._stages
 
     @property
     def head(self):
@@ -115,14 +104,7 @@ class ImageClassifier(keras.Model):
 
         Preprocessing, labels, tag, name and dtype are not among them.
         """
-        row = registry.architecture(self.architecture)
-        return {
-            "num_classes": self.num_classes,
-            "input_shape": list(self._images_shape),
-            "classifier_activation": self.classifier_activation,
-            "include_preprocessing": self.include_preprocessing,
-            **self.config.changes_from(row.config),
-        }
+        return {**self._graph_options.to_dict(), **self.config.to_dict()}
 
     def get_config(self):
         return {
@@ -166,6 +148,35 @@ class ImageClassifier(keras.Model):
         overrides = {"weights_tag": self.weights_tag, "model_name": self.name, **overrides}
         return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
 
+    def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> ImageClassifier:
+        """A new model with this one's weights that gives maps of several strides.
+
+        Args:
+            out_indices: indices into :attr:`stages`; None gives them all.
+
+        Returns:
+            An :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
+            channels) maps, activated as the network's next convolution would see them (those of
+            a pre-activation BatchNorm network as they leave the stage, but for the last); this
+            model is untouched.
+
+        Raises:
+            ValueError: on indices out of range.
+
+        Example:
+            >>> import nf_zoo
+            >>> model = nf_zoo.NFResNet26().with_feature_maps((1, 2, 3, 4))
+            >>> [model.stages[i].stride for i in (1, 2, 3, 4)]
+            [4, 8, 16, 32]
+        """
+        return self._rebuilt(
+            num_classes=0,
+            features_only=True,
+            out_indices=out_indices,
+            weights_tag=self.weights_tag,
+            model_name=self.name,
+        )
+
     def _rebuilt(self, **changes) -> ImageClassifier:
         options = {
             "preprocessing": self.preprocessing,
@@ -198,9 +209,9 @@ class ImageClassifier(keras.Model):
             >>> round(nf_zoo.ResNet50().multiply_adds(224, 224) / 1e9, 1)
             4.1
         """
-        shape = (1, height, width, self._images_shape[-1])
+        shape = (1, height, width, self._graph_options.input_shape[-1])
         total = 0
-        for layer in self.layers[1:]:
+        for layer in self.layers[1:]:  # a chain, but for activations, which keep the shape
             if hasattr(layer, "multiply_adds"):
                 total += layer.multiply_adds(shape)
             shape = tuple(layer.compute_output_shape(shape))
@@ -228,52 +239,3 @@ def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
 def published_name(path: str) -> str:
     """``"stage1_block2/conv1/kernel"`` -> ``"stage1/block2/conv1/kernel"``."""
     return re.sub(r"^(stem|stage\d+)_", r"\1/", path)
-
-
-def _count_classes(num_classes: int | None, labels: Sequence[str] | None) -> int:
-    if num_classes is None:
-        num_classes = len(labels) if labels is not None else 1000
-    if not isinstance(num_classes, int) or num_classes < 0:
-        raise ValueError(
-            "num_classes must be a positive integer, or 0 for pooled features. "
-            f"Received: {num_classes!r}"
-        )
-    if labels is not None and len(labels) != num_classes:
-        raise ValueError(
-            f"labels must name each of the {num_classes} classes. Received: {len(labels)} labels"
-        )
-    return num_classes
-
-
-def _check_input_shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
-    shape = tuple(shape)
-    if len(shape) != 3 or not isinstance(shape[-1], int) or shape[-1] < 1:
-        raise ValueError(
-            "input_shape must be (height, width, channels); height and width may be None. "
-            f"Received: {shape}"
-        )
-    return shape
-
-
-def _normalisation(preprocessing: Preprocessing, channels: int):
-    mean, std = list(preprocessing.mean), list(preprocessing.std)
-    if channels != len(mean):
-        mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
-    return keras.layers.Rescaling(
-        scale=[1.0 / (255.0 * s) for s in std],
-        offset=[-m / s for m, s in zip(mean, std, strict=True)],
-        dtype="float32",
-        name="normalisation",
-    )
-
-
-@contextlib.contextmanager
-def _dtype_policy(dtype: str | None):
-    """Layers made inside have that policy; the global one comes back afterwards."""
-    before = keras.config.dtype_policy()
-    try:
-        if dtype is not None:
-            keras.config.set_dtype_policy(dtype)
-        yield keras.config.dtype_policy()
-    finally:
-        keras.config.set_dtype_policy(before)

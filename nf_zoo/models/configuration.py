@@ -1,23 +1,56 @@
-"""What the architecture records of all families share: checks, JSON, the depth schedule."""
+"""What the architecture records of all families share: fields, checks, JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any, ClassVar
 
+PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Base of the frozen architecture records; one dataclass per family.
+    """Fields of every architecture record; one frozen subclass per family.
 
-    Subclasses have at least ``depths``, ``widths``, ``drop_rate`` and
-    ``stochastic_depth_rate``; ``choices`` lists what textual fields may be.
+    ``choices`` lists what textual fields may be; the activation may be any that has a gamma.
+
+    Attributes:
+        depths: blocks per stage.
+        widths: output channels per stage.
+        activation: ``"relu"``, ``"silu"``, ``"gelu"``, ... (exact erf GELU; ``"gelu_tanh"``
+            is the approximation).
+        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end).
+        drop_rate: dropout before the classifier.
+        stochastic_depth_rate: rate of the deepest block; the others grow linearly from 0.
+        stochastic_depth_rescale: divide by the keep rate.
+        stochastic_depth_last: the last block has the full rate; else one step below it.
+        output_stride: 32, or 16 or 8 to keep larger maps: the later stages then dilate their
+            convolutions instead of striding, with the same weights.
+        rematerialize: recompute the inside of every residual branch in the backward pass instead
+            of keeping it (gradient checkpointing): less memory, one more forward pass.
 
     Raises:
         ValueError: naming the field, what was received and what is allowed.
     """
 
-    choices: ClassVar[dict[str, tuple]] = {}
+    depths: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    activation: str = "relu"
+    padding: str = "symmetric"
+    drop_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    stochastic_depth_rescale: bool = True
+    stochastic_depth_last: bool = True
+    output_stride: int = 32
+    rematerialize: bool = False
+
+    choices: ClassVar[dict[str, tuple]] = {
+        "padding": ("symmetric", "same"),
+        "output_stride": (32, 16, 8),
+        "stochastic_depth_rescale": (True, False),
+        "stochastic_depth_last": (True, False),
+        "rematerialize": (False, True),
+    }
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -27,6 +60,7 @@ class Config:
         for name, allowed in self.choices.items():
             if getattr(self, name) not in allowed:
                 self._refuse(name, f"one of {allowed}")
+        self._check_activation()
         for name in ("depths", "widths"):
             value = getattr(self, name)
             whole = isinstance(value, tuple) and all(isinstance(n, int) and n > 0 for n in value)
@@ -35,7 +69,8 @@ class Config:
         if len(self.depths) != len(self.widths):
             self._refuse("widths", f"one per stage, {len(self.depths)} for depths={self.depths}")
         for name in ("drop_rate", "stochastic_depth_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
+            rate = getattr(self, name)
+            if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
                 self._refuse(name, "a probability in [0, 1)")
 
     @property
@@ -43,17 +78,33 @@ class Config:
         """Channels of the pooled features."""
         return self.widths[-1]
 
+    def _check_activation(self):
+        if self.activation in PUBLISHED_ACTIVATIONS:
+            return
+        if not isinstance(self.activation, str):
+            self._refuse("activation", "a name, so that the record can be saved")
+        # The rarer names need Keras, which reading the tables must not import.
+        from nf_zoo.layers import gamma_of
+
+        try:
+            gamma_of(self.activation)
+        except ValueError as error:
+            raise ValueError(f"activation={self.activation!r} cannot be used. {error}") from error
+
     def _refuse(self, name: str, allowed: str):
         raise ValueError(f"{name} must be {allowed}. Received: {name}={getattr(self, name)!r}")
 
-    def changes_from(self, other: Config) -> dict[str, Any]:
-        """Fields in which this record differs from ``other``, as JSON-able values."""
-        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON-able values: what a file keeps, so that it outlives the tables."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in mine.items()
-            if value != theirs[name]
+            for name, value in dataclasses.asdict(self).items()
         }
+
+    def changes_from(self, other: Config) -> dict[str, Any]:
+        """Fields in which this record differs from ``other``, as JSON-able values."""
+        theirs = other.to_dict()
+        return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
 
 
 def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
@@ -71,10 +122,3 @@ def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
             f"Fields: {', '.join(sorted(known))}. Received: {fields!r}"
         )
     return config_class(**fields)
-
-
-def stochastic_depth_rates(config) -> list[float]:
-    """Drop rate of each block: linear in depth, up to or just below the configured rate."""
-    count = sum(config.depths)
-    steps = max(count - 1, 1) if config.stochastic_depth_last else count
-    return [config.stochastic_depth_rate * index / steps for index in range(count)]

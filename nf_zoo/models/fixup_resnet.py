@@ -10,6 +10,7 @@ import dataclasses
 
 from nf_zoo.models import skipinit_resnet
 from nf_zoo.models.skipinit_resnet import DEPTHS, classifier_initializer
+from nf_zoo.models.trunk import Level
 
 __all__ = ["ARCHITECTURES", "VARIANTS", "FixupResNetConfig", "build_trunk"]
 __all__ += ["before_classifier", "classifier_initializer"]
@@ -28,15 +29,17 @@ ARCHITECTURES = {
 VARIANTS = {"paper": {}}
 
 
-def build_trunk(config: FixupResNetConfig, x):
-    """From images (N, H, W, C) to the final feature map (N, H / 32, W / 32, widths[-1])."""
+def build_trunk(config: FixupResNetConfig, x) -> list[Level]:
+    """From images (N, H, W, C) to the maps of the stem and of every stage."""
     from nf_zoo import layers
     from nf_zoo.models.skipinit_block import FixupBlock, ScalarBias
 
     x = ScalarBias(name="stem_bias")(skipinit_resnet.stem_convolution(config)(x))
     x = layers.ScaledActivation(config.activation, gamma=1.0, name="stem_activation")(x)
-    x = layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
-    return skipinit_resnet.stack_blocks(config, x, FixupBlock, num_blocks=sum(config.depths))
+    stem = Level("stem", 2 if config.pooled_stem else 1, x)
+    x = skipinit_resnet.stem_pool(config, x)
+    own = {"num_blocks": sum(config.depths)}
+    return [stem, *skipinit_resnet.stack_blocks(config, x, FixupBlock, own)]
 
 
 def before_classifier(x):

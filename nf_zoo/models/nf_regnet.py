@@ -10,6 +10,7 @@ import dataclasses
 
 from nf_zoo.models import norm_free
 from nf_zoo.models.norm_free import round_channels
+from nf_zoo.models.trunk import Level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,11 @@ ARCHITECTURES = {
 VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFRegNetConfig, x):
-    """From images (N, H, W, C) to the final feature map (N, H / 32, W / 32, features)."""
+def build_trunk(config: NFRegNetConfig, x) -> list[Level]:
+    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
     widths = config.scaled_widths
     x = norm_free.convolution(config, "stem_conv", widths[0], 3, 2)(x)
+    stem = Level("stem", 2, x)
 
     def branch(index: int, channels: int, filters: int) -> norm_free.Branch:
         expansion = 1.0 if index == 0 else config.expansion
@@ -91,9 +93,12 @@ def build_trunk(config: NFRegNetConfig, x):
         groups = inner // config.group_width
         return norm_free.Branch("bottleneck", groups * config.group_width, groups, True)
 
-    x = norm_free.stack_blocks(config, x, widths, branch, first_stride=2)
-    x = norm_free.convolution(config, "final_conv", config.features, 1, 1)(x)
-    return norm_free.activation(config, "final_activation")(x)
+    stages = norm_free.stack_blocks(config, x, branch, stride=2, widths=widths, first_strides=2)
+    stages[-1].tensor = norm_free.final_map(config, stages[-1].tensor, config.features)
+    return [stem, *stages]
+
+
+feature_activation = norm_free.activation
 
 
 def classifier_initializer():

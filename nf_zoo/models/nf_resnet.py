@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from nf_zoo.models import norm_free
+from nf_zoo.models.trunk import Level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +82,14 @@ ARCHITECTURES = {
 VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFResNetConfig, x):
-    """From images (N, H, W, C) to the final feature map (N, H / 32, W / 32, widths[-1])."""
+def build_trunk(config: NFResNetConfig, x) -> list[Level]:
+    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
     from nf_zoo import layers
 
     pooled = config.stem == "7x7_pool"
     size, strides = (7, 2) if pooled else (3, 1)
     x = norm_free.convolution(config, "stem_conv", config.stem_width, size, strides)(x)
+    stem = Level("stem", strides, x)
     if pooled:
         x = layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
 
@@ -95,8 +97,13 @@ def build_trunk(config: NFResNetConfig, x):
         ratio = 1.0 if config.block == "basic" else config.bottleneck_ratio
         return norm_free.Branch(config.block, int(filters * ratio))
 
-    x = norm_free.stack_blocks(config, x, config.widths, branch)
-    return norm_free.activation(config, "final_activation")(x)
+    stages = norm_free.stack_blocks(config, x, branch, stride=4 if pooled else 1)
+    last = stages[-1]
+    last.tensor = norm_free.activation(config, "final_activation")(last.tensor)
+    return [stem, *stages]
+
+
+feature_activation = norm_free.activation
 
 
 def classifier_initializer():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from nf_zoo.models import norm_free
+from nf_zoo.models.trunk import Level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +106,13 @@ ARCHITECTURES = {
 VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFNetConfig, x):
-    """From images (N, H, W, C) to the final feature map (N, H / 32, W / 32, features)."""
+def build_trunk(config: NFNetConfig, x) -> list[Level]:
+    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
     *inner, last = config.stem_widths
     for index, width in enumerate(inner, start=1):
         strides = 2 if index == 1 else 1
         x = norm_free.convolution(config, f"stem_conv{index}", width, 3, strides)(x)
+        stem = Level("stem", 2, x)
         x = norm_free.activation(config, f"stem_activation{index}")(x)
     # No activation here: the first block is pre-activated.
     x = norm_free.convolution(config, "stem_conv4", last, 3, 2)(x)
@@ -119,9 +121,12 @@ def build_trunk(config: NFNetConfig, x):
         groups = int(filters * config.bottleneck_ratio) // config.group_width
         return norm_free.Branch("double_bottleneck", groups * config.group_width, groups)
 
-    x = norm_free.stack_blocks(config, x, config.widths, branch)
-    x = norm_free.convolution(config, "final_conv", config.features, 1, 1)(x)
-    return norm_free.activation(config, "final_activation")(x)
+    stages = norm_free.stack_blocks(config, x, branch, stride=4)
+    stages[-1].tensor = norm_free.final_map(config, stages[-1].tensor, config.features)
+    return [stem, *stages]
+
+
+feature_activation = norm_free.activation
 
 
 def classifier_initializer():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
-from nf_zoo.models.configuration import Config, stochastic_depth_rates
+from nf_zoo.models import trunk
+from nf_zoo.models.configuration import Config
 from nf_zoo.models.variance import variance_ledger
 
 
@@ -14,13 +16,8 @@ class NormFreeConfig(Config):
     """Fields of every normaliser-free architecture. The defaults are timm's.
 
     Attributes:
-        depths: blocks per stage.
-        widths: output channels per stage.
-        activation: ``"relu"``, ``"silu"``, ``"gelu"``, ... (exact erf GELU; ``"gelu_tanh"``
-            is the approximation).
         gamma_in: ``"weights"`` or ``"activation"``: where the activation's gamma is multiplied.
         alpha: weight of every residual branch.
-        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end).
         shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
         eps, eps_form: of the standardisation; see ScaledWSConv2D.
         zero_init_gain: the last gain of every branch starts at 0.
@@ -28,18 +25,12 @@ class NormFreeConfig(Config):
         attention: None, ``"se"`` or ``"eca"``.
         attention_ratio: hidden width of squeeze-excite over the width it acts on.
         attention_divisor: the hidden width is rounded to a multiple of it, and at least it.
-        drop_rate: dropout before the classifier.
-        stochastic_depth_rate: rate of the deepest block; the others grow linearly from 0.
-        stochastic_depth_rescale: divide by the keep rate.
-        stochastic_depth_last: the last block has the full rate; else one step below it.
+
+    The others are those of :class:`~nf_zoo.models.configuration.Config`.
     """
 
-    depths: tuple[int, ...] = ()
-    widths: tuple[int, ...] = ()
-    activation: str = "relu"
     gamma_in: str = "weights"
     alpha: float = 0.2
-    padding: str = "symmetric"
     shortcut: str = "average_pool"
     eps: float = 1e-5
     eps_form: str = "added"
@@ -48,14 +39,10 @@ class NormFreeConfig(Config):
     attention: str | None = None
     attention_ratio: float = 0.5
     attention_divisor: int = 8
-    drop_rate: float = 0.0
-    stochastic_depth_rate: float = 0.0
-    stochastic_depth_rescale: bool = True
-    stochastic_depth_last: bool = True
 
     choices = {
+        **Config.choices,
         "gamma_in": ("weights", "activation"),
-        "padding": ("symmetric", "same"),
         "shortcut": ("average_pool", "strided"),
         "eps_form": ("added", "floor"),
         "attention": (None, "se", "eca"),
@@ -120,6 +107,13 @@ def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: in
     )
 
 
+def final_map(config: NormFreeConfig, x, filters: int):
+    """The 1x1 convolution that widens the last map, activated."""
+    return activation(config, "final_activation")(
+        convolution(config, "final_conv", filters, 1, 1)(x)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Branch:
     """The inside of a residual branch.
@@ -140,51 +134,55 @@ class Branch:
 def stack_blocks(
     config: NormFreeConfig,
     x,
-    widths: tuple[int, ...],
     branch: Callable[[int, int, int], Branch],
-    first_stride: int = 1,
-):
+    *,
+    stride: int,
+    widths: tuple[int, ...] | None = None,
+    first_strides: int = 1,
+) -> list[trunk.Level]:
     """All residual blocks, each with the beta of the variance ledger.
 
     Args:
         config: the record.
         x: output of the stem.
-        widths: output channels per stage.
         branch: (index of the block, its input channels, its output channels) -> Branch.
-        first_stride: stride of the first stage; all others have 2.
+        stride, widths, first_strides: as in :func:`nf_zoo.models.trunk.stack_blocks`.
 
     Returns:
-        The last block's output.
+        The output of every stage.
     """
     from nf_zoo.models.norm_free_block import NormFreeBlock
 
-    rates = stochastic_depth_rates(config)
-    for index, row in enumerate(variance_ledger(config.depths, config.alpha)):
-        filters, channels = widths[row.stage - 1], x.shape[-1]
-        strides = 1 if row.block > 1 else first_stride if row.stage == 1 else 2
+    ledger = variance_ledger(config.depths, config.alpha)
+
+    def own_arguments(index: int, channels: int, filters: int) -> dict[str, Any]:
         inside = branch(index, channels, filters)
         attended = inside.width if inside.attention_inside else filters
-        x = NormFreeBlock(
-            filters,
-            width=inside.width,
-            block=inside.block,
-            groups=inside.groups,
-            strides=strides,
-            projection=config.shortcut if strides > 1 or channels != filters else None,
-            padding=config.padding,
-            beta=row.beta,
-            alpha=config.alpha,
-            activation=config.activation,
-            gamma_in=config.gamma_in,
-            eps=config.eps,
-            eps_form=config.eps_form,
-            zero_init_gain=config.zero_init_gain,
-            skip_gain=config.skip_gain,
-            attention=config.attention,
-            attention_width=config.attention_width(attended) if config.attention == "se" else None,
-            attention_inside=inside.attention_inside,
-            stochastic_depth_rate=rates[index],
-            stochastic_depth_rescale=config.stochastic_depth_rescale,
-            name=f"stage{row.stage}_block{row.block}",
-        )(x)
-    return x
+        return {
+            "width": inside.width,
+            "block": inside.block,
+            "groups": inside.groups,
+            "beta": ledger[index].beta,
+            "alpha": config.alpha,
+            "gamma_in": config.gamma_in,
+            "eps": config.eps,
+            "eps_form": config.eps_form,
+            "zero_init_gain": config.zero_init_gain,
+            "skip_gain": config.skip_gain,
+            "attention": config.attention,
+            "attention_width": config.attention_width(attended)
+            if config.attention == "se"
+            else None,
+            "attention_inside": inside.attention_inside,
+        }
+
+    return trunk.stack_blocks(
+        config,
+        x,
+        NormFreeBlock,
+        own_arguments,
+        stride=stride,
+        widths=widths,
+        first_strides=first_strides,
+        shortcut=config.shortcut,
+    )

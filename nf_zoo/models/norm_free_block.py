@@ -27,8 +27,7 @@ class NormFreeBlock(ResidualBlock):
         attention: None, ``"se"`` or ``"eca"``; its gate is doubled.
         attention_width: hidden width of squeeze-excite.
         attention_inside: attention follows the last 3x3 convolution instead of the last one.
-        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
-        filters, width, block, groups, strides, projection, padding: as in ResidualBlock.
+        **kwargs: those of ResidualBlock.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
 
@@ -54,14 +53,11 @@ class NormFreeBlock(ResidualBlock):
         attention: str | None = None,
         attention_width: int | None = None,
         attention_inside: bool = False,
-        stochastic_depth_rate: float = 0.0,
-        stochastic_depth_rescale: bool = True,
         **kwargs,
     ):
         self._own_config = {
             "beta": beta,
             "alpha": alpha,
-            "activation": activation,
             "gamma_in": gamma_in,
             "eps": eps,
             "eps_form": eps_form,
@@ -70,46 +66,36 @@ class NormFreeBlock(ResidualBlock):
             "attention": attention,
             "attention_width": attention_width,
             "attention_inside": attention_inside,
-            "stochastic_depth_rate": stochastic_depth_rate,
-            "stochastic_depth_rescale": stochastic_depth_rescale,
         }
         self.beta, self.alpha = beta, alpha
-        scaled = layers.ScaledActivation(activation, name="activation")
-        self._standardisation = {"eps": eps, "eps_form": eps_form}
-        self._zero_init_gain = zero_init_gain
-        if gamma_in == "weights":
-            self._standardisation["gamma"] = scaled.gamma
-            scaled = layers.ScaledActivation(activation, gamma=1.0, name="activation")
-        super().__init__(filters, **kwargs)
-        self.activation = scaled
-        kernel_sizes = KERNEL_SIZES[self.block]
-        self._attended = len(kernel_sizes) - 1
+        self._gamma_in, self._zero_init_gain = gamma_in, zero_init_gain
+        gamma = layers.ScaledActivation(activation).gamma if gamma_in == "weights" else 1.0
+        self._standardisation = {"gamma": gamma, "eps": eps, "eps_form": eps_form}
+        super().__init__(filters, activation=activation, **kwargs)
+        self._attended = len(self.convs) - 1
         if attention_inside:
-            self._attended = max(i for i, size in enumerate(kernel_sizes) if size == 3)
+            sizes = KERNEL_SIZES[self.block]
+            self._attended = max(i for i, size in enumerate(sizes) if size == 3)
         self.attention = None
         if attention == "se":
             self.attention = layers.SqueezeExcite(attention_width, gate_gain=2.0, name="attention")
         elif attention == "eca":
             self.attention = layers.EfficientChannelAttention(gate_gain=2.0, name="attention")
-        self.stochastic_depth = layers.StochasticDepth(
-            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
-        )
         self.skip_gain = None
         if skip_gain is not None:
             self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
 
-    def make_convolution(self, name, filters, kernel_size, strides, index):
-        last = index == len(KERNEL_SIZES[self.block]) - 1
+    def make_activation(self, activation):
+        gamma = 1.0 if self._gamma_in == "weights" else None
+        return layers.ScaledActivation(activation, gamma=gamma, name="activation")
+
+    def make_convolution(self, index, **arguments):
+        zero = self._zero_init_gain and self.is_last(index)
         return layers.ScaledWSConv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=self.padding,
-            groups=self.groups if kernel_size == 3 else 1,
-            gain_initializer="zeros" if last and self._zero_init_gain else "ones",
+            gain_initializer="zeros" if zero else "ones",
             kernel_initializer=fan_in_normal(),
-            name=name,
             **self._standardisation,
+            **arguments,
         )
 
     def build_branch(self, input_shape):
@@ -119,11 +105,11 @@ class NormFreeBlock(ResidualBlock):
         if self.skip_gain is not None:
             self.skip_gain.build()
 
-    def preactivate(self, x):
+    def preactivate(self, x, training=False):
         """``activation(x) * beta``, the input of branch and projection."""
         return self.activation(x) * self.beta
 
-    def branch(self, activated):
+    def branch(self, activated, training=False):
         """The residual branch from the activated input to its last convolution or attention."""
         x = activated
         for index, conv in enumerate(self.convs):
@@ -132,17 +118,8 @@ class NormFreeBlock(ResidualBlock):
                 x = self.attention(x)
         return x
 
-    def residual(self, x, training=False):
-        """The branch before stochastic depth, skip gain and alpha."""
-        return self.branch(self.preactivate(x))
-
-    def shortcut(self, x, training=False):
-        return x if self.shortcut_conv is None else self.project(self.preactivate(x))
-
-    def call(self, x, training=False):
-        activated = self.preactivate(x)
-        skip = x if self.shortcut_conv is None else self.project(activated)
-        residual = self.stochastic_depth(self.branch(activated), training=training)
+    def merge(self, residual, skip):
+        """Skip gain (if any) and alpha on the branch, added to the shortcut."""
         if self.skip_gain is not None:
             residual = self.skip_gain(residual)
         return residual * self.alpha + skip

@@ -9,7 +9,15 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from nf_zoo.models import fixup_resnet, nf_regnet, nf_resnet, nfnet, resnet, skipinit_resnet
+from nf_zoo.models import (
+    fixup_resnet,
+    nf_regnet,
+    nf_resnet,
+    nfnet,
+    resnet,
+    skipinit_resnet,
+    wide_resnet,
+)
 from nf_zoo.models.configuration import Config, make_config
 
 FAMILIES: dict[str, tuple[types.ModuleType, type[Config]]] = {
@@ -19,6 +27,7 @@ FAMILIES: dict[str, tuple[types.ModuleType, type[Config]]] = {
     "skipinit_resnet": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig),
     "fixup_resnet": (fixup_resnet, fixup_resnet.FixupResNetConfig),
     "resnet": (resnet, resnet.ResNetConfig),
+    "wide_resnet": (wide_resnet, wide_resnet.WideResNetConfig),
 }
 """Family name -> (its module, its record). A new family is one line here."""
 
@@ -41,8 +50,17 @@ class Architecture:
 
     @property
     def module(self) -> types.ModuleType:
-        """The family's module: its ``build_trunk``, ``VARIANTS`` and ``ARCHITECTURES``."""
+        """The family's module: its ``ARCHITECTURES`` and ``VARIANTS``."""
         return FAMILIES[self.family][0]
+
+    def builder(self, config: Config) -> tuple[types.ModuleType, Config]:
+        """The module whose ``build_trunk`` makes the network, and the record to give it.
+
+        A family without blocks of its own says by ``delegate`` whose it has.
+        """
+        if hasattr(self.module, "delegate"):
+            return self.module.delegate(config)
+        return self.module, config
 
     def configure(self, variant: str | None = None, **fields) -> Config:
         """The record with a published variant and single fields laid over it.
@@ -83,6 +101,11 @@ def architecture(name: str) -> Architecture:
     """
     known = architectures()
     if name not in known:
+        row = wide_resnet.row_of(str(name))
+        if row is not None:
+            factory, fields = row
+            config = make_config(wide_resnet.WideResNetConfig, fields)
+            return Architecture(name, "wide_resnet", factory, config)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(
@@ -99,6 +122,9 @@ def build_model(
     input_shape: Sequence[int | None] = (None, None, 3),
     classifier_activation: str | None = None,
     include_preprocessing: bool = False,
+    pooling: str | None = "avg",
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
     preprocessing=None,
     labels: Sequence[str] | None = None,
     weights_tag: str | None = None,
@@ -116,6 +142,9 @@ def build_model(
         input_shape: (height, width, channels); None leaves a side free.
         classifier_activation: None (logits) or ``"softmax"``.
         include_preprocessing: the graph takes raw pixels, 0..255, and normalises them itself.
+        pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
+        features_only: the outputs are maps of several strides, for detection and segmentation.
+        out_indices: which, as indices into ``model.stages``; None gives them all.
         preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
         labels: class names.
         weights_tag: name of the weights that are about to be loaded.
@@ -143,6 +172,9 @@ def build_model(
         input_shape=input_shape,
         classifier_activation=classifier_activation,
         include_preprocessing=include_preprocessing,
+        pooling=pooling,
+        features_only=features_only,
+        out_indices=out_indices,
         preprocessing=preprocessing,
         labels=labels,
         weights_tag=weights_tag,

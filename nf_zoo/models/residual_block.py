@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import keras
 
+from nf_zoo import layers
+
 KERNEL_SIZES = {"bottleneck": (1, 3, 1), "double_bottleneck": (1, 3, 3, 1), "basic": (3, 3)}
 """Kernel sides along the residual branch; the first 3x3 carries the stride."""
 
 
 class ResidualBlock(keras.layers.Layer):
-    """What all residual blocks share: widths, strides, the projection and shape arithmetic.
+    """What all residual blocks share; a subclass says what happens to the input and the merge.
+
+    The branch starts from ``preactivate(x)``, and so does a projected shortcut.
 
     Args:
         filters: channels of the output.
         width: channels inside the branch (a basic block's ``width`` equals ``filters``).
         block: ``"bottleneck"``, ``"double_bottleneck"`` (two 3x3) or ``"basic"``.
         strides: 1 or 2.
+        dilation: of the convolutions after the first 3x3.
+        entry_dilation: of the first 3x3; None for ``dilation``. A block that would stride in a
+            network of full output stride has twice the dilation after it instead.
         groups: channel groups of the 3x3 convolutions.
         projection: None for an identity shortcut, ``"strided"`` for a 1x1 convolution with the
             block's stride, ``"average_pool"`` for 2x2 average pooling before the 1x1.
         padding: of the 3x3 convolutions, ``"symmetric"`` or ``"same"``.
+        activation: a name.
+        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
+        rematerialize: recompute both halves in the backward pass instead of keeping what is
+            inside them.
 
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), filters).
     """
@@ -30,37 +41,92 @@ class ResidualBlock(keras.layers.Layer):
         *,
         width: int,
         block: str = "bottleneck",
-        groups: int = 1,
         strides: int = 1,
+        dilation: int = 1,
+        entry_dilation: int | None = None,
+        groups: int = 1,
         projection: str | None = None,
         padding: str = "symmetric",
+        activation: str = "relu",
+        stochastic_depth_rate: float = 0.0,
+        stochastic_depth_rescale: bool = True,
+        rematerialize: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters, self.width, self.block, self.strides = filters, width, block, strides
         self.groups, self.projection, self.padding = groups, projection, padding
-        kernel_sizes = KERNEL_SIZES[block]
-        widths = [width] * (len(kernel_sizes) - 1) + [filters]
-        strided = kernel_sizes.index(3)
-        self.convs = [
-            self.make_convolution(
-                f"conv{i + 1}", widths[i], size, strides if i == strided else 1, i
-            )
-            for i, size in enumerate(kernel_sizes)
-        ]
-        self.shortcut_pool = self.shortcut_conv = None
-        if projection == "average_pool" and strides > 1:
-            # SAME average pooling counts real pixels only, on odd sizes too.
-            self.shortcut_pool = keras.layers.AveragePooling2D(
-                strides, padding="same", name="shortcut_pool"
-            )
-        if projection:
-            step = 1 if self.shortcut_pool else strides
-            self.shortcut_conv = self.make_convolution("shortcut_conv", filters, 1, step, None)
+        self.dilation, self.entry_dilation = dilation, entry_dilation or dilation
+        self.rematerialize = rematerialize
+        self._block_config = {
+            "filters": filters,
+            "width": width,
+            "block": block,
+            "strides": strides,
+            "dilation": dilation,
+            "entry_dilation": entry_dilation,
+            "groups": groups,
+            "projection": projection,
+            "padding": padding,
+            "activation": activation,
+            "stochastic_depth_rate": stochastic_depth_rate,
+            "stochastic_depth_rescale": stochastic_depth_rescale,
+            "rematerialize": rematerialize,
+        }
+        self.activation = self.make_activation(activation)
+        self.convs = self._branch_convolutions()
+        self.shortcut_pool, self.shortcut_conv = self._projection()
+        self.stochastic_depth = layers.StochasticDepth(
+            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
+        )
 
-    def make_convolution(self, name, filters, kernel_size, strides, index):
+    def _branch_convolutions(self) -> list:
+        kernel_sizes = KERNEL_SIZES[self.block]
+        strided = kernel_sizes.index(3)
+        return [
+            self.make_convolution(
+                index,
+                filters=self.filters if index == len(kernel_sizes) - 1 else self.width,
+                kernel_size=size,
+                strides=self.strides if index == strided else 1,
+                padding=self.padding,
+                dilation=self.entry_dilation if index <= strided else self.dilation,
+                groups=self.groups if size == 3 else 1,
+                name=f"conv{index + 1}",
+            )
+            for index, size in enumerate(kernel_sizes)
+        ]
+
+    def _projection(self) -> tuple:
+        if not self.projection:
+            return None, None
+        pool = None
+        if self.projection == "average_pool" and self.dilation != self.entry_dilation:
+            pool = layers.DilatedAveragePool2D(self.entry_dilation, name="shortcut_pool")
+        elif self.projection == "average_pool" and self.strides > 1:
+            # SAME average pooling counts real pixels only, on odd sizes too.
+            pool = keras.layers.AveragePooling2D(self.strides, padding="same", name="shortcut_pool")
+        convolution = self.make_convolution(
+            None,
+            filters=self.filters,
+            kernel_size=1,
+            strides=1 if pool else self.strides,
+            padding=self.padding,
+            name="shortcut_conv",
+        )
+        return pool, convolution
+
+    def make_activation(self, activation: str):
+        """The activation layer of the branch."""
+        return layers.ScaledActivation(activation, gamma=1.0, name="activation")
+
+    def make_convolution(self, index: int | None, **arguments):
         """The convolution at ``index`` of the branch (None: of the shortcut)."""
         raise TypeError(f"{type(self).__name__} must say what its convolutions are")
+
+    def is_last(self, index: int | None) -> bool:
+        """Whether a convolution of that index ends the branch."""
+        return index == len(KERNEL_SIZES[self.block]) - 1
 
     def build(self, input_shape):
         self.build_branch(input_shape)
@@ -68,10 +134,26 @@ class ResidualBlock(keras.layers.Layer):
             self.shortcut_conv.build(input_shape)
 
     def build_branch(self, input_shape):
+        """Build what the residual branch consists of."""
         shape = tuple(input_shape)
         for conv in self.convs:
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
+
+    def preactivate(self, x, training=False):
+        """What the branch and a projected shortcut start from."""
+        return self.activation(x)
+
+    def branch(self, activated, training=False):
+        """The residual branch, from the pre-activated input to just before the merge."""
+        x = activated
+        for index, conv in enumerate(self.convs):
+            x = conv(self.activation(x) if index else x)
+        return x
+
+    def skip(self, x, activated, training=False):
+        """The shortcut, given both the raw and the pre-activated input."""
+        return x if self.shortcut_conv is None else self.project(activated)
 
     def project(self, x):
         """Pooling (if any) and 1x1 convolution of the shortcut."""
@@ -79,13 +161,36 @@ class ResidualBlock(keras.layers.Layer):
             x = self.shortcut_pool(x)
         return self.shortcut_conv(x)
 
+    def merge(self, residual, skip):
+        """The output, from the branch (after stochastic depth) and the shortcut."""
+        return residual + skip
+
     def residual(self, x, training=False):
-        """The residual branch of ``x``, as it stands before it is merged."""
-        raise TypeError(f"{type(self).__name__} must define residual")
+        """The residual branch of ``x``: before stochastic depth and what ``merge`` does."""
+        return self.branch(self.preactivate(x, training), training)
 
     def shortcut(self, x, training=False):
         """The skip path of ``x``: identity, or the projection."""
-        raise TypeError(f"{type(self).__name__} must define shortcut")
+        return self.skip(x, self.preactivate(x, training), training)
+
+    def halves(self, x, training=False):
+        """``(residual(x), shortcut(x))``, the pre-activation computed once."""
+        activated = self.preactivate(x, training)
+        return self.branch(activated, training), self.skip(x, activated, training)
+
+    def recomputed_halves(self, x):
+        """``halves`` in training, remembering ``x`` alone for the backward pass.
+
+        Stochastic depth stays outside: a second draw would be another mask.
+        """
+        return keras.remat(lambda x: self.halves(x, training=True))(x)
+
+    def call(self, x, training=False):
+        if self.rematerialize and training:
+            residual, skip = self.recomputed_halves(x)
+        else:
+            residual, skip = self.halves(x, training)
+        return self.merge(self.stochastic_depth(residual, training=training), skip)
 
     def compute_output_shape(self, input_shape):
         sides = (None if n is None else -(-n // self.strides) for n in input_shape[1:3])
@@ -105,13 +210,4 @@ class ResidualBlock(keras.layers.Layer):
         return total
 
     def get_config(self):
-        own = {
-            "filters": self.filters,
-            "width": self.width,
-            "block": self.block,
-            "groups": self.groups,
-            "strides": self.strides,
-            "projection": self.projection,
-            "padding": self.padding,
-        }
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **self._block_config}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from nf_zoo.models.configuration import Config, stochastic_depth_rates
+from nf_zoo.models import trunk
+from nf_zoo.models.configuration import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,23 +17,18 @@ class ResNetConfig(Config):
     """Architecture of a BatchNorm ResNet.
 
     Attributes:
-        depths: blocks per stage.
-        widths: output channels per stage.
         block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
         bottleneck_ratio: inner width of a bottleneck over its output width.
         preactivation: v2 if true, v1.5 (stride on the 3x3) if false.
         stem: ``"7x7_pool"``, ``"deep_pool"`` (three 3x3, then pool; v2 only) or ``"3x3"``
             (stride 1, for small pictures).
         stem_width: channels of the stem.
-        activation: ``"relu"``, ``"silu"``, ...
-        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end).
         shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
         momentum: of the moving statistics, 0.9 = PyTorch's 0.1.
         eps: added to the variance.
         zero_init_last: the last BN scale of every branch starts at 0 (v1.5).
-        drop_rate: dropout before the classifier.
-        stochastic_depth_rate, stochastic_depth_rescale, stochastic_depth_last: as in
-            NFResNetConfig.
+
+    The others are those of :class:`~nf_zoo.models.configuration.Config`.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -42,21 +38,15 @@ class ResNetConfig(Config):
     preactivation: bool = False
     stem: str = "7x7_pool"
     stem_width: int = 64
-    activation: str = "relu"
-    padding: str = "symmetric"
     shortcut: str = "strided"
     momentum: float = 0.9
     eps: float = 1e-5
     zero_init_last: bool = True
-    drop_rate: float = 0.0
-    stochastic_depth_rate: float = 0.0
-    stochastic_depth_rescale: bool = True
-    stochastic_depth_last: bool = True
 
     choices = {
+        **Config.choices,
         "block": ("bottleneck", "basic"),
         "stem": ("7x7_pool", "deep_pool", "3x3"),
-        "padding": ("symmetric", "same"),
         "shortcut": ("strided", "average_pool"),
     }
 
@@ -113,42 +103,48 @@ ARCHITECTURES = {
 VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: ResNetConfig, x):
-    """From images (N, H, W, C) to the final feature map (N, H / 32, W / 32, widths[-1])."""
-    from nf_zoo import layers
-    from nf_zoo.models.batch_norm_block import BatchNormBlock, batch_norm
+def build_trunk(config: ResNetConfig, x) -> list[trunk.Level]:
+    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    from nf_zoo.models.batch_norm_block import BatchNormBlock
 
-    x = _stem(config, x)
-    rates = iter(stochastic_depth_rates(config))
-    for stage, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True), 1):
-        inner = width if config.block == "basic" else int(width * config.bottleneck_ratio)
-        for block in range(1, depth + 1):
-            strides = 2 if block == 1 and stage > 1 else 1
-            x = BatchNormBlock(
-                width,
-                width=inner,
-                block=config.block,
-                strides=strides,
-                projection=config.shortcut if strides > 1 or x.shape[-1] != width else None,
-                padding=config.padding,
-                preactivation=config.preactivation,
-                activation=config.activation,
-                momentum=config.momentum,
-                eps=config.eps,
-                zero_init_last=config.zero_init_last,
-                stochastic_depth_rate=next(rates),
-                stochastic_depth_rescale=config.stochastic_depth_rescale,
-                name=f"stage{stage}_block{block}",
-            )(x)
+    stem, x = _stem(config, x)
+    ratio = 1.0 if config.block == "basic" else config.bottleneck_ratio
+
+    def own_arguments(index: int, channels: int, filters: int) -> dict:
+        return {
+            "width": int(filters * ratio),
+            "block": config.block,
+            "preactivation": config.preactivation,
+            "momentum": config.momentum,
+            "eps": config.eps,
+            "zero_init_last": config.zero_init_last,
+        }
+
+    stages = trunk.stack_blocks(
+        config,
+        x,
+        BatchNormBlock,
+        own_arguments,
+        stride=1 if config.stem == "3x3" else 4,
+        shortcut=config.shortcut,
+    )
     if config.preactivation:
-        x = batch_norm("final_norm", config.momentum, config.eps)(x)
-        x = layers.ScaledActivation(config.activation, gamma=1.0, name="final_activation")(x)
-    return x
+        stages[-1].tensor = _normalised(config, stages[-1].tensor, "final_norm", "final_activation")
+    return [stem, *stages]
 
 
-def _stem(config: ResNetConfig, x):
+def _normalised(config: ResNetConfig, x, norm: str, activation: str):
     from nf_zoo import layers
-    from nf_zoo.models.batch_norm_block import batch_norm, fan_out_normal
+    from nf_zoo.models.batch_norm_block import batch_norm
+
+    x = batch_norm(norm, config.momentum, config.eps)(x)
+    return layers.ScaledActivation(config.activation, gamma=1.0, name=activation)(x)
+
+
+def _stem(config: ResNetConfig, x) -> tuple:
+    """The stem's map before pooling, and what the first block gets."""
+    from nf_zoo import layers
+    from nf_zoo.models.batch_norm_block import fan_out_normal
 
     def convolution(x, name, filters, kernel_size, strides):
         return layers.Conv2D(
@@ -162,11 +158,7 @@ def _stem(config: ResNetConfig, x):
         )(x)
 
     def normalise(x, name):
-        x = batch_norm(f"stem_{name}", config.momentum, config.eps)(x)
-        activation = layers.ScaledActivation(
-            config.activation, gamma=1.0, name=f"stem_{name}_activation"
-        )
-        return activation(x)
+        return _normalised(config, x, f"stem_{name}", f"stem_{name}_activation")
 
     if config.stem == "deep_pool":
         half = config.stem_width // 2
@@ -179,9 +171,11 @@ def _stem(config: ResNetConfig, x):
         x = convolution(x, "stem_conv", config.stem_width, 3, 1)
     if not config.preactivation:
         x = normalise(x, "norm")
-    if config.stem != "3x3":
+    small = config.stem == "3x3"
+    stem = trunk.Level("stem", 1 if small else 2, x)
+    if not small:
         x = layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
-    return x
+    return stem, x
 
 
 def classifier_initializer():

@@ -5,20 +5,20 @@ from __future__ import annotations
 import keras
 
 from nf_zoo import layers
-from nf_zoo.models.residual_block import ResidualBlock
+from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class SkipInitBlock(ResidualBlock):
     """``x + gain * f(x)`` with one learnable gain; f repeats (activation, convolution with bias).
 
-    A projection starts from the activated input.
+    A projection starts from the activated input. Without the gain, and with ``merge_scale``, it
+    is what the paper compares SkipInit with: ``x + f(x)`` and ``(x + f(x)) / sqrt(2)``.
 
     Args:
-        activation: a name.
-        skip_gain: initial value of the gain.
-        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
-        filters, width, block, groups, strides, projection, padding: as in ResidualBlock.
+        skip_gain: initial value of the gain; None for no gain.
+        merge_scale: constant on the sum.
+        **kwargs: those of ResidualBlock.
 
     Source: De & Smith, NeurIPS 2020, section 4; DeepMind nfnets ``skipinit_resnet.py``.
 
@@ -33,58 +33,31 @@ class SkipInitBlock(ResidualBlock):
         self,
         filters: int,
         *,
-        activation: str = "relu",
-        skip_gain: float = 0.0,
-        stochastic_depth_rate: float = 0.0,
-        stochastic_depth_rescale: bool = True,
+        skip_gain: float | None = 0.0,
+        merge_scale: float = 1.0,
         **kwargs,
     ):
-        self._own_config = {
-            "activation": activation,
-            "skip_gain": skip_gain,
-            "stochastic_depth_rate": stochastic_depth_rate,
-            "stochastic_depth_rescale": stochastic_depth_rescale,
-        }
+        self._own_config = {"skip_gain": skip_gain, "merge_scale": merge_scale}
         super().__init__(filters, **kwargs)
-        self.activation = layers.ScaledActivation(activation, gamma=1.0, name="activation")
-        self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
-        self.stochastic_depth = layers.StochasticDepth(
-            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
-        )
+        self.merge_scale = merge_scale
+        self.skip_gain = None
+        if skip_gain is not None:
+            self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
 
-    def make_convolution(self, name, filters, kernel_size, strides, index):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=self.padding,
-            groups=self.groups if kernel_size == 3 else 1,
-            kernel_initializer="he_normal",
-            name=name,
-        )
+    def make_convolution(self, index, **arguments):
+        return layers.Conv2D(kernel_initializer="he_normal", **arguments)
 
     def build_branch(self, input_shape):
         super().build_branch(input_shape)
-        self.skip_gain.build()
+        if self.skip_gain is not None:
+            self.skip_gain.build()
 
-    def branch(self, x):
-        """The residual branch from the activated input to its last convolution."""
-        for index, conv in enumerate(self.convs):
-            x = conv(self.activation(x) if index else x)
-        return x
-
-    def residual(self, x, training=False):
-        """The branch before stochastic depth and skip gain."""
-        return self.branch(self.activation(x))
-
-    def shortcut(self, x, training=False):
-        return x if self.shortcut_conv is None else self.project(self.activation(x))
-
-    def call(self, x, training=False):
-        activated = self.activation(x)
-        skip = x if self.shortcut_conv is None else self.project(activated)
-        residual = self.stochastic_depth(self.branch(activated), training=training)
-        return self.skip_gain(residual) + skip
+    def merge(self, residual, skip):
+        """Gain on the branch, added to the shortcut."""
+        if self.skip_gain is not None:
+            residual = self.skip_gain(residual)
+        total = residual + skip
+        return total if self.merge_scale == 1.0 else total * self.merge_scale
 
     def get_config(self):
         return {**super().get_config(), **self._own_config}
@@ -94,14 +67,13 @@ class SkipInitBlock(ResidualBlock):
 class FixupBlock(ResidualBlock):
     """Post-activation block with scalar biases around every convolution and one scalar scale.
 
-    The identity shortcut carries the first bias, as in the reference. All but the last
-    convolution start at He's standard deviation times ``num_blocks ** (-1 / 4)``, the last at 0.
+    The identity shortcut carries the first bias, as in the reference. With m convolutions in the
+    branch, all but the last start at He's standard deviation times
+    ``num_blocks ** (-1 / (2 m - 2))``, the last at 0.
 
     Args:
         num_blocks: residual blocks in the network.
-        activation: a name.
-        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
-        filters, width, block, groups, strides, projection, padding: as in ResidualBlock.
+        **kwargs: those of ResidualBlock.
 
     Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``.
 
@@ -112,43 +84,22 @@ class FixupBlock(ResidualBlock):
         TensorShape([1, 8, 8, 64])
     """
 
-    def __init__(
-        self,
-        filters: int,
-        *,
-        num_blocks: int,
-        activation: str = "relu",
-        stochastic_depth_rate: float = 0.0,
-        stochastic_depth_rescale: bool = True,
-        **kwargs,
-    ):
-        self._own_config = {
-            "num_blocks": num_blocks,
-            "activation": activation,
-            "stochastic_depth_rate": stochastic_depth_rate,
-            "stochastic_depth_rescale": stochastic_depth_rescale,
-        }
+    def __init__(self, filters: int, *, num_blocks: int, **kwargs):
         self._num_blocks = num_blocks
         super().__init__(filters, **kwargs)
-        self.activation = layers.ScaledActivation(activation, gamma=1.0, name="activation")
-        self.stochastic_depth = layers.StochasticDepth(
-            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
-        )
 
-    def make_convolution(self, name, filters, kernel_size, strides, index):
+    def make_convolution(self, index, *, filters, kernel_size, **arguments):
         deviation = (2 / (filters * kernel_size**2)) ** 0.5
         if index is not None:
-            deviation *= self._num_blocks**-0.25
-        last = kernel_size == 1 and index not in (None, 0)
+            convolutions = len(KERNEL_SIZES[self.block])
+            deviation *= self._num_blocks ** (-1 / (2 * convolutions - 2))
+        initializer = keras.initializers.RandomNormal(0.0, deviation)
         return layers.Conv2D(
             filters,
             kernel_size,
-            strides=strides,
-            padding=self.padding,
-            groups=self.groups if kernel_size == 3 else 1,
             use_bias=False,
-            kernel_initializer="zeros" if last else keras.initializers.RandomNormal(0.0, deviation),
-            name=name,
+            kernel_initializer="zeros" if self.is_last(index) else initializer,
+            **arguments,
         )
 
     def build_branch(self, input_shape):
@@ -160,25 +111,28 @@ class FixupBlock(ResidualBlock):
     def _scalar(self, name: str, initializer: str = "zeros"):
         return self.add_weight(name=name, shape=(), initializer=initializer)
 
-    def residual(self, x, training=False):
-        """The branch before stochastic depth and the merge."""
+    def preactivate(self, x, training=False):
+        """The input and its first bias; the activation came at the end of the block before."""
+        return x + self.biases_before[0]
+
+    def branch(self, activated, training=False):
+        """The residual branch from the biased input, up to its scale and last bias."""
+        x = activated
         last = len(self.convs) - 1
-        stages = zip(self.biases_before, self.convs, self.biases_after, strict=True)
-        for index, (before, conv, after) in enumerate(stages):
-            x = conv(x + before)
+        for index, (conv, after) in enumerate(zip(self.convs, self.biases_after, strict=True)):
+            x = conv(x + self.biases_before[index] if index else x)
             x = self.activation(x + after) if index < last else x * self.scale + after
         return x
 
-    def shortcut(self, x, training=False):
-        x = x + self.biases_before[0]
-        return x if self.shortcut_conv is None else self.project(x)
+    def skip(self, x, activated, training=False):
+        return activated if self.shortcut_conv is None else self.project(activated)
 
-    def call(self, x, training=False):
-        residual = self.stochastic_depth(self.residual(x), training=training)
-        return self.activation(residual + self.shortcut(x))
+    def merge(self, residual, skip):
+        """The activated sum."""
+        return self.activation(residual + skip)
 
     def get_config(self):
-        return {**super().get_config(), **self._own_config}
+        return {**super().get_config(), "num_blocks": self._num_blocks}
 
 
 @keras.saving.register_keras_serializable("nf_zoo")

@@ -1,0 +1,129 @@
+"""Wide ResNet n-k for 32-pixel pictures, in every scheme that the 2020 paper compares.
+
+n layers, width factor k: three stages of (n - 4) / 6 basic blocks, 16k, 32k and 64k channels wide,
+at strides 1, 2 and 4. The scheme decides what stands in the place of normalisation; the networks
+are otherwise the same.
+
+Sources: Zagoruyko & Komodakis, BMVC 2016; De & Smith, NeurIPS 2020, section 4; Brock, De & Smith,
+ICLR 2021, for ``"nf"``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+
+from nf_zoo.models import fixup_resnet, nf_resnet, resnet, skipinit_resnet
+from nf_zoo.models.configuration import Config
+
+SCHEMES: dict[str, tuple[types.ModuleType, type[Config], dict]] = {
+    "nf": (nf_resnet, nf_resnet.NFResNetConfig, {}),
+    "bn": (resnet, resnet.ResNetConfig, {"preactivation": True}),
+    "skipinit": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig, {"skip_gain": 0.0}),
+    "skipinit_1/sqrt(d)": (
+        skipinit_resnet,
+        skipinit_resnet.SkipInitResNetConfig,
+        {"skip_gain": "1/sqrt(blocks)"},
+    ),
+    "divide_sqrt2": (
+        skipinit_resnet,
+        skipinit_resnet.SkipInitResNetConfig,
+        {"skip_gain": None, "merge_scale": 1 / math.sqrt(2)},
+    ),
+    "fixup": (fixup_resnet, fixup_resnet.FixupResNetConfig, {}),
+    "none": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig, {"skip_gain": None}),
+}
+"""Scheme -> (the family that has its block, that family's record, what it sets there)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WideResNetConfig(Config):
+    """Architecture of a Wide ResNet.
+
+    Attributes:
+        scheme: ``"nf"`` (scaled weight standardisation, alpha, beta), ``"bn"`` (pre-activation,
+            BatchNorm before every activation), ``"skipinit"`` (a learnable scalar from 0 at the
+            end of every branch), ``"skipinit_1/sqrt(d)"`` (from 1 / sqrt(number of blocks)),
+            ``"divide_sqrt2"`` ((x + f(x)) / sqrt(2)), ``"fixup"`` or ``"none"`` (x + f(x)).
+        alpha: weight of every residual branch, of ``"nf"``.
+        zero_init_gain: the last gain of every branch starts at 0, of ``"nf"``.
+        stem_width: channels of the 3x3 stem.
+        shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
+
+    The others are those of :class:`~nf_zoo.models.configuration.Config`.
+    """
+
+    depths: tuple[int, ...] = (2, 2, 2)
+    widths: tuple[int, ...] = (64, 128, 256)
+    scheme: str = "nf"
+    alpha: float = 0.2
+    zero_init_gain: bool = True
+    stem_width: int = 16
+    shortcut: str = "strided"
+
+    choices = {
+        **Config.choices,
+        "scheme": tuple(SCHEMES),
+        "shortcut": ("strided", "average_pool"),
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("alpha", "zero_init_gain"):
+            if self.scheme != "nf" and getattr(self, name) != defaults[name]:
+                self._refuse(name, f"left alone with scheme={self.scheme!r}, which has none")
+
+
+def row_of(name: str) -> tuple[str, dict] | None:
+    """Factory name and fields of ``"wide_resnet<n>_<k>"`` for any n = 6m + 4; None for others.
+
+    Raises:
+        ValueError: if there is no network of so many layers.
+
+    Example:
+        >>> row_of("wide_resnet22_8")
+        ('WideResNet22_8', {'depths': (3, 3, 3), 'widths': (128, 256, 512)})
+    """
+    match = re.fullmatch(r"wide_resnet(\d{1,4})_(\d{1,3})", name)
+    if match is None:
+        return None
+    layers, factor = int(match[1]), int(match[2])
+    if layers < 10 or (layers - 4) % 6 or factor < 1:
+        near = 6 * max(round((layers - 4) / 6), 1) + 4
+        raise ValueError(
+            "A Wide ResNet has 6 m + 4 layers, m at least 1, and a width factor of at least 1; "
+            f"the nearest is wide_resnet{near}_{max(factor, 1)}. Received: {name!r}"
+        )
+    widths = tuple(factor * width for width in (16, 32, 64))
+    return f"WideResNet{layers}_{factor}", {"depths": ((layers - 4) // 6,) * 3, "widths": widths}
+
+
+ARCHITECTURES = {
+    name: row_of(name)
+    for name in (
+        "wide_resnet16_1",
+        "wide_resnet16_2",
+        "wide_resnet16_4",
+        "wide_resnet28_10",
+        "wide_resnet40_4",
+        "wide_resnet100_4",
+        "wide_resnet1000_4",
+    )
+}
+"""Architecture name -> (factory name, fields); any other 6m + 4 layers go by name too."""
+
+VARIANTS: dict[str, dict] = {}
+
+
+def delegate(config: WideResNetConfig) -> tuple[types.ModuleType, Config]:
+    """The family whose block the scheme stands for, and the record in that family's fields."""
+    module, config_class, own = SCHEMES[config.scheme]
+    shared = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config_class)
+        if hasattr(config, field.name)
+    }
+    return module, config_class(**{**shared, "block": "basic", "stem": "3x3", **own})
