@@ -21,12 +21,13 @@ _HOMES = {
     "list_models": "nf_zoo.hub.factory",
     "load_pretrained": "nf_zoo.hub.loading",
     "model_info": "nf_zoo.hub.factory",
+    "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
     "save_pretrained": "nf_zoo.hub.files",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""
 
-_MODULES = ("finetuning", "hub", "layers", "models", "preprocessing")
+_MODULES = ("finetuning", "hub", "layers", "models", "optimizers", "preprocessing")
 
 
 def __getattr__(name: str) -> Any:

@@ -156,7 +156,7 @@ class ImageClassifier(keras.Model):
 
         Returns:
             An :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
-            channels) maps, activated as the network's next convolution would see them (those of
+            channels) maps (Keras unpacks a list of one), activated as the network's next convolution would see them (those of
             a pre-activation BatchNorm network as they leave the stage, but for the last); this
             model is untouched.
 

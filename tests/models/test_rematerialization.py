@@ -1,0 +1,76 @@
+"""Recomputing the inside of the blocks changes memory, and nothing else."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from nf_zoo.models.registry import build_model
+
+NETWORKS = {
+    "norm_free": ("test_nfnet", {"depths": (1, 1, 1, 1), "variant": "paper", "skip_gain": 0.5}),
+    "grouped": ("nf_regnet_b0", {"depths": (1, 2, 1, 1), "width_factor": 0.25}),
+    "bn_v1": ("resnet26", {"widths": (8, 16, 16, 16), "stem_width": 8}),
+    "bn_v2": ("wide_resnet16_1", {"scheme": "bn"}),
+    "skipinit": ("wide_resnet16_1", {"scheme": "skipinit_1/sqrt(d)"}),
+    "fixup": ("wide_resnet16_1", {"scheme": "fixup"}),
+}
+
+
+def trained(kind: str, rematerialize: bool):
+    name, fields = NETWORKS[kind]
+    keras.utils.set_random_seed(1)
+    model = build_model(
+        name,
+        num_classes=3,
+        rematerialize=rematerialize,
+        stochastic_depth_rate=0.3,
+        **fields,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    x = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype("float32")
+    model.fit(x, np.arange(8) % 3, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_training_is_the_same(kind):
+    plain, recomputed = trained(kind, False), trained(kind, True)
+    moved = 0
+    for a, b in zip(plain.variables, recomputed.variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=a.path)
+        moved += "moving_mean" in a.path and bool(np.any(a))
+    assert moved > 5 or not kind.startswith("bn")
+
+
+def test_the_gradient_recomputes_the_branch(monkeypatch):
+    from nf_zoo.models.residual_block import ResidualBlock
+
+    calls = []
+    halves = ResidualBlock.halves
+
+    def counted(self, x, training=False):
+        calls.append(self.name)
+        return halves(self, x, training)
+
+    monkeypatch.setattr(ResidualBlock, "halves", counted)
+    counts = {}
+    for rematerialize in (False, True):
+        trained_model = build_model(
+            "wide_resnet10_1", num_classes=3, rematerialize=rematerialize, zero_init_gain=False
+        )
+        calls.clear()
+        x = np.zeros((2, 32, 32, 3), "float32")
+        _step(trained_model, x)
+        counts[rematerialize] = len(calls)
+    assert counts == {False: 3, True: 6}
+
+
+def _step(model, x):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(x, training=True))
+    tape.gradient(loss, [v.value for v in model.trainable_variables])
