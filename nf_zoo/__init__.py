@@ -24,6 +24,7 @@ _HOMES = {
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
     "save_pretrained": "nf_zoo.hub.files",
+    "signal_propagation": "nf_zoo.signal_propagation",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""
 

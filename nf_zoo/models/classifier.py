@@ -156,9 +156,9 @@ class ImageClassifier(keras.Model):
 
         Returns:
             An :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
-            channels) maps (Keras unpacks a list of one), activated as the network's next convolution would see them (those of
-            a pre-activation BatchNorm network as they leave the stage, but for the last); this
-            model is untouched.
+            channels) maps (Keras unpacks a list of one), activated as the network's next
+            convolution would see them; those of a pre-activation BatchNorm network, but for the
+            last, as they leave the stage. This model is untouched.
 
         Raises:
             ValueError: on indices out of range.

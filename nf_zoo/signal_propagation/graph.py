@@ -1,0 +1,123 @@
+"""Where a functional Keras model merges a residual branch, and how to run it piece by piece."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+MERGES = ("Add", "Concatenate")
+"""Class names of the operations, as layers and as functions, that can end a residual branch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """A residual merge of a graph.
+
+    Attributes:
+        name: of the merging operation.
+        output: key of the tensor that comes out.
+        residual: key of the tensor at the end of the branch.
+        split: key of the tensor that both ways start from.
+        branch: operations of the branch, in order.
+    """
+
+    name: str
+    output: int
+    residual: int
+    split: int
+    branch: tuple[Any, ...]
+
+
+def nodes_of(model) -> list:
+    """The nodes of a functional model that compute something, in order of execution."""
+    return [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+        if node.operation is not None and not node.is_input
+    ]
+
+
+def as_functional(model):
+    """The graph of a Functional or built Sequential model; None of any other layer."""
+    if isinstance(model, keras.Sequential):
+        return getattr(model, "_functional", None)
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def run(model, inputs, call: Callable[[Any, tuple, dict], Any]) -> Iterator[tuple[int, Any]]:
+    """Execute a functional model, holding each tensor only while something needs it.
+
+    Args:
+        model: a Functional model of one input.
+        inputs: its input.
+        call: (operation, positional arguments, keyword arguments) -> outputs.
+
+    Yields:
+        (key of the tensor, its value) as they are computed.
+    """
+    nodes = nodes_of(model)
+    needed = collections.Counter(id(x) for node in nodes for x in node.input_tensors)
+    needed.update(id(x) for x in model.outputs)
+    values = {id(model.inputs[0]): inputs}
+    for node in nodes:
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = keras.tree.flatten(call(node.operation, args, kwargs))
+        for x, value in zip(node.outputs, outputs, strict=True):
+            yield id(x), value
+            if needed[id(x)]:
+                values[id(x)] = value
+        del outputs, args, kwargs
+        for x in node.input_tensors:
+            needed[id(x)] -= 1
+            if not needed[id(x)]:
+                values.pop(id(x), None)
+
+
+def find_merges(model) -> list[Merge]:
+    """The residual merges of a functional model, in order of execution.
+
+    A merge adds (or concatenates) two tensors that stem from one: the way with more weights is
+    the branch, the other (nothing, or a projection) the skip path.
+    """
+    ancestors: dict[int, frozenset] = {id(x): frozenset((id(x),)) for x in model.inputs}
+    order: dict[int, int] = {id(x): -1 for x in model.inputs}
+    maker: dict[int, Any] = {}
+    merges = []
+    for index, node in enumerate(nodes_of(model)):
+        above = frozenset().union(*(ancestors[id(x)] for x in node.input_tensors))
+        for x in node.outputs:
+            ancestors[id(x)] = above | {id(x)}
+            order[id(x)], maker[id(x)] = index, node.operation
+        if type(node.operation).__name__ in MERGES and len(node.input_tensors) == 2:
+            merge = _residual_merge(node, ancestors, order, maker)
+            if merge is not None:
+                merges.append(merge)
+    return merges
+
+
+def _residual_merge(node, ancestors, order, maker) -> Merge | None:
+    one, other = (id(x) for x in node.input_tensors)
+    common = ancestors[one] & ancestors[other]
+    if not common or one == other:
+        return None
+    split = max(common, key=order.__getitem__)
+
+    def way(end: int) -> tuple:
+        keys = sorted(ancestors[end] - ancestors[split], key=order.__getitem__)
+        return tuple(dict.fromkeys(maker[key] for key in keys))
+
+    ways = {one: way(one), other: way(other)}
+    weights = {
+        end: sum(bool(getattr(op, "weights", ())) for op in ops) for end, ops in ways.items()
+    }
+    residual, skip = sorted((one, other), key=lambda end: (-weights[end], end == split))
+    if weights[residual] <= weights[skip]:
+        return None
+    if type(node.operation).__name__ == "Concatenate" and skip != split:
+        return None
+    return Merge(node.operation.name, id(node.outputs[0]), residual, split, ways[residual])

@@ -1,0 +1,269 @@
+"""Signal propagation, measured block by block while pictures stream through."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from nf_zoo.models.classifier import ImageClassifier
+from nf_zoo.models.residual_block import ResidualBlock
+from nf_zoo.signal_propagation import graph, theory
+from nf_zoo.signal_propagation.inputs import batches_of
+from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
+from nf_zoo.signal_propagation.statistics import ChannelMoments
+
+BatchNormalization = keras.layers.BatchNormalization
+
+
+def signal_propagation(
+    model: keras.Model,
+    images_or_shape: Any = (32, 64, 64, 3),
+    *,
+    batch_size: int = 32,
+    unit_gains: bool = False,
+    batch_statistics: bool | None = None,
+    seed: int = 0,
+) -> SignalPropagation:
+    """Mean and variance along the depth of a network: the data of a signal propagation plot.
+
+    Pictures stream through in batches, one block at a time, so that memory is bounded by one
+    block and one batch, however deep the network and however many pictures. Dropout and
+    stochastic depth are off. The model is left as it was.
+
+    Args:
+        model: a network of the zoo, or any functional or sequential Keras model of one input with
+            the channels last. In a model from elsewhere, the layers that add (or concatenate) a
+            branch to what it started from are the residual blocks; where there are none, every
+            layer with weights and an output of two axes or more is a row.
+        images_or_shape: images (N, H, W, C) as the model takes them, a dataset of such batches
+            (with labels or without), or a shape, (H, W, C) or (N, H, W, C), for N(0, 1) noise.
+        batch_size: pictures at a time.
+        unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
+            branch whose gain starts at 0 is silent.
+        batch_statistics: BatchNorm normalises by the batch, as in training, instead of by its
+            moving statistics. None: if these are still untouched by training.
+        seed: of the noise.
+
+    Returns:
+        A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block.
+
+    Raises:
+        TypeError: if the model is not a functional one of one input.
+        ValueError: on pictures that it does not take, or none.
+
+    Source: Brock, De & Smith, ICLR 2021, section 3 and appendix; De & Smith, NeurIPS 2020, for
+    the moving variance.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.WideResNet16_1(num_classes=10)
+        >>> result = nf_zoo.signal_propagation(model, (8, 32, 32, 3), unit_gains=True)
+        >>> len(result)
+        6
+        >>> result.plot("spp.png")  # doctest: +SKIP
+    """
+    functional = graph.as_functional(model)
+    if functional is None or len(functional.inputs) != 1:
+        raise TypeError(
+            "Signal propagation is measured on a functional or built sequential Keras model of one "
+            f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
+            "subclassed model: keras.Model(inputs, model.call(inputs))."
+        )
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
+    if batch_statistics is None:
+        batch_statistics = bool(norms) and all(map(_untouched, norms))
+    batches, kind = batches_of(images_or_shape, functional.input_shape, batch_size, seed)
+    walk = _Walk(batch_statistics)
+    with contextlib.ExitStack() as stack:
+        if unit_gains:
+            stack.enter_context(_gains_at_one(model))
+        if batch_statistics:
+            stack.enter_context(_statistics_of_the_batch(norms))
+        for batch in batches:
+            walk.through(functional, keras.ops.convert_to_tensor(batch))
+    predicted = [None] * len(walk.signals)
+    if isinstance(model, ImageClassifier):
+        predicted = theory.predicted_variances(model, unit_gains, batch_statistics)
+    return SignalPropagation(
+        model=model.name,
+        blocks=walk.rows(predicted),
+        before=(walk.before.squared_mean, walk.before.variance),
+        pictures=walk.pictures,
+        inputs=kind,
+        residual=walk.residual,
+        unit_gains=unit_gains,
+        batch_statistics=batch_statistics,
+    )
+
+
+@dataclasses.dataclass
+class _Signal:
+    """What is gathered of one block."""
+
+    stage: int
+    norm: BatchNormalization | None
+    output: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
+    residual: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
+    norm_variance: float = 0.0
+
+
+class _Walk:
+    """Sends batches through a model and gathers the signals of its blocks."""
+
+    def __init__(self, batch_statistics: bool):
+        self.signals: dict[str, _Signal] = {}
+        self.before = ChannelMoments()
+        self.pictures = 0
+        self.residual = True
+        self._training = batch_statistics
+        self._size: tuple | None = None
+        self._stage = 0
+        self._batch = 0
+
+    def through(self, functional, batch) -> None:
+        """One batch through the whole model."""
+        self.pictures += len(batch)
+        self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
+        if not self.signals:
+            self.residual = _has_blocks(functional)
+        self._graph(functional, batch)
+
+    def _graph(self, functional, x):
+        """A functional model on ``x``; its outputs."""
+        merges = graph.find_merges(functional)
+        ends = {merge.residual: merge for merge in merges}
+        outputs = {merge.output: merge for merge in merges}
+        splits = {merge.split for merge in merges[:1]}
+        wanted, results, branches = [id(t) for t in functional.outputs], {}, {}
+        if id(functional.inputs[0]) in splits:
+            self._note_before(x)
+        for key, value in graph.run(functional, x, self._call):
+            if key in splits:
+                self._note_before(value)
+            if key in ends:
+                branches[key] = value
+            if key in outputs:
+                merge = outputs[key]
+                norm = next((op for op in merge.branch if isinstance(op, BatchNormalization)), None)
+                self._note(merge.name, norm, branches.pop(merge.residual), value)
+            if key in wanted:
+                results[key] = value
+        return [results[key] for key in wanted]
+
+    def _call(self, operation, args, kwargs):
+        if isinstance(operation, ResidualBlock):
+            return self._block(operation, args[0])
+        nested = graph.as_functional(operation)
+        if nested is not None and len(nested.inputs) == 1:
+            return self._graph(nested, keras.tree.flatten(args)[0])
+        if isinstance(operation, BatchNormalization):
+            return operation(args[0], training=self._training)
+        output = operation(*args, **kwargs)
+        shape = getattr(output, "shape", ())
+        if not self.residual and getattr(operation, "weights", None) and len(shape) >= 2:
+            self._note(operation.name, None, None, output)
+        return output
+
+    def _block(self, block: ResidualBlock, x):
+        """A block of the zoo: its branch is measured before skip gain and alpha."""
+        self._note_before(x)
+        residual, skip = block.halves(x, training=self._training)
+        output = block.merge(residual, skip)
+        norms = getattr(block, "norms", None)
+        self._note(block.name, norms[0] if norms else None, residual, output)
+        return output
+
+    def _note_before(self, x) -> None:
+        if self._first:
+            self.before.add(x)
+            self._first = False
+
+    def _note(self, name: str, norm, residual, output) -> None:
+        size = tuple(output.shape[1:-1])
+        if size != self._size:
+            self._size, self._stage = size, self._stage + 1
+        signal = self.signals.setdefault(name, _Signal(self._stage, norm))
+        signal.output.add(output)
+        if residual is not None:
+            signal.residual.add(residual)
+        if norm is not None:
+            variance = float(np.mean(keras.ops.convert_to_numpy(norm.moving_variance)))
+            signal.norm_variance += variance * self._batch
+
+    def rows(self, predicted: list[float | None]) -> tuple[BlockSignal, ...]:
+        """The rows, in the order in which the blocks came."""
+        return tuple(
+            BlockSignal(
+                name=name,
+                stage=signal.stage,
+                squared_mean=signal.output.squared_mean,
+                variance=signal.output.variance,
+                residual_variance=signal.residual.variance if signal.residual.count else None,
+                bn_moving_variance=signal.norm_variance / self.pictures if signal.norm else None,
+                predicted_variance=expected,
+            )
+            for (name, signal), expected in zip(self.signals.items(), predicted, strict=True)
+        )
+
+
+def _has_blocks(functional) -> bool:
+    operations = [node.operation for node in graph.nodes_of(functional)]
+    nested = [graph.as_functional(operation) for operation in operations]
+    return (
+        any(isinstance(operation, ResidualBlock) for operation in operations)
+        or bool(graph.find_merges(functional))
+        or any(_has_blocks(inner) for inner in nested if inner is not None)
+    )
+
+
+def _untouched(norm: BatchNormalization) -> bool:
+    return bool(
+        np.all(keras.ops.convert_to_numpy(norm.moving_variance) == 1)
+        and np.all(keras.ops.convert_to_numpy(norm.moving_mean) == 0)
+    )
+
+
+@contextlib.contextmanager
+def _kept(variables: list) -> Iterator[None]:
+    """The variables come back as they were."""
+    before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
+    """With momentum 0 the moving statistics are those of the last batch."""
+    momenta = [norm.momentum for norm in norms]
+    with _kept([v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]):
+        try:
+            for norm in norms:
+                norm.momentum = 0.0
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def _gains_at_one(model) -> Iterator[None]:
+    """Gains and skip gains of the zoo's layers, and all scales of BatchNorm, at one."""
+    gains = [
+        variable
+        for layer in model._flatten_layers()
+        if layer.__class__.__module__.startswith("nf_zoo.") or isinstance(layer, BatchNormalization)
+        for variable in layer._trainable_variables
+        if variable.name in ("gain", "gamma")
+    ]
+    with _kept(gains):
+        for gain in gains:
+            gain.assign(np.ones(gain.shape, "float32"))
+        yield

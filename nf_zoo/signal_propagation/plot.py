@@ -1,0 +1,142 @@
+"""Signal propagation plots, in one look for all figures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's palette: distinct to colour-blind readers too."""
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nf_zoo",
+}
+
+PANELS = (
+    ("squared_mean", "Average channel squared mean"),
+    ("variance", "Average channel variance"),
+    ("residual_variance", "Residual average channel variance"),
+)
+
+
+def plot_signal_propagation(
+    results: Mapping[str, object], path: str | os.PathLike, *, title: str = ""
+) -> Path:
+    """Squared mean, variance and residual variance against depth, side by side.
+
+    Predicted variances are dashed, in the colour of their network; variances that range over more
+    than a factor of 50 get a logarithmic axis.
+
+    Args:
+        results: label -> SignalPropagation; the label "" draws no legend entry.
+        path: of the picture; its suffix decides the format.
+        title: above the panels.
+
+    Returns:
+        The path; an existing file is replaced in one step.
+
+    Raises:
+        ValueError: if there is nothing to draw, or no such picture format.
+    """
+    if not results or not all(len(result) for result in results.values()):
+        raise ValueError("There is nothing to plot: a result has no blocks.")
+    with figure(path, 1, len(PANELS), (11.0, 3.2)) as (canvas, panels):
+        for panel, (field, label) in zip(panels, PANELS, strict=True):
+            for colour, (name, result) in zip(COLOURS, results.items(), strict=False):
+                _curve(panel, result, field, name, colour)
+            scale(panel)
+            panel.set_title(label)
+            panel.set_xlabel("Residual block")
+        canvas.suptitle(title, fontsize=11)
+        legend(canvas, panels[1])
+    return Path(path)
+
+
+def _curve(panel, result, field: str, label: str, colour: str) -> None:
+    depth = range(1, len(result) + 1)
+    marker = "o" if len(result) <= 60 else None
+    measured = [getattr(block, field) for block in result]
+    if any(value is not None for value in measured):
+        values = [float("nan") if value is None else value for value in measured]
+        panel.plot(depth, values, color=colour, marker=marker, label=label or "measured")
+    if field != "variance":
+        return
+    predicted = [block.predicted_variance for block in result]
+    if any(value is not None for value in predicted):
+        values = [float("nan") if value is None else value for value in predicted]
+        name = f"{label}, theory" if label else "theory"
+        panel.plot(depth, values, color=colour, linestyle="--", alpha=0.8, label=name)
+
+
+def scale(panel) -> None:
+    """A logarithmic axis where the values range too far for a linear one."""
+    values = [y for line in panel.lines for y in line.get_ydata() if y == y and y > 0]
+    if values and max(values) > 50 * min(values) and max(values) > 10:
+        panel.set_yscale("log")
+    else:
+        panel.set_ylim(bottom=0)
+
+
+def legend(canvas, panel) -> None:
+    """The labels of a panel, below the figure, outside the data."""
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        columns = min(len(handles), 4)
+        canvas.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+@contextlib.contextmanager
+def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, float]):
+    """A figure in the house style; on leaving it is written and takes the place of ``path``.
+
+    Args:
+        path: of the picture.
+        rows, columns: of the panels.
+        size: in inches.
+
+    Yields:
+        (the figure, its panels as a flat list).
+
+    Raises:
+        ValueError: if the suffix is no picture format.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in known:
+        raise ValueError(
+            f"The suffix decides the format: one of {', '.join(sorted(known))}. Received: {path}"
+        )
+    with matplotlib.rc_context(STYLE):
+        canvas = Figure(size, layout="constrained")
+        panels = canvas.subplots(rows, columns, squeeze=False).ravel().tolist()
+        yield canvas, panels
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        try:
+            # A date in the file would make every run differ.
+            canvas.savefig(partial, dpi=150, metadata=_undated(path.suffix))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _undated(suffix: str) -> dict | None:
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    return dates.get(suffix.lower())

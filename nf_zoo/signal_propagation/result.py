@@ -1,0 +1,140 @@
+"""What a measurement of signal propagation gives."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSignal:
+    """One residual block, in the terms of Brock, De & Smith, ICLR 2021, section 3.
+
+    Attributes:
+        name: of the block, or of the layer that merges, or of any layer where nothing merges.
+        stage: 1-based; a new one begins where the size of the map changes.
+        squared_mean: average over channels of the squared mean of the output.
+        variance: average over channels of the variance of the output.
+        residual_variance: the same variance at the end of the residual branch, before skip gain
+            and alpha; None for a layer that is no block.
+        bn_moving_variance: average over channels of the variance that the first BatchNorm of the
+            branch sees or holds; None without one.
+        predicted_variance: what theory expects of ``variance``; None where it says nothing.
+    """
+
+    name: str
+    stage: int
+    squared_mean: float
+    variance: float
+    residual_variance: float | None = None
+    bn_moving_variance: float | None = None
+    predicted_variance: float | None = None
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(BlockSignal))
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalPropagation:
+    """Rows in depth order; iterates over them.
+
+    Attributes:
+        model: name of the model.
+        blocks: one :class:`BlockSignal` per residual block (or per layer, see ``residual``).
+        before: squared mean and variance of what the first block gets.
+        pictures: how many were measured.
+        inputs: ``"noise"`` or ``"images"``.
+        residual: whether the rows are of residual blocks.
+        unit_gains: whether the gains were set to one.
+        batch_statistics: whether BatchNorm used the statistics of the batch.
+    """
+
+    model: str
+    blocks: tuple[BlockSignal, ...]
+    before: tuple[float, float]
+    pictures: int
+    inputs: str
+    residual: bool = True
+    unit_gains: bool = False
+    batch_statistics: bool = False
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[BlockSignal]:
+        return iter(self.blocks)
+
+    def __getitem__(self, index):
+        return self.blocks[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the rows are the list under ``"blocks"``."""
+        return {
+            **{name: getattr(self, name) for name in _ABOUT},
+            "before": {"squared_mean": self.before[0], "variance": self.before[1]},
+            "blocks": [dataclasses.asdict(block) for block in self.blocks],
+        }
+
+    def to_csv(self, path: str | os.PathLike) -> Path:
+        """Write the rows, one line each, under the names of :class:`BlockSignal`'s fields.
+
+        Returns:
+            The path; an existing file is replaced in one step.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(dataclasses.asdict(block) for block in self.blocks)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def plot(self, path: str | os.PathLike, title: str | None = None) -> Path:
+        """Draw the signal propagation plot; the suffix of the path decides the format.
+
+        Args:
+            path: ``"spp.png"``, ``"spp.svg"``, ``"spp.pdf"``.
+            title: None for the model's name.
+
+        Returns:
+            The path; an existing file is replaced in one step.
+        """
+        from nf_zoo.signal_propagation.plot import plot_signal_propagation
+
+        return plot_signal_propagation({"": self}, path, title=title or self.model)
+
+    def __repr__(self) -> str:
+        kind = "blocks" if self.residual else "layers (nothing merges)"
+        lines = [
+            f"{self.model}: {len(self)} {kind}, {self.pictures} {self.inputs}"
+            + (", unit gains" if self.unit_gains else "")
+            + (", batch statistics" if self.batch_statistics else ""),
+            f"{'':<24} {'mean^2':>10} {'variance':>10} {'residual':>10} {'BN':>10} {'theory':>10}",
+        ]
+        lines += [
+            f"{block.name[-24:]:<24} {_cell(block.squared_mean)} {_cell(block.variance)} "
+            f"{_cell(block.residual_variance)} {_cell(block.bn_moving_variance)} "
+            f"{_cell(block.predicted_variance)}"
+            for block in self._shown()
+        ]
+        return "\n".join(lines)
+
+    def _shown(self, most: int = 60) -> list[BlockSignal]:
+        step = -(-len(self) // most)
+        return [block for i, block in enumerate(self.blocks) if i % step == 0 or i == len(self) - 1]
+
+
+_ABOUT = ("model", "pictures", "inputs", "residual", "unit_gains", "batch_statistics")
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.4g'):>10}"
