@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
-SMALL = {"depths": (1, 2, 1, 1), "widths": (8, 16, 16, 24)}
-GROUPED = {"widths": (16, 32, 32, 48), "stem_widths": (4, 4, 8, 8), "group_width": 4}
+SMALL = {"depths": (1, 2), "widths": (8, 16)}
+GROUPED = {
+    "depths": (1, 2),
+    "widths": (16, 32),
+    "stem_widths": (4, 4, 8, 8),
+    "group_width": 4,
+}
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "nf_resnet": ("nf_resnet26", {**SMALL, "stem_width": 8}),
     "nf_resnet_paper": ("nf_seresnet26", {**SMALL, "stem_width": 8, "variant": "paper"}),
     "nf_regnet": ("nf_regnet_b0", {**SMALL, "width_factor": 1.0, "group_width": 4}),
     "nfnet": ("test_nfnet", GROUPED),
-    "nfnet_eca_paper": ("eca_nfnet_l0", {**GROUPED, "depths": (1, 2, 1, 1), "variant": "paper"}),
+    "nfnet_eca_paper": ("eca_nfnet_l0", {**GROUPED, "variant": "paper"}),
     "skipinit_resnet": ("skipinit_resnet50", {**SMALL, "stem_width": 8}),
     "fixup_resnet": ("fixup_resnet50", {**SMALL, "stem_width": 8}),
     "resnet": ("resnet26", {**SMALL, "stem_width": 8}),
