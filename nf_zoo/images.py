@@ -246,6 +246,29 @@ def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
     return np.array(crop)
 
 
+def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """``(pixels / 255 - mean) / std``.
+
+    Args:
+        pixels: array (..., 3), values 0..255.
+        preprocessing: mean and std.
+
+    Returns:
+        float32 array of the same shape.
+
+    Example:
+        >>> from nf_zoo.preprocessing import Preprocessing
+        >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> normalise(np.array([[0, 255, 255]]), settings).tolist()
+        [[-1.0, 1.0, 1.0]]
+    """
+    scaled = pixels.astype(np.float32)
+    scaled /= 255
+    scaled -= np.asarray(preprocessing.mean, np.float32)
+    scaled /= np.asarray(preprocessing.std, np.float32)
+    return scaled
+
+
 def _resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
     scale_height, scale_width = preprocessing.scale_size
     if preprocessing.crop_mode == "squash":

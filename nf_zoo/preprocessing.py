@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nf_zoo.images import load_image, load_images, resize_and_crop
+from nf_zoo.images import load_image, load_images, normalise, resize_and_crop
 
 __all__ = [
     "Prediction",
@@ -180,12 +180,8 @@ def preprocess(
     pixels = [resize_and_crop(image, preprocessing) for image in load_images(images)]
     if not pixels:
         raise ValueError("There are no pictures to preprocess. Received: an empty list.")
-    batch = np.stack(pixels).astype(np.float32)
-    if not raw:
-        batch /= 255
-        batch -= np.asarray(preprocessing.mean, np.float32)
-        batch /= np.asarray(preprocessing.std, np.float32)
-    return batch
+    batch = np.stack(pixels)
+    return batch.astype(np.float32) if raw else normalise(batch, preprocessing)
 
 
 def _settings_of(model: Any) -> tuple[Preprocessing, bool]:

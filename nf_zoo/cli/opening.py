@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nf_zoo.backend import import_tensorflow
 from nf_zoo.preprocessing import preprocess
 
 KERAS_FILE = "model.keras"
@@ -24,9 +25,7 @@ class SavedModel:
     """
 
     def __init__(self, path: Path):
-        import tensorflow as tf
-
-        self._tf = tf
+        self._tf = tf = import_tensorflow("A SavedModel")
         self._loaded = tf.saved_model.load(str(path))
         labels = path / "assets.extra" / "labels.txt"
         if "serving_uint8" not in self._loaded.signatures or not labels.is_file():

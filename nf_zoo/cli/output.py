@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nf_zoo.backend import require_tensorflow
+
 WIDTH_OF_A_PIPE = 200
 
 _ENVIRONMENT = {
@@ -22,6 +24,7 @@ _ENVIRONMENT = {
     # Off by default on some processors, where convolutions then take about twice as long.
     "TF_ENABLE_ONEDNN_OPTS": "1",
 }
+_BACKENDS = ("tensorflow", "jax", "torch")
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
@@ -83,17 +86,22 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
 
     Raises:
         RuntimeError: if another backend is set all the same.
+        ImportError: if the backend is not installed.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "keras" not in sys.modules:
-        _import_quietly(debug)
-    backend = sys.modules["keras"].backend.backend()
-    if only_tensorflow and backend != "tensorflow":
-        raise RuntimeError(
-            "This command works with TensorFlow only: set KERAS_BACKEND=tensorflow. "
-            f"Received: backend {backend!r}"
-        )
+        try:
+            _import_quietly(debug)
+        except ModuleNotFoundError as error:
+            if error.name not in _BACKENDS:
+                raise
+            raise ImportError(
+                "Keras is set to a backend that is not installed: pip install it, or set "
+                f"KERAS_BACKEND to one that is. Received: backend {error.name!r}"
+            ) from error
+    if only_tensorflow:
+        require_tensorflow("This command")
 
 
 def _import_quietly(debug: bool) -> None:

@@ -104,7 +104,7 @@ def evaluate_command(args: Namespace) -> int:
     from nf_zoo.finetuning.folder import find_splits
 
     find_splits(args.folder)
-    import_backend(args.debug, only_tensorflow=True)
+    import_backend(args.debug)
     from nf_zoo.finetuning import evaluate
 
     model = open_model(args.model)
@@ -127,7 +127,7 @@ def _evaluate_saved_model(model: SavedModel, folder: str, batch_size: int) -> di
     pictures, labels, skipped, _ = open_one(folder, model.labels)
     result = Evaluation(labels, np.zeros((len(labels),) * 2, dtype=np.int64))
     batch = []
-    for index, (pixels, _) in enumerate(pictures.in_order().as_numpy_iterator(), start=1):
+    for index, (pixels, _) in enumerate(pictures.as_arrays(), start=1):
         batch.append(pixels)
         if len(batch) == batch_size or index == len(pictures):
             likely = model.probabilities(batch)

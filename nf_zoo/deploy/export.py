@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nf_zoo.backend import require_tensorflow
+
 TOP = 5
 
 
@@ -56,7 +58,7 @@ def export_saved_model(model, path: str | os.PathLike, overwrite: bool = False) 
             "The folder exists already: choose another, or pass overwrite=True (--overwrite). "
             f"Received: {path}"
         )
-    tf = _tensorflow()
+    tf = require_tensorflow("A SavedModel")
     if model.input_shape[-1] != 3:
         raise ValueError(
             "A SavedModel decodes colour pictures, so the model must take 3 channels. "
@@ -73,20 +75,6 @@ def export_saved_model(model, path: str | os.PathLike, overwrite: bool = False) 
             shutil.rmtree(path)
         os.replace(written, path)
     return path
-
-
-def _tensorflow():
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "A SavedModel is written by TensorFlow: save the model with model.save(...), load it "
-            "in a process with KERAS_BACKEND=tensorflow and export there. Received: "
-            f"backend {keras.backend.backend()!r}"
-        )
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError("A SavedModel needs TensorFlow: pip install tensorflow") from error
-    return tf
 
 
 def _servable(tf, model):

@@ -1,6 +1,6 @@
 """Fine-tuning: a folder of pictures, or a data set, and a pretrained network in; a fitted one out.
 
-TensorFlow is imported on first use.
+TensorFlow is imported on first use, and needed for ``finetune`` alone.
 """
 
 from __future__ import annotations

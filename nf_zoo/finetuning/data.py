@@ -6,13 +6,17 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
+from nf_zoo.backend import is_tensorflow_dataset
 from nf_zoo.finetuning import folder
 from nf_zoo.finetuning.folder import FolderError
 from nf_zoo.finetuning.pictures import DatasetPictures, FilePictures, verify
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclasses.dataclass
@@ -75,7 +79,7 @@ def open_data(
         raise ValueError(
             f"validation_fraction must lie between 0 and 1. Received: {validation_fraction}"
         )
-    if isinstance(data, tf.data.Dataset):
+    if is_tensorflow_dataset(data):
         splits, labels = {"train": data}, labels
     elif isinstance(data, str) and data.startswith("tfds:"):
         splits, labels = _tensorflow_dataset(data, labels)
@@ -105,7 +109,7 @@ def open_one(data, labels: Sequence[str] | None, strict: bool = False):
     Returns:
         The pictures, their labels, why files were skipped, and what was ignored.
     """
-    if not isinstance(data, tf.data.Dataset):
+    if not is_tensorflow_dataset(data):
         splits = folder.find_splits(data)
         data = splits.get("test", splits.get("validation", splits.get("train")))
     return _open(data, labels, strict)
@@ -127,7 +131,7 @@ def _open_splits(splits: dict, labels, strict: bool) -> Data:
 
 
 def _open(data, labels: Sequence[str] | None, strict: bool):
-    if isinstance(data, tf.data.Dataset):
+    if is_tensorflow_dataset(data):
         pictures, labels = _open_dataset(data, labels)
         return pictures, labels, {}, {}
     found = folder.scan(data, labels)
@@ -191,6 +195,8 @@ def _check_filled(opened: Data) -> None:
 
 
 def _open_dataset(dataset: tf.data.Dataset, labels: Sequence[str] | None):
+    import tensorflow as tf
+
     dataset = _as_pictures(dataset)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("The data set never ends. Take a number of pictures: dataset.take(n).")
@@ -209,6 +215,8 @@ def _open_dataset(dataset: tf.data.Dataset, labels: Sequence[str] | None):
 
 
 def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    import tensorflow as tf
+
     spec = dataset.element_spec
     if not (isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "shape")):
         raise TypeError(f"The data set must yield (picture, class). Received: {spec}")
@@ -231,6 +239,7 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
     """Classes in order, and the size of a picture; refuses pixels that are not 0..255."""
+    import tensorflow as tf
 
     def summary(pixels, target):
         wide = tf.cast(pixels, tf.float32)
@@ -250,6 +259,8 @@ def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
 
 
 def _to_uint8(pixels, target):
+    import tensorflow as tf
+
     if pixels.dtype != tf.uint8:
         pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
     if pixels.shape[-1] != 3:

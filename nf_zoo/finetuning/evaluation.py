@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from nf_zoo.finetuning.data import open_one
-from nf_zoo.finetuning.input_pipeline import evaluation_batches
-from nf_zoo.tensorflow_images import normalise
+from nf_zoo.images import normalise, resize_and_crop
+from nf_zoo.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Evaluation:
 def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict[str, Any]:
     """Accuracy of a classifier on a folder of pictures or a data set.
 
-    Pictures are prepared as ``model.preprocess`` does.
+    Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
+    backend of Keras, Pillow resizes the pictures.
 
     Args:
         model: an ImageClassifier.
@@ -153,8 +156,8 @@ def evaluate_pictures(
     result = Evaluation(labels, np.zeros((len(labels),) * 2, dtype=np.int64))
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
     wanted, worst, position = set(chosen.tolist()), [], 0
-    for pixels, classes in evaluation_batches(pictures, model.preprocessing, batch_size):
-        probabilities, classes = predict(model, pixels), classes.numpy()
+    for pixels, classes in _batches(pictures, model.preprocessing, batch_size):
+        probabilities = predict(model, pixels)
         result.add(probabilities, classes)
         predicted = probabilities.argmax(axis=1)
         for row in range(len(classes)):
@@ -172,10 +175,26 @@ def evaluate_pictures(
     return result
 
 
-def predict(model, pixels) -> np.ndarray:
+def _batches(
+    pictures, preprocessing: Preprocessing, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(pixels, classes): uint8 (N, h, w, 3) and int64 (N,), in order."""
+    if keras.backend.backend() == "tensorflow":
+        from nf_zoo.finetuning.input_pipeline import evaluation_batches
+
+        yield from evaluation_batches(pictures, preprocessing, batch_size).as_numpy_iterator()
+        return
+    arrays = pictures.as_arrays()
+    for start in range(0, len(pictures), batch_size):
+        some = list(itertools.islice(arrays, batch_size))
+        crops = np.stack([resize_and_crop(pixels, preprocessing) for pixels, _ in some])
+        yield crops, pictures.classes[start : start + len(some)]
+
+
+def predict(model, pixels: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes), float64, for uint8 pixels (N, h, w, 3)."""
     raw = model.include_preprocessing
-    images = tf.cast(pixels, tf.float32) if raw else normalise(pixels, model.preprocessing)
+    images = pixels.astype("float32") if raw else normalise(pixels, model.preprocessing)
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
     if model.classifier_activation is not None:
         return outputs
@@ -210,7 +229,7 @@ def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, 
 def _sample(pictures, position: int, pixels, true: int, probabilities: np.ndarray) -> Sample:
     predicted = int(probabilities.argmax())
     return Sample(
-        pixels=pixels.numpy(),
+        pixels=pixels,
         true=int(true),
         predicted=predicted,
         probability=float(probabilities[predicted]),

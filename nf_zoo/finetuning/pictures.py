@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from nf_zoo.preprocessing import load_image
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CACHE_BYTES = 512 * 2**20
 """Pictures whose pixels fit in this are decoded once and kept in memory."""
 
 _SHUFFLE_BYTES = 256 * 2**20
 _LARGE, _PORTION = 4 * 2**20, 64
+_THREADS = min(os.cpu_count() or 1, 16)
 
 
 class FilePictures:
@@ -60,11 +64,14 @@ class FilePictures:
 
     def in_order(self) -> tf.data.Dataset:
         """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        import tensorflow as tf
+
         indices = tf.data.Dataset.range(len(self))
         return indices.map(self._read, num_parallel_calls=tf.data.AUTOTUNE)
 
     def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
         """(pixels, class, serial number), ``per_epoch`` of them for each epoch."""
+        import tensorflow as tf
 
         def order(epoch):
             indices = tf.range(len(self), dtype=tf.int64)
@@ -76,7 +83,17 @@ class FilePictures:
         pairs = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
         return pairs.map(self._read, num_parallel_calls=tf.data.AUTOTUNE)
 
+    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
+        """What ``in_order`` gives, as NumPy arrays; needs no TensorFlow."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            # In portions, so that no more pixels are held than are soon used.
+            for start in range(0, len(self), _PORTION):
+                portion = range(start, min(start + _PORTION, len(self)))
+                yield from zip(pool.map(self._pixels, portion), self.classes[portion], strict=True)
+
     def _read(self, index, *serial):
+        import tensorflow as tf
+
         pixels = tf.numpy_function(self._pixels, [index], tf.uint8)
         picture_class = tf.gather(tf.constant(self.classes, tf.int64), index)
         return tf.ensure_shape(pixels, (None, None, 3)), picture_class, *serial
@@ -129,6 +146,8 @@ class DatasetPictures:
 
     def in_order(self) -> tf.data.Dataset:
         """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        import tensorflow as tf
+
         chosen = self._dataset
         if self._members is not None:
             members = tf.constant(self._members)
@@ -136,11 +155,17 @@ class DatasetPictures:
             chosen = chosen.map(lambda _, picture: picture)
         return chosen.apply(tf.data.experimental.assert_cardinality(len(self)))
 
+    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
+        """What ``in_order`` gives, as NumPy arrays."""
+        yield from self.in_order().as_numpy_iterator()
+
     def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
         """(pixels, class, serial number), ``per_epoch`` of them for each epoch.
 
         Shuffled within a buffer of a few hundred megabytes, not over the whole data set.
         """
+        import tensorflow as tf
+
         buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
 
         def one_epoch(epoch):
@@ -178,7 +203,7 @@ def verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, 
     broken: dict[str, str] = {}
     kept: dict[str, np.ndarray] = {}
     total = 0
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         # In portions, so that no more pixels are held than may be kept.
         for start in range(0, len(names), _PORTION):
             some = names[start : start + _PORTION]

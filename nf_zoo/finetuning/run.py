@@ -14,9 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.data import Data, open_data
-from nf_zoo.finetuning.fit import fit
-from nf_zoo.finetuning.report import build_report, write_report
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
 
@@ -121,6 +120,7 @@ def finetune(
         FileExistsError: if ``output`` exists and neither resume nor overwrite allows for it.
         ValueError, TypeError: if an argument is out of range, or a resumed run differs.
         FloatingPointError: if training diverges.
+        RuntimeError: if Keras does not run on TensorFlow; nothing is written then.
 
     Example:
         >>> import nf_zoo
@@ -129,6 +129,7 @@ def finetune(
         >>> result.metrics["accuracy"]
         0.93
     """
+    require_tensorflow("Fine-tuning")
     folder = RunFolder(output, resume, overwrite)
     _check_model(model)
     opened = open_data(
@@ -165,6 +166,9 @@ def finetune(
 
 
 def _run(model, data: Data, settings: Settings, folder: RunFolder, verbose: int):
+    from nf_zoo.finetuning.fit import fit
+    from nf_zoo.finetuning.report import build_report, write_report
+
     _check_input_shape(model, settings.image_size)
     description = _describe(model, data, settings)
     folder.begin(description)

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from nf_zoo.backend import require_tensorflow
 from nf_zoo.preprocessing import decode_predictions
 from nf_zoo.quickstart.terminal import (
     TITLES,
@@ -95,13 +96,15 @@ def quickstart(
         FileExistsError: if ``output`` holds something, unless it is an earlier quickstart that
             ``overwrite`` allows to replace.
         ImportError: without scikit-learn.
-        RuntimeError: if the SavedModel answers differently from the Keras model.
+        RuntimeError: if Keras does not run on TensorFlow, or the SavedModel answers differently
+            from the Keras model.
 
     Example:
         >>> from nf_zoo.quickstart import quickstart
         >>> quickstart("first-steps")["fine_tuned"]["test_accuracy"]  # doctest: +SKIP
         0.95
     """
+    require_tensorflow("The quickstart")
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
     _take_folder(output, overwrite)

@@ -117,9 +117,7 @@ def test_stderr_is_shown_if_the_import_fails():
     assert printed.startswith("the cause\n") and printed.endswith("ImportError: no luck\n")
 
 
-@pytest.mark.parametrize(
-    "command", ["evaluate m PICTURES", "finetune PICTURES --output x", "export m x", "quickstart"]
-)
+@pytest.mark.parametrize("command", ["finetune PICTURES --output x", "export m x", "quickstart"])
 def test_commands_that_need_tensorflow_say_so(command, pictures, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     monkeypatch.chdir(tmp_path)

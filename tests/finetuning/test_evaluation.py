@@ -6,6 +6,7 @@ from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
 from nf_zoo.finetuning.folder import FolderError
 from nf_zoo.finetuning.pictures import DatasetPictures
+from nf_zoo.preprocessing import preprocess
 
 SIX = tuple("abcdef")
 
@@ -99,6 +100,24 @@ def test_evaluate_folder_agrees_with_preprocess_and_predict(shapes, tiny):
     assert metrics["pictures"] == 72
     assert list(metrics["skipped"]) == ["disc/broken.jpg"]
     assert "top5_accuracy" not in metrics
+
+
+def test_without_tensorflow_pillow_prepares_the_pictures(few, oracle, monkeypatch):
+    """As ``preprocess`` does, to the last bit; and the last batch is smaller."""
+    seen = []
+
+    def remember(images):
+        seen.append(images)
+        return np.asarray(images)[:, 0, :6, 0]
+
+    monkeypatch.setattr(oracle, "predict_on_batch", remember)
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    monkeypatch.setattr(oracle, "labels", ("bar", "disc", *"abcd"), raising=False)
+    metrics = evaluate(oracle, few, batch_size=5)
+    paths = [path for label in ("bar", "disc") for path in sorted((few / label).iterdir())]
+    np.testing.assert_array_equal(np.concatenate(seen), preprocess(paths, oracle))
+    assert [len(batch) for batch in seen] == [5, 5, 5, 1]
+    assert [row["support"] for row in metrics["per_class"][:2]] == [8, 8]
 
 
 def test_softmax_models_and_own_normalisation_give_the_same(few, tiny):

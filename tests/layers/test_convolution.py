@@ -58,15 +58,25 @@ def test_same_padding_puts_the_surplus_at_the_end():
     assert np.abs(y - convolve(x, kernel, 2, "symmetric")).max() > 0.1
 
 
+@pytest.mark.parametrize("groups", [2, 3, 6], ids=["pairs", "threes", "depthwise"])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (2, 1), (3, 1), (3, 2)])
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("padding", ["same", "valid", "symmetric"])
-def test_grouped_gradients_equal_split_and_concatenate(strides, padding):
+def test_grouped_gradients_equal_split_and_concatenate(
+    strides, padding, kernel_size, dilation, groups
+):
+    if strides > 1 and dilation > 1:
+        pytest.skip("no convolution has both")
+    shape = (kernel_size, kernel_size, 6 // groups, 12)
     x = tf.constant(normal((2, 8, 9, 6)), tf.float64)
-    kernel = tf.constant(normal((3, 3, 2, 12), 1), tf.float64)
+    kernel = tf.constant(normal(shape, 1), tf.float64)
 
     def split(x, kernel):
-        parts = zip(tf.split(x, 3, -1), tf.split(kernel, 3, -1), strict=True)
-        return tf.concat([convolve(a, b, strides, padding) for a, b in parts], -1)
+        parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
+        return tf.concat([convolve(a, b, strides, padding, dilation) for a, b in parts], -1)
+
+    def grouped(x, kernel):
+        return convolve(x, kernel, strides, padding, dilation, groups)
 
     def gradients(function):
         with tf.GradientTape() as tape:
@@ -75,13 +85,34 @@ def test_grouped_gradients_equal_split_and_concatenate(strides, padding):
             loss = tf.reduce_sum(tf.sin(y))
         return [y, *tape.gradient(loss, [x, kernel])]
 
-    ours = gradients(lambda x, kernel: convolve(x, kernel, strides, padding, groups=3))
-    in_graph = tf.function(
-        lambda: gradients(lambda x, kernel: convolve(x, kernel, strides, padding, groups=3))
-    )()
-    for a, b, c in zip(ours, in_graph, gradients(split), strict=True):
+    in_graph = tf.function(lambda: gradients(grouped))()
+    for a, b, c in zip(gradients(grouped), in_graph, gradients(split), strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("layer_class", [Conv2D, ScaledWSConv2D])
+def test_gradients_of_a_grouped_layer_are_those_of_its_groups(layer_class):
+    """In float64 up to the kernel, which ScaledWSConv2D standardises in float32."""
+    layer = layer_class(6, 3, groups=3, dtype="float64")
+    x = tf.constant(normal((2, 8, 9, 6)), tf.float64)
+    layer(x)
+    layer.kernel.assign(normal((3, 3, 2, 6), 1))
+    variables = [variable.value for variable in layer.trainable_variables]
+
+    def split(x):
+        kernels = tf.split(tf.cast(layer.effective_kernel(), x.dtype), 3, -1)
+        parts = zip(tf.split(x, 3, -1), kernels, strict=True)
+        return tf.concat([convolve(a, b) for a, b in parts], -1) + tf.cast(layer.bias, x.dtype)
+
+    results = []
+    for function in (layer, split):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(function(x)))
+        results.append(tape.gradient(loss, variables))
+    assert len(variables) == (2 if layer_class is Conv2D else 3)
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_grouped_convolution_avoids_xla():

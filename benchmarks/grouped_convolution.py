@@ -1,0 +1,100 @@
+"""A training step with our grouped convolution and with Keras's own, in the same network.
+
+    python benchmarks/grouped_convolution.py --size 64 --batch 8 --steps 5
+
+Prints a table of the median seconds of a step and their ratio. The two networks take turns, step by
+step, so that whatever else the machine does falls on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from nf_zoo.layers import convolution
+from nf_zoo.models.registry import build_model
+
+NETWORKS = ("nf_regnet_b0", "eca_nfnet_l0")
+CLASSES = 1000
+
+
+def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1):
+    """What ``convolve`` would be with ``keras.ops.conv`` for all convolutions."""
+    if padding == "symmetric":
+        x, padding = convolution._pad_symmetrically(x, kernel.shape[:2], strides, dilation)
+    return keras.ops.conv(
+        x,
+        kernel,
+        strides=strides,
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=dilation,
+    )
+
+
+def training_step(name: str, primitive: Callable, size: int, batch: int) -> Callable[[], float]:
+    """A compiled step of SGD on random pictures, traced with that primitive; gives its loss."""
+    ours, convolution.convolve = convolution.convolve, primitive
+    try:
+        keras.utils.set_random_seed(0)
+        model = build_model(name, num_classes=CLASSES, stochastic_depth_rate=0.0, drop_rate=0.0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=False)
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((batch, size, size, 3)).astype("float32")
+        classes = rng.integers(0, CLASSES, batch)
+
+        def step() -> float:
+            return float(model.train_on_batch(images, classes))
+
+        step()
+    finally:
+        convolution.convolve = ours
+    return step
+
+
+def measure(name: str, size: int, batch: int, steps: int) -> tuple[list[float], list[float]]:
+    """Seconds of each step, ours and Keras's.
+
+    Raises:
+        RuntimeError: if the two do not compute the same losses.
+    """
+    primitives = (convolution.convolve, through_keras)
+    pair = [training_step(name, primitive, size, batch) for primitive in primitives]
+    seconds, losses = ([], []), ([], [])
+    for _ in range(steps):
+        for step, times, values in zip(pair, seconds, losses, strict=True):
+            began = time.perf_counter()
+            values.append(step())
+            times.append(time.perf_counter() - began)
+    if not np.allclose(*losses, rtol=1e-3):
+        raise RuntimeError(f"The two networks differ. Received: losses {losses}")
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels (64)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in a step (8)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each (5)")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
+    args = parser.parse_args()
+    if keras.backend.backend() != "tensorflow":
+        parser.error("only TensorFlow has two primitives to compare: set KERAS_BACKEND=tensorflow")
+    title = f"{args.size} x {args.size} pixels, batch {args.batch}, median of {args.steps} steps"
+    table = Table("Network", "Ours (s)", "Keras (s)", "Keras / ours", title=title)
+    for name in args.networks:
+        ours, theirs = map(statistics.median, measure(name, args.size, args.batch, args.steps))
+        table.add_row(name, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What must work with JAX in an environment without TensorFlow; run by .ci/without_tensorflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import goldens
+import keras
+import numpy as np
+import pytest
+import tiny_networks
+from PIL import Image
+
+import nf_zoo
+from nf_zoo.models.registry import build_model
+
+LABELS = ("dark", "light")
+
+
+def draw_folder(root: Path) -> Path:
+    """Eight pictures each of two classes, dark and light, of several sizes."""
+    rng = np.random.default_rng(0)
+    for base, label in zip((20, 170), LABELS, strict=True):
+        (root / label).mkdir(parents=True)
+        for index in range(8):
+            pixels = base + rng.integers(0, 60, (24 + index, 40 - index, 3))
+            Image.fromarray(pixels.astype("uint8")).save(root / label / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return draw_folder(tmp_path / "pictures")
+
+
+@pytest.fixture(scope="module")
+def small():
+    name, fields = tiny_networks.NETWORKS["nf_resnet"]
+    preprocessing = nf_zoo.Preprocessing(32)
+    return build_model(name, labels=LABELS, preprocessing=preprocessing, **fields)
+
+
+def test_there_is_no_tensorflow():
+    with pytest.raises(ModuleNotFoundError, match="tensorflow"):
+        import tensorflow  # noqa: F401
+    assert keras.backend.backend() == "jax"
+    assert Path(nf_zoo.__file__).is_relative_to(sys.prefix)
+
+
+def test_published_outputs():
+    model = build_model("test_nfnet")
+    goldens.fill(model, "timm", "test_nfnet")
+    logits = model.predict_on_batch(goldens.images((75, 93)))
+    expected = goldens.outputs("timm", "test_nfnet", (75, 93))["logits"]
+    assert tiny_networks.difference(np.asarray(logits), expected) <= 2e-5
+
+
+def test_the_shipped_checkpoint_knows_a_picture_file(folder):
+    model = nf_zoo.NFResNet10(pretrained="cifar10")
+    path = folder / "light" / "0.png"
+    pixels = nf_zoo.preprocess([path], model)
+    assert pixels.shape == (1, *model.preprocessing.input_size, 3)
+    (best, *others), *_ = nf_zoo.decode_predictions(model.predict(pixels), top=10, labels=model)
+    assert best.name in model.labels and len(others) == 9
+    assert best.probability + sum(p.probability for p in others) == pytest.approx(1, abs=1e-5)
+    untrained = nf_zoo.NFResNet10(num_classes=10)
+    assert np.abs(untrained.predict(pixels) - model.predict(pixels)).max() > 0.1
+
+
+def test_fit_lowers_the_loss(small, folder):
+    paths = sorted(folder.rglob("*.png"))
+    classes = np.array([LABELS.index(path.parent.name) for path in paths])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    small.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+    history = small.fit(small.preprocess(paths), classes, batch_size=8, epochs=6, verbose=0)
+    losses = history.history["loss"]
+    assert np.all(np.isfinite(losses)) and losses[-1] < 0.7 * losses[0]
+
+
+def test_evaluate_counts_what_predict_says(small, folder):
+    paths = [path for label in LABELS for path in sorted((folder / label).iterdir())]
+    said = np.asarray(small.predict(small.preprocess(paths), verbose=0)).argmax(-1)
+    true = np.repeat([0, 1], 8)
+    metrics = nf_zoo.evaluate(small, folder, batch_size=5)
+    confusion = np.zeros((2, 2), int)
+    np.add.at(confusion, (true, said), 1)
+    assert metrics["confusion_matrix"] == confusion.tolist()
+    assert metrics["pictures"] == 16
+
+
+def test_a_model_comes_back_from_disk(small, tmp_path):
+    images = tiny_networks.images(size=(32, 32))
+    expected = small.predict_on_batch(images)
+    small.save(tmp_path / "model.keras")
+    nf_zoo.save_pretrained(small, tmp_path / "weights")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict_on_batch(images), expected)
+    again = nf_zoo.load_pretrained(tmp_path / "weights")
+    np.testing.assert_array_equal(again.predict_on_batch(images), expected)
+
+
+@pytest.mark.parametrize("command", ["finetune", "export_saved_model", "quickstart"])
+def test_what_needs_tensorflow_says_so_and_writes_nothing(command, small, folder):
+    from nf_zoo.quickstart import quickstart
+
+    output = folder.parent / "made" / "output"
+    calls = {
+        "finetune": lambda: nf_zoo.finetune(small, folder, output=output, epochs=1),
+        "export_saved_model": lambda: nf_zoo.export_saved_model(small, output),
+        "quickstart": lambda: quickstart(output),
+    }
+    with pytest.raises(RuntimeError, match="works with TensorFlow only: pip install") as caught:
+        calls[command]()
+    message = str(caught.value)
+    assert message.endswith("Received: backend 'jax'") and "\n" not in message
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def nf_zoo_command(*arguments, **options) -> subprocess.CompletedProcess:
+    command = [Path(sys.executable).with_name("nf-zoo"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_the_command_lists_and_describes():
+    listed = json.loads(nf_zoo_command("list", "nf_resnet10", "--json", check=True).stdout)
+    assert [row["name"] for row in listed] == ["nf_resnet10"]
+    described = nf_zoo_command("info", "nf_resnet10", "--json", check=True).stdout
+    assert json.loads(described)["parameters"] == 1_204_378
+
+
+def test_the_command_predicts_and_refuses(folder):
+    picture = folder / "dark" / "0.png"
+    predicted = nf_zoo_command("predict", "nf_resnet10.cifar10", picture, "--json", check=True)
+    assert len(json.loads(predicted.stdout)[0]["predictions"]) == 5
+    output = folder.parent / "output"
+    refused = nf_zoo_command("finetune", folder, "--output", output)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "works with TensorFlow only" in refused.stderr
+    assert list(folder.parent.iterdir()) == [folder]
