@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
+PROBABILITIES = ("drop_rate", "stochastic_depth_rate", "momentum")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,23 +70,42 @@ class Config:
         for name, allowed in self.choices.items():
             if getattr(self, name) not in allowed:
                 self._refuse(name, f"one of {allowed}")
+        for field in dataclasses.fields(self):
+            self._check(field.name, field.type)
         self._check_activation()
-        for name in ("depths", "widths"):
-            value = getattr(self, name)
-            whole = isinstance(value, tuple) and all(isinstance(n, int) and n > 0 for n in value)
-            if not whole or not value:
-                self._refuse(name, "a sequence of positive integers, one per stage")
         if len(self.depths) != len(self.widths):
             self._refuse("widths", f"one per stage, {len(self.depths)} for depths={self.depths}")
-        for name in ("drop_rate", "stochastic_depth_rate"):
-            rate = getattr(self, name)
-            if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+
+    def _check(self, name: str, annotation: str):
+        """Whether the value is what the field's annotation promises."""
+        value = getattr(self, name)
+        if name in self.choices or (value is None and "None" in annotation):
+            return
+        if annotation == "int" and not _is_whole(value):
+            self._refuse(name, "a positive integer")
+        if annotation.startswith("tuple"):
+            whole = isinstance(value, tuple) and all(map(_is_whole, value))
+            if not whole or not value:
+                self._refuse(name, "a sequence of positive integers, one per stage")
+        if annotation.startswith("float") and not (isinstance(value, str) and "str" in annotation):
+            if name in PROBABILITIES and not (_is_real(value) and 0 <= value < 1):
                 self._refuse(name, "a probability in [0, 1)")
+            if not _is_real(value) or (
+                annotation == "float" and name not in PROBABILITIES and value <= 0
+            ):
+                self._refuse(
+                    name, "a positive number" if annotation == "float" else "a number or None"
+                )
 
     @property
     def features(self) -> int:
         """Channels of the pooled features."""
         return self.widths[-1]
+
+    def _check_inner_widths(self, ratio: float):
+        """Whether ``bottleneck_ratio`` leaves at least one channel inside the narrowest block."""
+        if min(self.widths) * ratio < 1:
+            self._refuse("bottleneck_ratio", f"at least 1 / {min(self.widths)} for these widths")
 
     def _check_activation(self):
         if self.activation in PUBLISHED_ACTIVATIONS:

@@ -22,7 +22,8 @@ class NFRegNetConfig(norm_free.NormFreeConfig):
         width_factor: multiplies all widths.
         width_divisor: the products are rounded to a multiple of it; 1 truncates them.
         expansion: inner width of a block over its input width; 1 in the network's first block.
-        group_width: channels per group of the 3x3 convolutions.
+        group_width: channels per group of the 3x3 convolutions; inner widths are truncated to a
+            multiple of it, as published.
 
     The others are those of :class:`~nf_zoo.models.norm_free.NormFreeConfig`.
     """

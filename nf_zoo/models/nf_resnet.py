@@ -39,6 +39,10 @@ class NFResNetConfig(norm_free.NormFreeConfig):
         "stem": ("7x7_pool", "3x3"),
     }
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_inner_widths(self.bottleneck_ratio)
+
 
 PAPER = {**norm_free.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
 """What DeepMind's network has where timm's differs: ``variant="paper"``."""

@@ -19,6 +19,8 @@ class NFNetConfig(norm_free.NormFreeConfig):
     Attributes:
         bottleneck_ratio: inner width of a block over its output width.
         group_width: channels per group of the 3x3 convolutions.
+        truncate_groups: inner widths are truncated to a multiple of ``group_width``, as in F+;
+            else they must be one.
         stem_widths: channels of the four stem convolutions (strides 2, 1, 1, 2).
         final_ratio: channels of the final 1x1 convolution over the last width.
 
@@ -31,16 +33,24 @@ class NFNetConfig(norm_free.NormFreeConfig):
     attention: str | None = "se"
     bottleneck_ratio: float = 0.5
     group_width: int = 128
+    truncate_groups: bool = False
     stem_widths: tuple[int, ...] = (16, 32, 64, 128)
     final_ratio: float = 2.0
+
+    choices = {**norm_free.NormFreeConfig.choices, "truncate_groups": (False, True)}
 
     def __post_init__(self):
         super().__post_init__()
         if len(self.stem_widths) != 4:
             self._refuse("stem_widths", "four positive integers")
         for width in self.widths:
-            if width * self.bottleneck_ratio < self.group_width:
-                self._refuse("group_width", f"at most {width * self.bottleneck_ratio:g} here")
+            inner = width * self.bottleneck_ratio
+            if inner < self.group_width:
+                self._refuse("group_width", f"at most {inner:g}, the inner width of a block")
+            if inner % self.group_width and not self.truncate_groups:
+                self._refuse("group_width", f"a divisor of {inner:g}, the inner width of a block")
+        if self.features < 1:
+            self._refuse("final_ratio", f"at least 1 / {self.widths[-1]}")
 
     @property
     def features(self) -> int:
@@ -66,7 +76,11 @@ LIGHT = {
     "attention_ratio": 0.25,
 }
 
-PLUS = {"widths": (384, 768, 2048, 2048), "stem_widths": (16, 32, 64, 192)}
+PLUS = {
+    "widths": (384, 768, 2048, 2048),
+    "stem_widths": (16, 32, 64, 192),
+    "truncate_groups": True,
+}
 
 TEST = {
     **LIGHT,

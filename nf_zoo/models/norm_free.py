@@ -46,6 +46,7 @@ class NormFreeConfig(Config):
         "shortcut": ("average_pool", "strided"),
         "eps_form": ("added", "floor"),
         "attention": (None, "se", "eca"),
+        "zero_init_gain": (True, False),
     }
 
     def attention_width(self, channels: int) -> int:

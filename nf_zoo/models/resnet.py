@@ -48,10 +48,15 @@ class ResNetConfig(Config):
         "block": ("bottleneck", "basic"),
         "stem": ("7x7_pool", "deep_pool", "3x3"),
         "shortcut": ("strided", "average_pool"),
+        "preactivation": (False, True),
+        "zero_init_last": (True, False),
     }
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_inner_widths(self.bottleneck_ratio)
+        if self.stem == "deep_pool" and self.stem_width < 2:
+            self._refuse("stem_width", "at least 2 with stem='deep_pool'")
         if self.stem == "deep_pool" and not self.preactivation:
             raise ValueError("stem='deep_pool' needs preactivation=True. Received: False")
 

@@ -52,6 +52,10 @@ class PlainResNetConfig(Config):
         "stem": ("7x7_pool", "3x3"),
     }
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_inner_widths(self.bottleneck_ratio)
+
     @property
     def pooled_stem(self) -> bool:
         """Whether the stem has stride 4 in all."""

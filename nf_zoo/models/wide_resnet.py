@@ -66,6 +66,7 @@ class WideResNetConfig(Config):
     choices = {
         **Config.choices,
         "scheme": tuple(SCHEMES),
+        "zero_init_gain": (True, False),
         "shortcut": ("strided", "average_pool"),
     }
 
