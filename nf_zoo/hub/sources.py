@@ -19,6 +19,7 @@ from nf_zoo.hub.catalog import (
     records_of,
     weights_directory,
 )
+from nf_zoo.hub.diagnosis import refuse_pickle
 from nf_zoo.hub.errors import (
     UnknownWeights,
     WeightsAccessDenied,
@@ -27,7 +28,7 @@ from nf_zoo.hub.errors import (
     WeightsOffline,
     first_few,
 )
-from nf_zoo.hub.files import WEIGHTS_FILE, refuse_pickle
+from nf_zoo.hub.files import WEIGHTS_FILE
 
 HUB = "hf://"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
