@@ -21,6 +21,12 @@ def has_paper_form(model) -> bool:
     return all(getattr(model.config, name) == paper[name] for name in _FORM if name in paper)
 
 
+def is_the_papers(model) -> bool:
+    """Whether a model is DeepMind's network in every field that the variant sets."""
+    paper = architecture(model.architecture).module.VARIANTS["paper"]
+    return bool(paper) and all(getattr(model.config, field) == paper[field] for field in paper)
+
+
 def check_variant(model, file: WeightsFile) -> None:
     """Refuse a file of timm's in DeepMind's network and the reverse.
 
@@ -38,15 +44,10 @@ def check_variant(model, file: WeightsFile) -> None:
             f"{model.architecture} where weights do not tell (padding, epsilons, GELU). "
             f"Build theirs: nf_zoo.create_model({name!r}, variant='paper', pretrained=...)."
         )
-    if file.format == "timm" and _is_the_papers(model):
+    if file.format == "timm" and is_the_papers(model):
         name = recognise(file) or model.architecture
         raise WeightsMismatch(
             f"{file.path} holds timm's weights, but this {model.architecture} is the network of "
             "DeepMind's code (variant='paper'), whose outputs with them would be wrong. Leave "
             f"variant out: nf_zoo.create_model({name!r}, pretrained=...)."
         )
-
-
-def _is_the_papers(model) -> bool:
-    paper = architecture(model.architecture).module.VARIANTS["paper"]
-    return bool(paper) and all(getattr(model.config, field) == paper[field] for field in paper)
