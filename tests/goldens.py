@@ -82,7 +82,7 @@ def haiku_trees(shapes: dict[str, tuple[int, ...]]) -> tuple[dict, dict]:
     state: dict[str, dict] = {}
     for key, shape in shapes.items():
         module, _, name = key.rpartition("/")
-        value = fill_haiku(key, shape)
+        value = np.asarray(fill_haiku(key, shape))
         if name == "average":
             state[module] = {"hidden": value, "average": value, "counter": np.int32(1_000_000)}
         else:

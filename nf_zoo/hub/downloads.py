@@ -26,7 +26,10 @@ def fetch_url(url: str, filename: str) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
 
-    path = huggingface_hub.cached_assets_path("nf_zoo", subfolder="weights") / filename
+    path = huggingface_hub.cached_assets_path(
+        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
+    )
+    path = path / filename
     if path.is_file():
         return path
     if constants.HF_HUB_OFFLINE:
@@ -39,14 +42,16 @@ def fetch_url(url: str, filename: str) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
-    import httpx
     from huggingface_hub.file_download import http_get
 
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "ab") as file:
             http_get(url, file, resume_size=file.tell())
-    except (httpx.HTTPError, OSError) as error:
+    except Exception as error:
+        # The client's errors are OSErrors or those of the HTTP library it is built on.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 416:
             # What the server has nothing to add to is not what it has: from the start next time.

@@ -26,15 +26,15 @@ from nf_zoo.hub.files import open_weights
 from nf_zoo.hub.haiku_files import read_arrays
 from nf_zoo.hub.loading import load_pretrained_weights
 
-NETWORKS = {
-    "nf_resnet50": {},
-    "nf_seresnet50": {},
-    "nf_regnet_b0": {"stem_width": None},
-    "nfnet_f0": {},
-    "skipinit_resnet50": {},
-    "fixup_resnet50": {},
-    "resnetv2_50": {},
-}
+NETWORKS = (
+    "nf_resnet50",
+    "nf_seresnet50",
+    "nf_regnet_b0",
+    "nfnet_f0",
+    "skipinit_resnet50",
+    "fixup_resnet50",
+    "resnetv2_50",
+)
 
 
 @pytest.fixture
