@@ -167,7 +167,7 @@ def timm_tensors():
         tensors = {}
         for step in from_timm.plan(model):
             shape = timm_shape(model, step.name, tuple(step.variable.shape))
-            tensors[step.key] = goldens.fill_timm(step.key, shape)
+            tensors[step.key] = np.asarray(goldens.fill_timm(step.key, shape))
             if step.key.endswith("running_mean"):
                 counter = step.key.replace("running_mean", "num_batches_tracked")
                 tensors[counter] = np.array(7)
