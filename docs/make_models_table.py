@@ -25,6 +25,9 @@ architectures without a checkpoint. This page is written by
 WEIGHTS = """
 ## Checkpoints
 
+Checkpoints called `haiku` are DeepMind's own files, for `variant="paper"`; parameters and
+multiply-adds above are those of the plain network of that name.
+
 Top-1 and top-5 in per cent, with the preprocessing the checkpoint was evaluated with; a dash where
 no figure was published with these settings.
 
@@ -45,10 +48,11 @@ def main() -> None:
         )
         for record in info.weights:
             recipe = record.preprocessing
+            where = record.repository or record.url or "this repository"
             top1, top5 = (f"{n:.2f}" if n else "-" for n in (record.top1, record.top5))
             weights.append(
                 f"| `{record.name}` | {recipe.input_size[0]} | {recipe.crop_fraction:g} | {top1} | "
-                f"{top5} | {record.licence} | {record.repository or 'this repository'} | "
+                f"{top5} | {record.licence} | {where} | "
                 f"{record.accuracy_source or '-'} |\n"
             )
     Path(__file__).with_name("models.md").write_text("".join(lines + weights))

@@ -76,6 +76,20 @@ def source_shapes(source: str, model: str) -> dict[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in entries if not key.endswith(ignored)}
 
 
+def haiku_trees(shapes: dict[str, tuple[int, ...]]) -> tuple[dict, dict]:
+    """(params, state) as DeepMind's code holds them, filled by name."""
+    params: dict[str, dict] = {}
+    state: dict[str, dict] = {}
+    for key, shape in shapes.items():
+        module, _, name = key.rpartition("/")
+        value = np.asarray(fill_haiku(key, shape))
+        if name == "average":
+            state[module] = {"hidden": value, "average": value, "counter": np.int32(1_000_000)}
+        else:
+            params.setdefault(module, {})[name] = value
+    return params, state
+
+
 def fill(model, source: str, golden: str) -> None:
     """Fill a model of ours through the converter, from the source's keys and layouts."""
     from nf_zoo.hub import from_haiku, from_timm

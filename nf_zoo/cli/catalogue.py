@@ -95,7 +95,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     if networks:
         note = (
             "\nInput (pixels), top-1 (%) and licence are those of the first checkpoint, which "
-            "pretrained=True takes."
+            "pretrained=True takes (for haiku, with variant='paper')."
         )
         console().print(Text(note, style="dim"))
 
@@ -150,6 +150,8 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
         where = record.filename
         if record.source == "hf":
             where = f"hf://{record.repository}@{record.revision}, {record.filename}"
+        elif record.source == "url":
+            where = record.url
         rows.add_row("  source", f"{where} ({_trust(record)})")
         rows.add_row("  licence", record.licence)
         rows.add_row("  accuracy", _accuracy(record))

@@ -30,12 +30,15 @@ class PretrainedWeights:
         tag: The name of this checkpoint among that network's, e.g. "ra2_in1k".
         licence: SPDX identifier in lower case, e.g. "apache-2.0".
         preprocessing: How pictures were prepared when the checkpoint was evaluated.
-        source: "hf" (a Hugging Face repository) or "shipped" (a file in the weights directory).
-        repository: "owner/name" on the Hugging Face Hub; None for shipped weights.
+        variant: The variant of the architecture that it is for: None or "paper".
+        source: "hf" (a Hugging Face repository), "url" (a file somewhere else on the web) or
+            "shipped" (a file in the weights directory).
+        repository: "owner/name" on the Hugging Face Hub; None for the others.
+        url: Address of the file; None for the others.
         filename: The file in the repository, or its path relative to the weights directory.
         revision: Branch, tag or commit of the repository.
         sha256: Checksum of the file, or None: the download is then not pinned.
-        format: "timm" (timm's names and layouts) or "nf_zoo" (ours).
+        format: "timm" or "haiku" (timm's or DeepMind's names and layouts), or "nf_zoo" (ours).
         num_classes: Number of classes of the checkpoint's classifier; 0 if it has none.
         train_input_size: (height, width) in pixels during training, or None.
         top1: Published top-1 accuracy in per cent, or None.
@@ -55,8 +58,10 @@ class PretrainedWeights:
     tag: str
     licence: str
     preprocessing: Preprocessing
+    variant: str | None = None
     source: str = "hf"
     repository: str | None = None
+    url: str | None = None
     filename: str = "model.safetensors"
     revision: str = "main"
     sha256: str | None = None
@@ -83,14 +88,17 @@ class PretrainedWeights:
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
-        ("architecture", "tag", "licence", "preprocessing", "source", "repository"), str
+        ("architecture", "tag", "licence", "preprocessing", "source", "repository", "url"), str
     ),
     **dict.fromkeys(("filename", "revision", "sha256", "format", "accuracy_source", "labels"), str),
+    "variant": str,
     **dict.fromkeys(("num_classes", "parameters"), int),
     **dict.fromkeys(("top1", "top5"), (int, float)),
     "train_input_size": list,
     "default": bool,
 }
+_FORMATS = ("timm", "haiku", "nf_zoo")
+_SUFFIX = {"hf": ".safetensors", "url": ".npz", "shipped": ".safetensors"}
 _REQUIRED = tuple(f.name for f in fields(PretrainedWeights) if f.default is MISSING)
 
 
@@ -150,10 +158,13 @@ def records_of(architecture: str) -> tuple[PretrainedWeights, ...]:
     return tuple(record for record in read_catalog() if record.architecture == architecture)
 
 
-def find_record(architecture: str, tag: str | None = None) -> PretrainedWeights | None:
-    """The record of a tag, or the architecture's default one; None if there is none."""
+def find_record(
+    architecture: str, tag: str | None = None, variant: str | None = None
+) -> PretrainedWeights | None:
+    """The record of a tag, or the default one of the variant; None if there is none."""
     for record in records_of(architecture):
-        if record.default if tag is None else record.tag == tag:
+        is_default = record.default and record.variant == variant
+        if is_default if tag is None else record.tag == tag:
             return record
     return None
 
@@ -219,16 +230,26 @@ def _check_fields(name: str, values: Mapping[str, Any]) -> None:
 def _check_values(name: str, record: PretrainedWeights) -> None:
     size, accuracies = record.train_input_size, (record.top1, record.top5)
     problems = {
-        "source must be 'hf' or 'shipped'": record.source not in ("hf", "shipped"),
-        "format must be 'timm' or 'nf_zoo'": record.format not in ("timm", "nf_zoo"),
+        "source must be 'hf', 'url' or 'shipped'": record.source not in _SUFFIX,
+        "format must be 'timm', 'haiku' or 'nf_zoo'": record.format not in _FORMATS,
+        "variant must be absent or 'paper', and is for the format 'haiku'": record.variant
+        not in (None, "paper")
+        or (record.format == "haiku" and record.variant is None)
+        or (record.format == "timm" and record.variant is not None),
         "a hub checkpoint needs its repository, as 'owner/name'": record.source == "hf"
         and (record.repository or "").count("/") != 1,
         "a shipped checkpoint has no repository and needs its sha256": record.source == "shipped"
         and (record.repository is not None or record.sha256 is None),
+        "a checkpoint elsewhere on the web needs its https address, and only such a one has one": (
+            record.source == "url"
+        )
+        != (record.url or "").startswith("https://"),
         "sha256 must be 64 lower-case hexadecimal digits": record.sha256 is not None
         and not re.fullmatch("[0-9a-f]{64}", record.sha256),
         "num_classes must not be negative": record.num_classes < 0,
-        "filename must end in .safetensors": not record.filename.endswith(".safetensors"),
+        "filename must end in .safetensors, or in .npz if it has a url": not (
+            record.filename.endswith(_SUFFIX.get(record.source, ""))
+        ),
         "train_input_size must be two positive integers": size is not None
         and not (len(size) == 2 and all(type(side) is int and side > 0 for side in size)),
         "an accuracy must lie between 0 and 100": any(
@@ -243,12 +264,13 @@ def _check_values(name: str, record: PretrainedWeights) -> None:
 
 
 def _check_together(records: tuple[PretrainedWeights, ...]) -> None:
-    """Names are unique, and each architecture has exactly one default."""
+    """Names are unique, and each architecture has exactly one default per variant."""
     names = [record.name for record in records]
     for record in records:
         if names.count(record.name) > 1:
             raise CatalogError(f"{record.name}: more than one record of that name")
-        defaults = [r.tag for r in records if r.architecture == record.architecture and r.default]
+        place = record.architecture, record.variant
+        defaults = [r.tag for r in records if (r.architecture, r.variant) == place and r.default]
         if len(defaults) != 1:
             raise CatalogError(
                 f"{record.architecture}: exactly one record must have default = true. "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import math
 import os
 from collections.abc import Callable
 from typing import Any
 
+from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.sources import resolve_pretrained
@@ -31,8 +31,10 @@ def create_model(
         name: an architecture (``"nf_resnet50"``) or one of its checkpoints
             (``"nf_resnet50.ra2_in1k"``); timm's names where timm has the network.
         pretrained: False, True (the tag in ``name``, or the default one), a tag,
-            ``"hf://owner/name[@revision]"``, or the path of a safetensors file or folder.
-        variant: None for the network that has published weights, ``"paper"`` for DeepMind's.
+            ``"hf://owner/name[@revision]"``, or the path of a safetensors file or folder, or of
+            an .npz of DeepMind's code (with ``variant="paper"``).
+        variant: None for the network with timm's weights, ``"paper"`` for DeepMind's; a
+            checkpoint's name ("nfnet_f0.haiku") implies it.
         num_classes: width of the classifier; None takes the checkpoint's (1000 without one); 0
             gives pooled features. Another number than the checkpoint's keeps the pretrained
             body and starts a new classifier.
@@ -63,7 +65,8 @@ def create_model(
         # The tag alone still says how pictures are prepared and how many classes there are.
         source = resolve_pretrained(name, tag) if tag else None
     else:
-        source = resolve_pretrained(name, tag if tag and pretrained is True else pretrained)
+        wanted = tag if tag and pretrained is True else pretrained
+        source = resolve_pretrained(name, wanted, variant)
     if num_classes is not None:
         options["num_classes"] = num_classes
     if variant is not None:
@@ -77,11 +80,12 @@ def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
     """Build the network that a checkpoint prescribes, the user's options laid over it."""
     from nf_zoo.hub.loading import build_options, load_pretrained_weights
 
-    if options.get("variant") and isinstance(source, PretrainedWeights):
+    variant = options.get("variant")
+    if variant and isinstance(source, PretrainedWeights) and source.variant != variant:
         raise UnknownWeights(
-            f"{source.name} are weights of the plain {row.name}, not of its "
-            f"{options['variant']!r} variant, whose outputs with them would be wrong: leave "
-            "variant out, or give a path to weights of that variant."
+            f"{source.name} are weights of the plain {row.name}, not of its {variant!r} variant, "
+            "whose outputs with them would be wrong: leave variant out, or give a path to weights "
+            "of that variant."
         )
     prescribed = build_options(row.name, source)
     classes = options.get("num_classes")
@@ -205,11 +209,11 @@ class ModelInfo:
 
 
 def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInfo:
-    """Size, cost and checkpoints of an architecture.
+    """Size, cost and checkpoints of an architecture; no weights are allocated for it.
 
     Args:
         name: an architecture or one of its checkpoints (``"nf_resnet50.ra2_in1k"``), to which the
-            answer is then restricted.
+            answer is then restricted, and of whose variant it is.
         input_size: (height, width) in pixels for the multiply-adds; None takes the size at which
             the checkpoint was evaluated, or 224.
 
@@ -232,14 +236,15 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         records = [resolve_pretrained(bare, tag)]
     classes = records[0].num_classes if records else 1000
     size = input_size or (records[0].preprocessing.input_size if records else (224, 224))
-    model = build_model(bare, num_classes=classes)
+    variant = records[0].variant if tag else None
+    model = build_blueprint(bare, num_classes=classes, variant=variant)
     return ModelInfo(
         name=bare,
         family=row.family,
         factory=row.factory,
-        parameters=sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        parameters=count_parameters(model),
         multiply_adds=model.multiply_adds(*size),
         input_size=tuple(size),
-        config=row.config,
+        config=model.config,
         weights=tuple(records),
     )

@@ -1,7 +1,8 @@
-"""Safetensors files: opening them with suspicion, reading them lazily, writing them atomically.
+"""Weights files: opening them with suspicion, reading them lazily, writing them atomically.
 
 nf_zoo's own format is a safetensors file whose keys are our variable names
 ("stage1/block2/conv1/kernel"), in our layouts, with "nf_zoo" as the "format" of its metadata.
+Files of DeepMind's code (.npz, .npy) are opened by the same function; see `haiku_files`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nf_zoo.hub import haiku_files
+from nf_zoo.hub.diagnosis import diagnosis, refuse_pickle
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
-    CorruptWeights,
-    UnsafeWeights,
-    WeightsError,
     WeightsNotFound,
 )
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.safetensors"
 DTYPES = ("float32", "float16", "bfloat16")
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_PICKLED = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
-_PICKLE_REMEDY = (
-    "Convert it once, where its origin is trusted: "
-    "safetensors.torch.save_file(torch.load(file, weights_only=True), 'model.safetensors'), "
-    "or take the model.safetensors that most hub repositories hold beside it."
-)
 
 
 class WeightsFile:
@@ -54,7 +48,9 @@ class WeightsFile:
 
     @property
     def format(self) -> str | None:
-        """ "nf_zoo" or "timm", judged by the names of the tensors; None if they are neither's."""
+        """ "nf_zoo", "timm" or "haiku", by the names of the tensors; None if they are nobody's."""
+        if any("/~/" in key for key in self.shapes):
+            return "haiku"
         if self.metadata.get("format") == "nf_zoo" or any("/" in key for key in self.shapes):
             return "nf_zoo"
         return "timm" if any("." in key for key in self.shapes) else None
@@ -72,18 +68,41 @@ class WeightsFile:
         return np.asarray(self._handle.get_tensor(key), dtype=np.float32, order="C")
 
 
+class HaikuFile(WeightsFile):
+    """A file of DeepMind's code, read whole: the same questions, the same answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.metadata = path, {}
+        self._arrays = haiku_files.read_arrays(path)
+        self.shapes = {key: array.shape for key, array in self._arrays.items()}
+        self._dtypes = {
+            key: f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+            for key, array in self._arrays.items()
+        }
+
+    @property
+    def format(self) -> str:
+        """Always "haiku"."""
+        return "haiku"
+
+    def read(self, key: str) -> np.ndarray:
+        """One tensor, as float32."""
+        return np.asarray(self._arrays[key], dtype=np.float32, order="C")
+
+
 @contextlib.contextmanager
 def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[WeightsFile]:
-    """Open a safetensors file whose header and length have been checked.
+    """Open a safetensors file whose header and length have been checked, or one of DeepMind's.
 
     Args:
-        path: The file.
+        path: The file; .npz and .npy are read whole, as trees of DeepMind's code.
         sha256: Its expected checksum; None to accept any.
 
     Raises:
         WeightsNotFound: if there is no such file.
-        UnsafeWeights: if it is a pickle, by its name or by its content.
-        CorruptWeights: if it is truncated or is not a safetensors file.
+        UnsafeWeights: if it is a pickle, by its name or by its content; as .npz or .npy, if it
+            is a pickle of more than arrays.
+        CorruptWeights: if it is truncated or is not a weights file.
         ChecksumMismatch: if its checksum is another.
     """
     from safetensors import SafetensorError, safe_open
@@ -92,27 +111,26 @@ def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[Weight
     refuse_pickle(path)
     if not path.is_file():
         raise WeightsNotFound(f"There is no weights file at {path}. Check the path.")
+    if path.suffix.lower() in haiku_files.SUFFIXES:
+        _check_sha256(path, sha256)
+        yield HaikuFile(path)
+        return
     try:
         # Mapped into memory instead, the whole file would count as resident.
         handle = safe_open(path, framework="numpy", backend="pread")
     except (SafetensorError, OSError) as error:
-        raise _diagnosis(path, error) from error
+        raise diagnosis(path, error) from error
+    _check_sha256(path, sha256)
+    with handle as file:
+        yield WeightsFile(path, file)
+
+
+def _check_sha256(path: Path, sha256: str | None) -> None:
     if sha256 is not None and (found := file_sha256(path)) != sha256:
         raise ChecksumMismatch(
             f"{path} is not the published file: its SHA-256 is {found}, expected {sha256}. "
             f"Delete it ({path.resolve()}) and load again; if that does not help, the "
             "published file has changed and should not be trusted unexamined."
-        )
-    with handle as file:
-        yield WeightsFile(path, file)
-
-
-def refuse_pickle(path: Path | str) -> None:
-    """Raise `UnsafeWeights` for a file name that PyTorch and others use for pickles."""
-    if Path(path).suffix.lower() in _PICKLED:
-        raise UnsafeWeights(
-            f"{path} is a pickle by its name: loading it could run any code, so nf_zoo reads "
-            f"safetensors only. {_PICKLE_REMEDY}"
         )
 
 
@@ -246,29 +264,3 @@ def _as_stored(name: str, variable, dtype: str | None) -> np.ndarray:
             f"Received: {np.abs(value).max():.3g}"
         )
     return stored
-
-
-def _diagnosis(path: Path, error: Exception) -> WeightsError:
-    """What a file that safetensors refuses is instead, as far as its first bytes tell."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-    size = path.stat().st_size
-    if head[:1] == b"\x80" or head[:2] == b"PK":
-        return UnsafeWeights(
-            f"{path} is not a safetensors file but a pickle or a zip archive, as PyTorch writes "
-            f"them: nf_zoo reads safetensors only. {_PICKLE_REMEDY}"
-        )
-    if head[:8] == b"\x89HDF\r\n\x1a\n":
-        return CorruptWeights(
-            f"{path} is an HDF5 file, as Keras writes them: use model.load_weights for it."
-        )
-    if head.startswith(b"version https://git-lfs"):
-        return CorruptWeights(
-            f"{path} is a Git LFS pointer, not the weights themselves: run `git lfs pull` there."
-        )
-    kind = "truncated or damaged"
-    if head.lstrip()[:1] == b"<":
-        kind = "a web page, not weights (the answer of a proxy or a login page, perhaps)"
-    return CorruptWeights(
-        f"{path} is {kind}: {size} bytes; {error}. Delete it ({path.resolve()}) and fetch it again."
-    )

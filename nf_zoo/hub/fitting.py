@@ -11,12 +11,16 @@ import re
 
 import numpy as np
 
+from nf_zoo.hub import from_haiku, from_timm
 from nf_zoo.hub.conversion import Assignment
 from nf_zoo.hub.errors import WeightsMismatch, first_few
 from nf_zoo.hub.files import WeightsFile
 from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.variants import check_variant
 
-_HEAD_KEY = re.compile(r"(fc|head|classifier)[./]")
+_HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
+_HEAD_BIAS = re.compile(r"[./](bias|b)$")
+_OWNERS = {"timm": "timm's", "haiku": "DeepMind's"}
 
 
 def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> list[Assignment]:
@@ -45,13 +49,14 @@ def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> lis
 def classes_of(file: WeightsFile) -> int | None:
     """The number of classes of a checkpoint's classifier; None if it seems to have none."""
     for key, shape in file.shapes.items():
-        if _HEAD_KEY.match(key) and key.endswith("bias") and len(shape) == 1:
+        if _HEAD_KEY.match(key) and _HEAD_BIAS.search(key) and len(shape) == 1:
             return shape[0]
     return None
 
 
 def _plan(model, file: WeightsFile) -> list[Assignment]:
-    """The assignments for a file of either format, not checked against it yet."""
+    """The assignments for a file of any format, not checked against it yet."""
+    check_variant(model, file)
     if file.format == "nf_zoo":
         from nf_zoo.models.classifier import variable_names
 
@@ -59,20 +64,19 @@ def _plan(model, file: WeightsFile) -> list[Assignment]:
             Assignment(name, variable, name, np.asarray)
             for name, variable in variable_names(model).items()
         ]
-    if file.format == "timm":
-        from nf_zoo.hub import from_timm
-
-        try:
-            return from_timm.plan(model)
-        except KeyError as error:
-            raise WeightsMismatch(
-                f"{file.path} holds timm's names, which {model.architecture} as configured here "
-                f"has no counterpart for: {error.args[0]}"
-            ) from error
-    raise WeightsMismatch(
-        f"{file.path} is a safetensors file, but its tensors are named neither as timm nor as "
-        f"nf_zoo names them. Received: {first_few(list(file.shapes)) or 'no tensors'}"
-    )
+    source = {"timm": from_timm, "haiku": from_haiku}.get(file.format)
+    if source is None:
+        raise WeightsMismatch(
+            f"{file.path} is a safetensors file, but its tensors are named neither as timm nor as "
+            f"nf_zoo names them. Received: {first_few(list(file.shapes)) or 'no tensors'}"
+        )
+    try:
+        return source.plan(model)
+    except KeyError as error:
+        raise WeightsMismatch(
+            f"{file.path} holds {_OWNERS[file.format]} names, which {model.architecture} as "
+            f"configured here has no counterpart for: {error.args[0]}"
+        ) from error
 
 
 def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -> bool:
@@ -153,15 +157,14 @@ def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray,
 
 def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head: bool) -> None:
     """Every tensor wanted is there in the right shape, and nothing else is."""
-    from nf_zoo.hub.from_timm import IGNORED_SUFFIXES
-
+    ignored = from_timm.IGNORED_SUFFIXES + from_haiku.IGNORED_SUFFIXES
     known = {a.key for a in assignments}
     missing = [a.key for a in assignments if a.key not in file.shapes]
     unexpected = [
         key
         for key in file.shapes
         if key not in known
-        and not key.endswith(IGNORED_SUFFIXES)
+        and not key.endswith(ignored)
         and not (ignore_head and _HEAD_KEY.match(key))
     ]
     misshapen = [
@@ -174,16 +177,23 @@ def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head:
     found = [f"{len(keys)} {fault} ({first_few(keys)})" for fault, keys in faults.items() if keys]
     if not found:
         return
-    other = recognise(file)
-    remedy = "Check that the file belongs to this architecture and its options."
-    if other is not None and other != model.architecture:
-        remedy = (
-            f"The file looks like {other}: build that, nf_zoo.create_model({other!r}, ...), or "
-            f"take weights of {model.architecture}."
-        )
+    remedy = _remedy(model, file, missing)
     raise WeightsMismatch(
         f"{file.path} does not fit {model.architecture}. Tensors {'; '.join(found)}. {remedy}"
     )
+
+
+def _remedy(model, file: WeightsFile, missing: list[str]) -> str:
+    other = recognise(file)
+    if other is not None and other != model.architecture:
+        variant = "variant='paper', " if file.format == "haiku" else ""
+        return (
+            f"The file looks like {other}: build that, nf_zoo.create_model({other!r}, {variant}"
+            f"...), or take weights of {model.architecture}."
+        )
+    if missing and all(key.endswith("_ema/average") for key in missing):
+        return "Only the moving averages are missing: save both trees, (params, state)."
+    return "Check that the file belongs to this architecture and its options."
 
 
 def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ...] | None:

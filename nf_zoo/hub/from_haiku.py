@@ -47,6 +47,12 @@ _MODULES = {
 }
 """Family -> what the reference calls the network and its blocks."""
 
+FAMILIES = {network: family for family, (network, _) in _MODULES.items()}
+"""What the reference calls the network -> family."""
+
+IGNORED_SUFFIXES = ("_ema/hidden", "_ema/counter")
+"""Entries of a state tree that evaluation does not read: what the averages are made from."""
+
 _LEAVES = {
     "kernel": "w",
     "bias": "bias",

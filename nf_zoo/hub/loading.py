@@ -27,6 +27,7 @@ from nf_zoo.hub.sources import (
     has_file,
     resolve_pretrained,
 )
+from nf_zoo.hub.variants import has_paper_form, is_the_papers
 
 logger = logging.getLogger("nf_zoo")
 _HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum|rematerialize")
@@ -43,8 +44,8 @@ def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) ->
     Args:
         model: An `ImageClassifier`.
         source: A `PretrainedWeights` record, a `HubRepository`, the path of a safetensors file
-            (timm's format or ours: told by its keys) or of a folder with model.safetensors, or
-            anything else that `resolve_pretrained` takes.
+            (timm's format or ours: told by its keys) or of an .npz of DeepMind's code or of a
+            folder with model.safetensors, or anything else that `resolve_pretrained` takes.
 
     Raises:
         WeightsError: one of its subclasses, with the cause and the remedy; the model is unchanged.
@@ -56,7 +57,8 @@ def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) ->
         >>> load_pretrained_weights(model, "ra2_in1k")  # doctest: +SKIP
     """
     if not isinstance(source, PretrainedWeights | HubRepository):
-        source = resolve_pretrained(model.architecture, source)
+        variant = "paper" if source is True and is_the_papers(model) else None
+        source = resolve_pretrained(model.architecture, source, variant)
     record = source if isinstance(source, PretrainedWeights) else None
     if record is not None:
         _check_record(model, record)
@@ -150,6 +152,8 @@ def _record_options(record: PretrainedWeights) -> dict[str, Any]:
     labels = label_names(record)
     if labels is not None:
         options["labels"] = labels
+    if record.variant is not None:
+        options["variant"] = record.variant
     path = (weights_directory() / record.filename).with_name(CONFIG_FILE)
     if record.source != "shipped" or not path.is_file():
         return options
@@ -182,12 +186,19 @@ def _check_record(model, record: PretrainedWeights) -> None:
             f"build that, nf_zoo.create_model({record.name!r}, pretrained=True), or take weights "
             f"of {model.architecture}."
         )
-    changed = model.config.changes_from(architecture(record.architecture).config)
+    if record.variant is not None and not has_paper_form(model):
+        raise WeightsMismatch(
+            f"{record.name} are weights of the {record.variant!r} variant of {model.architecture}, "
+            f"not of this network: build that, nf_zoo.create_model({model.architecture!r}, "
+            f"variant={record.variant!r}, pretrained=True)."
+        )
+    trained = architecture(record.architecture).configure(record.variant)
+    changed = model.config.changes_from(trained)
     changed = {name: value for name, value in changed.items() if not _HARMLESS.fullmatch(name)}
-    if changed and record.source == "hf":
+    if changed and record.source != "shipped":
         logger.warning(
-            "%s was trained in the plain network; this one differs from it in %s, so expect other "
-            "outputs than the published ones",
+            "%s was trained in the published network; this one differs from it in %s, so expect "
+            "other outputs than the published ones",
             record.name,
             ", ".join(f"{name}={value!r}" for name, value in changed.items()),
         )

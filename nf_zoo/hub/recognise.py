@@ -10,6 +10,7 @@ from nf_zoo.hub.files import WeightsFile
 _BLOCK = re.compile(
     r"(?:layer|stages\.|stage)(?P<stage>\d+)[./](?:blocks\.|block)?(?P<block>\d+)[./](?P<part>.+)"
 )
+_HAIKU_BLOCK = re.compile(r"\w+/~/\w+_block(_v2)?(_\d+)?/")
 
 
 def recognise(file: WeightsFile) -> str | None:
@@ -19,6 +20,8 @@ def recognise(file: WeightsFile) -> str | None:
     named = file.metadata.get("architecture")
     if named in architectures():
         return named
+    if any("/~/" in key for key in file.shapes):
+        return _recognise_haiku(file.shapes)
     traits = _traits(file.shapes)
     for name, architecture in architectures().items():
         config = architecture.config
@@ -61,6 +64,31 @@ def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict:
         "deep_stem": bool({"stem.conv1.weight", "stem/conv1/kernel"} & set(shapes)),
         "features": head[0][0 if native else 1] if head else None,
     }
+
+
+def _recognise_haiku(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """DeepMind's names hold the family; blocks and features tell its members apart."""
+    from nf_zoo.hub.from_haiku import FAMILIES
+    from nf_zoo.models.registry import architectures
+
+    roots = {key.partition("/")[0] for key in shapes}
+    root = roots.pop() if len(roots) == 1 else ""
+    family = FAMILIES.get(root)
+    blocks = {match[0] for key in shapes if (match := _HAIKU_BLOCK.match(key))}
+    features = shapes.get(f"{root}/~/linear/w", (None,))[0]
+    has_attention = any("/squeeze_excite/" in key for key in shapes)
+    for name, architecture in architectures().items():
+        if architecture.family != family:
+            continue
+        config = architecture.configure("paper")
+        if (
+            getattr(architecture.config, "preactivation", True)
+            and sum(config.depths) == len(blocks)
+            and config.features == features
+            and (getattr(config, "attention", None) == "se") == has_attention
+        ):
+            return name
+    return None
 
 
 def _family(keys: set[str], parts: set[str]) -> str:

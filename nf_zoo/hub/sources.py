@@ -1,7 +1,8 @@
 """Where weights come from: `pretrained=...` resolved to a source, and the source to a local file.
 
-A source is a catalogue record, "hf://owner/name[@revision]", or the path of a safetensors file or
-of a folder that holds model.safetensors (and, if nf_zoo wrote it, config.json).
+A source is a catalogue record, "hf://owner/name[@revision]", or the path of a weights file
+(.safetensors; .npz for DeepMind's) or of a folder that holds model.safetensors (and, if nf_zoo
+wrote it, config.json).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from nf_zoo.hub.catalog import (
     records_of,
     weights_directory,
 )
+from nf_zoo.hub.diagnosis import refuse_pickle
+from nf_zoo.hub.downloads import fetch_url
 from nf_zoo.hub.errors import (
     UnknownWeights,
     WeightsAccessDenied,
@@ -27,7 +30,7 @@ from nf_zoo.hub.errors import (
     WeightsOffline,
     first_few,
 )
-from nf_zoo.hub.files import WEIGHTS_FILE, refuse_pickle
+from nf_zoo.hub.files import WEIGHTS_FILE
 
 HUB = "hf://"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -62,13 +65,16 @@ class HubRepository:
 Source = PretrainedWeights | HubRepository | Path
 
 
-def resolve_pretrained(architecture: str, pretrained: bool | str | os.PathLike) -> Source:
+def resolve_pretrained(
+    architecture: str, pretrained: bool | str | os.PathLike, variant: str | None = None
+) -> Source:
     """Turn the `pretrained` argument of a factory into a source of weights. Fetches nothing.
 
     Args:
         architecture: The network the weights are for, e.g. "nf_resnet50".
         pretrained: True (the architecture's default checkpoint), a tag ("ra2_in1k", or with its
             architecture "nf_resnet50.ra2_in1k"), "hf://owner/name[@revision]", or a local path.
+        variant: Which of the architecture's variants True is to take the checkpoint of.
 
     Raises:
         UnknownWeights: if there is no such tag, or the architecture has no published weights;
@@ -83,7 +89,8 @@ def resolve_pretrained(architecture: str, pretrained: bool | str | os.PathLike) 
         'ra2_in1k'
     """
     if pretrained is True:
-        return find_record(architecture) or _no_weights(architecture)
+        found = find_record(architecture, variant=variant)
+        return found or _no_weights(architecture, variant)
     if isinstance(pretrained, os.PathLike):
         return _local(Path(pretrained))
     if not isinstance(pretrained, str) or not pretrained:
@@ -104,7 +111,7 @@ def resolve_pretrained(architecture: str, pretrained: bool | str | os.PathLike) 
 
 
 def fetch_weights(source: Source) -> Path:
-    """The local path of a source's safetensors file, downloaded to the hub's cache if need be.
+    """The local path of a source's weights file, downloaded to the hub's cache if need be.
 
     HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token are huggingface_hub's affair.
 
@@ -116,6 +123,8 @@ def fetch_weights(source: Source) -> Path:
     if isinstance(source, PretrainedWeights):
         if source.source == "shipped":
             return weights_directory() / source.filename
+        if source.source == "url":
+            return fetch_url(source.url, source.filename)
         return fetch_file(HubRepository(source.repository, source.revision), source.filename)
     if isinstance(source, HubRepository):
         return fetch_file(source, WEIGHTS_FILE)
@@ -248,8 +257,22 @@ def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
     )
 
 
-def _no_weights(architecture: str) -> PretrainedWeights:
+def _no_weights(architecture: str, variant: str | None = None) -> PretrainedWeights:
     from nf_zoo.models.registry import architectures
+
+    for record in records_of(architecture):
+        if variant is None and record.variant is not None:
+            raise UnknownWeights(
+                f"No weights are published for the plain {architecture}, but for its "
+                f"{record.variant!r} variant: pass variant={record.variant!r} too, or name the "
+                f"checkpoint, nf_zoo.create_model({record.name!r}, pretrained=True)."
+            )
+    if variant is not None:
+        plain = ", ".join(record.name for record in records_of(architecture)) or "none"
+        raise UnknownWeights(
+            f"No weights are published for the {variant!r} variant of {architecture}. For the "
+            f"plain network: {plain}. Leave variant out for those, or pass a file of your own."
+        )
 
     known = architectures()
     with_weights = list(dict.fromkeys(record.architecture for record in read_catalog()))

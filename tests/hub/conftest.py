@@ -145,6 +145,18 @@ def tiny():
     return lambda name, **options: build_model(name, **{**TINY, "num_classes": 5, **options})
 
 
+NFNET = {"depths": (1, 1, 1, 1), "widths": (16, 16, 32, 32), "stem_widths": (4, 4, 8, 8)}
+
+
+@pytest.fixture
+def nfnet():
+    """Builds four-block NFNets."""
+    from nf_zoo.models.registry import build_model
+
+    options = {**NFNET, "group_width": 4, "num_classes": 5}
+    return lambda name, **more: build_model(name, **{**options, **more})
+
+
 @pytest.fixture
 def timm_tensors():
     """What timm's state dictionary of a model would hold, filled by name."""
@@ -155,7 +167,7 @@ def timm_tensors():
         tensors = {}
         for step in from_timm.plan(model):
             shape = timm_shape(model, step.name, tuple(step.variable.shape))
-            tensors[step.key] = goldens.fill_timm(step.key, shape)
+            tensors[step.key] = np.asarray(goldens.fill_timm(step.key, shape))
             if step.key.endswith("running_mean"):
                 counter = step.key.replace("running_mean", "num_batches_tracked")
                 tensors[counter] = np.array(7)

@@ -12,7 +12,7 @@ import pytest
 
 from nf_zoo.hub import catalog
 from nf_zoo.hub.catalog import find_record, label_names, read_catalog, records_of
-from nf_zoo.hub.errors import CatalogError
+from nf_zoo.hub.errors import CatalogError, UnknownWeights
 from nf_zoo.hub.recognise import recognise
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.models.registry import architectures
@@ -21,6 +21,18 @@ pytestmark = pytest.mark.fast
 
 IMAGENET = [record for record in read_catalog() if record.source == "hf"]
 WITHOUT_CLASSIFIER = ["resnet50.bamboo"]
+FROM_SOURCE = {
+    "dm_nfnet_f1": ("dm_in1k", 320, 0.91, 224),
+    "dm_nfnet_f2": ("dm_in1k", 352, 0.92, 256),
+    "dm_nfnet_f3": ("dm_in1k", 416, 0.94, 320),
+    "dm_nfnet_f4": ("dm_in1k", 512, 0.951, 384),
+    "dm_nfnet_f5": ("dm_in1k", 544, 0.954, 416),
+    "dm_nfnet_f6": ("dm_in1k", 576, 0.956, 448),
+    "eca_nfnet_l1": ("ra2_in1k", 320, 1.0, 256),
+    "eca_nfnet_l2": ("ra3_in1k", 384, 1.0, 320),
+}
+"""Architectures without reference vectors: tag, test size, test crop and training size, as
+timm/models/nfnet.py has them."""
 
 
 def published(architecture: str) -> dict[str, dict]:
@@ -33,7 +45,10 @@ def published(architecture: str) -> dict[str, dict]:
     }
 
 
-@pytest.mark.parametrize("architecture", sorted({record.architecture for record in IMAGENET}))
+WITH_GOLDEN = sorted({record.architecture for record in IMAGENET} - set(FROM_SOURCE))
+
+
+@pytest.mark.parametrize("architecture", WITH_GOLDEN)
 def test_records_say_what_timm_says(architecture):
     records = {record.name: record for record in IMAGENET if record.architecture == architecture}
     expected = published(architecture)
@@ -56,10 +71,48 @@ def test_records_say_what_timm_says(architecture):
     assert find_record(architecture).tag == default
 
 
+@pytest.mark.parametrize("architecture", FROM_SOURCE)
+def test_records_of_larger_networks(architecture):
+    (record,) = records_of(architecture)
+    size, train = record.preprocessing.input_size[0], record.train_input_size[0]
+    found = (record.tag, size, record.preprocessing.crop_fraction, train)
+    assert found == FROM_SOURCE[architecture]
+    squashed = architecture.startswith("dm_")
+    assert record.preprocessing.crop_mode == ("squash" if squashed else "center")
+    assert record.preprocessing.interpolation == "bicubic"
+    assert record.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert record.repository == f"timm/{record.name}"
+    assert record.top1 is not None and record.default
+
+
+TEST_SIZES = (256, 320, 352, 416, 512, 544, 576)
+TOP1 = (83.6, 84.7, 85.1, 85.7, 85.9, 86.0, 86.5)
+
+
+@pytest.mark.parametrize("size", range(7))
+def test_deepminds_files(size):
+    record = find_record(f"nfnet_f{size}", variant="paper")
+    assert (record.tag, record.format, record.source) == ("haiku", "haiku", "url")
+    assert record.url == f"https://storage.googleapis.com/dm-nfnets/F{size}_haiku.npz"
+    assert record.filename == f"F{size}_haiku.npz"
+    recipe, pixels = record.preprocessing, TEST_SIZES[size]
+    assert (recipe.input_size, recipe.crop_mode) == ((pixels, pixels), "squash")
+    # Their evaluation squashes to 32 pixels more than it keeps.
+    assert recipe.scale_size == (pixels + 32, pixels + 32)
+    assert record.top1 == TOP1[size] and "nfnets" in record.accuracy_source
+    assert find_record(f"nfnet_f{size}") is None
+    assert resolve_pretrained(f"nfnet_f{size}", True, "paper") is record
+    with pytest.raises(UnknownWeights, match=r"variant='paper'.*nfnet_f\d\.haiku"):
+        resolve_pretrained(f"nfnet_f{size}", True)
+
+
 def test_every_architecture_with_published_weights_has_its_records():
+    assert len(read_catalog()) == 58
     for name in ("nf_resnet50", "resnet18", "resnet26", "resnet50", "resnet101"):
         assert records_of(name)
     for name in ("resnetv2_18", "resnetv2_34", "resnetv2_50"):
+        assert records_of(name)
+    for name in ("nf_regnet_b1", "nfnet_l0", "eca_nfnet_l0", "dm_nfnet_f0", "test_nfnet"):
         assert records_of(name)
     assert {record.architecture for record in read_catalog()} <= set(architectures())
 
@@ -106,6 +159,12 @@ def test_pretrained_means(tmp_path, monkeypatch):
         "resnet101",
         "resnetv2_34",
         "resnetv2_50d",
+        "nf_regnet_b1",
+        "nfnet_f0",
+        "nfnet_l0",
+        "eca_nfnet_l0",
+        "dm_nfnet_f0",
+        "test_nfnet",
     ],
 )
 def test_architectures_are_recognised_by_their_tensors(name):
@@ -115,6 +174,28 @@ def test_architectures_are_recognised_by_their_tensors(name):
 
     assert recognise(File) == name
     File.shapes = {"some.weight": (1,)}
+    assert recognise(File) is None
+
+
+@pytest.mark.parametrize(
+    ("golden", "name"),
+    [
+        ("NF_ResNet_ResNet50", "nf_resnet50"),
+        ("NF_ResNet_ResNet50_SE", "nf_seresnet50"),
+        ("NF_RegNet_B0", "nf_regnet_b0"),
+        ("NFNet_F0", "nfnet_f0"),
+        ("SkipInit_ResNet_ResNet50", "skipinit_resnet50"),
+        ("FixUp_ResNet_ResNet50", "fixup_resnet50"),
+        ("ResNet_ResNet50", "resnetv2_50"),
+    ],
+)
+def test_deepminds_networks_are_recognised(golden, name):
+    class File:
+        metadata: dict[str, str] = {}
+        shapes = goldens.source_shapes("haiku", golden)
+
+    assert recognise(File) == name
+    File.shapes = {"Else/~/linear/w": (2, 3)}
     assert recognise(File) is None
 
 
@@ -171,11 +252,18 @@ def test_a_minimal_record_has_the_documented_defaults(tmp_path):
         ({"top1": "180.0", "accuracy_source": '"here"'}, "between 0 and 100"),
         ({"top1": "80.0", "accuracy_source": '"there"'}, "no such accuracy_source"),
         ({"sha256": '"abc"'}, "64 lower-case hexadecimal digits"),
-        ({"source": '"ftp"'}, "'hf' or 'shipped'"),
+        ({"source": '"ftp"'}, "'hf', 'url' or 'shipped'"),
+        ({"source": '"url"', "repository": None}, "https address"),
+        ({"source": '"url"', "url": '"http://a/b.npz"'}, "https address"),
+        ({"url": '"https://a/b.npz"'}, "https address"),
+        ({"source": '"url"', "url": '"https://a/b.npz"'}, "in .npz if it has a url"),
+        ({"variant": '"other"'}, "absent or 'paper'"),
+        ({"variant": '"paper"'}, "for the format 'haiku'"),
+        ({"format": '"haiku"'}, "for the format 'haiku'"),
         ({"source": '"shipped"'}, "needs its sha256"),
         ({"repository": None}, "needs its repository"),
         ({"filename": '"model.pth"'}, ".safetensors"),
-        ({"format": '"torch"'}, "'timm' or 'nf_zoo'"),
+        ({"format": '"torch"'}, "'timm', 'haiku' or 'nf_zoo'"),
         ({"train_input_size": "[224]"}, "two positive integers"),
         ({"default": "false"}, "exactly one record must have default"),
     ],

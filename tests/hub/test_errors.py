@@ -253,7 +253,16 @@ class TestMismatch:
     def test_the_papers_network_is_not_filled_with_timms(self, tiny, timm_tensors, write, refused):
         path = write(timm_tensors(tiny("nf_resnet50")))
         model = tiny("nf_resnet50", variant="paper")
-        refused(path, WeightsMismatch, "4 missing", "skipinit_gain", model=model)
+        words = ("timm's weights", "variant='paper'", "create_model('nf_resnet50', pretrained=")
+        refused(path, WeightsMismatch, *words, model=model)
+
+    def test_deepminds_nfnet_is_not_filled_with_timms_port(
+        self, nfnet, timm_tensors, write, refused
+    ):
+        # Every name and shape agrees; epsilon and GELU do not.
+        path = write(timm_tensors(nfnet("dm_nfnet_f0")))
+        refused(path, WeightsMismatch, "timm's", model=nfnet("nfnet_f0", variant="paper"))
+        load_pretrained_weights(nfnet("dm_nfnet_f0"), path)
 
     def test_overrides_of_a_published_network_are_pointed_out(
         self, hub, tiny, timm_tensors, write, caplog

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import goldens
 import keras
 import numpy as np
 import pytest
 
 import nf_zoo
 from nf_zoo.hub import factory
+from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.files import save_pretrained
 from nf_zoo.models.classifier import variable_names
+from nf_zoo.models.registry import build_model
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 
@@ -52,6 +58,98 @@ def test_model_info_equals_published_sizes(name, parameters, giga):
     info = nf_zoo.model_info(name, input_size=(224, 224))
     assert info.parameters == parameters
     assert info.multiply_adds / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+MILLIONS = {
+    "nf_regnet_b1": 10.22,
+    "nfnet_l0": 35.07,
+    "eca_nfnet_l0": 24.14,
+    "eca_nfnet_l1": 41.41,
+    "eca_nfnet_l2": 56.72,
+    "dm_nfnet_f0": 71.49,
+    "dm_nfnet_f1": 132.63,
+    "dm_nfnet_f2": 193.78,
+    "dm_nfnet_f3": 254.92,
+    "dm_nfnet_f4": 316.07,
+    "dm_nfnet_f5": 377.21,
+    "dm_nfnet_f6": 438.36,
+}
+"""param_count of timm's results-imagenet.csv."""
+
+
+@pytest.mark.parametrize("name", MILLIONS)
+def test_published_parameter_counts(name):
+    assert round(nf_zoo.model_info(name).parameters / 1e6, 2) == MILLIONS[name]
+
+
+PAPERS = (
+    (71.5, 12.38),
+    (132.6, 35.54),
+    (193.8, 62.59),
+    (254.9, 114.76),
+    (316.1, 215.24),
+    (377.2, 289.76),
+    (438.4, 377.28),
+)
+"""Millions of parameters and billions of multiply-adds of F0 to F6, as DeepMind publishes them."""
+
+
+@pytest.mark.parametrize("size", range(7))
+def test_sizes_of_deepminds_networks(size):
+    info = nf_zoo.model_info(f"nfnet_f{size}.haiku")
+    parameters, giga = PAPERS[size]
+    assert round(info.parameters / 1e6, 1) == parameters
+    assert info.multiply_adds / 1e9 == pytest.approx(giga, rel=2e-3)
+    assert info.config.padding == "same"
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "golden"),
+    [
+        ("nf_regnet_b0", "paper", "haiku/NF_RegNet_B0"),
+        ("nf_regnet_b0", None, "timm/nf_regnet_b0"),
+        ("nf_regnet_b1", None, "timm/nf_regnet_b1"),
+        ("nfnet_f0", "paper", "haiku/NFNet_F0"),
+        ("fixup_resnet50", None, "haiku/FixUp_ResNet_ResNet50"),
+    ],
+)
+def test_blueprints_count_as_the_reference(name, variant, golden):
+    blueprint = build_blueprint(name, variant=variant)
+    assert count_parameters(blueprint) == goldens.record(*golden.split("/"))["param_count"]
+
+
+def test_a_blueprint_has_the_names_of_the_model_and_leaves_nothing_behind():
+    options = {**TINY, "variant": "paper", "stochastic_depth_rate": 0.1, "num_classes": 3}
+    model = build_model("nf_resnet10", **options)
+    blueprint = build_blueprint("nf_resnet10", **options)
+    shapes = {name: tuple(v.shape) for name, v in variable_names(model).items()}
+    assert {name: tuple(v.shape) for name, v in variable_names(blueprint).items()} == shapes
+    assert blueprint.multiply_adds(64, 64) == model.multiply_adds(64, 64)
+    with pytest.raises(ValueError, match="variant must be"):
+        build_blueprint("nf_resnet10", variant="none such")
+    # Keras would now initialise whatever a blueprint had left in its list.
+    with keras.StatelessScope():
+        pass
+    assert all(v._value is None for v in blueprint.trainable_variables)
+
+
+SCRIPT = """
+import resource, nf_zoo, keras
+from nf_zoo.hub.blueprint import build_blueprint
+build_blueprint("nfnet_f0")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(nf_zoo.model_info("nfnet_f6").parameters)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_the_largest_network_is_described_without_its_weights():
+    environment = {"PYTHONPATH": ":".join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+    parameters, kibibytes = map(int, run.stdout.split())
+    assert kibibytes * 1024 < 4 * parameters / 8
 
 
 def test_model_info_of_one_checkpoint():

@@ -1,0 +1,72 @@
+"""Weights that lie elsewhere on the web than on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nf_zoo.hub.errors import WeightsNotFound, WeightsOffline
+
+
+def fetch_url(url: str, filename: str) -> Path:
+    """The local path of a file on the web, downloaded once.
+
+    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; a
+    download that breaks off is resumed by the next call. HF_HUB_OFFLINE is respected.
+
+    Args:
+        url: Its address.
+        filename: What to call it.
+
+    Raises:
+        WeightsOffline: if it is not there yet and cannot be fetched; says how to do without.
+        WeightsNotFound: if the server has no such file.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    path = huggingface_hub.cached_assets_path(
+        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
+    )
+    path = path / filename
+    if path.is_file():
+        return path
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsOffline(_advice(url, path, "HF_HUB_OFFLINE is set"))
+    with WeakFileLock(path.with_name(f".{filename}.lock")):
+        # Another process may have fetched it while this one waited.
+        if not path.is_file():
+            _download(url, path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    from huggingface_hub.file_download import http_get
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "ab") as file:
+            http_get(url, file, resume_size=file.tell())
+    except Exception as error:
+        # The client's errors are OSErrors or those of the HTTP library it is built on.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 416:
+            # What the server has nothing to add to is not what it has: from the start next time.
+            partial.unlink(missing_ok=True)
+        if status in (403, 404, 410):
+            raise WeightsNotFound(
+                _advice(url, path, f"the server does not have it (any more): {error}")
+            ) from error
+        cause = f"the download failed ({error}); load again to resume it"
+        raise WeightsOffline(_advice(url, path, cause)) from error
+    os.replace(partial, path)
+
+
+def _advice(url: str, path: Path, cause: str) -> str:
+    return (
+        f"{path.name} is not in the cache ({path.parent}), and {cause}. Or fetch {url} by other "
+        f"means and pass the file, pretrained='path/to/{path.name}'."
+    )
