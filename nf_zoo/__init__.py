@@ -15,6 +15,7 @@ _HOMES = {
     "Preprocessing": "nf_zoo.preprocessing",
     "create_model": "nf_zoo.hub.factory",
     "decode_predictions": "nf_zoo.preprocessing",
+    "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
     "export_saved_model": "nf_zoo.deploy.export",
     "finetune": "nf_zoo.finetuning",
@@ -24,11 +25,18 @@ _HOMES = {
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
     "save_pretrained": "nf_zoo.hub.files",
-    "signal_propagation": "nf_zoo.signal_propagation",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""
 
-_MODULES = ("finetuning", "hub", "layers", "models", "optimizers", "preprocessing")
+_MODULES = (
+    "finetuning",
+    "hub",
+    "layers",
+    "models",
+    "optimizers",
+    "preprocessing",
+    "signal_propagation",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,13 +17,13 @@ _FORM = ("gamma_in", "padding", "eps_form", "preactivation", "width_divisor")
 
 def has_paper_form(model) -> bool:
     """Whether weights of DeepMind's code compute in this model what they did there."""
-    paper = architecture(model.architecture).module.VARIANTS["paper"]
+    paper = architecture(model.architecture).module.VARIANTS.get("paper", {})
     return all(getattr(model.config, name) == paper[name] for name in _FORM if name in paper)
 
 
 def is_the_papers(model) -> bool:
     """Whether a model is DeepMind's network in every field that the variant sets."""
-    paper = architecture(model.architecture).module.VARIANTS["paper"]
+    paper = architecture(model.architecture).module.VARIANTS.get("paper", {})
     return bool(paper) and all(getattr(model.config, field) == paper[field] for field in paper)
 
 

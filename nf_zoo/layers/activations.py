@@ -55,6 +55,31 @@ def activation_function(activation: str | Callable) -> Callable:
         ) from error
 
 
+def mean_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
+    """E[activation(z)] for z ~ N(0, 1), by the integration of :func:`gamma_of`.
+
+    Example:
+        >>> round(mean_of("relu"), 4)
+        0.3989
+    """
+    return float(_moments_of(activation, points, limit)[0])
+
+
+def _moments_of(activation: str | Callable, points: int, limit: float) -> tuple[float, float]:
+    """Mean and variance of the activation of a standard normal variable."""
+    z = np.linspace(-limit, limit, points)
+    step = z[1] - z[0]
+    simpson = np.full(points, 2.0)
+    simpson[1::2] = 4.0
+    simpson[[0, -1]] = 1.0
+    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi) * simpson * step / 3
+    function = activation_function(activation)
+    values = np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(z, "float32"))))
+    values = values.astype("float64")
+    mean = np.sum(density * values)
+    return mean, np.sum(density * (values - mean) ** 2)
+
+
 def gamma_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
     """gamma = 1 / sqrt(Var[activation(z)]) for z ~ N(0, 1), by numerical integration.
 
@@ -81,17 +106,7 @@ def gamma_of(activation: str | Callable, *, points: int = 8001, limit: float = 1
         >>> round(gamma_of(lambda x: x * 2.0), 4)
         0.5
     """
-    z = np.linspace(-limit, limit, points)
-    step = z[1] - z[0]
-    simpson = np.full(points, 2.0)
-    simpson[1::2] = 4.0
-    simpson[[0, -1]] = 1.0
-    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi) * simpson * step / 3
-    function = activation_function(activation)
-    values = np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(z, "float32"))))
-    values = values.astype("float64")
-    mean = np.sum(density * values)
-    variance = np.sum(density * (values - mean) ** 2)
+    _, variance = _moments_of(activation, points, limit)
     if not variance > 1e-12:
         raise ValueError(
             "No gamma exists: the activation has no variance on N(0, 1) inputs. "

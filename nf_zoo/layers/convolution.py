@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-PADDINGS = ("same", "valid", "symmetric")
+PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
 EPS_FORMS = ("floor", "added")
 
 
@@ -19,7 +19,9 @@ def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int =
         kernel: (kh, kw, C / groups, filters).
         strides: step in pixels, the same in both directions.
         padding: ``"same"`` (TensorFlow's: the surplus goes to the bottom and right), ``"valid"``,
-            or ``"symmetric"`` (PyTorch's: ``dilation * (k - 1) // 2`` on all sides).
+            ``"symmetric"`` (PyTorch's: zeros, ``dilation * (k - 1) // 2`` on all sides), or as
+            wide with the picture's own pixels: ``"reflect"`` (mirrored) or ``"circular"`` (from
+            the opposite side).
         dilation: distance between kernel taps, in pixels.
         groups: number of groups that the channels are split into.
 
@@ -32,6 +34,8 @@ def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int =
     """
     if padding == "symmetric":
         x, padding = _pad_symmetrically(x, kernel.shape[:2], strides, dilation)
+    elif padding in ("reflect", "circular"):
+        x, padding = _pad_with_pixels(x, kernel.shape[:2], dilation, padding), "valid"
     if keras.backend.backend() == "tensorflow" and groups > 1:
         return _grouped_on_tensorflow(x, kernel, strides, padding.upper(), dilation, groups)
     return ops.conv(
@@ -51,6 +55,23 @@ def _pad_symmetrically(x, kernel_size, strides: int, dilation: int):
     if strides == 1 and all(size % 2 for size in kernel_size):
         return x, "same"
     return ops.pad(x, [[0, 0], [sides[0]] * 2, [sides[1]] * 2, [0, 0]]), "valid"
+
+
+def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
+    """Border pixels from inside the picture, which must be larger than the border."""
+    for axis, size in enumerate(kernel_size, start=1):
+        side = dilation * (size - 1) // 2
+        if not side:
+            continue
+        if mode == "reflect":
+            widths = [[0, 0] for _ in range(4)]
+            widths[axis] = [side, side]
+            x = ops.pad(x, widths, mode="reflect")
+        else:
+            length = ops.shape(x)[axis]
+            before = ops.take(x, ops.arange(length - side, length), axis)
+            x = ops.concatenate([before, x, ops.take(x, ops.arange(side), axis)], axis)
+    return x
 
 
 def _grouped_on_tensorflow(x, kernel, strides, padding, dilation, groups):
@@ -146,7 +167,7 @@ class _Conv2DBase(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         span = self.dilation * (self.kernel_size - 1)
-        lost = {"same": 0, "valid": span, "symmetric": span - 2 * (span // 2)}[self.padding]
+        lost = {"same": 0, "valid": span}.get(self.padding, span - 2 * (span // 2))
         sides = (None if n is None else -((lost - n) // self.strides) for n in input_shape[1:3])
         return (input_shape[0], *sides, self.filters)
 
@@ -179,7 +200,7 @@ class Conv2D(_Conv2DBase):
         filters: number of output channels.
         kernel_size: side of the square kernel, in pixels.
         strides: step in pixels.
-        padding: ``"same"``, ``"valid"`` or ``"symmetric"``.
+        padding: ``"same"``, ``"valid"``, ``"symmetric"``, ``"reflect"`` or ``"circular"``.
         dilation: distance between kernel taps.
         groups: number of channel groups.
         use_bias: add a learnable bias.

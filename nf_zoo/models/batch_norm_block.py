@@ -18,6 +18,7 @@ class BatchNormBlock(ResidualBlock):
 
     Args:
         preactivation: v2 if true.
+        activation_first: of a v2 block: (ReLU, BN, conv) instead of (BN, ReLU, conv).
         momentum: of the moving statistics, in Keras' sense (0.9 keeps nine tenths).
         eps: added to the variance.
         zero_init_last: start the last BN's scale at 0 (v1.5 only).
@@ -37,6 +38,7 @@ class BatchNormBlock(ResidualBlock):
         filters: int,
         *,
         preactivation: bool,
+        activation_first: bool = False,
         momentum: float = 0.9,
         eps: float = 1e-5,
         zero_init_last: bool = False,
@@ -44,12 +46,13 @@ class BatchNormBlock(ResidualBlock):
     ):
         self._own_config = {
             "preactivation": preactivation,
+            "activation_first": activation_first,
             "momentum": momentum,
             "eps": eps,
             "zero_init_last": zero_init_last,
         }
         super().__init__(filters, **kwargs)
-        self.preactivation = preactivation
+        self.preactivation, self._activation_first = preactivation, activation_first
         self.norms = [
             batch_norm(
                 f"norm{i + 1}",
@@ -81,7 +84,7 @@ class BatchNormBlock(ResidualBlock):
         """The first BN and activation of a v2 block; a v1.5 block takes its input as it is."""
         if not self.preactivation:
             return x
-        return self.activation(self._normalise(self.norms[0], x, training))
+        return self._normalise_and_activate(self.norms[0], x, training)
 
     def branch(self, activated, training=False):
         """The residual branch from the (pre-activated) input to just before the merge."""
@@ -89,7 +92,7 @@ class BatchNormBlock(ResidualBlock):
         if self.preactivation:
             x = self.convs[0](x)
             for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
-                x = conv(self.activation(self._normalise(norm, x, training)))
+                x = conv(self._normalise_and_activate(norm, x, training))
             return x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = self._normalise(norm, conv(self.activation(x) if i else x), training)
@@ -122,6 +125,11 @@ class BatchNormBlock(ResidualBlock):
             if norm is not None and norm.name in statistics:
                 update_moving_statistics(norm, *statistics[norm.name])
         return residual, skip
+
+    def _normalise_and_activate(self, norm, x, training):
+        if self._activation_first:
+            return self._normalise(norm, self.activation(x), training)
+        return self.activation(self._normalise(norm, x, training))
 
     def _normalise(self, norm, x, training):
         if self._record is None:

@@ -29,7 +29,8 @@ class Config:
         widths: output channels per stage.
         activation: ``"relu"``, ``"silu"``, ``"gelu"``, ... (exact erf GELU; ``"gelu_tanh"``
             is the approximation).
-        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end).
+        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end), both
+            with zeros; or ``"reflect"`` or ``"circular"``, with the picture's own pixels.
         drop_rate: dropout before the classifier.
         stochastic_depth_rate: rate of the deepest block; the others grow linearly from 0.
         stochastic_depth_rescale: divide by the keep rate.
@@ -55,7 +56,7 @@ class Config:
     rematerialize: bool = False
 
     choices: ClassVar[dict[str, tuple]] = {
-        "padding": ("symmetric", "same"),
+        "padding": ("symmetric", "same", "reflect", "circular"),
         "output_stride": (32, 16, 8),
         "stochastic_depth_rescale": (True, False),
         "stochastic_depth_last": (True, False),
@@ -101,6 +102,11 @@ class Config:
     def features(self) -> int:
         """Channels of the pooled features."""
         return self.widths[-1]
+
+    @property
+    def pool_padding(self) -> str:
+        """Padding of the stem's max pooling, which takes no pixels from elsewhere."""
+        return "same" if self.padding == "same" else "symmetric"
 
     def _check_inner_widths(self, ratio: float):
         """Whether ``bottleneck_ratio`` leaves at least one channel inside the narrowest block."""

@@ -95,7 +95,7 @@ def build_trunk(config: NFResNetConfig, x) -> list[Level]:
     x = norm_free.convolution(config, "stem_conv", config.stem_width, size, strides)(x)
     stem = Level("stem", strides, x)
     if pooled:
-        x = layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
+        x = layers.MaxPool2D(3, 2, padding=config.pool_padding, name="stem_pool")(x)
 
     def branch(index: int, channels: int, filters: int) -> norm_free.Branch:
         ratio = 1.0 if config.block == "basic" else config.bottleneck_ratio

@@ -16,8 +16,13 @@ class NormFreeConfig(Config):
     """Fields of every normaliser-free architecture. The defaults are timm's.
 
     Attributes:
-        gamma_in: ``"weights"`` or ``"activation"``: where the activation's gamma is multiplied.
+        gamma_in: ``"weights"`` or ``"activation"``: where the activation's gamma is multiplied;
+            None for networks without gamma.
         alpha: weight of every residual branch.
+        rescale: beta is that of the variance ledger; else 1.
+        standardize: convolutions have scaled weight standardisation; else they are plain, of He's
+            initialisation. This, ``rescale`` and ``gamma_in=None`` are there to show what each
+            part does.
         shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
         eps, eps_form: of the standardisation; see ScaledWSConv2D.
         zero_init_gain: the last gain of every branch starts at 0.
@@ -31,6 +36,8 @@ class NormFreeConfig(Config):
 
     gamma_in: str = "weights"
     alpha: float = 0.2
+    rescale: bool = True
+    standardize: bool = True
     shortcut: str = "average_pool"
     eps: float = 1e-5
     eps_form: str = "added"
@@ -42,7 +49,9 @@ class NormFreeConfig(Config):
 
     choices = {
         **Config.choices,
-        "gamma_in": ("weights", "activation"),
+        "gamma_in": ("weights", "activation", None),
+        "rescale": (True, False),
+        "standardize": (True, False),
         "shortcut": ("average_pool", "strided"),
         "eps_form": ("added", "floor"),
         "attention": (None, "se", "eca"),
@@ -79,7 +88,7 @@ def activation(config: NormFreeConfig, name: str):
     """The network's activation, with its gamma if that does not live in the weights."""
     from nf_zoo import layers
 
-    gamma = 1.0 if config.gamma_in == "weights" else None
+    gamma = None if config.gamma_in == "activation" else 1.0
     return layers.ScaledActivation(config.activation, gamma=gamma, name=name)
 
 
@@ -92,6 +101,10 @@ def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: in
     from nf_zoo import layers
     from nf_zoo.models.norm_free_block import fan_in_normal
 
+    if not config.standardize:
+        return layers.Conv2D(
+            filters, kernel_size, strides=strides, padding=config.padding, name=name
+        )
     gamma = 1.0
     if config.gamma_in == "weights":
         gamma = layers.ScaledActivation(config.activation).gamma
@@ -163,7 +176,8 @@ def stack_blocks(
             "width": inside.width,
             "block": inside.block,
             "groups": inside.groups,
-            "beta": ledger[index].beta,
+            "beta": ledger[index].beta if config.rescale else 1.0,
+            "standardize": config.standardize,
             "alpha": config.alpha,
             "gamma_in": config.gamma_in,
             "eps": config.eps,

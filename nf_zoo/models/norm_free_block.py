@@ -20,7 +20,9 @@ class NormFreeBlock(ResidualBlock):
         beta: 1 / sqrt(expected variance of the input).
         alpha: weight of the residual branch.
         activation: a name; ``gamma_in`` says where its gamma lives: ``"activation"``
-            (DeepMind) or ``"weights"`` (timm).
+            (DeepMind), ``"weights"`` (timm) or None (nowhere).
+        standardize: convolutions have scaled weight standardisation; else they are plain, of He's
+            initialisation, and have no gains.
         eps, eps_form: of the standardisation.
         zero_init_gain: start the last convolution's gain at 0.
         skip_gain: initial value of the learnable scalar at the branch's end; None for none.
@@ -45,7 +47,8 @@ class NormFreeBlock(ResidualBlock):
         beta: float = 1.0,
         alpha: float = 0.2,
         activation: str = "relu",
-        gamma_in: str = "weights",
+        gamma_in: str | None = "weights",
+        standardize: bool = True,
         eps: float = 1e-5,
         eps_form: str = "added",
         zero_init_gain: bool = False,
@@ -59,6 +62,7 @@ class NormFreeBlock(ResidualBlock):
             "beta": beta,
             "alpha": alpha,
             "gamma_in": gamma_in,
+            "standardize": standardize,
             "eps": eps,
             "eps_form": eps_form,
             "zero_init_gain": zero_init_gain,
@@ -69,6 +73,7 @@ class NormFreeBlock(ResidualBlock):
         }
         self.beta, self.alpha = beta, alpha
         self._gamma_in, self._zero_init_gain = gamma_in, zero_init_gain
+        self._standardize = standardize
         gamma = layers.ScaledActivation(activation).gamma if gamma_in == "weights" else 1.0
         self._standardisation = {"gamma": gamma, "eps": eps, "eps_form": eps_form}
         super().__init__(filters, activation=activation, **kwargs)
@@ -86,10 +91,12 @@ class NormFreeBlock(ResidualBlock):
             self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
 
     def make_activation(self, activation):
-        gamma = 1.0 if self._gamma_in == "weights" else None
+        gamma = None if self._gamma_in == "activation" else 1.0
         return layers.ScaledActivation(activation, gamma=gamma, name="activation")
 
     def make_convolution(self, index, **arguments):
+        if not self._standardize:
+            return layers.Conv2D(**arguments)
         zero = self._zero_init_gain and self.is_last(index)
         return layers.ScaledWSConv2D(
             gain_initializer="zeros" if zero else "ones",

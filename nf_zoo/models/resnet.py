@@ -20,6 +20,8 @@ class ResNetConfig(Config):
         block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
         bottleneck_ratio: inner width of a bottleneck over its output width.
         preactivation: v2 if true, v1.5 (stride on the 3x3) if false.
+        activation_first: of v2: (ReLU, BN, conv) instead of (BN, ReLU, conv), as the 2021 paper
+            compares them.
         stem: ``"7x7_pool"``, ``"deep_pool"`` (three 3x3, then pool; v2 only) or ``"3x3"``
             (stride 1, for small pictures).
         stem_width: channels of the stem.
@@ -36,6 +38,7 @@ class ResNetConfig(Config):
     block: str = "bottleneck"
     bottleneck_ratio: float = 0.25
     preactivation: bool = False
+    activation_first: bool = False
     stem: str = "7x7_pool"
     stem_width: int = 64
     shortcut: str = "strided"
@@ -49,6 +52,7 @@ class ResNetConfig(Config):
         "stem": ("7x7_pool", "deep_pool", "3x3"),
         "shortcut": ("strided", "average_pool"),
         "preactivation": (False, True),
+        "activation_first": (False, True),
         "zero_init_last": (True, False),
     }
 
@@ -59,6 +63,8 @@ class ResNetConfig(Config):
             self._refuse("stem_width", "at least 2 with stem='deep_pool'")
         if self.stem == "deep_pool" and not self.preactivation:
             raise ValueError("stem='deep_pool' needs preactivation=True. Received: False")
+        if self.activation_first and not self.preactivation:
+            self._refuse("activation_first", "False unless preactivation=True")
 
 
 PAPER = {"preactivation": True, "padding": "same", "stochastic_depth_last": False}
@@ -120,6 +126,7 @@ def build_trunk(config: ResNetConfig, x) -> list[trunk.Level]:
             "width": int(filters * ratio),
             "block": config.block,
             "preactivation": config.preactivation,
+            "activation_first": config.activation_first,
             "momentum": config.momentum,
             "eps": config.eps,
             "zero_init_last": config.zero_init_last,
@@ -179,7 +186,7 @@ def _stem(config: ResNetConfig, x) -> tuple:
     small = config.stem == "3x3"
     stem = trunk.Level("stem", 1 if small else 2, x)
     if not small:
-        x = layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
+        x = layers.MaxPool2D(3, 2, padding=config.pool_padding, name="stem_pool")(x)
     return stem, x
 
 

@@ -132,7 +132,7 @@ def stem_pool(config: PlainResNetConfig, x):
 
     if not config.pooled_stem:
         return x
-    return layers.MaxPool2D(3, 2, padding=config.padding, name="stem_pool")(x)
+    return layers.MaxPool2D(3, 2, padding=config.pool_padding, name="stem_pool")(x)
 
 
 def stack_blocks(config: PlainResNetConfig, x, block_class, own: dict) -> list[trunk.Level]:

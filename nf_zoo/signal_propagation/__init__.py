@@ -1,6 +1,30 @@
-"""Signal propagation: measured on any Keras model, predicted for ours, plotted."""
+"""Signal propagation: measured on any Keras model, predicted for ours, plotted.
 
+``nf_zoo.signal_propagation`` is this package and, called, its function of the same name.
+"""
+
+import sys
+import types
+
+from nf_zoo.signal_propagation.diagnosis import diagnose
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
+from nf_zoo.signal_propagation.result import BlockSignal, Diagnosis, Finding, SignalPropagation
 
-__all__ = ["BlockSignal", "SignalPropagation", "signal_propagation"]
+__all__ = [
+    "BlockSignal",
+    "Diagnosis",
+    "Finding",
+    "SignalPropagation",
+    "diagnose",
+    "signal_propagation",
+]
+
+
+class _CallablePackage(types.ModuleType):
+    """Importing a package puts it where the function of its name would be: so it can be called."""
+
+    def __call__(self, *args, **kwargs):
+        return signal_propagation(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -121,3 +121,30 @@ def _residual_merge(node, ancestors, order, maker) -> Merge | None:
     if type(node.operation).__name__ == "Concatenate" and skip != split:
         return None
     return Merge(node.operation.name, id(node.outputs[0]), residual, split, ways[residual])
+
+
+def norms_after_activations(model) -> list[str]:
+    """Names of the BatchNorms between an activation and a convolution, on a residual branch."""
+    branches = {operation for merge in find_merges(model) for operation in merge.branch}
+    maker = {id(x): node.operation for node in nodes_of(model) for x in node.outputs}
+    found = []
+    for node in nodes_of(model):
+        norm = maker.get(id(node.input_tensors[0]))
+        if not isinstance(norm, keras.layers.BatchNormalization) or norm not in branches:
+            continue
+        before = maker.get(id(norm.input)) if len(norm._inbound_nodes) == 1 else None
+        if _is_convolution(node.operation) and _is_activation(before):
+            found.append(norm.name)
+    return found
+
+
+def _is_convolution(operation) -> bool:
+    return "Conv" in type(operation).__name__ or isinstance(operation, keras.layers.Dense)
+
+
+def _is_activation(operation) -> bool:
+    if isinstance(operation, keras.layers.Activation | keras.layers.ReLU):
+        return True
+    # A convolution with an activation of its own counts too.
+    activation = getattr(operation, "activation", None)
+    return activation not in (None, keras.activations.linear)

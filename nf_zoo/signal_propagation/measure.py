@@ -88,7 +88,7 @@ def signal_propagation(
             walk.through(functional, keras.ops.convert_to_tensor(batch))
     predicted = [None] * len(walk.signals)
     if isinstance(model, ImageClassifier):
-        predicted = theory.predicted_variances(model, unit_gains, batch_statistics)
+        predicted = theory.predicted_variances(model, unit_gains, batch_statistics, walk.size)
     return SignalPropagation(
         model=model.name,
         blocks=walk.rows(predicted),
@@ -120,6 +120,7 @@ class _Walk:
         self.before = ChannelMoments()
         self.pictures = 0
         self.residual = True
+        self.size: tuple[int, int] | None = None
         self._training = batch_statistics
         self._size: tuple | None = None
         self._stage = 0
@@ -128,9 +129,12 @@ class _Walk:
     def through(self, functional, batch) -> None:
         """One batch through the whole model."""
         self.pictures += len(batch)
+        self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
         if not self.signals:
             self.residual = _has_blocks(functional)
+        if not self.residual:
+            self._note_before(batch)
         self._graph(functional, batch)
 
     def _graph(self, functional, x):

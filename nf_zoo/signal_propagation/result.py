@@ -133,6 +133,54 @@ class SignalPropagation:
         return [block for i, block in enumerate(self.blocks) if i % step == 0 or i == len(self) - 1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: ``"exploding"``, ``"vanishing"``, ``"mean shift"``, ``"dead branch"``,
+            ``"branch not down-weighted"`` or ``"activation before BatchNorm"``.
+        where: name of the first block concerned.
+        evidence: what was measured.
+        remedy: what usually helps.
+    """
+
+    kind: str
+    where: str
+    evidence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}, from {self.where}: {self.evidence} {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """The findings on a network; false if there are none.
+
+    Attributes:
+        findings: in the order of the rules.
+        signals: the measurement that they rest on.
+    """
+
+    findings: tuple[Finding, ...]
+    signals: SignalPropagation
+
+    def __bool__(self) -> bool:
+        return bool(self.findings)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __repr__(self) -> str:
+        if not self.findings:
+            return f"{self.signals.model}: nothing wrong in {len(self.signals)} blocks"
+        return "\n".join([f"{self.signals.model}:", *(f"- {f}" for f in self.findings)])
+
+
 _ABOUT = ("model", "pictures", "inputs", "residual", "unit_gains", "batch_statistics")
 
 

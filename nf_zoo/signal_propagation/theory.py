@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from nf_zoo.layers import ScaledActivation
+from nf_zoo.layers.activations import mean_of
 from nf_zoo.models import registry
 from nf_zoo.models.variance import variance_ledger
 
@@ -78,64 +79,132 @@ def norm_free_variance(block: int, alpha: float = 0.2) -> float:
     return 1.0 + alpha**2 * _positive(block)
 
 
+def border_factor(
+    size: tuple[int, int],
+    kernel_size: int,
+    strides: int = 1,
+    padding: str = "symmetric",
+    mean_square: float = 0.0,
+) -> float:
+    """What the zeros of the padding leave of the variance behind a convolution.
+
+    At the border only a share p of the taps meets a pixel. Of the input's variance that share comes
+    through; of its squared mean, which a standardised kernel cancels elsewhere, p (1 - p).
+
+    Args:
+        size: (height, width) of the input in pixels.
+        kernel_size: side of the kernel.
+        strides: step in pixels.
+        padding: as of the convolutions of the zoo.
+        mean_square: squared mean of the input over its variance, if the kernel is standardised.
+
+    Source: De & Smith, NeurIPS 2020, section 2, names the border as the cause of slopes below one.
+
+    Example:
+        >>> round(border_factor((8, 8), 3), 3)
+        0.84
+    """
+    shares = [_tap_shares(n, kernel_size, strides, padding) for n in size]
+    first = math.prod(sum(axis) / len(axis) for axis in shares)
+    second = math.prod(sum(p * p for p in axis) / len(axis) for axis in shares)
+    return first + mean_square * (first - second)
+
+
+def _tap_shares(size: int, kernel_size: int, strides: int, padding: str) -> list[float]:
+    """Share of the taps that meet a pixel, for every output along an axis."""
+    if padding in ("circular", "reflect", "valid"):
+        return [1.0]
+    outputs = -(-size // strides)
+    before = (kernel_size - 1) // 2
+    if padding == "same":
+        before = max((outputs - 1) * strides + kernel_size - size, 0) // 2
+    starts = (output * strides - before for output in range(outputs))
+    return [
+        sum(0 <= start + tap < size for tap in range(kernel_size)) / kernel_size for start in starts
+    ]
+
+
 def predicted_variances(
-    model, unit_gains: bool = False, batch_statistics: bool = True
+    model,
+    unit_gains: bool = False,
+    batch_statistics: bool = True,
+    size: tuple[int, int] | None = None,
 ) -> list[float | None]:
     """Expected variance of every block's output at initialisation.
 
-    Normaliser-free networks follow their ledger, and SkipInit networks keep their variance, up to
-    what skip gains and zero gains leave of the branches. Pre-activation BatchNorm networks grow by
-    the branch variance per block and start afresh at every projection. Post-activation networks
-    have no such prediction.
+    Normaliser-free networks follow their ledger, up to what skip gains and zero gains leave of the
+    branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
+    afresh at every projection. The other networks have no such prediction.
 
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
         unit_gains: gains and skip gains are at one.
         batch_statistics: BatchNorm normalises by the batch.
+        size: (height, width) of the pictures, to reckon with the zeros at the border; None for
+            maps without one.
 
     Returns:
         One number, or None, per block.
 
     Example:
         >>> import nf_zoo
-        >>> model = nf_zoo.WideResNet16_1()
-        >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)]
-        [1.04, 1.08, 1.04, 1.08, 1.04, 1.08]
+        >>> model = nf_zoo.NFResNet50(variant="paper")
+        >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
+        [1.04, 1.08, 1.12, 1.04]
     """
     config = registry.architecture(model.architecture).builder(model.config)[1]
     blocks = model.blocks
-    if hasattr(config, "alpha"):
-        return _norm_free(config, blocks, unit_gains)
-    if getattr(config, "preactivation", False) and batch_statistics:
-        return _batch_norm(config, blocks)
+    strides = [stage.stride for stage in model.stages[1:]]
+    stages = [int(block.name.split("_")[0].removeprefix("stage")) - 1 for block in blocks]
+    sizes = [None if size is None else tuple(-(-n // strides[i]) for n in size) for i in stages]
+    if hasattr(config, "alpha") and config.standardize and config.gamma_in:
+        return _norm_free(config, blocks, sizes, unit_gains)
+    normalised = getattr(config, "preactivation", False) and not config.activation_first
+    if normalised and batch_statistics:
+        return _batch_norm(config, blocks, sizes)
     return [None] * len(blocks)
 
 
-def _norm_free(config, blocks, unit_gains: bool) -> list[float]:
+def _norm_free(config, blocks, sizes, unit_gains: bool) -> list[float]:
     strength = 1.0
     if not unit_gains:
         strength = 1.0 if config.skip_gain is None else config.skip_gain
         strength *= 0.0 if config.zero_init_gain else 1.0
-    variances, variance = [], 1.0
-    for row, block in zip(variance_ledger(config.depths, config.alpha), blocks, strict=False):
+    # timm's stem carries a gamma that no activation before it has called for.
+    gamma = ScaledActivation(config.activation).gamma
+    mean_square = (gamma * mean_of(config.activation)) ** 2
+    variance = gamma**2 if config.gamma_in == "weights" else 1.0
+    variances = []
+    ledger = variance_ledger(config.depths, config.alpha)
+    for row, block, size in zip(ledger, blocks, sizes, strict=False):
         # Silent branches leave less variance than the ledger, and so than beta, reckons with.
-        scaled = variance * row.beta**2
+        scaled = variance * (row.beta**2 if config.rescale else 1.0)
+        branch = math.prod(_border(conv, size, mean_square) for conv in block.convs)
         skip = variance if block.shortcut_conv is None else scaled
-        variance = skip + (config.alpha * strength) ** 2 * scaled
+        variance = skip + (config.alpha * strength) ** 2 * scaled * branch
         variances.append(variance)
     return variances
 
 
-def _batch_norm(config, blocks) -> list[float]:
-    variances, variance = [], math.nan
-    for block in blocks:
-        last = block.convs[-1]
-        branch = branch_variance(config.activation, _fan_ratio(last))
-        if block.shortcut_conv is not None:
-            variance = branch_variance(config.activation, _fan_ratio(block.shortcut_conv))
-        variance += branch
+def _batch_norm(config, blocks, sizes) -> list[float | None]:
+    variances, variance = [], None
+    for block, size in zip(blocks, sizes, strict=True):
+        last, projection = block.convs[-1], block.shortcut_conv
+        branch = branch_variance(config.activation, _fan_ratio(last)) * _border(last, size)
+        if projection is not None:
+            variance = branch_variance(config.activation, _fan_ratio(projection))
+        variance = None if variance is None else variance + branch
         variances.append(variance)
-    return [None if math.isnan(value) else value for value in variances]
+    return variances
+
+
+def _border(convolution, size: tuple[int, int] | None, mean_square: float = 0.0) -> float:
+    """The border's factor for a convolution whose output has ``size`` pixels."""
+    if size is None:
+        return 1.0
+    strides = convolution.strides
+    before = tuple(n * strides for n in size)
+    return border_factor(before, convolution.kernel_size, strides, convolution.padding, mean_square)
 
 
 def _fan_ratio(convolution) -> float:

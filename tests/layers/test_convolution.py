@@ -51,6 +51,19 @@ def test_symmetric_padding(size, kernel_size, strides, dilation, groups):
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("padding", "mode"), [("reflect", "reflect"), ("circular", "wrap")])
+@pytest.mark.parametrize(("kernel_size", "strides", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2)])
+def test_padding_with_the_pictures_own_pixels(padding, mode, kernel_size, strides, dilation):
+    x, kernel = normal((2, 9, 12, 4)), normal((kernel_size, kernel_size, 2, 6), 1)
+    side = dilation * (kernel_size - 1) // 2
+    padded = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)), mode=mode)
+    expected = reference(padded, kernel, strides, ((0, 0), (0, 0)), dilation, groups=2)
+    y = convolve(x, kernel, strides, padding, dilation, groups=2)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    layer = Conv2D(6, kernel_size, strides, padding, dilation, groups=2)
+    assert layer(x).shape == layer.compute_output_shape(x.shape) == expected.shape
+
+
 def test_same_padding_puts_the_surplus_at_the_end():
     x, kernel = normal((1, 8, 8, 3)), normal((3, 3, 3, 5), 1)
     y = convolve(x, kernel, 2, "same")

@@ -58,11 +58,9 @@ def test_rates_are_probabilities(label, field, value):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_an_unknown_choice(label):
-    message = refusal(label, padding="reflect")
-    assert message.startswith("padding must be one of ('symmetric', 'same')") or (
-        message.startswith("padding must be one of ('same', 'symmetric')")
-    )
-    assert message.endswith("Received: padding='reflect'")
+    message = refusal(label, padding="zero")
+    assert message.startswith("padding must be one of ('symmetric', 'same', ")
+    assert message.endswith("Received: padding='zero'")
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -173,7 +173,7 @@ def test_mixed_precision_trains_and_saves(kind, policy, tmp_path):
     [
         ({"depths": (1, 1)}, ValueError, r"widths must be one per stage, 2 .*Received"),
         ({"depths": (1, 0, 1, 1)}, ValueError, r"depths must be .*Received: depths=\(1, 0, 1, 1\)"),
-        ({"padding": "reflect"}, ValueError, r"padding must be one of .*'reflect'"),
+        ({"padding": "zero"}, ValueError, r"padding must be one of .*'zero'"),
         ({"drop_rate": 1.5}, ValueError, r"drop_rate must be a probability .*1\.5"),
         ({"dropout": 0.1}, TypeError, r"no field dropout.*drop_rate"),
         ({"variant": "papre"}, ValueError, r"variant must be None or 'paper'.*'papre'"),
