@@ -110,7 +110,7 @@ class Config:
 
     def _check_inner_widths(self, ratio: float):
         """Whether ``bottleneck_ratio`` leaves at least one channel inside the narrowest block."""
-        if min(self.widths) * ratio < 1:
+        if self.block == "bottleneck" and min(self.widths) * ratio < 1:
             self._refuse("bottleneck_ratio", f"at least 1 / {min(self.widths)} for these widths")
 
     def _check_activation(self):

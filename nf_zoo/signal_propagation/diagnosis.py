@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import keras
@@ -108,14 +109,20 @@ def _norm_free(signals, blocks) -> list[Finding]:
             )
             break
     findings += _branch_growth(signals)
-    weak = [row for row in signals if 0 < row.residual_variance < WEAK_BRANCH]
+    # What reaches a branch is the input over what the ledger expects of it.
+    inputs = [signals.before[1], *(row.variance for row in signals)]
+    weak = [
+        row
+        for row, before, expected in zip(signals, inputs, ledger, strict=False)
+        if 0 < row.residual_variance < WEAK_BRANCH * before / expected.before
+    ]
     if weak:
         findings.append(
             Finding(
                 "vanishing",
                 weak[0].name,
                 f"The branch has a variance of {weak[0].residual_variance:.3g} at its end, where "
-                f"it should keep about 1; so do {len(weak)} of {len(signals)} branches.",
+                f"it should keep that of its input; so do {len(weak)} of {len(signals)} branches.",
                 "Give the convolutions scaled weight standardisation with the activation's gamma.",
             )
         )
@@ -224,9 +231,9 @@ def _dead_branches(model, signals: SignalPropagation) -> list[Finding]:
     for row in silent:
         members = branches.get(row.name) or (layers[row.name],)
         weights = [w for member in members for w in getattr(member, "weights", ())]
-        scales = [
-            w for w in weights if w.trainable and w.path.endswith(("kernel", "gain", "gamma"))
-        ]
+        # The branch is measured before its skip gain.
+        # The branch is measured before its skip gain.
+        scales = [w for w in weights if re.search(r"(?<!skip_gain)/(kernel|gain|gamma)$", w.path)]
         if all(np.any(keras.ops.convert_to_numpy(w)) for w in scales):
             dead.append(row)
     if not dead:

@@ -133,8 +133,10 @@ def predicted_variances(
     """Expected variance of every block's output at initialisation.
 
     Normaliser-free networks follow their ledger, up to what skip gains and zero gains leave of the
-    branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
-    afresh at every projection. The other networks have no such prediction.
+    branches. The ledger does not know that average-pool shortcuts lower the variance of maps
+    without spatial correlation, up to fourfold: on noise, networks with these fall below it.
+    Pre-activation BatchNorm networks grow by the branch variance per block and start afresh at
+    every projection. The other networks have no such prediction.
 
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
