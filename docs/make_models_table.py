@@ -12,7 +12,7 @@ from nf_zoo import list_models, model_info
 HEADER = """# Models and weights
 
 Parameters are counted with the classes of the default checkpoint, or 1000; multiply-adds for one
-picture of 224 x 224 pixels, or 32 x 32 for `nf_resnet10`. `nf-zoo info NAME` says the same of the
+picture of 224 x 224 pixels, or 32 x 32 for `nf_resnet14`. `nf-zoo info NAME` says the same of the
 architectures without a checkpoint. This page is written by
 `python docs/make_models_table.py`.
 
@@ -39,7 +39,7 @@ no figure was published with these settings.
 def main() -> None:
     lines, weights = [HEADER], [WEIGHTS]
     for name in dict.fromkeys(name.partition(".")[0] for name in list_models(pretrained=True)):
-        small = name == "nf_resnet10"
+        small = name == "nf_resnet14"
         info = model_info(name, input_size=(32, 32) if small else (224, 224))
         tags = ", ".join(f"`{record.tag}`" for record in info.weights)
         lines.append(

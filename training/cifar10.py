@@ -1,4 +1,4 @@
-"""Trains the 10-layer NF-ResNet (or its BatchNorm twin) on CIFAR-10, on a CPU.
+"""Trains the 14-layer NF-ResNet (or its BatchNorm twin) on CIFAR-10, on a CPU.
 
     TF_ENABLE_ONEDNN_OPTS=1 python -m training.cifar10 --data=cifar10-jpeg.tar.xz \\
         --output=runs/cifar10
@@ -31,9 +31,9 @@ from nf_zoo.models.registry import build_model
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder or tar archive with train/CLASS and test/CLASS.")
 flags.DEFINE_string("output", None, "Folder to write.")
-flags.DEFINE_string("architecture", "nf_resnet10", "Any architecture for 32-pixel pictures.")
+flags.DEFINE_string("architecture", "nf_resnet14", "Any architecture for 32-pixel pictures.")
 flags.DEFINE_string("fields", "{}", "JSON: fields of the architecture's configuration to change.")
-flags.DEFINE_integer("epochs", 18, "Passes over the training pictures.")
+flags.DEFINE_integer("epochs", 24, "Passes over the training pictures.")
 flags.DEFINE_integer("batch_size", 64, "Pictures per step.")
 flags.DEFINE_float("learning_rate", 2e-3, "Peak, reached after the warm-up.")
 flags.DEFINE_float("warmup_epochs", 1.0, "Linear warm-up, in epochs.")

@@ -47,17 +47,19 @@ class NFResNetConfig(norm_free.NormFreeConfig):
 PAPER = {**norm_free.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
 """What DeepMind's network has where timm's differs: ``variant="paper"``."""
 
-SMALL = {
-    "depths": (1, 1, 1, 1),
-    "widths": (16, 64, 128, 256),
+_SMALL = {
     "block": "basic",
     "stem": "3x3",
     "stem_width": 16,
     "alpha": 1.0,
     "zero_init_gain": False,
 }
-"""Ten layers for pictures of about 32 pixels. With one block a stage there is no depth to tame,
-so alpha is 1."""
+SMALL = {
+    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
+    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL},
+}
+"""Layers -> fields, for pictures of about 32 pixels. With one or two blocks a stage there is no
+depth to tame, so alpha is 1."""
 
 DEPTHS = {
     "26": (2, 2, 2, 2),
@@ -70,7 +72,7 @@ DEPTHS = {
 }
 
 ARCHITECTURES = {
-    "nf_resnet10": ("NFResNet10", SMALL),
+    **{f"nf_resnet{n}": (f"NFResNet{n}", fields) for n, fields in SMALL.items()},
     **{f"nf_resnet{n}": (f"NFResNet{n}", {"depths": d}) for n, d in DEPTHS.items()},
     **{
         f"nf_{kind}resnet{n}": (

@@ -72,13 +72,12 @@ PAPER = {"preactivation": True, "padding": "same", "stochastic_depth_last": Fals
 
 BASIC = {"block": "basic", "widths": (64, 128, 256, 512)}
 DEEP = {"stem": "deep_pool", "shortcut": "average_pool"}
+_SMALL = {"block": "basic", "stem": "3x3", "stem_width": 16, "preactivation": True}
 SMALL = {
-    "depths": (1, 1, 1, 1),
-    "widths": (16, 64, 128, 256),
-    "block": "basic",
-    "stem": "3x3",
-    "stem_width": 16,
+    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
+    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL, "shortcut": "average_pool"},
 }
+"""Twins of the small NF-ResNets."""
 
 DEPTHS = {
     "18": (2, 2, 2, 2),
@@ -103,7 +102,7 @@ ARCHITECTURES = {
         f"resnet{size}": (f"ResNet{size}", _row(size))
         for size in ("18", "26", "34", "50", "101", "152")
     },
-    "resnetv2_10": ("ResNetV2_10", {**SMALL, "preactivation": True}),
+    **{f"resnetv2_{n}": (f"ResNetV2_{n}", fields) for n, fields in SMALL.items()},
     **{
         f"resnetv2_{size}": (f"ResNetV2_{size}", _row(size, preactivation=True))
         for size in ("18", "34", "50", "50d", "101", "152", "200", "288")

@@ -58,15 +58,22 @@ def test_published_outputs():
     assert tiny_networks.difference(np.asarray(logits), expected) <= 2e-5
 
 
+def test_signal_propagation(small):
+    result = nf_zoo.signal_propagation(small, (4, 32, 32, 3), unit_gains=True)
+    assert [block.name for block in result] == ["stage1_block1", "stage2_block1", "stage2_block2"]
+    assert all(0.1 < block.variance < 10 for block in result)
+    assert not nf_zoo.diagnose(small, (4, 32, 32, 3))
+
+
 def test_the_shipped_checkpoint_knows_a_picture_file(folder):
-    model = nf_zoo.NFResNet10(pretrained="cifar10")
+    model = nf_zoo.NFResNet14(pretrained="cifar10")
     path = folder / "light" / "0.png"
     pixels = nf_zoo.preprocess([path], model)
     assert pixels.shape == (1, *model.preprocessing.input_size, 3)
     (best, *others), *_ = nf_zoo.decode_predictions(model.predict(pixels), top=10, labels=model)
     assert best.name in model.labels and len(others) == 9
     assert best.probability + sum(p.probability for p in others) == pytest.approx(1, abs=1e-5)
-    untrained = nf_zoo.NFResNet10(num_classes=10)
+    untrained = nf_zoo.NFResNet14(num_classes=10)
     assert np.abs(untrained.predict(pixels) - model.predict(pixels)).max() > 0.1
 
 
@@ -125,15 +132,15 @@ def nf_zoo_command(*arguments, **options) -> subprocess.CompletedProcess:
 
 
 def test_the_command_lists_and_describes():
-    listed = json.loads(nf_zoo_command("list", "nf_resnet10", "--json", check=True).stdout)
-    assert [row["name"] for row in listed] == ["nf_resnet10"]
-    described = nf_zoo_command("info", "nf_resnet10", "--json", check=True).stdout
-    assert json.loads(described)["parameters"] == 1_204_378
+    listed = json.loads(nf_zoo_command("list", "nf_resnet14", "--json", check=True).stdout)
+    assert [row["name"] for row in listed] == ["nf_resnet14"]
+    described = nf_zoo_command("info", "nf_resnet14", "--json", check=True).stdout
+    assert json.loads(described)["parameters"] == 692_122
 
 
 def test_the_command_predicts_and_refuses(folder):
     picture = folder / "dark" / "0.png"
-    predicted = nf_zoo_command("predict", "nf_resnet10.cifar10", picture, "--json", check=True)
+    predicted = nf_zoo_command("predict", "nf_resnet14.cifar10", picture, "--json", check=True)
     assert len(json.loads(predicted.stdout)[0]["predictions"]) == 5
     output = folder.parent / "output"
     refused = nf_zoo_command("finetune", folder, "--output", output)
