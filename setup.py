@@ -13,7 +13,7 @@ EXTRAS = {
     "onnx": ["onnx", "onnxruntime", "tf2onnx"],
     "litert": ["ai-edge-litert"],
     "jax": ["jax"],
-    "test": ["jax", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
+    "test": ["jax", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "tensorboard"],
 }
 
 setup(

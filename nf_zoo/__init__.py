@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ImageClassifier": "nf_zoo.models.classifier",
     "Preprocessing": "nf_zoo.preprocessing",
+    "SignalPropagationCallback": "nf_zoo.signal_propagation",
     "create_model": "nf_zoo.hub.factory",
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",

@@ -6,6 +6,7 @@
 import sys
 import types
 
+from nf_zoo.signal_propagation.callback import SignalPropagationCallback
 from nf_zoo.signal_propagation.diagnosis import diagnose
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.result import BlockSignal, Diagnosis, Finding, SignalPropagation
@@ -15,6 +16,7 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "SignalPropagation",
+    "SignalPropagationCallback",
     "diagnose",
     "signal_propagation",
 ]

@@ -1,0 +1,160 @@
+"""Signal propagation while a model trains, and an alarm before the loss turns NaN."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from nf_zoo.backend import require_tensorflow
+from nf_zoo.signal_propagation.measure import signal_propagation
+from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation
+
+logger = logging.getLogger("nf_zoo")
+
+
+class SignalPropagationCallback(keras.callbacks.Callback):
+    """Measures the model that ``fit`` trains: every few epochs for the record, oftener for alarm.
+
+    Args:
+        images: what to measure on, as for
+            :func:`~nf_zoo.signal_propagation.measure.signal_propagation`; an array or a shape, as
+            it is used again and again. A few pictures do.
+        every: epochs between two records; there is one before the training too, as epoch 0.
+        csv_path: file that receives the rows of every record, with the epoch; None for none.
+        log_dir: folder for TensorBoard; None for none. Needs TensorFlow.
+        alarm_every: batches between two looks for trouble; 0 for none.
+        alarm_factor: a block whose variance is that many times what it was before the training
+            raises the alarm, as does one that is no longer finite.
+        stop: end the training at an alarm.
+        **options: further ones of ``signal_propagation``.
+
+    Attributes:
+        records: (epoch, SignalPropagation) of every record.
+        alarms: (batches seen, name of the block, variance) of every alarm.
+
+    Raises:
+        ValueError: on numbers out of range.
+        RuntimeError, ImportError: on ``log_dir`` without TensorFlow or TensorBoard.
+
+    Example:
+        >>> import nf_zoo
+        >>> callback = SignalPropagationCallback((8, 32, 32, 3), csv_path="signals.csv")
+        >>> model.fit(images, labels, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        *,
+        every: int = 1,
+        csv_path: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike | None = None,
+        alarm_every: int = 20,
+        alarm_factor: float = 100.0,
+        stop: bool = False,
+        **options: Any,
+    ):
+        super().__init__()
+        if every < 1 or alarm_every < 0 or not alarm_factor > 1:
+            raise ValueError(
+                "every must be at least 1, alarm_every at least 0 and alarm_factor above 1. "
+                f"Received: every={every}, alarm_every={alarm_every}, alarm_factor={alarm_factor}"
+            )
+        if log_dir is not None:
+            require_tensorflow("Writing for TensorBoard")
+            if importlib.util.find_spec("tensorboard") is None:
+                raise ImportError("Writing for TensorBoard needs it: pip install tensorboard")
+        self.images, self.every, self.options = images, every, options
+        self.csv_path = None if csv_path is None else Path(csv_path)
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.alarm_every, self.alarm_factor, self.stop = alarm_every, alarm_factor, stop
+        self.records: list[tuple[int, SignalPropagation]] = []
+        self.alarms: list[tuple[int, str, float]] = []
+        self._batches, self._writer = 0, None
+
+    def on_train_begin(self, logs=None):
+        self.records, self.alarms, self._batches = [], [], 0
+        if self.log_dir is not None:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(self.log_dir)
+        self._record(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            self._record(epoch + 1)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches += 1
+        if self.alarm_every and self._batches % self.alarm_every == 0 and not self.alarms:
+            self._look_for_trouble(self._measure())
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+
+    def _measure(self) -> SignalPropagation:
+        # Under JAX the variables lag behind the training until they are asked for.
+        getattr(self.model, "jax_state_sync", lambda: None)()
+        return signal_propagation(self.model, self.images, **self.options)
+
+    def _record(self, epoch: int) -> None:
+        result = self._measure()
+        self.records.append((epoch, result))
+        if epoch and not self.alarms:
+            self._look_for_trouble(result)
+        if self.csv_path is not None:
+            self._write_csv()
+        if self._writer is not None:
+            self._write_summary(epoch, result)
+
+    def _look_for_trouble(self, result: SignalPropagation) -> None:
+        for before, now in zip(self.records[0][1], result, strict=True):
+            limit = self.alarm_factor * max(before.variance, 1e-12)
+            if math.isfinite(now.variance) and now.variance <= limit:
+                continue
+            self.alarms.append((self._batches, now.name, now.variance))
+            logger.warning(
+                "signal propagation: after %d batches the variance of %s is %.3g, %.3g before the "
+                "training: the loss is about to diverge. Lower the learning rate, or clip the "
+                "gradients.",
+                self._batches,
+                now.name,
+                now.variance,
+                before.variance,
+            )
+            if self.stop:
+                self.model.stop_training = True
+            return
+
+    def _write_csv(self) -> None:
+        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.csv_path.with_name(f".{self.csv_path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ("epoch", *FIELDS))
+                writer.writeheader()
+                for epoch, result in self.records:
+                    writer.writerows({"epoch": epoch, **dataclasses.asdict(b)} for b in result)
+            os.replace(partial, self.csv_path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _write_summary(self, epoch: int, result: SignalPropagation) -> None:
+        import tensorflow as tf
+
+        with self._writer.as_default(step=epoch):
+            for block in result:
+                for field in ("squared_mean", "variance", "residual_variance"):
+                    value = getattr(block, field)
+                    if value is not None:
+                        tf.summary.scalar(f"{field}/{block.name}", value)
+        self._writer.flush()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+import nf_zoo
+from nf_zoo.models.registry import build_model
+
+PROBE = np.random.default_rng(1).standard_normal((2, 16, 16, 3)).astype("float32")
+
+RATE = 0.1
+
+
+def fit(callbacks, learning_rate=RATE, epochs=2, scheme="nf"):
+    keras.utils.set_random_seed(0)
+    model = build_model("wide_resnet10_1", scheme=scheme, num_classes=4, widths=(4, 8, 8))
+    images = np.random.default_rng(0).standard_normal((64, 16, 16, 3)).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(learning_rate), loss)
+    history = model.fit(
+        images, np.arange(64) % 4, batch_size=4, epochs=epochs, verbose=0, callbacks=callbacks
+    )
+    return model, history.history["loss"]
+
+
+class Losses(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches, self.first_nan = 0, None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.first_nan is None and not np.isfinite(logs["loss"]):
+            self.first_nan = self.batches
+
+
+def test_records_go_to_csv_and_tensorboard(tmp_path):
+    from tensorflow.python.summary.summary_iterator import summary_iterator
+
+    callback = nf_zoo.SignalPropagationCallback(
+        PROBE, every=2, csv_path=tmp_path / "new" / "signals.csv", log_dir=tmp_path / "logs"
+    )
+    model, _ = fit([callback], epochs=4)
+    assert [epoch for epoch, _ in callback.records] == [0, 2, 4] and not callback.alarms
+    rows = list(csv.DictReader((tmp_path / "new/signals.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == [0] * 3 + [2] * 3 + [4] * 3
+    last = nf_zoo.signal_propagation(model, PROBE)
+    assert float(rows[-1]["variance"]) == pytest.approx(last[-1].variance, rel=1e-5)
+    assert rows[0]["variance"] != rows[3]["variance"]
+    (events,) = (tmp_path / "logs").iterdir()
+    tags = {v.tag for event in summary_iterator(str(events)) for v in event.summary.value}
+    assert "variance/stage3_block1" in tags and "squared_mean/stage1_block1" in tags
+
+
+def test_training_is_the_same_with_and_without():
+    plain, watched = fit([])[0], fit([nf_zoo.SignalPropagationCallback(PROBE, alarm_every=3)])[0]
+    for a, b in zip(plain.get_weights(), watched.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_batch_norm_statistics_are_left_alone():
+    plain = fit([], scheme="bn")[0]
+    watched = fit([nf_zoo.SignalPropagationCallback(PROBE, alarm_every=3)], scheme="bn")[0]
+    for a, b in zip(plain.get_weights(), watched.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_alarm_comes_before_the_loss_is_nan(caplog):
+    losses = Losses()
+    callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1)
+    fit([callback, losses], learning_rate=100 * RATE, epochs=2)
+    assert losses.first_nan is not None, "the planted learning rate must break the training"
+    ((batch, name, _),) = callback.alarms
+    assert batch < losses.first_nan and name.startswith("stage")
+    assert "the loss is about to diverge" in caplog.text
+
+
+def test_the_training_can_be_stopped():
+    losses = Losses()
+    callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1, stop=True)
+    fit([callback, losses], learning_rate=100 * RATE, epochs=2)
+    assert losses.first_nan is None and losses.batches == callback.alarms[0][0]
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"alarm_every": -1}, {"alarm_factor": 1.0}])
+def test_bad_input(options):
+    with pytest.raises(ValueError, match=r"at least 1, alarm_every.*Received"):
+        nf_zoo.SignalPropagationCallback(PROBE, **options)
