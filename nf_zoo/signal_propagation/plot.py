@@ -59,8 +59,8 @@ def plot_signal_propagation(
                 _curve(panel, result, field, name, colour)
             scale(panel)
             panel.set_title(label)
-            panel.set_xlabel("Residual block")
-        canvas.suptitle(title, fontsize=11)
+            depth_axis(panel)
+        canvas.suptitle(title, fontsize=10)
         legend(canvas, panels[1])
     return Path(path)
 
@@ -90,12 +90,24 @@ def scale(panel) -> None:
         panel.set_ylim(bottom=0)
 
 
-def legend(canvas, panel) -> None:
-    """The labels of a panel, below the figure, outside the data."""
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        columns = min(len(handles), 4)
-        canvas.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+def depth_axis(panel) -> None:
+    """The horizontal axis counts blocks: whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.set_xlabel("Residual block")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def legend(canvas, *panels) -> None:
+    """The labels of the panels, each once, below the figure, outside the data."""
+    found = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= {label: h for label, h in zip(labels, handles, strict=True) if label not in found}
+    if found:
+        columns = min(len(found), 4, int(canvas.get_figwidth() // 2.2))
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        canvas.legend(found.values(), found.keys(), **place)
 
 
 @contextlib.contextmanager
