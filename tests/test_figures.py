@@ -185,7 +185,7 @@ def test_an_output_that_is_a_file_is_refused_before_measuring(tmp_path, monkeypa
     monkeypatch.setitem(FIGURES, "linear", lambda **_: pytest.fail("measured all the same"))
     (tmp_path / "file").write_text("kept")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match="must be a folder that can be written. Received: /"):
+        with pytest.raises(OSError, match="must be a folder that can be written"):
             reproduce("linear", output)
     assert (tmp_path / "file").read_text() == "kept"
 

@@ -15,11 +15,13 @@ from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.depth_plots import plot_depth
 from nf_zoo.signal_propagation.linear_networks import linear_residual_network
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.paper_figure import Network, PaperFigure, write_csv
+from nf_zoo.signal_propagation.paper_figure import Network, PaperFigure, average, write_csv
 from nf_zoo.signal_propagation.plot import plot_signal_propagation
-from nf_zoo.signal_propagation.result import writable_folder
+from nf_zoo.signal_propagation.result import SignalPropagation, writable_folder
 
 FORMATS = ("png", "svg")
+AVERAGED = 4
+"""Networks of which a figure shows the mean, where the effect is smaller than their scatter."""
 
 
 def reproduce(
@@ -108,40 +110,46 @@ def _linear_figure(what, images, seed, depth, width, vectors, batch_norm, expect
 
 
 def convolutional_batch_norm(
-    *, images=None, seed=0, depth=50, width=48, pictures=64, size=32
+    *, images=None, seed=0, depth=50, width=48, pictures=16, size=32
 ) -> PaperFigure:
     """2020, Fig. 2c: the same of convolutions and ReLU, with zeros and with pixels as padding."""
     inputs, kind = _inputs(images, pictures, size)
-    setting = f"{depth} blocks of width {width}, {kind}"
+    setting = f"mean of {AVERAGED} networks of {depth} blocks of width {width}, {kind}"
     networks = []
     for label, padding in (("zero padding", "symmetric"), ("circular padding", "circular")):
-        keras.utils.set_random_seed(seed)
-        model = build_model(
-            "wide_resnet16_1",
-            scheme="bn",
-            depths=(depth,),
-            widths=(width,),
-            stem_width=width,
-            padding=padding,
-            num_classes=0,
+        result = average(
+            [
+                _one_stage(depth, width, padding, inputs, AVERAGED * seed + index)
+                for index in range(AVERAGED)
+            ]
         )
-        result = signal_propagation(model, inputs, seed=seed)
         # Behind the border's zeros less arrives in the mean square; in the variance, the step that
         # they make in the mean replaces most of it.
         left = theory.border_factor((size, size), 3, padding=padding)
         branch = theory.branch_variance("relu")
-        networks.append(
-            Network(
-                label,
-                setting,
-                result,
-                tuple(result.before[1] + branch * block for block in range(depth)),
-                (branch,) * depth,
-                tuple(sum(result.before) + left * block for block in range(depth)),
-            )
+        expected = (
+            tuple(result.before[1] + branch * block for block in range(depth)),
+            (branch,) * depth,
+            tuple(sum(result.before) + left * block for block in range(depth)),
         )
+        networks.append(Network(label, setting, result, *expected))
     title = "Convolutional residual network with BatchNorm and ReLU"
     return PaperFigure(f"{title}\n{setting}", tuple(networks), ("variance", "mean square"))
+
+
+def _one_stage(depth: int, width: int, padding: str, inputs, seed: int) -> SignalPropagation:
+    """A network of constant width without strides, measured."""
+    keras.utils.set_random_seed(seed)
+    model = build_model(
+        "wide_resnet16_1",
+        scheme="bn",
+        depths=(depth,),
+        widths=(width,),
+        stem_width=width,
+        padding=padding,
+        num_classes=0,
+    )
+    return signal_propagation(model, inputs, seed=seed)
 
 
 def bn_order(*, images=None, seed=0, depth=50, width=64, pictures=16, size=32) -> PaperFigure:
@@ -237,7 +245,8 @@ def _bottleneck_network(name: str, depth: int, width: int, seed: int, **fields):
         "depths": (depth,) * 4,
         "widths": tuple(width * factor for factor in (1, 2, 4, 8)),
         "stem": "3x3",
-        "stem_width": width,
+        # Narrower than the first stage, so that all four begin with a projection.
+        "stem_width": max(1, width // 4),
     }
     return build_model(name, num_classes=0, **own, **fields)
 

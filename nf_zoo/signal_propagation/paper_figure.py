@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
 
@@ -76,6 +79,25 @@ class PaperFigure:
     title: str
     networks: tuple[Network, ...]
     panels: tuple[str, ...] = ()
+
+
+def average(results: Sequence[SignalPropagation]) -> SignalPropagation:
+    """The mean over networks of one architecture, block by block."""
+    blocks = [
+        dataclasses.replace(
+            same[0],
+            **{
+                name: float(np.mean([getattr(block, name) for block in same]))
+                for name in FIELDS
+                if isinstance(getattr(same[0], name), float)
+            },
+        )
+        for same in zip(*results, strict=True)
+    ]
+    before = np.mean([result.before for result in results], axis=0)
+    return dataclasses.replace(
+        results[0], blocks=tuple(blocks), before=(float(before[0]), float(before[1]))
+    )
 
 
 def write_csv(figure: PaperFigure, path: Path) -> Path:
