@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nf_zoo.signal_propagation.paper_figure import Network, PaperFigure
-from nf_zoo.signal_propagation.plot import COLOURS, depth_axis, figure, legend
+from nf_zoo.signal_propagation.plot import COLOURS, THEORY, depth_axis, figure, legend
 
 _SKIP, _BRANCH, _NORM = COLOURS[:3]
-_THEORY = {"linestyle": "--", "color": COLOURS[-1], "linewidth": 1.0, "zorder": 3}
 
 
 def plot_depth(measured: PaperFigure, path: Path) -> Path:
@@ -40,7 +39,7 @@ def _variances(panel, network: Network) -> None:
     branch = [block.residual_variance for block in network.result]
     panel.plot(depth, branch, color=_BRANCH, label="end of the residual branch")
     for values in (network.skip_theory, network.residual_theory):
-        panel.plot(depth, values, **_THEORY, label="theory")
+        panel.plot(depth, values, **THEORY)
     panel.set_ylabel("Average channel variance")
     depth_axis(panel)
     _vertical(panel, network)
@@ -59,8 +58,8 @@ def _mean_squares(panel, networks: tuple[Network, ...]) -> None:
         depth = range(1, len(network.result) + 1)
         measured = [mean + variance for mean, variance in network.skip]
         panel.plot(depth, measured, color=colour, label=f"mean square, {network.label}")
-        theory = {**_THEORY, "color": colour}
-        panel.plot(depth, network.mean_square_theory, **theory, label=f"theory, {network.label}")
+        theory = {**THEORY, "color": colour, "label": f"theory, {network.label}"}
+        panel.plot(depth, network.mean_square_theory, **theory)
     panel.set_title("both, squared mean added")
     panel.set_ylabel("Mean square on the skip path")
     depth_axis(panel)

@@ -25,6 +25,9 @@ STYLE = {
     "svg.hashsalt": "nf_zoo",
 }
 
+THEORY = {"color": COLOURS[-1], "linestyle": "--", "linewidth": 1.0, "zorder": 3, "label": "theory"}
+"""How predictions are drawn: over the measured curves, which they often hit."""
+
 PANELS = (
     ("squared_mean", "Average channel squared mean"),
     ("variance", "Average channel variance"),
@@ -37,7 +40,7 @@ def plot_signal_propagation(
 ) -> Path:
     """Squared mean, variance and residual variance against depth, side by side.
 
-    Predicted variances are dashed, in the colour of their network; variances that range over more
+    Predicted variances are dashed; variances that range over more
     than a factor of 50 get a logarithmic axis.
 
     Args:
@@ -69,6 +72,9 @@ def _curve(panel, result, field: str, label: str, colour: str) -> None:
     depth = range(1, len(result) + 1)
     marker = "o" if len(result) <= 60 else None
     measured = [getattr(block, field) for block in result]
+    if field == "squared_mean":
+        # Zero but for rounding: a logarithmic axis would show nothing else.
+        measured = [b.squared_mean if b.squared_mean > 1e-10 * b.variance else 0 for b in result]
     if any(value is not None for value in measured):
         values = [float("nan") if value is None else value for value in measured]
         panel.plot(depth, values, color=colour, marker=marker, label=label or "measured")
@@ -77,8 +83,7 @@ def _curve(panel, result, field: str, label: str, colour: str) -> None:
     predicted = [block.predicted_variance for block in result]
     if any(value is not None for value in predicted):
         values = [float("nan") if value is None else value for value in predicted]
-        name = f"{label}, theory" if label else "theory"
-        panel.plot(depth, values, color=colour, linestyle="--", alpha=0.8, label=name)
+        panel.plot(depth, values, **THEORY)
 
 
 def scale(panel) -> None:
