@@ -127,7 +127,7 @@ def test_the_order_of_batch_norm_and_relu():
 
 
 def test_standardised_convolutions_follow_the_ledger_and_plain_ones_do_not():
-    networks = FIGURES["norm_free"](depth=4, width=32, pictures=8, size=16).networks
+    networks = FIGURES["norm_free"](depth=2, width=64, pictures=4, size=32).networks
     assert [network.label for network in networks] == [
         f"{activation}, {kind}"
         for activation in ("ReLU", "SiLU")
@@ -135,10 +135,11 @@ def test_standardised_convolutions_follow_the_ledger_and_plain_ones_do_not():
     ]
     for plain, standardised in (networks[:2], networks[2:]):
         assert plain.result[0].predicted_variance is None
-        found = [block.variance for block in standardised.result]
-        expected = [block.predicted_variance for block in standardised.result]
-        np.testing.assert_allclose(found, expected, rtol=0.3)
-        assert plain.result[-1].squared_mean > 3 * standardised.result[-1].squared_mean
+        # The later stages have maps too small for statistics.
+        found = [block.variance for block in standardised.result[:4]]
+        expected = [block.predicted_variance for block in standardised.result[:4]]
+        np.testing.assert_allclose(found, expected, rtol=0.2)
+        assert plain.result[3].squared_mean > 3 * standardised.result[3].squared_mean
 
 
 def test_skipinit_and_fixup_start_as_the_identity():

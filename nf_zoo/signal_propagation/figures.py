@@ -232,9 +232,11 @@ def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
         return shape, f"{pictures} noise pictures of {size} x {size}"
     from nf_zoo.preprocessing import Preprocessing, preprocess
 
+    if not len(images):
+        raise ValueError("There are no pictures to measure on. Received: an empty list.")
     chosen = np.unique(np.linspace(0, len(images) - 1, pictures).round().astype(int))
     recipe = Preprocessing(input_size=size, crop_fraction=1.0)
-    batch = preprocess([images[index] for index in chosen if index >= 0], recipe)
+    batch = preprocess([images[index] for index in chosen], recipe)
     return batch, f"{len(batch)} real pictures of {size} x {size}"
 
 
