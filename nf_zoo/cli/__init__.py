@@ -1,4 +1,4 @@
-"""The ``nf-zoo`` command: list, info, predict, evaluate, finetune, export, quickstart.
+"""The ``nf-zoo`` command.
 
 Exit codes: 0 all went well; 1 some of the pictures could not be read, or nothing was found; 2 the
 command could not be carried out; 130 interrupted.

@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and all notices")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_list, _info, _predict, _evaluate, _finetune, _export, _quickstart):
+    for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
         add(commands)
     return parser
 
@@ -175,6 +175,58 @@ def _export(commands) -> None:
     parser.add_argument("model", help=_MODEL)
     parser.add_argument("output", metavar="DIR", help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+
+
+FIGURES = (
+    *("linear", "linear_batch_norm", "convolutional_batch_norm"),
+    *("bn_order", "norm_free", "skipinit_fixup"),
+)
+"""Keys of ``nf_zoo.signal_propagation.figures.FIGURES``, whose import takes seconds."""
+
+
+def _signals(commands) -> None:
+    help = "mean and variance along the depth of networks, as the papers plot them"
+    parser = commands.add_parser("signal-propagation", help=help, description=f"{help}.")
+    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _figure(kinds)
+    _measure(kinds)
+
+
+def _figure(commands) -> None:
+    parser = _command(
+        commands,
+        "figure",
+        "signals:figure_command",
+        "measure a figure of the papers; write it as NAME.png and NAME.svg, its data as NAME.csv",
+    )
+    parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the noise (0)")
+    sizes = parser.add_argument_group("sizes (what is left out is the figure's own)")
+    sizes.add_argument("--depth", type=int, help="blocks, per stage where there are several")
+    sizes.add_argument("--width", type=int, help="channels of the first stage, or features")
+    sizes.add_argument("--pictures", type=int, metavar="N", help="how many, or how many vectors")
+    sizes.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
+
+
+def _measure(commands) -> None:
+    parser = _command(
+        commands,
+        "measure",
+        "signals:measure_command",
+        "measure a network block by block: a table, or a plot and a CSV",
+    )
+    parser.add_argument(
+        "model", help=f"a network, untrained, such as wide_resnet16_4; or trained: {_MODEL}"
+    )
+    parser.add_argument("--pretrained", action="store_true", help="of a network: its weights")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--shape", type=image_size, metavar="N|HxW", help="of noise, in pixels")
+    source.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
+    parser.add_argument("--unit-gains", action="store_true", help="all gains at one")
+    parser.add_argument("--output", metavar="DIR", help="folder to write MODEL.png, .svg and .csv")
+    parser.add_argument("--seed", type=int, default=0, help="of fresh weights and the noise (0)")
 
 
 def _quickstart(commands) -> None:

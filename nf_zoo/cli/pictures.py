@@ -50,13 +50,14 @@ def _list_files(names: list[str]) -> Iterator[dict[str, Any]]:
         if not os.path.isdir(name):
             yield {"file": name}
             continue
-        found = sorted(_pictures_below(name))
+        found = sorted(pictures_below(name))
         yield from ({"file": file} for file in found)
         if not found:
             yield {"file": name, "error": f"There is no picture in the folder. Received: {name}"}
 
 
-def _pictures_below(root: str) -> Iterator[str]:
+def pictures_below(root: str) -> Iterator[str]:
+    """Paths of all pictures in a folder and its folders, hidden ones left out."""
     for place, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:

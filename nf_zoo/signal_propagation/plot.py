@@ -25,6 +25,9 @@ STYLE = {
     "svg.hashsalt": "nf_zoo",
 }
 
+THEORY = {"color": COLOURS[-1], "linestyle": "--", "linewidth": 1.0, "zorder": 3, "label": "theory"}
+"""How predictions are drawn: over the measured curves, which they often hit."""
+
 PANELS = (
     ("squared_mean", "Average channel squared mean"),
     ("variance", "Average channel variance"),
@@ -37,7 +40,7 @@ def plot_signal_propagation(
 ) -> Path:
     """Squared mean, variance and residual variance against depth, side by side.
 
-    Predicted variances are dashed, in the colour of their network; variances that range over more
+    Predicted variances are dashed; variances that range over more
     than a factor of 50 get a logarithmic axis.
 
     Args:
@@ -59,8 +62,8 @@ def plot_signal_propagation(
                 _curve(panel, result, field, name, colour)
             scale(panel)
             panel.set_title(label)
-            panel.set_xlabel("Residual block")
-        canvas.suptitle(title, fontsize=11)
+            depth_axis(panel)
+        canvas.suptitle(title, fontsize=10)
         legend(canvas, panels[1])
     return Path(path)
 
@@ -69,6 +72,9 @@ def _curve(panel, result, field: str, label: str, colour: str) -> None:
     depth = range(1, len(result) + 1)
     marker = "o" if len(result) <= 60 else None
     measured = [getattr(block, field) for block in result]
+    if field == "squared_mean":
+        # Zero but for rounding: a logarithmic axis would show nothing else.
+        measured = [b.squared_mean if b.squared_mean > 1e-10 * b.variance else 0 for b in result]
     if any(value is not None for value in measured):
         values = [float("nan") if value is None else value for value in measured]
         panel.plot(depth, values, color=colour, marker=marker, label=label or "measured")
@@ -77,8 +83,7 @@ def _curve(panel, result, field: str, label: str, colour: str) -> None:
     predicted = [block.predicted_variance for block in result]
     if any(value is not None for value in predicted):
         values = [float("nan") if value is None else value for value in predicted]
-        name = f"{label}, theory" if label else "theory"
-        panel.plot(depth, values, color=colour, linestyle="--", alpha=0.8, label=name)
+        panel.plot(depth, values, **THEORY)
 
 
 def scale(panel) -> None:
@@ -90,12 +95,24 @@ def scale(panel) -> None:
         panel.set_ylim(bottom=0)
 
 
-def legend(canvas, panel) -> None:
-    """The labels of a panel, below the figure, outside the data."""
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        columns = min(len(handles), 4)
-        canvas.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+def depth_axis(panel) -> None:
+    """The horizontal axis counts blocks: whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.set_xlabel("Residual block")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def legend(canvas, *panels) -> None:
+    """The labels of the panels, each once, below the figure, outside the data."""
+    found = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= {label: h for label, h in zip(labels, handles, strict=True) if label not in found}
+    if found:
+        columns = min(len(found), 4, int(canvas.get_figwidth() // 2.2))
+        place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+        canvas.legend(found.values(), found.keys(), **place)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +85,7 @@ class SignalPropagation:
         Returns:
             The path; an existing file is replaced in one step.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                writer.writeheader()
-                writer.writerows(dataclasses.asdict(block) for block in self.blocks)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return write_rows(path, FIELDS, [dataclasses.asdict(block) for block in self.blocks])
 
     def plot(self, path: str | os.PathLike, title: str | None = None) -> Path:
         """Draw the signal propagation plot; the suffix of the path decides the format.
@@ -111,6 +100,14 @@ class SignalPropagation:
         from nf_zoo.signal_propagation.plot import plot_signal_propagation
 
         return plot_signal_propagation({"": self}, path, title=title or self.model)
+
+    def expecting(self, variances: Sequence[float]) -> SignalPropagation:
+        """The same measurement, with these as the predicted variances of its blocks."""
+        blocks = tuple(
+            dataclasses.replace(block, predicted_variance=variance)
+            for block, variance in zip(self.blocks, variances, strict=True)
+        )
+        return dataclasses.replace(self, blocks=blocks)
 
     def __repr__(self) -> str:
         kind = "blocks" if self.residual else "layers (nothing merges)"
@@ -131,6 +128,37 @@ class SignalPropagation:
     def _shown(self, most: int = 60) -> list[BlockSignal]:
         step = -(-len(self) // most)
         return [block for i, block in enumerate(self.blocks) if i % step == 0 or i == len(self) - 1]
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """The folder, absolute; looked at before long work, but not made.
+
+    Raises:
+        OSError: if it is none and cannot become one.
+    """
+    folder = Path(path).absolute()
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OSError(f"The output must be a folder that can be written. Received: {folder}")
+    return folder
+
+
+def write_rows(
+    path: str | os.PathLike, fields: Sequence[str], rows: Iterable[dict[str, Any]]
+) -> Path:
+    """Write a CSV with a header; an existing file is replaced in one step. Returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
 
 
 @dataclasses.dataclass(frozen=True)

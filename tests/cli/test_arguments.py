@@ -10,7 +10,10 @@ from nf_zoo.cli.arguments import TRAINING_OPTIONS, build_parser, field_value, im
 
 pytestmark = pytest.mark.fast
 
-COMMANDS = ("list", "info", "predict", "evaluate", "finetune", "export", "quickstart")
+COMMANDS = (
+    *("list", "info", "predict", "evaluate", "finetune", "export"),
+    *("signal-propagation", "quickstart"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

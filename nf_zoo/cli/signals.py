@@ -1,0 +1,80 @@
+"""``nf-zoo signal-propagation``: the papers' figures, and measurements of any network."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+from nf_zoo.cli.opening import open_classifier
+from nf_zoo.cli.output import import_backend
+from nf_zoo.cli.pictures import pictures_below
+
+BATCH = 32
+NOISE = (64, 64)
+
+
+def figure_command(args: Namespace) -> int:
+    """Measure one of the papers' figures, and write it with its data."""
+    files = None if args.images is None else _pictures_of(args.images)
+    import_backend(args.debug)
+    from nf_zoo.signal_propagation.figures import reproduce
+
+    for path in reproduce(args.figure, args.output, images=files, seed=args.seed, **_sizes(args)):
+        print(path)
+    return 0
+
+
+def measure_command(args: Namespace) -> int:
+    """Measure one network; print the rows, or write a plot and a CSV."""
+    files = None if args.images is None else _pictures_of(args.images)
+    import_backend(args.debug)
+    from nf_zoo.signal_propagation import signal_propagation
+    from nf_zoo.signal_propagation.result import writable_folder
+
+    folder = None if args.output is None else writable_folder(args.output)
+    model = _network(args)
+    source = (BATCH, *(args.shape or NOISE), 3)
+    if files is not None:
+        starts = range(0, len(files), BATCH)
+        source = (model.preprocess(files[start : start + BATCH]) for start in starts)
+    result = signal_propagation(
+        model, source, batch_size=BATCH, unit_gains=args.unit_gains, seed=args.seed
+    )
+    if folder is None:
+        print(result)
+        return 0
+    paths = [folder / f"{model.name}.{suffix}" for suffix in ("png", "svg", "csv")]
+    for path in paths[:2]:
+        result.plot(path)
+    result.to_csv(paths[2])
+    print(*paths, sep="\n")
+    return 0
+
+
+def _network(args: Namespace):
+    """A network by name, freshly initialised unless weights are asked for; else as everywhere."""
+    import keras
+
+    from nf_zoo.models.registry import architectures, build_model
+    from nf_zoo.models.wide_resnet import row_of
+
+    named = args.model in architectures() or row_of(args.model) is not None
+    if args.pretrained or not named:
+        return open_classifier(args.model)
+    keras.utils.set_random_seed(args.seed)
+    return build_model(args.model)
+
+
+def _sizes(args: Namespace) -> dict[str, int]:
+    """What was given; the rest is the figure's own."""
+    given = {name: getattr(args, name) for name in ("depth", "width", "pictures", "size")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _pictures_of(folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"There is no such folder of pictures. Received: {folder}")
+    files = sorted(pictures_below(folder))
+    if not files:
+        raise ValueError(f"There is no picture in the folder. Received: {folder}")
+    return files
