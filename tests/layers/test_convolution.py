@@ -200,7 +200,7 @@ def test_standardisation_is_float32_under_mixed_precision(policy, tolerance):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"padding": "reflect"}, "padding must be one of .*Received: 'reflect'"),
+        ({"padding": "zeros"}, "padding must be one of .*Received: 'zeros'"),
         ({"eps_form": "plus"}, "eps_form must be one of .*Received: 'plus'"),
         ({"groups": 3}, "divisible by groups.*Received: filters=8, groups=3"),
     ],
