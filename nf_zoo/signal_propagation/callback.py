@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib.util
 import logging
@@ -15,7 +14,7 @@ import keras
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation
+from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
 
 logger = logging.getLogger("nf_zoo")
 
@@ -136,17 +135,12 @@ class SignalPropagationCallback(keras.callbacks.Callback):
             return
 
     def _write_csv(self) -> None:
-        self.csv_path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.csv_path.with_name(f".{self.csv_path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, ("epoch", *FIELDS))
-                writer.writeheader()
-                for epoch, result in self.records:
-                    writer.writerows({"epoch": epoch, **dataclasses.asdict(b)} for b in result)
-            os.replace(partial, self.csv_path)
-        finally:
-            partial.unlink(missing_ok=True)
+        rows = [
+            {"epoch": epoch, **dataclasses.asdict(block)}
+            for epoch, result in self.records
+            for block in result
+        ]
+        write_rows(self.csv_path, ("epoch", *FIELDS), rows)
 
     def _write_summary(self, epoch: int, result: SignalPropagation) -> None:
         import tensorflow as tf

@@ -125,6 +125,8 @@ class _Walk:
         self._size: tuple | None = None
         self._stage = 0
         self._batch = 0
+        self._first = True
+        self._merges: dict[int, list[graph.Merge]] = {}
 
     def through(self, functional, batch) -> None:
         """One batch through the whole model."""
@@ -139,7 +141,9 @@ class _Walk:
 
     def _graph(self, functional, x):
         """A functional model on ``x``; its outputs."""
-        merges = graph.find_merges(functional)
+        if id(functional) not in self._merges:
+            self._merges[id(functional)] = graph.find_merges(functional)
+        merges = self._merges[id(functional)]
         ends = {merge.residual: merge for merge in merges}
         outputs = {merge.output: merge for merge in merges}
         splits = {merge.split for merge in merges[:1]}

@@ -382,7 +382,8 @@ def test_haikus_mappings_become_dictionaries(name):
 
 
 def test_jax_arrays_become_arrays():
-    jax = pytest.importorskip("jax")
+    import jax
+
     content = pickle.dumps({"net": {"w": jax.numpy.arange(3.0)}})
     np.testing.assert_array_equal(load(content)["net"]["w"].array(), np.arange(3.0))
 
