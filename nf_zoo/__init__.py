@@ -11,6 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptiveGradientClipping": "nf_zoo.optimizers",
+    "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
     "Preprocessing": "nf_zoo.preprocessing",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",

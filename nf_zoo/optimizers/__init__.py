@@ -1,5 +1,7 @@
-"""What training needs of optimisers beyond Keras: groups of parameters."""
+"""What training needs of optimisers beyond Keras."""
 
+from nf_zoo.optimizers.adaptive_gradient_clipping import AdaptiveGradientClipping
+from nf_zoo.optimizers.grouped import GroupedOptimizer
 from nf_zoo.optimizers.parameter_groups import ParameterGroup, parameter_groups
 
-__all__ = ["ParameterGroup", "parameter_groups"]
+__all__ = ["AdaptiveGradientClipping", "GroupedOptimizer", "ParameterGroup", "parameter_groups"]

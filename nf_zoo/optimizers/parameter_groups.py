@@ -74,9 +74,7 @@ def parameter_groups(
         >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
         >>> groups[-1].name, groups[-1].learning_rate_scale
         ('head, not decayed', 1.0)
-        >>> optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.05)
-        >>> plain = [v for group in groups if not group.weight_decay for v in group.variables]
-        >>> optimizer.exclude_from_weight_decay(var_list=plain)
+        >>> optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.Adam(1e-3), groups)
     """
     if not 0.0 < layer_decay <= 1.0:
         raise ValueError(f"layer_decay must be in (0, 1]. Received: {layer_decay!r}")

@@ -1,0 +1,108 @@
+"""What wraps an optimizer to change the update of each variable."""
+
+from __future__ import annotations
+
+import keras
+
+
+class UpdateWrapper(keras.optimizers.Optimizer):
+    """Stands around an optimizer and changes what its ``update_step`` is given.
+
+    ``update_step`` is the one place of a Keras optimizer that sees the gradient of the whole
+    step: summed over the replicas of a strategy, averaged over accumulated batches and freed of
+    the loss scale. What changes a gradient earlier changes each replica's share by itself.
+
+    Subclasses define ``adjust(index, gradient, variable, learning_rate)``, which returns the
+    gradient and the learning rate to go on with; ``index`` is the variable's place in the list
+    the optimizer was built with.
+
+    Args:
+        optimizer: any Keras optimizer that updates variable by variable.
+        name: of the wrapper.
+
+    Raises:
+        TypeError: if ``optimizer`` is not a Keras optimizer, or one that wraps others itself.
+    """
+
+    def __init__(self, optimizer, name: str | None = None):
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "The optimizer to wrap must be an instance of a Keras optimizer, such as "
+                f"keras.optimizers.SGD(0.1). Received: {optimizer!r}"
+            )
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or not hasattr(
+            type(optimizer), "update_step"
+        ):
+            raise TypeError(
+                f"{type(self).__name__} goes inside, around the optimizer that updates the "
+                f"variables: LossScaleOptimizer({type(self).__name__}(SGD(...))). Received: "
+                f"{type(optimizer).__name__}"
+            )
+        # Rate, decay, clipping and averages are those of the wrapped optimizer.
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = optimizer
+        update = optimizer.update_step
+
+        def update_step(gradient, variable, learning_rate):
+            index = optimizer._get_variable_index(variable)
+            return update(*self.adjust(index, gradient, variable, learning_rate))
+
+        optimizer.update_step = update_step
+
+    def adjust(self, index: int, gradient, variable, learning_rate):
+        """``(gradient, variable, learning_rate)`` to update with."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it adjusts")
+
+    def build(self, variables):
+        if self.built:
+            return
+        if not self.inner_optimizer.built:
+            self.inner_optimizer.build(variables)
+        super().build(variables)
+        self.use_ema = self.inner_optimizer.use_ema
+        if self.use_ema:  # where callbacks that evaluate the averages look for them
+            averages = self.inner_optimizer._model_variables_moving_average
+            self._model_variables_moving_average = averages
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(list(trainable_variables))
+        self.inner_optimizer.apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        return self.inner_optimizer.update_step(gradient, variable, learning_rate)
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return {"name": self.name, "optimizer": inner}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        inner = keras.saving.deserialize_keras_object(config.pop("optimizer"), custom_objects)
+        return cls(inner, **config)

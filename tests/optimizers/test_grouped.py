@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nf_zoo
+from nf_zoo.models.registry import build_model
+
+pytestmark = pytest.mark.fast
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return build_model("wide_resnet10_1", num_classes=4, widths=(4, 4, 8), stem_width=4)
+
+
+def gradients(model):
+    rng = np.random.default_rng(0)
+    return [tf.constant(rng.standard_normal(v.shape), "float32") for v in model.trainable_variables]
+
+
+def test_rate_and_decay_are_those_of_the_group():
+    model = network()
+    groups = nf_zoo.parameter_groups(model, layer_decay=0.5, weight_decay=0.1)
+    start = {id(v): np.asarray(v.value) for v in model.trainable_variables}
+    given = {id(v): g for v, g in zip(model.trainable_variables, gradients(model), strict=True)}
+    optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.25), groups)
+    optimizer.apply(list(given.values()), model.trainable_variables)
+    for group in groups:
+        rate = 0.25 * group.learning_rate_scale
+        for variable in group.variables:
+            decayed = start[id(variable)] * (1 - rate * group.weight_decay)
+            expected = decayed - rate * given[id(variable)].numpy()
+            np.testing.assert_allclose(variable.value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_goes_with_clipping_and_survives_saving(tmp_path):
+    model = network()
+    groups = nf_zoo.parameter_groups(model, layer_decay=0.5, weight_decay=0.1)
+    inner = nf_zoo.AdaptiveGradientClipping(keras.optimizers.Adam(0.01))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(nf_zoo.GroupedOptimizer(inner, groups), loss)
+    x = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype("float32")
+    model.fit(x, np.arange(8) % 4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for one in (model, loaded):
+        one.fit(x, np.arange(8) % 4, verbose=0)
+    for a, b in zip(model.trainable_variables, loaded.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_decay_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="weight_decay=None"):
+        nf_zoo.GroupedOptimizer(keras.optimizers.AdamW(0.1, weight_decay=0.1), [])
+
+
+def test_a_variable_of_no_group_is_named():
+    model = network()
+    groups = nf_zoo.parameter_groups(model)[1:]
+    optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.1), groups)
+    with pytest.raises(ValueError, match="stem_conv/kernel"):
+        optimizer.build(model.trainable_variables)
