@@ -142,7 +142,7 @@ def test_files_and_text(tmp_path):
     assert "stage3_block2" in repr(result) and "unit gains" in repr(result)
 
 
-def test_ten_thousand_pictures_are_never_in_memory_at_once():
+def test_ten_thousand_pictures_are_never_in_memory_at_once(monkeypatch):
     model = build_model("wide_resnet10_1", num_classes=10, widths=(2, 2, 2), stem_width=2)
     largest = 0
 
@@ -160,11 +160,8 @@ def test_ten_thousand_pictures_are_never_in_memory_at_once():
         largest = max(largest, x.shape[0])
         return call(self, x, training)
 
-    block.halves = watched
-    try:
-        result = nf_zoo.signal_propagation(model, batches(), batch_size=25)
-    finally:
-        block.halves = call
+    monkeypatch.setattr(block, "halves", watched)
+    result = nf_zoo.signal_propagation(model, batches(), batch_size=25)
     assert result.pictures == 1000 and largest == 25
 
 
