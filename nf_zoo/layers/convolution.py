@@ -221,7 +221,7 @@ class Conv2D(_Conv2DBase):
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ScaledWSConv2D(_Conv2DBase):
-    """Convolution with Scaled Weight Standardization, computed in float32 under every policy.
+    """Convolution with Scaled Weight Standardization, computed in float32 or better.
 
     For every output channel, with mean and population variance over the fan-in extents::
 
@@ -278,8 +278,9 @@ class ScaledWSConv2D(_Conv2DBase):
         )
 
     def effective_kernel(self):
-        """The standardised kernel, float32, shape (kh, kw, C / groups, filters)."""
-        kernel = ops.cast(self.kernel, "float32")
+        """The standardised kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
+        precision = "float64" if self.compute_dtype == "float64" else "float32"
+        kernel = ops.cast(self.kernel, precision)
         fan_in = math.prod(kernel.shape[:-1])
         mean = ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
         centred = kernel - mean
@@ -288,7 +289,7 @@ class ScaledWSConv2D(_Conv2DBase):
             denominator = ops.maximum(variance * fan_in, self.eps)
         else:
             denominator = (variance + self.eps) * fan_in
-        return centred * (ops.cast(self.gain, "float32") * self.gamma * ops.rsqrt(denominator))
+        return centred * (ops.cast(self.gain, precision) * self.gamma * ops.rsqrt(denominator))
 
     def get_config(self):
         own = {

@@ -114,7 +114,9 @@ def build_graph(row, config, options: GraphOptions, preprocessing, dtype: str | 
         if options.features_only:
             outputs = _feature_maps(module, config, levels, options.out_indices)
         else:
-            outputs = _classifier(module, config, options, levels[-1].tensor)
+            # The softmax of half-precision logits is too coarse.
+            precision = "float64" if policy.compute_dtype == "float64" else "float32"
+            outputs = _classifier(module, config, options, levels[-1].tensor, precision)
     return inputs, outputs, stages, policy
 
 
@@ -137,7 +139,7 @@ def _feature_maps(module, config, levels: list[Level], indices: Sequence[int] | 
     return outputs
 
 
-def _classifier(module, config, options: GraphOptions, x):
+def _classifier(module, config, options: GraphOptions, x, precision: str):
     if options.pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     elif options.pooling == "max":
@@ -151,13 +153,13 @@ def _classifier(module, config, options: GraphOptions, x):
     x = keras.layers.Dense(
         options.num_classes,
         kernel_initializer=module.classifier_initializer(),
-        dtype="float32",
+        dtype=precision,
         name="head",
     )(x)
     if options.classifier_activation is None:
         return x
     return keras.layers.Activation(
-        options.classifier_activation, dtype="float32", name="prediction"
+        options.classifier_activation, dtype=precision, name="prediction"
     )(x)
 
 

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training import recipe as recipes
+
+CLASSES = 4
+
+
+def pictures(count: int, seed: int):
+    """Squares of a colour and a place that tell the class, in noise."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, CLASSES, count)
+    images = rng.integers(0, 80, (count, 16, 16, 3))
+    for image, one in zip(images, classes, strict=True):
+        top, left = 8 * (one // 2), 8 * (one % 2)
+        image[top : top + 8, left : left + 8, one % 3] += 120
+    return images.astype("uint8"), classes.astype("int32")
+
+
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory):
+    """An .npz file of 96 training and 30 test pictures."""
+    path = tmp_path_factory.mktemp("arrays") / "squares.npz"
+    values = {"labels": [f"class {n}" for n in range(CLASSES)]}
+    for split, count in (("train", 96), ("test", 30)):
+        images, classes = pictures(count, seed=count)
+        values |= {f"{split}_images": images, f"{split}_classes": classes}
+    np.savez(path, **values)
+    return path
+
+
+@pytest.fixture
+def recipe(arrays):
+    """A network of a few thousand parameters, five steps of 16 pictures."""
+    return small_recipe(arrays)
+
+
+def small_recipe(arrays, scheme: str = "nf"):
+    recipe = recipes.default()
+    recipe.model.architecture = "wide_resnet10_1"
+    recipe.model.fields = (
+        f'{{"scheme": "{scheme}", "widths": [4, 4, 8], "stem_width": 4}}'
+    )
+    recipe.data.source = f"arrays:{arrays}"
+    recipe.data.input_size = recipe.data.test_size = 16
+    recipe.data.crop_fraction = 1.0
+    recipe.augmentation.crop = "shift"
+    recipe.batch_size, recipe.steps = 16, 5
+    recipe.optimizer.learning_rate = 0.1
+    recipe.optimizer.agc = 0.05
+    recipe.regularisation.weight_decay = 1e-3
+    recipe.regularisation.label_smoothing = 0.1
+    recipe.schedule.warmup_epochs = 0.5
+    recipe.evaluation.batch_size = 7
+    recipe.run.log_every = 2
+    return recipe

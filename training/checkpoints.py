@@ -1,0 +1,166 @@
+"""Checkpoints: written whole or not at all, found again, and distrusted.
+
+A checkpoint is one safetensors file with every value that the next step depends on; its metadata
+hold the step, the recipe and a digest of the values. The pictures of a step follow from the
+recipe's seed and the number of the step, so that the step is the position in the input too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import safetensors
+from absl import logging
+from safetensors.numpy import save_file
+
+from training.recipe import RecipeError
+
+NAME = re.compile(r"step_(\d{9})\.safetensors")
+BEST = "best.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: made if it is not there.
+        identity: what the run is; see :func:`training.recipe.identity`.
+        keep: how many of the newest to keep, beside the best.
+    """
+
+    def __init__(self, folder: str | os.PathLike, identity: dict, keep: int = 3):
+        self.folder, self.identity, self.keep = Path(folder), identity, keep
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, the newest last."""
+        if not self.folder.is_dir():
+            return []
+        matches = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(self, step: int, state: list[tuple[str, np.ndarray]]) -> Path:
+        """Writes a checkpoint and removes those that are no longer kept.
+
+        Raises:
+            OSError: if the disk is full; what was there before stays, and nothing else.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(step)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        metadata = {
+            "step": str(step),
+            "recipe": json.dumps(self.identity),
+            "digest": digest(state),
+        }
+        try:
+            save_file(
+                {key: np.asarray(value, order="C") for key, value in state}, temporary, metadata
+            )
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, safetensors.SafetensorError):
+                raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
+            raise
+        self._tidy()
+        return path
+
+    def mark_best(self, step: int, metric: float) -> None:
+        """Keeps the checkpoint of that step until another is marked."""
+        temporary = self.folder / f".{BEST}.tmp"
+        temporary.write_text(json.dumps({"step": step, "top1": metric}) + "\n")
+        os.replace(temporary, self.folder / BEST)
+        self._tidy()
+
+    def best(self) -> dict | None:
+        """``{"step": ..., "top1": ...}`` of the best so far, or None."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((self.folder / BEST).read_text())
+        return None
+
+    def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The newest checkpoint that is whole; says so where it passes one over.
+
+        Raises:
+            RecipeError: if it is of another recipe.
+            OSError: if there are checkpoints, but none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self.load(step)
+            except (OSError, ValueError, safetensors.SafetensorError) as error:
+                if isinstance(error, RecipeError):
+                    raise
+                logging.warning(
+                    "The checkpoint of step %d is damaged and is passed over: %s", step, error
+                )
+        if steps:
+            raise OSError(
+                "No checkpoint can be read; remove the folder to start anew. "
+                f"Received: {self.folder}"
+            )
+        return None
+
+    def load(self, step: int) -> dict[str, np.ndarray]:
+        """The values of one checkpoint.
+
+        Raises:
+            RecipeError: if it is of another recipe; names what differs.
+            ValueError: if the values are not those that were written.
+        """
+        with safetensors.safe_open(self._path(step), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            check_identity(json.loads(metadata["recipe"]), self.identity, self.folder)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if digest(state.items()) != metadata["digest"]:
+            raise ValueError("its values are not those that were written")
+        return state
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step_{step:09d}.safetensors"
+
+    def _tidy(self) -> None:
+        best = (self.best() or {}).get("step")
+        for step in self.steps()[: -self.keep]:
+            if step != best:
+                self._path(step).unlink(missing_ok=True)
+        for path in self.folder.glob(".step_*.tmp"):  # of a process that was killed
+            path.unlink(missing_ok=True)
+
+
+def digest(state) -> str:
+    """A digest of names, shapes, types and values, in the order of the names."""
+    total = hashlib.blake2b(digest_size=16)
+    for key, value in sorted(state, key=lambda row: row[0]):
+        value = np.asarray(value, order="C")
+        total.update(f"{key} {value.shape} {value.dtype}".encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def check_identity(found: dict, expected: dict, folder) -> None:
+    """Whether a run may go on from another's state.
+
+    Raises:
+        RecipeError: naming the fields that differ.
+    """
+    keys = sorted(set(found) | set(expected))
+    different = [key for key in keys if found.get(key) != expected.get(key)]
+    if different:
+        rows = ", ".join(
+            f"{key}: {found.get(key)!r} there, {expected.get(key)!r} here" for key in different[:5]
+        )
+        more = f", and {len(different) - 5} more" if len(different) > 5 else ""
+        raise RecipeError(
+            "The working folder holds a run of another recipe: choose another --workdir, or go on "
+            f"with the recipe it was begun with. Received: {folder} ({rows}{more})"
+        )

@@ -1,0 +1,46 @@
+"""The pictures of a recipe."""
+
+from __future__ import annotations
+
+from training.data.arrays import ArrayPictures, read_arrays, read_pictures
+from training.data.order import Share
+from training.recipe import RecipeError
+
+__all__ = ["ArrayPictures", "Share", "open_data"]
+
+KINDS = ("folder", "arrays", "tfrecord", "tfds")
+
+
+def open_data(recipe):
+    """The pictures that ``data.source`` names, as an object with ``labels``, ``train_size``,
+    ``test_size``, ``train_batches(recipe, share, first_step)`` and ``test_batches(recipe, share)``.
+
+    Args:
+        recipe: a checked recipe.
+
+    Raises:
+        RecipeError: if the source is unknown, missing or not whole.
+    """
+    given = recipe.data
+    kind, _, place = given.source.partition(":")
+    if kind not in KINDS or not place:
+        raise RecipeError(
+            f"data.source must be KIND:PLACE, where KIND is one of {', '.join(KINDS)}. "
+            f"Received: {given.source!r}"
+        )
+    if kind == "arrays":
+        return read_arrays(place)
+    if kind == "folder" and given.in_memory:
+        return read_pictures(place, given.train, given.test, given.input_size)
+    try:
+        from training.data import streams
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            "Without TensorFlow pictures are kept in memory: set data.in_memory=True. "
+            f"Received: data.source={given.source!r} ({error})"
+        ) from error
+    if kind == "folder":
+        return streams.FolderPictures(place, given.train, given.test)
+    if kind == "tfrecord":
+        return streams.open_records(place, given.train, given.test)
+    return streams.open_tfds(place, given.directory, given.train, given.test)

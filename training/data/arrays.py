@@ -1,0 +1,165 @@
+"""Sets of small pictures that are decoded once and kept: CIFAR-10, Tiny ImageNet. NumPy alone."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+
+import nf_zoo
+from nf_zoo.images import load_image, resize_and_crop
+from training import augmentation
+from training.data.order import Order, Share, test_rows
+from training.recipe import RecipeError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+KEYS = ("train_images", "train_classes", "test_images", "test_classes", "labels")
+
+
+class ArrayPictures:
+    """Training and test pictures in memory.
+
+    Args:
+        train, test: (images (N, H, W, 3) uint8, classes (N,)).
+        labels: class names.
+    """
+
+    def __init__(self, train, test, labels):
+        self.labels = tuple(labels)
+        self._train, self._test = train, test
+        self.train_size, self.test_size = len(train[1]), len(test[1])
+
+    def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
+        """(images, classes, draws) of one replica after the other, endlessly."""
+        if recipe.augmentation.randaugment_layers or recipe.augmentation.crop == "resized":
+            raise RecipeError(
+                "Pictures in memory are shifted or left as they are: RandAugment and resized crops "
+                "need data.in_memory=False. Received: "
+                f"augmentation.crop={recipe.augmentation.crop!r}, "
+                f"randaugment_layers={recipe.augmentation.randaugment_layers}"
+            )
+        images, classes = self._train
+        order = Order(recipe.seed, self.train_size, recipe.batch_size)
+        step = first_step
+        while True:
+            for replica in range(share.replicas):
+                first, count = share.first(replica), share.replica_batch
+                chosen = order.indices(step, first, count)
+                batch = images[chosen]
+                if recipe.augmentation.crop == "shift":
+                    batch = shifted(batch, recipe.seed, step, first, recipe.batch_size)
+                draws = augmentation.make_draws(recipe, step, first, count)
+                yield batch, classes[chosen].astype("int32"), draws
+            step += 1
+
+    def test_batches(self, recipe, share: Share) -> Iterator[tuple]:
+        """(images, classes, weights) of this host."""
+        images, classes = self._test
+        rows = recipe.evaluation.batch_size
+        for indices, weights in test_rows(self.test_size, share, rows):
+            yield images[indices], classes[indices].astype("int32"), weights
+
+
+def shifted(images, seed: int, step: int, first: int, batch_size: int) -> np.ndarray:
+    """Each picture moved by up to an eighth of its side over a grey border."""
+    count, height, width, _ = images.shape
+    room = (height // 8, width // 8)
+    generator = np.random.Generator(np.random.Philox(key=(seed, 2**62 + step)))
+    moves = generator.integers(0, (2 * room[0] + 1, 2 * room[1] + 1), (batch_size, 2))
+    moves = moves[first : first + count]
+    wide = np.full((count, height + 2 * room[0], width + 2 * room[1], 3), 128, "uint8")
+    wide[:, room[0] : room[0] + height, room[1] : room[1] + width] = images
+    rows = moves[:, 0, None, None] + np.arange(height)[None, :, None]
+    columns = moves[:, 1, None, None] + np.arange(width)[None, None, :]
+    return wide[np.arange(count)[:, None, None], rows, columns]
+
+
+def read_arrays(path: str | Path) -> ArrayPictures:
+    """The pictures of an .npz file made by ``python -m training.prepare``.
+
+    Raises:
+        RecipeError: if it is not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = [file[key] for key in KEYS]
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"An .npz file with {', '.join(KEYS)} is needed; python -m training.prepare makes "
+            f"one ({error}). Received: {path}"
+        ) from error
+    return ArrayPictures(values[:2], values[2:4], [str(label) for label in values[4]])
+
+
+def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPictures:
+    """Decodes SPLIT/CLASS/picture of a folder, a tar archive, or several ("sets/tiny-*.tar.xz").
+
+    Pictures of another size are resized and cropped to ``size`` pixels.
+
+    Raises:
+        RecipeError: if there are no such pictures, or one cannot be read.
+    """
+    splits: dict[str, dict[tuple[str, str], np.ndarray]] = {train: {}, test: {}}
+
+    def decoded(row):
+        return row[0], _decode(*row, size)
+
+    with ThreadPoolExecutor(4) as pool:
+        for (split, *key), pixels in pool.map(decoded, _contents(source, splits)):
+            splits[split][tuple(key)] = pixels
+    for split, pictures in splits.items():
+        if not pictures:
+            raise RecipeError(
+                f"No picture {split}/CLASS/NAME was found. Received: data.source={source}"
+            )
+    labels = sorted({label for pictures in splits.values() for label, _ in pictures})
+    arrays = []
+    for pictures in splits.values():
+        keys = sorted(pictures)
+        classes = np.array([labels.index(label) for label, _ in keys], "int32")
+        arrays.append((np.stack([pictures[key] for key in keys]), classes))
+    return ArrayPictures(*arrays, labels)
+
+
+def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes]]:
+    """((split, class, file name), encoded picture)."""
+    paths = [Path(path) for path in sorted(glob(source))]
+    if not paths:
+        raise RecipeError(f"There is no such folder or archive. Received: data.source={source}")
+    for path in paths:
+        yield from _files(path, splits) if path.is_dir() else _members(path, splits)
+
+
+def _files(folder: Path, splits):
+    for split in splits:
+        for path in sorted((folder / split).glob("*/*")):
+            if path.suffix.lower() in SUFFIXES:
+                yield (split, path.parent.name, path.name), path.read_bytes()
+
+
+def _members(path: Path, splits):
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                key = Path(member.name).parts[-3:]
+                if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
+                    yield key, archive.extractfile(member).read()
+    except tarfile.TarError as error:
+        raise RecipeError(
+            f"Neither a folder nor a tar archive ({error}). Received: data.source={path}"
+        ) from error
+
+
+def _decode(key, encoded: bytes, size: int) -> np.ndarray:
+    try:
+        pixels = load_image(encoded)
+    except ValueError as error:
+        raise RecipeError(f"A picture cannot be read: {'/'.join(key)} ({error})") from error
+    if pixels.shape[:2] != (size, size):
+        geometry = nf_zoo.Preprocessing(input_size=size, crop_fraction=1.0)
+        return resize_and_crop(pixels, geometry)
+    return pixels

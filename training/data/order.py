@@ -1,0 +1,93 @@
+"""Which picture stands where: the same for any number of hosts, replicas and interruptions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one host sees of every batch.
+
+    Attributes:
+        host: index of this host.
+        hosts: how many there are.
+        replicas: of this host.
+        replica_batch: pictures of one replica in a step.
+    """
+
+    host: int = 0
+    hosts: int = 1
+    replicas: int = 1
+    replica_batch: int = 1
+
+    def first(self, replica: int) -> int:
+        """Where the pictures of a local replica begin in the whole batch."""
+        return (self.host * self.replicas + replica) * self.replica_batch
+
+    @property
+    def host_batch(self) -> int:
+        """Pictures of this host in a step."""
+        return self.replicas * self.replica_batch
+
+
+class Order:
+    """An endless row of pictures: all of them in a new random order, again and again.
+
+    A batch may hold the end of one round and the beginning of the next, so that no picture is
+    ever left out and no batch is smaller.
+
+    Args:
+        seed: any integer of at least 0.
+        size: number of pictures.
+        batch_size: pictures in a step.
+
+    Example:
+        >>> sorted(Order(seed=0, size=4, batch_size=2).indices(0)) != []
+        True
+    """
+
+    def __init__(self, seed: int, size: int, batch_size: int):
+        self.seed, self.size, self.batch_size = seed, size, batch_size
+        # Successive steps ask for the same one or two rounds.
+        self._round = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    def indices(self, step: int, first: int = 0, count: int | None = None) -> np.ndarray:
+        """The pictures ``first`` to ``first + count`` of one step; all of them by default."""
+        count = self.batch_size - first if count is None else count
+        serials = step * self.batch_size + first + np.arange(count)
+        rounds, places = np.divmod(serials, self.size)
+        indices = np.empty(count, "int64")
+        for number in np.unique(rounds):
+            chosen = rounds == number
+            indices[chosen] = self._round(int(number))[places[chosen]]
+        return indices
+
+    def _shuffled(self, number: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, number)).permutation(self.size)
+
+
+def test_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """``(indices, weights)`` of each batch that this host evaluates.
+
+    All replicas have as many batches of the same size; rows that stand in for missing pictures have
+    weight 0.
+
+    Args:
+        size: number of pictures.
+        share: which host of how many this is.
+        batch: rows of a batch.
+    """
+    per_host = -(-size // share.hosts)
+    batches = -(-per_host // (batch * share.replicas)) * share.replicas
+    serials = share.host * per_host + np.arange(batches * batch)
+    real = (np.arange(batches * batch) < per_host) & (serials < size)
+    indices = np.where(real, serials, 0)
+    weights = real.astype("float32")
+    return [
+        (indices[start : start + batch], weights[start : start + batch])
+        for start in range(0, batches * batch, batch)
+    ]

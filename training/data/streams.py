@@ -1,0 +1,318 @@
+"""Sets that are read as they are needed: folders, TFRecord shards, TensorFlow data sets.
+
+What a picture becomes depends on the recipe's seed and on its place in the run alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import nf_zoo
+from nf_zoo.finetuning.folder import FolderError, scan
+from nf_zoo.tensorflow_images import decode, resize_and_crop
+from training import augmentation, randaugment
+from training.data.order import Order, Share, test_rows
+from training.recipe import RecipeError
+
+MANIFEST = "dataset.json"
+
+
+class FolderPictures:
+    """Files SPLIT/CLASS/NAME of a folder; any host can read any of them.
+
+    Args:
+        root: the folder.
+        train, test: names of the splits.
+
+    Raises:
+        RecipeError: if a split is missing or holds no pictures.
+    """
+
+    def __init__(self, root: str, train: str, test: str):
+        try:
+            self._train = scan(Path(root) / train)
+            self._test = scan(Path(root) / test, self._train.labels)
+        except (FolderError, OSError) as error:
+            raise RecipeError(f"{error} (data.source={root})") from error
+        self.labels = self._train.labels
+        self.train_size, self.test_size = len(self._train.files), len(self._test.files)
+
+    def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
+        """(images, classes, draws) of one replica after the other, endlessly."""
+        order = Order(recipe.seed, self.train_size, recipe.batch_size)
+
+        def rows():
+            step = first_step
+            while True:
+                first = share.first(0)
+                indices = order.indices(step, first, share.host_batch)
+                yield indices, step * recipe.batch_size + first + np.arange(share.host_batch)
+                step += 1
+
+        spec = tf.TensorSpec((share.host_batch,), tf.int64)
+        records = tf.data.Dataset.from_generator(rows, output_signature=(spec, spec)).unbatch()
+        records = records.map(lambda index, serial: (*_read(self._train, index), serial))
+        return _varied_batches(records, recipe, share, first_step)
+
+    def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
+        """(images, classes, weights) of this host."""
+        rows = test_rows(self.test_size, share, recipe.evaluation.batch_size)
+        indices = np.concatenate([row[0] for row in rows])
+        weights = np.concatenate([row[1] for row in rows])
+        records = tf.data.Dataset.from_tensor_slices((indices, weights))
+        records = records.map(lambda index, weight: (*_read(self._test, index), weight))
+        return _test_batches(records, recipe)
+
+
+class RecordPictures:
+    """Records (encoded picture, class) that are read in a row, each host its own part.
+
+    Args:
+        labels: class names.
+        sizes: number of records of (training, test), over all hosts.
+        open_split: (split, host, hosts) -> a finite data set of that host's records.
+        counts: (split, host, hosts) -> how many those are.
+        splits: names of the training and the test split.
+    """
+
+    def __init__(self, labels, sizes, open_split, counts, splits):
+        self.labels = tuple(labels)
+        self.train_size, self.test_size = sizes
+        self._open, self._counts, self._splits = open_split, counts, splits
+
+    def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
+        """(images, classes, draws) of one replica after the other, endlessly."""
+        split = self._splits[0]
+        size = self._counts(split, share.host, share.hosts)
+        if not size:
+            raise RecipeError(
+                f"There are fewer files in {split!r} than hosts. Received: {share.hosts} hosts"
+            )
+        seen = first_step * share.host_batch
+        first_round = seen // size
+
+        def one_round(number):
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.constant([recipe.seed, 0], tf.int64), number
+            )
+            records = self._open(split, share.host, share.hosts)
+            return _shuffled(records, recipe.data.shuffle_buffer, seed)
+
+        rounds = tf.data.Dataset.range(first_round, np.iinfo("int64").max)
+        records = rounds.flat_map(one_round).skip(seen - first_round * size)
+
+        def with_serial(position, record):
+            # The place in the whole run, so that no two hosts vary a picture alike.
+            step, place = position // share.host_batch, position % share.host_batch
+            serial = (step + first_step) * recipe.batch_size + share.first(0) + place
+            return *record, serial
+
+        records = records.enumerate().map(with_serial)
+        return _varied_batches(records, recipe, share, first_step)
+
+    def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
+        """(images, classes, weights) of this host."""
+        split, batch = self._splits[1], recipe.evaluation.batch_size
+        counts = [self._counts(split, host, share.hosts) for host in range(share.hosts)]
+        rows = -(-max(counts) // (batch * share.replicas)) * batch * share.replicas
+        records = self._open(split, share.host, share.hosts).map(lambda *r: (*r, 1.0))
+        # Rows that stand in for missing pictures, so that all replicas have as many batches.
+        spare = self._open(split, 0, 1).take(1).repeat().map(lambda *r: (*r, 0.0))
+        return _test_batches(records.concatenate(spare).take(rows), recipe)
+
+
+def open_records(root: str, train: str, test: str) -> RecordPictures:
+    """TFRecord shards made by ``python -m training.prepare``.
+
+    Raises:
+        RecipeError: if the folder was not prepared, or not to the end.
+    """
+    folder = Path(root)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = {split: manifest["splits"][split] for split in (train, test)}
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"{MANIFEST} with the splits {train!r} and {test!r} is missing: the set was not "
+            f"prepared, or not to the end. Run python -m training.prepare again ({error}). "
+            f"Received: data.source={root}"
+        ) from error
+    for shards in files.values():
+        missing = [name for name in shards if not (folder / name).is_file()]
+        if missing:
+            raise RecipeError(
+                f"{len(missing)} files of the set are missing, such as {missing[0]}. Prepare it "
+                f"again. Received: data.source={root}"
+            )
+
+    def mine(split, host, hosts):
+        return sorted(files[split])[host::hosts]
+
+    def open_split(split, host, hosts):
+        paths = [str(folder / name) for name in mine(split, host, hosts)]
+        return tf.data.TFRecordDataset(paths).map(_parse)
+
+    def counts(split, host, hosts):
+        return sum(files[split][name] for name in mine(split, host, hosts))
+
+    sizes = [sum(files[split].values()) for split in (train, test)]
+    return RecordPictures(manifest["labels"], sizes, open_split, counts, (train, test))
+
+
+def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPictures:
+    """A prepared TensorFlow data set of (image, label).
+
+    Raises:
+        RecipeError: without tensorflow-datasets, or if the set is not there.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            "TensorFlow data sets need a package: pip install 'nf-zoo[training]'. "
+            f"Received: data.source=tfds:{name}"
+        ) from error
+    try:
+        builder = tfds.builder(name, data_dir=directory or None)
+        info = {split: builder.info.splits[split] for split in (train, test)}
+        labels = builder.info.features["label"].names
+    except Exception as error:  # its own types are many, and private
+        raise RecipeError(
+            f"The set is not prepared there, or has no such splits or labels: "
+            f"{str(error).splitlines()[0]} (prepare it with tfds build {name}). Received: "
+            f"data.source=tfds:{name}, data.directory={directory!r}, splits {train!r}, {test!r}"
+        ) from error
+
+    def part(split, host, hosts):
+        return tfds.even_splits(split, hosts)[host] if hosts > 1 else split
+
+    def open_split(split, host, hosts):
+        records = builder.as_dataset(
+            part(split, host, hosts),
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=False),
+        )
+        return records.map(lambda record: (record["image"], tf.cast(record["label"], tf.int32)))
+
+    def counts(split, host, hosts):
+        return builder.info.splits[part(split, host, hosts)].num_examples
+
+    sizes = [info[split].num_examples for split in (train, test)]
+    return RecordPictures(labels, sizes, open_split, counts, (train, test))
+
+
+def _shuffled(records, buffer: int, seed):
+    return records.shuffle(buffer, seed=seed[0], reshuffle_each_iteration=False)
+
+
+def _parse(record):
+    features = {
+        "image": tf.io.FixedLenFeature((), tf.string),
+        "class": tf.io.FixedLenFeature((), tf.int64),
+    }
+    parsed = tf.io.parse_single_example(record, features)
+    return parsed["image"], tf.cast(parsed["class"], tf.int32)
+
+
+def _read(folder, index):
+    name = tf.gather(tf.constant([str(folder.root / file) for file in folder.files]), index)
+    return tf.io.read_file(name), tf.gather(tf.constant(folder.classes, tf.int32), index)
+
+
+def _varied_batches(records, recipe, share: Share, first_step: int) -> tf.data.Dataset:
+    """Records (encoded, class, serial) -> (images, classes, draws) of each replica in turn."""
+    count, replicas = share.replica_batch, share.replicas
+
+    def draws(position):
+        step, replica = divmod(int(position), replicas)
+        return augmentation.make_draws(recipe, first_step + step, share.first(replica), count)
+
+    def with_draws(position, batch):
+        chances = tf.numpy_function(draws, [position], tf.float32)
+        return *batch, tf.ensure_shape(chances, (count, len(augmentation.COLUMNS)))
+
+    def view(encoded, picture_class, serial):
+        return random_view(encoded, recipe, serial), picture_class
+
+    batches = records.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.batch(count, drop_remainder=True).enumerate()
+    return batches.map(with_draws).prefetch(tf.data.AUTOTUNE)
+
+
+def _test_batches(records, recipe) -> tf.data.Dataset:
+    size = recipe.data.test_size
+    geometry = nf_zoo.Preprocessing(input_size=size, crop_fraction=recipe.data.crop_fraction)
+
+    def view(encoded, picture_class, weight):
+        pixels = tf.cast(resize_and_crop(decode(encoded), geometry), tf.uint8)
+        return pixels, picture_class, tf.cast(weight, tf.float32)
+
+    batches = records.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.batch(recipe.evaluation.batch_size, drop_remainder=True).prefetch(2)
+
+
+def random_view(encoded, recipe, serial) -> tf.Tensor:
+    """A random crop of an encoded picture, (size, size, 3) uint8.
+
+    Of a JPEG only the part that is cropped is decoded.
+
+    Args:
+        encoded: bytes of a picture.
+        recipe: size and kind of the crop, RandAugment.
+        serial: int64; with the recipe's seed it decides the crop.
+    """
+    given, size = recipe.augmentation, recipe.data.input_size
+    key = tf.random.experimental.stateless_fold_in(tf.constant([recipe.seed, 1], tf.int64), serial)
+    seeds = tf.random.split(key, 2)
+    if given.crop == "resized":
+        pixels = _resized_crop(encoded, seeds[0], size, given.smallest_area)
+    else:
+        geometry = nf_zoo.Preprocessing(input_size=size, crop_fraction=recipe.data.crop_fraction)
+        pixels = resize_and_crop(decode(encoded), geometry)
+        if given.crop == "shift":
+            room = size // 8
+            wide = tf.pad(pixels, [[room, room], [room, room], [0, 0]], constant_values=128.0)
+            pixels = tf.image.stateless_random_crop(wide, (size, size, 3), seeds[0])
+    pixels = tf.ensure_shape(tf.cast(tf.round(pixels), tf.uint8), (size, size, 3))
+    if given.randaugment_layers:
+        pixels = randaugment.vary(
+            pixels, seeds[1], given.randaugment_layers, given.randaugment_magnitude
+        )
+    return pixels
+
+
+def _resized_crop(encoded, seed, size: int, smallest_area: float):
+    """Szegedy et al. 2015: a share of the area at an aspect ratio of 3/4 to 4/3."""
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+
+    def from_jpeg():
+        begin, extent = _window(tf.io.extract_jpeg_shape(encoded), seed, smallest_area)
+        window = tf.concat([begin[:2], extent[:2]], 0)
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+
+    def from_others():
+        pixels = decode(encoded)
+        begin, extent = _window(tf.shape(pixels), seed, smallest_area)
+        return tf.slice(pixels, begin, extent)
+
+    part = tf.ensure_shape(tf.cond(is_jpeg, from_jpeg, from_others), (None, None, 3))
+    part = tf.image.resize(tf.cast(part, tf.float32), (size, size), "bicubic", antialias=True)
+    return tf.clip_by_value(part, 0.0, 255.0)
+
+
+def _window(shape, seed, smallest_area: float):
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(smallest_area, 1.0),
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin, extent

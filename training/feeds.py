@@ -1,0 +1,129 @@
+"""The pictures of a run as the engines take them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from training.augmentation import COLUMNS
+from training.data import Share
+
+
+class JaxFeed:
+    """Batches for one accelerator, made by a thread while it computes.
+
+    Args:
+        recipe: a checked recipe.
+        data: an :class:`~training.data.ArrayPictures`.
+    """
+
+    def __init__(self, recipe, data):
+        self.recipe, self.data = recipe, data
+        self._share = Share(replica_batch=recipe.batch_size)
+
+    def train(self, first_step: int) -> Iterator[tuple]:
+        """(images, classes, draws), endlessly, from that step on."""
+        return _ahead(self.data.train_batches(self.recipe, self._share, first_step))
+
+    def test(self) -> Iterable[tuple]:
+        """(images, classes, weights)."""
+        return self.data.test_batches(self.recipe, self._share)
+
+    def pictures(self, step: int) -> np.ndarray:
+        """(N, H, W, 3) uint8: the first pictures of a step."""
+        return next(self.data.train_batches(self.recipe, self._share, step))[0]
+
+
+class TensorFlowFeed:
+    """Batches for every replica of a strategy.
+
+    Args:
+        recipe: a checked recipe.
+        data: what :func:`training.data.open_data` gave.
+        strategy: a tf.distribute.Strategy.
+    """
+
+    def __init__(self, recipe, data, strategy):
+        self.recipe, self.data, self.strategy = recipe, data, strategy
+
+    def train(self, first_step: int):
+        """(images, classes, draws) of every replica, endlessly, from that step on."""
+        size, rows = self.recipe.data.input_size, self._replica_batch
+        last = ((rows, len(COLUMNS)), "float32")
+
+        def make(share):
+            def batches():
+                return self.data.train_batches(self.recipe, share, first_step)
+
+            return _as_dataset(batches, rows, size, last)
+
+        return self._distributed(make)
+
+    def test(self):
+        """(images, classes, weights) of every replica."""
+        rows, size = self.recipe.evaluation.batch_size, self.recipe.data.test_size
+
+        def make(share):
+            def batches():
+                return self.data.test_batches(self.recipe, share)
+
+            return _as_dataset(batches, rows, size, ((rows,), "float32"))
+
+        return self._distributed(make)
+
+    def pictures(self, step: int) -> np.ndarray:
+        """(N, H, W, 3) uint8: the first pictures of a step."""
+        batches = self.data.train_batches(self.recipe, self._share(0, 1), step)
+        return np.asarray(next(iter(batches))[0])
+
+    @property
+    def _replica_batch(self) -> int:
+        return self.recipe.batch_size // self.strategy.num_replicas_in_sync
+
+    def _share(self, host: int, hosts: int) -> Share:
+        replicas = self.strategy.num_replicas_in_sync // hosts
+        return Share(host, hosts, replicas, self._replica_batch)
+
+    def _distributed(self, make):
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: make(
+                self._share(context.input_pipeline_id, context.num_input_pipelines)
+            )
+        )
+
+
+def _as_dataset(batches, rows: int, size: int, last: tuple):
+    """A data set as it is, or one of what a generator gives."""
+    import tensorflow as tf
+
+    made = batches()
+    if isinstance(made, tf.data.Dataset):
+        return made
+    signature = (
+        tf.TensorSpec((rows, size, size, 3), tf.uint8),
+        tf.TensorSpec((rows,), tf.int32),
+        tf.TensorSpec(*last),
+    )
+    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
+
+
+def _ahead(batches: Iterator, most: int = 4) -> Iterator:
+    """The same, up to ``most`` of them made in advance by a thread."""
+    made: queue.Queue = queue.Queue(most)
+
+    def work():
+        try:
+            for batch in batches:
+                made.put(batch)
+        except Exception as error:  # raised where it is waited for
+            made.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        batch = made.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

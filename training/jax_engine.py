@@ -1,0 +1,162 @@
+"""The same steps on one accelerator under JAX, for sets that fit in memory."""
+
+from __future__ import annotations
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from training import augmentation
+from training.recipe import RecipeError
+
+
+class JaxEngine:
+    """Steps of one model; see :class:`training.tensorflow_engine.TensorFlowEngine`.
+
+    Raises:
+        RecipeError: if the batch cannot be cut into micro-batches.
+    """
+
+    replicas = hosts = 1
+
+    def __init__(self, recipe, model, optimizer):
+        if recipe.batch_size % recipe.accumulate:
+            raise RecipeError(
+                "batch_size must be a multiple of accumulate. "
+                f"Received: {recipe.batch_size} and {recipe.accumulate}"
+            )
+        self.recipe, self.model, self.optimizer = recipe, model, optimizer
+        self.replica_batch = recipe.batch_size
+        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._read_variables()
+        self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2))
+        self._evaluate = jax.jit(self._evaluation_step)
+
+    def train_step(self, batch):
+        """One update; returns the mean loss."""
+        *state, loss = self._step(*self._state, *batch)
+        self._state = state
+        return loss
+
+    def evaluate(self, batches) -> dict[str, float]:
+        """Loss and accuracy over batches of (images, classes, weights)."""
+        trainable, other = self._state[:2]
+        total = sum(self._evaluate(trainable, other, *batch) for batch in batches)
+        loss, top1, top5, pictures = np.asarray(total, "float64")
+        return {
+            "loss": loss / max(pictures, 1),
+            "top1": 100.0 * top1 / max(pictures, 1),
+            "top5": 100.0 * top5 / max(pictures, 1),
+        }
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within it the model has the averaged weights."""
+        raw = self._state[0]
+        self._state[0] = [self._state[2][place] for place in self._average_places()]
+        try:
+            self.write_variables()
+            yield
+        finally:
+            self._state[0] = raw
+            self.write_variables()
+
+    def state(self) -> list[tuple[str, np.ndarray]]:
+        """Every value that the next step depends on, but for the pictures."""
+        self.write_variables()
+        return [(key, np.asarray(variable.value)) for key, variable in self._named_variables()]
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Takes up what :meth:`state` gave."""
+        for key, variable in self._named_variables():
+            variable.assign(state[key])
+        self._read_variables()
+
+    def agree(self, value: float) -> float:
+        """There is one host."""
+        return value
+
+    def write_variables(self) -> None:
+        """Brings the model and the optimizer up to the last step."""
+        owners = (
+            self.model.trainable_variables,
+            self.model.non_trainable_variables,
+            self.optimizer.variables,
+        )
+        for variables, values in zip(owners, self._state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def _read_variables(self) -> None:
+        # Copies: the step gives the memory of its arguments to its results.
+        self._state = [
+            [jnp.array(variable.value) for variable in variables]
+            for variables in (
+                self.model.trainable_variables,
+                self.model.non_trainable_variables,
+                self.optimizer.variables,
+            )
+        ]
+
+    def _named_variables(self):
+        for kind, owner in (("model", self.model), ("optimizer", self.optimizer)):
+            for index, variable in enumerate(owner.variables):
+                yield f"{kind}/{index:04d}/{variable.path}", variable
+
+    def _average_places(self) -> list[int]:
+        inner = self.optimizer
+        while hasattr(inner, "inner_optimizer"):
+            inner = inner.inner_optimizer
+        places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
+        return [places[id(v)] for v in inner._model_variables_moving_average]
+
+    def _loss(self, trainable, other, scale, images, targets):
+        logits, other = self.model.stateless_call(trainable, other, images, training=True)
+        logits = jnp.asarray(logits, "float32")
+        losses = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
+        loss = jnp.sum(losses) / self.recipe.batch_size
+        return loss * scale, (loss, other)
+
+    def _train_step(self, trainable, other, optimizer, images, classes, draws):
+        images, targets = augmentation.vary(
+            self.recipe, images, classes, draws, self.model.num_classes
+        )
+        count = self.recipe.accumulate
+        images, targets = (
+            value.reshape((count, -1, *value.shape[1:])) for value in (images, targets)
+        )
+        places = {id(v): place for place, v in enumerate(self.optimizer.variables)}
+        scale = optimizer[places[id(self.optimizer.dynamic_scale)]] if self._scaled else 1.0
+        gradient = jax.grad(self._loss, has_aux=True)
+
+        def add(carried, micro):
+            other, total, sums = carried
+            gradients, (loss, other) = gradient(trainable, other, scale, *micro)
+            return (other, total + loss, jax.tree.map(jnp.add, sums, gradients)), None
+
+        start = (other, jnp.float32(0.0), [jnp.zeros_like(v) for v in trainable])
+        if count == 1:
+            (other, loss, gradients), _ = add(start, (images[0], targets[0]))
+        else:
+            (other, loss, gradients), _ = jax.lax.scan(add, start, (images, targets))
+        if not self._scaled:
+            finite = jnp.isfinite(loss)
+            for one in gradients:
+                finite &= jnp.isfinite(jnp.max(jnp.abs(one)))
+            gradients = [jnp.where(finite, one, 0.0) for one in gradients]
+            loss = jnp.where(finite, loss, jnp.nan)
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return trainable, other, optimizer, loss
+
+    def _evaluation_step(self, trainable, other, images, classes, weights):
+        images = augmentation.normalise(self.recipe, images)
+        logits, _ = self.model.stateless_call(trainable, other, images, training=False)
+        logits = jnp.asarray(logits, "float32")
+        chosen = jnp.take_along_axis(logits, classes[:, None], 1)
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), classes[:, None], 1)[:, 0]
+        rank = jnp.sum(logits > chosen, 1)
+        columns = [losses, rank < 1, rank < 5, jnp.ones_like(losses)]
+        return jnp.sum(jnp.stack(columns, 1) * weights[:, None], 0)

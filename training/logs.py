@@ -1,0 +1,109 @@
+"""What a run says: a line of progress, JSON lines, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+from absl import logging
+
+FILE = "log.jsonl"
+
+
+class Log:
+    """Writes the records of a run.
+
+    Args:
+        folder: working folder; None writes no files (hosts other than the first).
+        first_step: the step a run goes on from; what an interrupted run wrote after it is
+            removed, since those steps are done again.
+        total_steps: of the whole run.
+        batch_size: pictures in a step.
+    """
+
+    def __init__(self, folder: Path | None, first_step: int, total_steps: int, batch_size: int):
+        self._folder, self._total, self._batch = folder, total_steps, batch_size
+        self._clock = (first_step, time.monotonic())
+        self._writer = None
+        if folder is not None:
+            keep_until(folder / FILE, first_step)
+            self._writer = _summary_writer(folder)
+
+    def training(self, step: int, loss: float, learning_rate: float) -> None:
+        """After ``step`` steps: the mean loss since the last call, speed and time left."""
+        before, then = self._clock
+        seconds = max(time.monotonic() - then, 1e-9)
+        self._clock = (step, time.monotonic())
+        rate = (step - before) * self._batch / seconds
+        left = (self._total - step) * self._batch / max(rate, 1e-9)
+        logging.info(
+            "step %d of %d  loss %.4f  rate %.2e  %.1f images/s  %s left",
+            *(step, self._total, loss, learning_rate, rate, duration(left)),
+        )
+        self._write(
+            "training", step, loss=loss, learning_rate=learning_rate, images_per_second=rate
+        )
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """After an evaluation."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logging.info("step %d  evaluated: %s", step, shown)
+        self._write("evaluation", step, **values)
+
+    def pause(self) -> None:
+        """Leaves out of the speed what happened since the last line: evaluation, checkpoints."""
+        self._clock = (self._clock[0], time.monotonic())
+
+    def _write(self, kind: str, step: int, **values: float) -> None:
+        if self._folder is None:
+            return
+        row = {"kind": kind, "step": step, "time": round(time.time(), 3), **_finite(values)}
+        with (self._folder / FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._writer is not None:
+            import tensorflow as tf
+
+            with self._writer.as_default(step):
+                for name, value in values.items():
+                    tf.summary.scalar(f"{kind}/{name}", value)
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Removes the JSON lines of later steps, and a line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+def duration(seconds: float) -> str:
+    """``"2 h 05 min"``, ``"3 min 20 s"``."""
+    seconds = round(min(seconds, 1e9))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
+
+
+def _finite(values: dict[str, float]) -> dict:
+    """JSON has no infinities."""
+    return {k: v if math.isfinite(v) else None for k, v in values.items()}
+
+
+def _summary_writer(folder: Path):
+    try:
+        import tensorboard  # noqa: F401
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        logging.info("No TensorBoard files are written: %s is not installed", error.name)
+        return None
+    return tf.summary.create_file_writer(str(folder / "tensorboard"))

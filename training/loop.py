@@ -1,0 +1,215 @@
+"""The loop around the steps: logging, evaluation, checkpoints, and ending well or badly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+import nf_zoo
+from training.divergence import report_divergence
+from training.logs import Log
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The length of a run, in steps.
+
+    Attributes:
+        steps: of the whole run.
+        steps_per_epoch: may be a fraction.
+        evaluate_every: steps between evaluations.
+    """
+
+    steps: int
+    steps_per_epoch: float
+    evaluate_every: int
+
+    @classmethod
+    def of(cls, recipe, train_size: int) -> Plan:
+        """That of a recipe for so many training pictures."""
+        per_epoch = train_size / recipe.batch_size
+        steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
+        every = max(round(recipe.evaluation.every_epochs * per_epoch), 1)
+        return cls(steps, per_epoch, every)
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient is no longer finite."""
+
+
+class Trainer:
+    """Trains one model to the end of its plan, or to an interruption that it can go on from.
+
+    Args:
+        recipe: a checked recipe.
+        plan: how long.
+        engine: a TensorFlowEngine or JaxEngine.
+        feed: gives ``train(first_step)`` and ``test()``, iterables of what the engine takes.
+        schedule: step -> learning rate, for the log.
+        checkpoints: of the working folder.
+        folder: working folder.
+        chief: whether this host writes.
+    """
+
+    def __init__(self, recipe, plan, engine, feed, schedule, checkpoints, folder, chief=True):
+        self.recipe, self.plan, self.engine, self.feed = recipe, plan, engine, feed
+        self.schedule, self.chief = schedule, chief
+        self.folder, self.checkpoints = Path(folder), checkpoints
+        self.step = 0
+        self._stop = False
+        self._saved = (-1, time.monotonic())
+        self._losses: list = []
+
+    def resume(self) -> int:
+        """Goes on from the newest checkpoint that is whole; returns its step, or 0."""
+        found = self.checkpoints.load_newest()
+        if found is not None:
+            self.step, state = found
+            self.engine.restore(state)
+            logging.info("Going on from step %d", self.step)
+            self._saved = (self.step, time.monotonic())
+        if self.engine.agree(self.step) != -self.engine.agree(-self.step):
+            raise OSError(
+                "The hosts found checkpoints of different steps: --workdir must be one folder "
+                f"that they all see. Received: step {self.step} on this one"
+            )
+        return self.step
+
+    def run(self) -> dict[str, float] | None:
+        """Trains to the end.
+
+        Returns:
+            The last evaluation; None if the run was interrupted by SIGTERM, after a checkpoint.
+
+        Raises:
+            Diverged: naming the step and the layer; checkpoints are those of before.
+        """
+        before = signal.signal(signal.SIGTERM, self._on_signal)
+        try:
+            return self._run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _run(self):
+        folder = self.folder if self.chief else None
+        self.log = Log(folder, self.step, self.plan.steps, self.recipe.batch_size)
+        batches = iter(self.feed.train(self.step)) if self.step < self.plan.steps else None
+        values: dict[str, float] = {}
+        while self.step < self.plan.steps:
+            self._losses.append(self.engine.train_step(next(batches)))
+            self.step += 1
+            last = self.step == self.plan.steps
+            if last or self.step % self.recipe.run.log_every == 0:
+                self._flush()
+            if last or self.step % self.plan.evaluate_every == 0:
+                self._flush()
+                values = self._evaluate()
+            if self._interrupted():
+                self._flush()
+                self.save()
+                logging.info("Interrupted after step %d; the same command goes on", self.step)
+                return None
+            if self._due():
+                self._flush()
+                self.save()
+        return values or self._evaluate()
+
+    def save(self) -> None:
+        """A checkpoint of now."""
+        if self._saved[0] != self.step:
+            state = self.engine.state()  # on every host: reading may need them all
+            if self.chief:
+                self.checkpoints.save(self.step, state)
+        self._saved = (self.step, time.monotonic())
+        self.log.pause()
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and accuracies, with ``ema_`` before those of the averaged weights."""
+        values = self.engine.evaluate(self.feed.test())
+        if self.recipe.ema:
+            with self.engine.averaged():
+                averaged = self.engine.evaluate(self.feed.test())
+            values.update({f"ema_{name}": value for name, value in averaged.items()})
+        return values
+
+    def export(self, values: dict[str, float]) -> Path:
+        """Writes what came out: ``model/`` (averaged weights, if there are any), results.json."""
+        model = self.engine.model
+        path = self.folder / "model"
+        if self.recipe.ema:
+            with self.engine.averaged():
+                nf_zoo.save_pretrained(model, path, overwrite=True)
+        else:
+            self.engine.state()  # brings the model up to date
+            nf_zoo.save_pretrained(model, path, overwrite=True)
+        results = {"step": self.step, **values, "recipe": self.checkpoints.identity}
+        temporary = self.folder / ".results.json.tmp"
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(temporary, self.folder / "results.json")
+        return path
+
+    def _evaluate(self) -> dict[str, float]:
+        values = self.evaluate()
+        self.log.evaluation(self.step, values)
+        top1 = values.get("ema_top1", values["top1"])
+        best = self.checkpoints.best() or {"top1": -1.0, "step": -1}
+        if top1 > best["top1"] or best["step"] > self.step or self.step == self.plan.steps:
+            self.save()
+            if self.chief and (top1 > best["top1"] or best["step"] > self.step):
+                self.checkpoints.mark_best(self.step, top1)
+        self.log.pause()
+        return values
+
+    def _flush(self) -> None:
+        """Logs the losses since the last time, if all is well."""
+        if not self._losses:
+            return
+        losses = np.array([float(loss) for loss in self._losses])
+        first = self.step - len(losses)
+        self._losses = []
+        finite = np.isfinite(losses)
+        if not finite.all():
+            self._diverged(first + int(np.argmin(finite)))
+        self.log.training(self.step, float(losses.mean()), float(self.schedule(self.step - 1)))
+
+    def _diverged(self, step: int):
+        place = report_divergence(self.engine, self.feed, self.recipe, step)
+        steps = self.checkpoints.steps()
+        kept = f"the last good checkpoint is of step {steps[-1]}" if steps else "no checkpoint yet"
+        message = (
+            f"The loss or its gradient was not finite at step {step}: {place}. Lower the learning "
+            f"rate or clip adaptively (--config.optimizer.agc=0.01); {kept}."
+        )
+        if self.chief:
+            row = {"step": step, "where": place, "checkpoints": steps}
+            (self.folder / "diverged.json").write_text(json.dumps(row) + "\n")
+        raise Diverged(message)
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is due, by steps or by time."""
+        given = self.recipe.run
+        if given.checkpoint_steps and self.step % given.checkpoint_steps == 0:
+            return True
+        if self.step % given.log_every:  # hosts compare their clocks no more often
+            return False
+        minutes = (time.monotonic() - self._saved[1]) / 60.0
+        return self.engine.agree(float(minutes > given.checkpoint_minutes)) > 0
+
+    def _interrupted(self) -> bool:
+        """Whether to stop; several hosts ask each other now and then, and stop together."""
+        if self.engine.hosts == 1:
+            return self._stop
+        if self.step % self.recipe.run.log_every:
+            return False
+        return self.engine.agree(float(self._stop)) > 0
+
+    def _on_signal(self, number, frame) -> None:
+        self._stop = True

@@ -1,0 +1,121 @@
+"""Trains a network by a recipe, on one device or many.
+
+    python -m training.main --config=training/configs/wide_resnet_cifar10.py \\
+        --config.data.source=folder:cifar10-jpeg.tar.xz --workdir=runs/a
+
+Started again with the same command it goes on where it was. docs/training.md tells how to use
+several GPUs, several hosts and TPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from training import recipe as recipes
+from training.recipe import RecipeError
+
+STRATEGIES = "auto, one_device, mirrored, multi_worker, tpu"
+PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: a file of training/configs, FILE.py or FILE.py:VARIANTS."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
+STRATEGY = flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}.")
+REPLICAS = flags.DEFINE_integer("replicas", 0, "Cut the CPU into so many devices.")
+PEER_TIMEOUT = flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers.")
+TPU = flags.DEFINE_string("tpu", "", "Name of the TPU.")
+PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Of the computation.")
+JIT = flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
+EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and end.")
+
+
+def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float] | None:
+    """Trains, evaluates or describes; what the command line does.
+
+    Args:
+        recipe: a :func:`training.recipe.default` with changes.
+        workdir: folder for what the run writes; may hold an earlier part of the same run.
+        **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
+            ``eval_only`` and ``dry_run``, as on the command line.
+
+    Returns:
+        The last evaluation; None if the run was interrupted, or only described.
+
+    Raises:
+        RecipeError: if the recipe, the data or the folder do not allow it.
+        training.loop.Diverged: if the loss is no longer finite.
+    """
+    recipes.check(recipe)
+    from training.session import Session
+
+    session = Session(recipe, workdir, **options)
+    if options.get("dry_run"):
+        print(session.describe())
+        return None
+    if options.get("eval_only"):
+        values = session.evaluate()
+        print(json.dumps(values))
+        return values
+    return session.train()
+
+
+def main(argv) -> int:
+    """The command line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Flags alone are understood. Received: {argv[1:]}")
+    logging.set_verbosity(logging.INFO)
+    from training.errors import expected_errors
+
+    try:
+        values = run(
+            CONFIG.value,
+            WORKDIR.value,
+            strategy=STRATEGY.value,
+            replicas=REPLICAS.value,
+            peer_timeout=PEER_TIMEOUT.value,
+            tpu=TPU.value,
+            precision=PRECISION.value,
+            jit=JIT.value,
+            eval_only=EVAL_ONLY.value,
+            dry_run=DRY_RUN.value,
+        )
+    except expected_errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if values and not EVAL_ONLY.value:
+        logging.info("Done: %s", json.dumps(values))
+    return 0
+
+
+def entry_point(argv: list[str] | None = None) -> None:
+    """``python -m training.main``: one line where a flag or a recipe is wrong."""
+    arguments = argv or sys.argv
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    flags.mark_flag_as_required("config")
+    try:
+        app.run(main, arguments, flags_parser=_parse)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parse(arguments):
+    try:
+        return flags.FLAGS(arguments)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # ConfigDict names near fields itself.
+        raise RecipeError(f"A field of the recipe is not right: {error}") from error
+
+
+if __name__ == "__main__":
+    entry_point()

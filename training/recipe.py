@@ -1,0 +1,215 @@
+"""What a recipe may say, with its defaults, and whether what it says makes sense.
+
+A recipe is a file in training/configs/ with ``get_config(variants="")``, which changes the
+defaults given here. Any field can be overridden from the command line:
+``--config.optimizer.learning_rate=0.2``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message says why and what would do."""
+
+
+def default() -> ConfigDict:
+    """The fields of a recipe. The comments say units and ranges."""
+    recipe = ConfigDict()
+    recipe.name = ""
+    recipe.seed = 0  # of initialisation, order and augmentation
+    recipe.batch_size = 256  # pictures a step, over all replicas
+    recipe.epochs = 90.0  # passes over the training pictures
+    recipe.steps = 0  # above 0: so many steps, whatever epochs says
+    recipe.accumulate = 1  # micro-batches that a replica cuts its share of the batch into
+    recipe.ema = 0.0  # momentum of the averaged weights, in [0, 1); 0 for none
+
+    recipe.model = ConfigDict()
+    recipe.model.architecture = "nf_resnet50"
+    recipe.model.variant = ""  # "paper" for DeepMind's
+    recipe.model.fields = "{}"  # JSON: fields of the architecture's record to change
+
+    recipe.data = ConfigDict()
+    # A folder or tar archive of class folders ("folder:PATH"), TFRecord shards made by
+    # training.prepare ("tfrecord:PATH"), or a TensorFlow data set ("tfds:NAME").
+    recipe.data.source = ""
+    recipe.data.directory = ""  # where TensorFlow data sets lie
+    recipe.data.train = "train"
+    recipe.data.test = "validation"
+    recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
+    recipe.data.input_size = 224  # pixels, in training
+    recipe.data.test_size = 224  # pixels, in evaluation
+    recipe.data.crop_fraction = 0.875  # of the resized picture that evaluation keeps, in (0, 1]
+    recipe.data.mean = (0.485, 0.456, 0.406)
+    recipe.data.std = (0.229, 0.224, 0.225)
+    recipe.data.shuffle_buffer = 16384  # records; for sets that are read as streams
+
+    recipe.augmentation = ConfigDict()
+    recipe.augmentation.crop = "resized"  # "resized", "shift" (over a border of an eighth), "none"
+    recipe.augmentation.smallest_area = 0.08  # share of the picture, for "resized"
+    recipe.augmentation.flip = True
+    recipe.augmentation.randaugment_layers = 0  # operations a picture
+    recipe.augmentation.randaugment_magnitude = 10.0  # 0..30
+    recipe.augmentation.erasing = 0.0  # share of the pictures with a rectangle greyed out
+    recipe.augmentation.mixup = 0.0  # alpha
+    recipe.augmentation.cutmix = 0.0  # alpha
+
+    recipe.regularisation = ConfigDict()
+    recipe.regularisation.label_smoothing = 0.0
+    recipe.regularisation.stochastic_depth = 0.0
+    recipe.regularisation.dropout = -1.0  # below 0: the architecture's own
+    recipe.regularisation.weight_decay = 0.0  # of kernels; decoupled (times the learning rate)
+
+    recipe.optimizer = ConfigDict()
+    recipe.optimizer.name = "sgd"  # "sgd", "adamw", "lamb"
+    recipe.optimizer.learning_rate = 0.1  # peak
+    recipe.optimizer.per_batch = 0  # above 0: the rate is for that batch size, and scales with it
+    recipe.optimizer.momentum = 0.9
+    recipe.optimizer.nesterov = True
+    recipe.optimizer.beta_1 = 0.9
+    recipe.optimizer.beta_2 = 0.999
+    recipe.optimizer.agc = 0.0  # clipping of adaptive gradient clipping; 0 for none
+    recipe.optimizer.agc_eps = 1e-3
+    recipe.optimizer.layer_decay = 1.0
+
+    recipe.schedule = ConfigDict()
+    recipe.schedule.kind = "cosine"  # "cosine", "step", "constant"
+    recipe.schedule.warmup_epochs = 5.0
+    recipe.schedule.end = 0.0  # the last learning rate, of "cosine"
+    recipe.schedule.hold = 0.5  # share of the run before the first halving, of "step"
+    recipe.schedule.every_epochs = 10.0  # between halvings, of "step"
+
+    recipe.evaluation = ConfigDict()
+    recipe.evaluation.batch_size = 250
+    recipe.evaluation.every_epochs = 1.0
+
+    recipe.run = ConfigDict()  # what does not change the result
+    recipe.run.log_every = 50  # steps
+    recipe.run.checkpoint_minutes = 10.0
+    recipe.run.checkpoint_steps = 0  # 0: by time alone
+    recipe.run.keep = 3  # checkpoints, beside the best
+    recipe.lock()
+    return recipe
+
+
+CHOICES = {
+    "augmentation.crop": ("resized", "shift", "none"),
+    "optimizer.name": ("sgd", "adamw", "lamb"),
+    "schedule.kind": ("cosine", "step", "constant"),
+}
+
+RANGES = {  # field -> (least, largest, is the largest excluded)
+    "batch_size": (1, math.inf, False),
+    "epochs": (0, math.inf, False),
+    "steps": (0, math.inf, False),
+    "accumulate": (1, math.inf, False),
+    "ema": (0, 1, True),
+    "data.input_size": (8, 4096, False),
+    "data.test_size": (8, 4096, False),
+    "data.crop_fraction": (1e-3, 1, False),
+    "data.shuffle_buffer": (1, math.inf, False),
+    "augmentation.smallest_area": (1e-3, 1, False),
+    "augmentation.randaugment_layers": (0, 16, False),
+    "augmentation.randaugment_magnitude": (0, 30, False),
+    "augmentation.erasing": (0, 1, False),
+    "augmentation.mixup": (0, math.inf, True),
+    "augmentation.cutmix": (0, math.inf, True),
+    "regularisation.label_smoothing": (0, 1, True),
+    "regularisation.stochastic_depth": (0, 1, True),
+    "regularisation.dropout": (-1, 1, True),
+    "regularisation.weight_decay": (0, math.inf, True),
+    "optimizer.learning_rate": (0, math.inf, True),
+    "optimizer.agc": (0, math.inf, True),
+    "optimizer.layer_decay": (1e-6, 1, False),
+    "schedule.warmup_epochs": (0, math.inf, True),
+    "evaluation.batch_size": (1, math.inf, False),
+    "evaluation.every_epochs": (1e-6, math.inf, False),
+    "run.log_every": (1, math.inf, False),
+    "run.keep": (1, math.inf, False),
+}
+
+
+def load(path: str) -> ConfigDict:
+    """The recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
+
+    Raises:
+        RecipeError: if there is no such file, or it has no such variant.
+    """
+    name, _, variants = path.partition(":")
+    if not Path(name).is_file():
+        near = sorted(Path(__file__).parent.joinpath("configs").glob("[a-z]*.py"))
+        raise RecipeError(
+            f"There is no such recipe; there are {', '.join(p.name for p in near)} in "
+            f"training/configs. Received: {path}"
+        )
+    spec = importlib.util.spec_from_file_location("recipe_file", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variants)
+
+
+def words(variants: str, allowed) -> list[str]:
+    """``"nf_resnet101,smoke"`` -> the words, each of them allowed.
+
+    Raises:
+        RecipeError: on another word.
+    """
+    chosen = [word for word in variants.split(",") if word]
+    unknown = [word for word in chosen if word not in allowed]
+    if unknown:
+        raise RecipeError(
+            f"This recipe has the variants {', '.join(allowed)}. Received: {', '.join(unknown)}"
+        )
+    return chosen
+
+
+def check(recipe: ConfigDict) -> None:
+    """Whether every field is within its range.
+
+    Raises:
+        RecipeError: naming the field, what it may be and what it is.
+    """
+    flat = flatten(recipe)
+    for field, choices in CHOICES.items():
+        if flat[field] not in choices:
+            raise RecipeError(
+                f"{field} must be one of {', '.join(choices)}. Received: {flat[field]!r}"
+            )
+    for field, (least, largest, excluded) in RANGES.items():
+        value = flat[field]
+        if not (least <= value <= largest) or (excluded and value == largest):
+            end = ")" if excluded or math.isinf(largest) else "]"
+            raise RecipeError(f"{field} must be in [{least}, {largest}{end}. Received: {value!r}")
+    if not recipe.epochs and not recipe.steps:
+        raise RecipeError("epochs or steps must be above 0. Received: 0 and 0")
+    try:
+        fields = json.loads(recipe.model.fields)
+    except json.JSONDecodeError as error:
+        raise RecipeError(
+            f"model.fields must be a JSON object ({error}). Received: {recipe.model.fields!r}"
+        ) from error
+    if not isinstance(fields, dict):
+        raise RecipeError(f"model.fields must be a JSON object. Received: {recipe.model.fields!r}")
+
+
+def flatten(recipe: ConfigDict) -> dict:
+    """``{"optimizer.momentum": 0.9, ...}``, in the recipe's order."""
+    rows = {}
+    for key, value in recipe.items():
+        if isinstance(value, ConfigDict):
+            rows.update({f"{key}.{name}": one for name, one in flatten(value).items()})
+        else:
+            rows[key] = value
+    return rows
+
+
+def identity(recipe: ConfigDict) -> dict:
+    """What two runs must share for one to go on from the other's checkpoint, JSON-able."""
+    rows = {key: value for key, value in flatten(recipe).items() if not key.startswith("run.")}
+    return json.loads(json.dumps(rows))

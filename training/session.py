@@ -1,0 +1,245 @@
+"""A recipe made into a model, an engine and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import nf_zoo
+from nf_zoo.models.registry import build_model
+from training import recipe as recipes
+from training.checkpoints import Checkpoints
+from training.data import open_data
+from training.loop import Plan, Trainer
+from training.optimization import make_optimizer, make_schedule
+from training.recipe import RecipeError
+
+
+class Session:
+    """All that a run needs, made and checked.
+
+    Args:
+        recipe: a checked recipe.
+        workdir: folder for what the run writes.
+        strategy, replicas, peer_timeout, tpu: see :func:`training.strategy.make_strategy`.
+        precision: Keras dtype policy.
+        jit: compile the gradient with XLA.
+        eval_only, dry_run: need no folder to write to.
+
+    Raises:
+        RecipeError: if something does not fit.
+    """
+
+    def __init__(
+        self,
+        recipe,
+        workdir,
+        *,
+        strategy: str = "auto",
+        replicas: int = 0,
+        peer_timeout: float = 300.0,
+        tpu: str = "",
+        precision: str = "float32",
+        jit: bool = False,
+        eval_only: bool = False,
+        dry_run: bool = False,
+    ):
+        if not workdir and not dry_run:
+            raise RecipeError("--workdir is needed: a folder for checkpoints, logs and the result")
+        self.recipe, self.precision, self.jit = recipe, precision, jit
+        self.folder = Path(workdir) if workdir else None
+        self._jax = keras.backend.backend() == "jax"
+        if keras.backend.backend() not in ("jax", "tensorflow"):
+            raise RecipeError(
+                "Training runs on TensorFlow or JAX: set KERAS_BACKEND. "
+                f"Received: {keras.backend.backend()}"
+            )
+        self.strategy = None
+        if self._jax:
+            if strategy not in ("auto", "one_device") or replicas > 1:
+                raise RecipeError(
+                    "On JAX a run has one accelerator; several need KERAS_BACKEND=tensorflow. "
+                    f"Received: --strategy={strategy} --replicas={replicas}"
+                )
+        else:
+            from training.strategy import make_strategy
+
+            self.strategy = make_strategy(strategy, replicas, peer_timeout, tpu)
+        self.identity = recipes.identity(recipe) | {"precision": precision}
+        if self.folder is not None:
+            self._claim(write=not (eval_only or dry_run))
+        self.data = open_data(recipe)
+        self.plan = Plan.of(recipe, self.data.train_size)
+        with self._scope():
+            self._make_model()
+        self._make_engine()
+
+    def describe(self) -> str:
+        """The resolved recipe and what it comes to."""
+        gigabytes = {name: f"{size / 2**30:.2f} GB" for name, size in self._memory().items()}
+        rows = {
+            **recipes.flatten(self.recipe),
+            "": "",
+            "pictures": f"{self.data.train_size} to train, {self.data.test_size} to test",
+            "classes": len(self.data.labels),
+            "parameters": self.model.count_params(),
+            "multiply-adds of a picture": self.model.multiply_adds(
+                self.recipe.data.input_size, self.recipe.data.input_size
+            ),
+            "steps": f"{self.plan.steps} ({self.plan.steps_per_epoch:.1f} an epoch)",
+            "replicas": self.engine.replicas,
+            "pictures of a replica in a step": self.engine.replica_batch,
+            "precision": self.precision,
+            **gigabytes,
+        }
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows.items())
+
+    def train(self) -> dict[str, float] | None:
+        """Trains to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
+        trainer = self._trainer()
+        trainer.resume()
+        values = trainer.run()
+        if values is not None and self.chief:
+            trainer.export(values)
+        return values
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluates the newest checkpoint.
+
+        Raises:
+            RecipeError: if there is none.
+        """
+        trainer = self._trainer()
+        if not trainer.resume():
+            raise RecipeError(f"There is no checkpoint to evaluate. Received: {self.folder}")
+        return trainer.evaluate()
+
+    @property
+    def chief(self) -> bool:
+        """Whether this host writes."""
+        resolver = getattr(self.strategy, "cluster_resolver", None)
+        if resolver is None or not resolver.task_type:
+            return True
+        if resolver.task_type == "chief":
+            return True
+        cluster = resolver.cluster_spec().as_dict()
+        first = resolver.task_type == "worker" and resolver.task_id == 0
+        return first and "chief" not in cluster
+
+    def _scope(self):
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def _trainer(self) -> Trainer:
+        checkpoints = Checkpoints(self.folder / "checkpoints", self.identity, self.recipe.run.keep)
+        return Trainer(
+            self.recipe,
+            self.plan,
+            self.engine,
+            self.feed,
+            self.schedule,
+            checkpoints,
+            self.folder,
+            self.chief,
+        )
+
+    def _claim(self, write: bool) -> None:
+        """The folder is this recipe's, or becomes it."""
+        path = self.folder / "recipe.json"
+        if path.exists():
+            from training.checkpoints import check_identity
+
+            check_identity(json.loads(path.read_text()), self.identity, self.folder)
+        elif write and self.chief:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(".recipe.json.tmp")
+            temporary.write_text(json.dumps(self.identity, indent=2) + "\n")
+            temporary.replace(path)
+
+    def _make_model(self) -> None:
+        recipe = self.recipe
+        keras.utils.set_random_seed(recipe.seed)
+        fields = json.loads(recipe.model.fields)
+        given = recipe.regularisation
+        if given.stochastic_depth:
+            fields["stochastic_depth_rate"] = given.stochastic_depth
+        if given.dropout >= 0:
+            fields["drop_rate"] = given.dropout
+        preprocessing = nf_zoo.Preprocessing(
+            input_size=recipe.data.test_size,
+            crop_fraction=recipe.data.crop_fraction,
+            mean=tuple(recipe.data.mean),
+            std=tuple(recipe.data.std),
+        )
+        try:
+            self.model = build_model(
+                recipe.model.architecture,
+                variant=recipe.model.variant or None,
+                labels=self.data.labels,
+                preprocessing=preprocessing,
+                dtype=self.precision,
+                **fields,
+            )
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"model: {error}") from error
+        self.schedule = make_schedule(recipe, self.plan.steps, self.plan.steps_per_epoch)
+        self.optimizer = make_optimizer(recipe, self.model, self.schedule)
+
+    def _make_engine(self) -> None:
+        if self._jax:
+            from training.feeds import JaxFeed
+            from training.jax_engine import JaxEngine
+
+            if not hasattr(self.data, "test_size") or not self._in_memory():
+                raise RecipeError(
+                    "On JAX the pictures are kept in memory: data.source=arrays:... or "
+                    f"data.in_memory=True. Received: {self.recipe.data.source!r}"
+                )
+            self.engine = JaxEngine(self.recipe, self.model, self.optimizer)
+            self.feed = JaxFeed(self.recipe, self.data)
+            return
+        from training.feeds import TensorFlowFeed
+        from training.tensorflow_engine import TensorFlowEngine
+
+        self.engine = TensorFlowEngine(
+            self.recipe, self.strategy, self.model, self.optimizer, self.jit
+        )
+        self.feed = TensorFlowFeed(self.recipe, self.data, self.strategy)
+
+    def _in_memory(self) -> bool:
+        return self.recipe.data.source.startswith("arrays:") or self.recipe.data.in_memory
+
+    def _memory(self) -> dict[str, int]:
+        """Estimates for one replica, in bytes."""
+        size = self.recipe.data.input_size
+        micro = self.engine.replica_batch // self.recipe.accumulate
+        item = np.dtype("float32").itemsize
+        half = 2 if self.model.dtype_policy.compute_dtype in ("float16", "bfloat16") else 4
+        parameters = self.model.count_params() * item
+        optimizer = sum(int(np.prod(v.shape)) * item for v in self.optimizer.variables)
+        activations = activation_count(self.model, size) * micro * half
+        return {
+            "memory of weights and gradients": 2 * parameters,
+            "memory of the optimizer": optimizer,
+            "memory of activations (estimate)": activations,
+        }
+
+
+def activation_count(model, size: int) -> int:
+    """Values that the backward pass of one picture needs, about: two for every convolution.
+
+    One is the convolution's input, the other that of the activation before it.
+    """
+    total, shape = 0, (1, size, size, 3)
+    for layer in model.layers[1:]:
+        convolutions = getattr(layer, "convs", [layer] if hasattr(layer, "kernel") else [])
+        inner = shape
+        for convolution in convolutions:
+            total += 2 * int(np.prod(inner[1:]))
+            inner = tuple(convolution.compute_output_shape(inner))
+        shape = tuple(layer.compute_output_shape(shape))
+    return total

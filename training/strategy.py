@@ -1,0 +1,173 @@
+"""Which devices and hosts a run uses, and whether they can be reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+
+import tensorflow as tf
+
+from training.recipe import RecipeError
+
+KINDS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+
+REFUSED = {
+    "parameter_server": (
+        "Keras 3 has no training loop for a parameter server, and asynchronous steps would "
+        "depend on how many workers there are. Use multi_worker"
+    ),
+    "data_parallel": (
+        "keras.distribution does nothing on the TensorFlow backend, without a word. "
+        "Use mirrored or multi_worker"
+    ),
+}
+
+
+def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu: str = ""):
+    """The tf.distribute strategy of a run.
+
+    Args:
+        kind: one of ``KINDS``; ``"auto"`` takes multi_worker where TF_CONFIG names several
+            workers, mirrored where there are several GPUs, else one device.
+        replicas: above 0: cut the CPU into so many logical devices (for tests).
+        peer_timeout: seconds to wait for the other workers.
+        tpu: name of the TPU, for ``"tpu"``.
+
+    Returns:
+        A tf.distribute.Strategy.
+
+    Raises:
+        RecipeError: on another kind, a TF_CONFIG that makes no sense, or without a TPU.
+    """
+    if kind in REFUSED:
+        raise RecipeError(f"{REFUSED[kind]}. Received: --strategy={kind}")
+    if kind not in KINDS:
+        raise RecipeError(f"--strategy must be one of {', '.join(KINDS)}. Received: {kind!r}")
+    cluster, task = read_tf_config() if kind in ("auto", "multi_worker") else ({}, None)
+    if replicas:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+        if len(tf.config.get_logical_device_configuration(cpu) or ()) != replicas:
+            tf.config.set_logical_device_configuration(cpu, logical)
+    if kind == "auto":
+        several = replicas > 1 or len(tf.config.list_physical_devices("GPU")) > 1
+        kind = "mirrored" if several else "one_device"
+        if len(cluster.get("worker", ())) + len(cluster.get("chief", ())) > 1:
+            kind = "multi_worker"
+    if kind == "multi_worker":
+        if task is None:
+            raise RecipeError(
+                "multi_worker needs the environment variable TF_CONFIG, such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+                '"task": {"type": "worker", "index": 0}}. Received: none'
+            )
+        with PeerWatch(cluster, task, peer_timeout):
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    if kind == "tpu":
+        return _tpu_strategy(tpu)
+    if kind == "mirrored":
+        if tf.config.list_physical_devices("GPU"):
+            return tf.distribute.MirroredStrategy()
+        # The collective operations of one process's CPU devices do not outlive a strategy.
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices("CPU")],
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    return tf.distribute.OneDeviceStrategy(device)
+
+
+def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
+    """``(cluster, task)`` of TF_CONFIG; ``({}, None)`` if there is none.
+
+    Raises:
+        RecipeError: if it is not JSON, or this task is not in the cluster.
+    """
+    text = environment.get("TF_CONFIG", "")
+    if not text.strip():
+        return {}, None
+    example = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(text)
+        cluster = {kind: list(hosts) for kind, hosts in config["cluster"].items()}
+        task = {"type": str(config["task"]["type"]), "index": int(config["task"]["index"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(
+            f"TF_CONFIG must look like {example} ({type(error).__name__}: {error}). "
+            f"Received: {text}"
+        ) from error
+    if "ps" in cluster:
+        raise RecipeError(f"{REFUSED['parameter_server']}. Received: TF_CONFIG with 'ps'")
+    addresses = [address for hosts in cluster.values() for address in hosts]
+    for address in addresses:
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdigit():
+            raise RecipeError(f"TF_CONFIG: an address is host:port. Received: {address!r}")
+    if len(set(addresses)) < len(addresses):
+        raise RecipeError(f"TF_CONFIG names an address twice. Received: {addresses}")
+    hosts = cluster.get(task["type"], [])
+    if not 0 <= task["index"] < len(hosts):
+        raise RecipeError(
+            f"TF_CONFIG: the cluster has {len(hosts)} of type {task['type']!r}, so index must be "
+            f"in [0, {len(hosts)}). Received: task {task}"
+        )
+    return cluster, task
+
+
+class PeerWatch:
+    """Ends the process, naming the address, if a worker cannot be reached in time.
+
+    Forming a cluster blocks inside TensorFlow until all workers are there, so that only another
+    thread can say who is missing.
+    """
+
+    def __init__(self, cluster: dict, task: dict, timeout: float):
+        own = cluster[task["type"]][task["index"]]
+        self._waiting = [a for hosts in cluster.values() for a in hosts if a != own]
+        self._timeout, self._formed = timeout, threading.Event()
+
+    def __enter__(self):
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._formed.set()
+
+    def _watch(self):
+        deadline = time.monotonic() + self._timeout
+        while not self._formed.wait(0.5):
+            self._waiting = [address for address in self._waiting if not _listens(address)]
+            if time.monotonic() > deadline:
+                missing = ", ".join(self._waiting) or "none: all listen, but the cluster is not up"
+                print(
+                    f"These workers could not be reached within {self._timeout:.0f} s (start them "
+                    f"with the same TF_CONFIG, or raise --peer_timeout). Received: {missing}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(1)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _tpu_strategy(name: str):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(name or "local")
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise RecipeError(
+            "No TPU answers. It needs a TPU host and TensorFlow's build for it "
+            f"(pip install tensorflow-tpu). Received: --tpu={name!r} ({line})"
+        ) from error

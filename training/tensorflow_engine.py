@@ -1,0 +1,193 @@
+"""Training and evaluation steps under tf.distribute.
+
+One step, on every replica: vary the replica's pictures, take the gradient of its share of the
+loss (the sum over its pictures divided by the size of the whole batch), and hand it to the
+optimizer, which adds up the shares. For networks in which no picture sees another this is the
+gradient of the whole batch, however it is cut up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training import augmentation
+from training.recipe import RecipeError
+
+
+class TensorFlowEngine:
+    """Steps of one model.
+
+    Args:
+        recipe: a checked recipe.
+        strategy: a tf.distribute.Strategy; model and optimizer were made in its scope.
+        model: an ImageClassifier.
+        optimizer: built for the model's trainable variables.
+        jit: compile the gradient with XLA.
+
+    Raises:
+        RecipeError: if the batch cannot be cut into replicas and micro-batches.
+    """
+
+    def __init__(self, recipe, strategy, model, optimizer, jit: bool = False):
+        self.recipe, self.strategy, self.model, self.optimizer = recipe, strategy, model, optimizer
+        self.replicas = strategy.num_replicas_in_sync
+        self.hosts = self.replicas // len(strategy.extended.worker_devices)
+        self.replica_batch = check_batch(recipe, self.replicas)
+        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._variables = model.trainable_variables
+        double = model.dtype_policy.compute_dtype == "float64"
+        self._loss_type = tf.float64 if double else tf.float32
+        self._gradient = tf.function(
+            self._accumulated if recipe.accumulate > 1 else self._loss_and_gradient,
+            jit_compile=jit,
+            autograph=False,
+        )
+        self._vary = tf.function(self._varied, jit_compile=True, autograph=False)
+        self._train = tf.function(self._train_step, autograph=False)
+        self._evaluate = tf.function(self._evaluation_step, autograph=False)
+
+    def train_step(self, batch):
+        """One update.
+
+        Args:
+            batch: (images, classes, draws), each a value of every replica.
+
+        Returns:
+            The mean loss of the batch, a scalar tensor; not finite if the step diverged. The
+            update of a step whose gradient is not finite is left out.
+        """
+        return self._train(batch)
+
+    def evaluate(self, batches) -> dict[str, float]:
+        """Loss and accuracy over batches of (images, classes, weights)."""
+        total = None
+        for batch in batches:
+            sums = self._evaluate(batch)
+            total = sums if total is None else total + sums
+        names = ("loss", "top1", "top5", "pictures")
+        sums = dict(zip(names, np.asarray(total, "float64"), strict=True))
+        pictures = max(sums.pop("pictures"), 1.0)
+        loss = sums.pop("loss") / pictures
+        return {"loss": loss, **{name: 100.0 * value / pictures for name, value in sums.items()}}
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within it the model has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state(self) -> list[tuple[str, np.ndarray]]:
+        """Every value that the next step depends on, but for the pictures."""
+        return [(key, np.asarray(v.value)) for key, v in self._named_variables()]
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Takes up what :meth:`state` gave."""
+        for key, variable in self._named_variables():
+            variable.assign(state[key])
+
+    def agree(self, value: float) -> float:
+        """The largest of the values that the hosts hold."""
+        if self.hosts == 1:
+            return value
+        values = self.strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant([value], tf.float64)
+        )
+        return float(tf.reduce_max(self.strategy.gather(values, axis=0)))
+
+    def _named_variables(self):
+        for kind, owner in (("model", self.model), ("optimizer", self.optimizer)):
+            for index, variable in enumerate(owner.variables):
+                yield f"{kind}/{index:04d}/{variable.path}", variable
+
+    def _swap(self) -> None:
+        for variable, average in zip(self._variables, self._averages(), strict=True):
+            value = tf.identity(tf.convert_to_tensor(variable.value))
+            variable.assign(average.value)
+            average.assign(value)
+
+    def _averages(self) -> list:
+        optimizer = self.optimizer
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        return optimizer._model_variables_moving_average
+
+    def _varied(self, images, classes, draws):
+        return augmentation.vary(self.recipe, images, classes, draws, self.model.num_classes)
+
+    def _loss_and_gradient(self, images, targets):
+        """This replica's share of the loss, and its gradient."""
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.model(images, training=True), self._loss_type)
+            targets = tf.cast(targets, logits.dtype)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_sum(losses) / self.recipe.batch_size
+            objective = self.optimizer.scale_loss(loss) if self._scaled else loss
+        return loss, tape.gradient(objective, [v.value for v in self._variables])
+
+    def _accumulated(self, images, targets):
+        """The same, of one micro-batch after the other."""
+        count = self.recipe.accumulate
+        images, targets = (
+            tf.reshape(value, (count, -1, *value.shape[1:])) for value in (images, targets)
+        )
+
+        def add(index, total, sums):
+            loss, gradients = self._loss_and_gradient(images[index], targets[index])
+            return index + 1, total + loss, [a + b for a, b in zip(sums, gradients, strict=True)]
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self._variables]
+        _, loss, gradients = tf.while_loop(
+            lambda index, *_: index < count, add, (0, tf.zeros((), self._loss_type), zeros)
+        )
+        return loss, gradients
+
+    def _train_step(self, batch):
+        def step(images, classes, draws):
+            loss, gradients = self._gradient(*self._vary(images, classes, draws))
+            if not self._scaled:  # loss scaling meets infinities and leaves such steps out itself
+                largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]
+                finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.add_n(largest))
+                gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+                loss = tf.where(finite, loss, tf.constant(float("nan"), loss.dtype))
+            self.optimizer.apply(gradients, self._variables)
+            return loss
+
+        losses = self.strategy.run(step, args=batch)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+    def _evaluation_step(self, batch):
+        def step(images, classes, weights):
+            logits = self.model(augmentation.normalise(self.recipe, images), training=False)
+            logits = tf.cast(logits, tf.float32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+            first = tf.cast(tf.nn.in_top_k(classes, logits, 1), tf.float32)
+            five = min(5, self.model.num_classes)
+            fifth = tf.cast(tf.nn.in_top_k(classes, logits, five), tf.float32)
+            columns = tf.stack([losses, first, fifth, tf.ones_like(losses)], 1)
+            return tf.reduce_sum(columns * weights[:, None], 0)
+
+        sums = self.strategy.run(step, args=batch)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+
+def check_batch(recipe, replicas: int) -> int:
+    """Pictures of one replica in one step.
+
+    Raises:
+        RecipeError: if the batch cannot be cut into equal parts.
+    """
+    batch, parts = recipe.batch_size, replicas * recipe.accumulate
+    if batch % parts:
+        near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
+        raise RecipeError(
+            f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
+            f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
+        )
+    return batch // replicas
