@@ -40,9 +40,7 @@ def recipe(arrays):
 def small_recipe(arrays, scheme: str = "nf"):
     recipe = recipes.default()
     recipe.model.architecture = "wide_resnet10_1"
-    recipe.model.fields = (
-        f'{{"scheme": "{scheme}", "widths": [4, 4, 8], "stem_width": 4}}'
-    )
+    recipe.model.fields = f'{{"scheme": "{scheme}", "widths": [4, 4, 8], "stem_width": 4}}'
     recipe.data.source = f"arrays:{arrays}"
     recipe.data.input_size = recipe.data.test_size = 16
     recipe.data.crop_fraction = 1.0
