@@ -87,27 +87,29 @@ def make_optimizer(recipe, model, schedule: Schedule):
     """The optimizer of a recipe, built for the model.
 
     Weight decay acts on kernels alone, adaptive gradient clipping on all but the classifier's
-    kernel (DeepMind nfnets ``experiment_nfnets.py``).
+    kernel (DeepMind nfnets ``experiment_nfnets.py``). With SGD the decay is a part of the gradient
+    after it was clipped, as there; with the others it is decoupled.
     """
     given = recipe.optimizer
-    average = {"use_ema": recipe.ema > 0, "ema_momentum": recipe.ema or 0.99}
+    # A name of its own would be numbered within a process, and checkpoints keep names.
+    common = {"name": given.name, "use_ema": recipe.ema > 0, "ema_momentum": recipe.ema or 0.99}
     betas = {"beta_1": given.beta_1, "beta_2": given.beta_2}
     if given.name == "sgd":
-        optimizer = keras.optimizers.SGD(schedule, given.momentum, given.nesterov, **average)
+        optimizer = keras.optimizers.SGD(schedule, given.momentum, given.nesterov, **common)
     elif given.name == "adamw":
-        optimizer = keras.optimizers.Adam(schedule, **betas, **average)
+        optimizer = keras.optimizers.Adam(schedule, **betas, **common)
     else:
-        optimizer = keras.optimizers.Lamb(schedule, **betas, **average)
-    if given.agc:
-        optimizer = nf_zoo.AdaptiveGradientClipping(
-            optimizer, given.agc, given.agc_eps, exclude=model.head.kernel
-        )
+        optimizer = keras.optimizers.Lamb(schedule, **betas, **common)
     groups = nf_zoo.parameter_groups(
         model,
         layer_decay=given.layer_decay,
         weight_decay=recipe.regularisation.weight_decay,
     )
-    optimizer = nf_zoo.GroupedOptimizer(optimizer, groups)
+    optimizer = nf_zoo.GroupedOptimizer(optimizer, groups, coupled=given.name == "sgd")
+    if given.agc:
+        optimizer = nf_zoo.AdaptiveGradientClipping(
+            optimizer, given.agc, given.agc_eps, exclude=model.head.kernel
+        )
     if model.dtype_policy.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)

@@ -64,7 +64,7 @@ def default() -> ConfigDict:
     recipe.regularisation.label_smoothing = 0.0
     recipe.regularisation.stochastic_depth = 0.0
     recipe.regularisation.dropout = -1.0  # below 0: the architecture's own
-    recipe.regularisation.weight_decay = 0.0  # of kernels; decoupled (times the learning rate)
+    recipe.regularisation.weight_decay = 0.0  # of kernels; decoupled, but for sgd
 
     recipe.optimizer = ConfigDict()
     recipe.optimizer.name = "sgd"  # "sgd", "adamw", "lamb"
@@ -133,6 +133,28 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "run.log_every": (1, math.inf, False),
     "run.keep": (1, math.inf, False),
 }
+
+
+def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
+    """What the recipes for ImageNet share (DeepMind nfnets ``experiment.py``)."""
+    recipe = default()
+    recipe.name = f"{architecture}_imagenet"
+    recipe.model.architecture = architecture
+    recipe.batch_size, recipe.epochs = batch_size, epochs
+    recipe.data.source = "tfds:imagenet2012"
+    recipe.regularisation.label_smoothing = 0.1
+    return recipe
+
+
+def smoke(recipe: ConfigDict) -> ConfigDict:
+    """The recipe cut down to twenty steps that two cores can take: does it run at all?"""
+    recipe.steps, recipe.batch_size = 20, 8
+    recipe.optimizer.per_batch = 0
+    recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.02)
+    recipe.data.input_size = recipe.data.test_size = 32
+    recipe.evaluation.batch_size = 25
+    recipe.run.log_every = 5
+    return recipe
 
 
 def load(path: str) -> ConfigDict:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
-import threading
 import time
 
 import tensorflow as tf
@@ -65,8 +63,8 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
                 '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
                 '"task": {"type": "worker", "index": 0}}. Received: none'
             )
-        with PeerWatch(cluster, task, peer_timeout):
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        meet(cluster, task, peer_timeout)
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if kind == "tpu":
         return _tpu_strategy(tpu)
     if kind == "mirrored":
@@ -118,38 +116,32 @@ def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
     return cluster, task
 
 
-class PeerWatch:
-    """Ends the process, naming the address, if a worker cannot be reached in time.
+def meet(cluster: dict, task: dict, timeout: float) -> None:
+    """Waits until every other worker can be reached.
 
-    Forming a cluster blocks inside TensorFlow until all workers are there, so that only another
-    thread can say who is missing.
+    Forming the cluster blocks inside TensorFlow, where nobody can say who is missing. So each
+    worker first listens on its own address until it has seen the others there.
+
+    Raises:
+        RecipeError: naming the addresses that did not answer within ``timeout`` seconds.
     """
-
-    def __init__(self, cluster: dict, task: dict, timeout: float):
-        own = cluster[task["type"]][task["index"]]
-        self._waiting = [a for hosts in cluster.values() for a in hosts if a != own]
-        self._timeout, self._formed = timeout, threading.Event()
-
-    def __enter__(self):
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self._formed.set()
-
-    def _watch(self):
-        deadline = time.monotonic() + self._timeout
-        while not self._formed.wait(0.5):
-            self._waiting = [address for address in self._waiting if not _listens(address)]
-            if time.monotonic() > deadline:
-                missing = ", ".join(self._waiting) or "none: all listen, but the cluster is not up"
-                print(
-                    f"These workers could not be reached within {self._timeout:.0f} s (start them "
-                    f"with the same TF_CONFIG, or raise --peer_timeout). Received: {missing}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(1)
+    own = cluster[task["type"]][task["index"]]
+    missing = [a for hosts in cluster.values() for a in hosts if a != own]
+    deadline = time.monotonic() + timeout
+    try:
+        with socket.create_server(("", int(own.rpartition(":")[2])), backlog=128):
+            while missing:
+                missing = [address for address in missing if not _listens(address)]
+                if missing and time.monotonic() > deadline:
+                    raise RecipeError(
+                        f"These workers could not be reached within {timeout:.0f} s; start them "
+                        "with the same TF_CONFIG, or raise --peer_timeout. "
+                        f"Received: {', '.join(missing)}"
+                    )
+                time.sleep(0.2)
+            time.sleep(1.0)  # for those who look just now
+    except OSError as error:
+        raise RecipeError(f"This worker cannot listen on {own}: {error}") from error
 
 
 def _listens(address: str) -> bool:

@@ -13,12 +13,15 @@ from nf_zoo.optimizers.wrapper import UpdateWrapper
 class GroupedOptimizer(UpdateWrapper):
     """Gives each group of parameters its own learning rate and weight decay.
 
-    The decay is decoupled: ``weights <- weights - rate * decay * weights`` before the update, with
-    the group's own rate. The wrapped optimizer must therefore have none.
+    The decay is decoupled, ``weights <- weights - rate * decay * weights`` before the update, with
+    the group's own rate, or coupled: ``decay * weights`` is added to the gradient, and so goes
+    through the momentum. The wrapped optimizer must therefore have none of its own.
 
     Args:
         optimizer: the Keras optimizer that does the updates, with ``weight_decay=None``.
         groups: from :func:`~nf_zoo.parameter_groups`, every trainable variable in one.
+        coupled: the decay is a part of the gradient, as in the published recipes with SGD
+            (DeepMind nfnets ``optim.py``, PyTorch's ``SGD``).
         name: of the optimizer.
 
     Raises:
@@ -33,13 +36,14 @@ class GroupedOptimizer(UpdateWrapper):
         >>> model.compile(optimizer, "sparse_categorical_crossentropy")
     """
 
-    def __init__(self, optimizer, groups, name: str = "grouped_optimizer"):
+    def __init__(self, optimizer, groups, coupled: bool = False, name: str = "grouped_optimizer"):
         super().__init__(optimizer, name=name)
         if getattr(optimizer, "weight_decay", None):
             raise ValueError(
                 "The groups say what is decayed: give the wrapped optimizer weight_decay=None. "
                 f"Received: weight_decay={optimizer.weight_decay!r}"
             )
+        self.coupled = bool(coupled)
         self._rows = [_row(group) for group in groups]
         self._settings: list[tuple[float, float]] = []
 
@@ -59,8 +63,11 @@ class GroupedOptimizer(UpdateWrapper):
         rate = learning_rate * scale
         if decay:
             weights = ops.convert_to_tensor(variable)
-            shrinkage = ops.cast(rate * decay, weights.dtype)
-            self.inner_optimizer.assign_sub(variable, weights * shrinkage)
+            if self.coupled:
+                gradient = gradient + decay * weights
+            else:
+                shrinkage = ops.cast(rate * decay, weights.dtype)
+                self.inner_optimizer.assign_sub(variable, weights * shrinkage)
         return gradient, variable, rate
 
     def get_config(self):
@@ -72,7 +79,7 @@ class GroupedOptimizer(UpdateWrapper):
             }
             for keys, scale, decay in self._rows
         ]
-        return {**super().get_config(), "groups": groups}
+        return {**super().get_config(), "groups": groups, "coupled": self.coupled}
 
 
 def _row(group: ParameterGroup | dict) -> tuple[list, float, float]:

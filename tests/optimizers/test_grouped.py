@@ -36,6 +36,20 @@ def test_rate_and_decay_are_those_of_the_group():
             np.testing.assert_allclose(variable.value, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_coupled_decay_goes_through_the_momentum():
+    start, gradient = np.float32([2.0, -1.0]), np.float32([0.5, 0.25])
+    variable = keras.Variable(start)
+    group = {"paths": [variable.path], "learning_rate_scale": 0.5, "weight_decay": 0.1}
+    inner = keras.optimizers.SGD(0.2, momentum=0.9)
+    optimizer = nf_zoo.GroupedOptimizer(inner, [group], coupled=True)
+    momentum, expected = np.zeros(2), start.astype("float64")
+    for _ in range(3):
+        optimizer.apply([tf.constant(gradient)], [variable])
+        momentum = 0.9 * momentum - 0.1 * (gradient + 0.1 * expected)
+        expected = expected + momentum
+    np.testing.assert_allclose(variable.value, expected, rtol=1e-5)
+
+
 def test_goes_with_clipping_and_survives_saving(tmp_path):
     model = network()
     groups = nf_zoo.parameter_groups(model, layer_decay=0.5, weight_decay=0.1)

@@ -23,14 +23,14 @@ KEYS = ("train_images", "train_classes", "test_images", "test_classes", "labels"
 class ArrayPictures:
     """Training and test pictures in memory.
 
-    Args:
+    Attributes:
         train, test: (images (N, H, W, 3) uint8, classes (N,)).
         labels: class names.
     """
 
     def __init__(self, train, test, labels):
         self.labels = tuple(labels)
-        self._train, self._test = train, test
+        self.train, self.test = train, test
         self.train_size, self.test_size = len(train[1]), len(test[1])
 
     def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
@@ -42,7 +42,7 @@ class ArrayPictures:
                 f"augmentation.crop={recipe.augmentation.crop!r}, "
                 f"randaugment_layers={recipe.augmentation.randaugment_layers}"
             )
-        images, classes = self._train
+        images, classes = self.train
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
         step = first_step
         while True:
@@ -58,7 +58,7 @@ class ArrayPictures:
 
     def test_batches(self, recipe, share: Share) -> Iterator[tuple]:
         """(images, classes, weights) of this host."""
-        images, classes = self._test
+        images, classes = self.test
         rows = recipe.evaluation.batch_size
         for indices, weights in test_rows(self.test_size, share, rows):
             yield images[indices], classes[indices].astype("int32"), weights

@@ -1,0 +1,293 @@
+"""Which pictures a step sees, and what becomes of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from small_recipes import small_recipe
+
+from training import augmentation, prepare, randaugment
+from training.data import open_data
+from training.data.order import Order, Share, test_rows
+from training.recipe import RecipeError
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """train/ and test/ of two classes: JPEGs and PNGs of many sizes, each of one grey level."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 7)):
+        for index in range(count):
+            place = root / split / f"class{index % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            height, width = rng.integers(20, 60, 2)
+            pixels = np.full((height, width, 3), 5 * index, "uint8")
+            suffix = "png" if index % 3 else "jpg"
+            Image.fromarray(pixels).save(place / f"{index:02d}.{suffix}", quality=95)
+    return root
+
+
+def folder_recipe(source):
+    recipe = small_recipe("")
+    recipe.data.source, recipe.data.test = source, "test"
+    recipe.augmentation.crop = "resized"
+    recipe.batch_size, recipe.evaluation.batch_size = 8, 2
+    return recipe
+
+
+def take(batches, count):
+    return [[np.asarray(value) for value in batch] for batch in itertools.islice(batches, count)]
+
+
+def test_every_picture_once_in_a_round():
+    order = Order(seed=3, size=10, batch_size=4)
+    seen = np.concatenate([order.indices(step) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert list(seen[:10]) != list(seen[10:])
+    np.testing.assert_array_equal(order.indices(2, first=1, count=2), order.indices(2)[1:3])
+
+
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 1), (2, 1), (3, 2)])
+def test_evaluation_leaves_no_picture_out(hosts, replicas):
+    seen, batches = [], set()
+    for host in range(hosts):
+        rows = test_rows(11, Share(host, hosts, replicas), 3)
+        batches.add(len(rows))
+        assert all(len(indices) == 3 for indices, _ in rows) and len(rows) % replicas == 0
+        seen += [i for indices, weights in rows for i in indices[weights > 0]]
+    assert sorted(seen) == list(range(11)) and len(batches) == 1
+
+
+KINDS = ("arrays", "folder", "tfrecord")
+
+
+@pytest.fixture(scope="module")
+def sources(folder, arrays, tmp_path_factory):
+    shards = tmp_path_factory.mktemp("shards") / "set"
+    prepare.write_shards(str(folder), shards, ["train", "test"], shards=4)
+    return {
+        "arrays": f"arrays:{arrays}",
+        "folder": f"folder:{folder}",
+        "tfrecord": f"tfrecord:{shards}",
+    }
+
+
+def recipe_of(sources, kind):
+    recipe = folder_recipe(sources[kind])
+    if kind == "arrays":
+        recipe.augmentation.crop = "shift"
+    return recipe
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(sources, kind):
+    recipe = recipe_of(sources, kind)
+    data = open_data(recipe)
+    share = Share(replica_batch=8)
+    whole = take(data.train_batches(recipe, share, 0), 7)
+    for step in (1, 5):
+        later = take(data.train_batches(recipe, share, step), 2)
+        for expected, found in zip(whole[step : step + 2], later, strict=True):
+            for a, b in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(a, b)
+    recipe.seed = 1
+    other = take(data.train_batches(recipe, share, 0), 1)
+    assert not np.array_equal(other[0][0], whole[0][0])
+
+
+@pytest.mark.parametrize("kind", ["arrays", "folder"])
+def test_replicas_share_the_batch_of_one(sources, kind):
+    recipe = recipe_of(sources, kind)
+    recipe.augmentation.cutmix = 1.0
+    data = open_data(recipe)
+    (whole,) = take(data.train_batches(recipe, Share(replica_batch=8), 2), 1)
+    parts = []
+    for host in range(2):
+        share = Share(host, 2, replicas=2, replica_batch=2)
+        parts += take(data.train_batches(recipe, share, 2), 2)
+    for expected, found in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(expected, np.concatenate(found))
+
+
+def test_hosts_read_different_records(sources):
+    recipe = recipe_of(sources, "tfrecord")
+    recipe.augmentation.crop, recipe.batch_size = "none", 10
+    data = open_data(recipe)
+    seen = []
+    for host in range(2):
+        share = Share(host, 2, replica_batch=5)
+        batches = take(data.train_batches(recipe, share, 0), 2)
+        seen += [int(image.mean()) // 5 for images, *_ in batches for image in images]
+    assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_sees_every_picture(sources, kind):
+    recipe = recipe_of(sources, kind)
+    data = open_data(recipe)
+    batches = take(data.test_batches(recipe, Share(replicas=2)), 100)
+    assert sum(weights.sum() for *_, weights in batches) == data.test_size
+    assert len(batches) % 2 == 0
+    assert {images.shape for images, *_ in batches} == {(2, 16, 16, 3)}
+
+
+def test_half_a_set_is_refused(sources, tmp_path):
+    recipe = folder_recipe(f"tfrecord:{tmp_path}")
+    with pytest.raises(RecipeError, match=r"prepared.*dataset\.json|dataset\.json.*prepared"):
+        open_data(recipe)
+    manifest = {"labels": ["a"], "splits": {"train": {"gone.tfrecord": 3}, "test": {}}}
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(RecipeError, match=r"gone\.tfrecord"):
+        open_data(recipe)
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("", "KIND:PLACE"),
+        ("ftp:somewhere", "folder, arrays, tfrecord, tfds"),
+        ("arrays:nowhere.npz", "training.prepare"),
+        ("folder:nowhere", "nowhere"),
+        ("tfrecord:nowhere", "prepared"),
+        ("tfds:imagenet2012", "not prepared there"),
+    ],
+)
+def test_a_missing_set_is_named(source, word, tmp_path):
+    recipe = folder_recipe(source)
+    recipe.data.directory = str(tmp_path)
+    with pytest.raises(RecipeError, match=word):
+        open_data(recipe)
+
+
+def test_tensorflow_data_sets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    images = np.repeat(np.arange(12, dtype="uint8"), 20 * 20 * 3).reshape(12, 20, 20, 3)
+    examples = {"image": images, "label": np.arange(12) % 2}
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="levels",
+        version="1.0.0",
+        data_dir=tmp_path,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices(examples) for split in ("train", "test")
+        },
+    )
+    recipe = folder_recipe("tfds:levels")
+    recipe.data.directory, recipe.data.shuffle_buffer = str(tmp_path), 4
+    data = open_data(recipe)
+    share = Share(replica_batch=8)
+    whole = take(data.train_batches(recipe, share, 0), 4)
+    later = take(data.train_batches(recipe, share, 3), 1)
+    np.testing.assert_array_equal(whole[3][0], later[0][0])
+    levels = [int(image.mean()) for images, *_ in whole[:3] for image in images]
+    assert sorted(levels) == sorted([*range(12), *range(12)])
+    evaluated = take(data.test_batches(recipe, Share()), 100)
+    assert sum(weights.sum() for *_, weights in evaluated) == data.test_size == 12
+    recipe.data.test = "nothing"
+    with pytest.raises(RecipeError, match="no such splits"):
+        open_data(recipe)
+
+
+# --- variations --------------------------------------------------------------------------------
+
+
+def vary(recipe, images, classes, step=0):
+    draws = augmentation.make_draws(recipe, step, 0, len(images))
+    images, targets = augmentation.vary(recipe, images, classes, draws, 4)
+    return np.asarray(images), np.asarray(targets), draws
+
+
+def test_without_variations_pictures_are_normalised():
+    recipe = small_recipe("")
+    recipe.augmentation.flip = False
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
+    varied, targets, _ = vary(recipe, images, np.arange(16) % 4)
+    expected = (images / 255.0 - recipe.data.mean) / recipe.data.std
+    np.testing.assert_allclose(varied, expected, atol=1e-5)
+    np.testing.assert_allclose(targets.max(1), 0.9 + 0.1 / 4, rtol=1e-6)
+    np.testing.assert_allclose(targets.sum(1), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
+    recipe = small_recipe("")
+    recipe.augmentation.flip = False
+    recipe.regularisation.label_smoothing = 0.0
+    recipe.augmentation.mixup, recipe.augmentation.cutmix = mixup, cutmix
+    recipe.data.mean, recipe.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    recipe.batch_size = 64
+    classes = np.arange(64) % 4
+    images = np.broadcast_to(classes[:, None, None, None] * 51, (64, 32, 32, 3)).astype("uint8")
+    varied, targets, draws = vary(recipe, images, classes)
+    # The mean of a picture of one level for each class tells the shares.
+    np.testing.assert_allclose(varied.mean((1, 2, 3)) * 5, targets @ np.arange(4), atol=1e-4)
+    np.testing.assert_allclose(targets.sum(1), 1.0, rtol=1e-5)
+    assert np.sum(targets.max(1) < 0.99) > 10 and len(set(draws[:, 6])) == (
+        2 if mixup and cutmix else 1
+    )
+
+
+def test_erasing_greys_out_a_share_of_the_pictures():
+    recipe = small_recipe("")
+    recipe.augmentation.erasing, recipe.batch_size = 0.5, 256
+    images = np.full((256, 16, 16, 3), 255, "uint8")
+    varied, *_ = vary(recipe, images, np.zeros(256, int))
+    erased = (varied == 0.0).all(-1).mean((1, 2))
+    assert 0.4 < (erased > 0).mean() < 0.6 and 0.01 < erased[erased > 0].mean() < 0.25
+
+
+def test_half_the_pictures_are_mirrored():
+    recipe = small_recipe("")
+    recipe.batch_size = 256
+    images = np.zeros((256, 4, 4, 3), "uint8")
+    images[:, :, 0] = 255
+    varied, *_ = vary(recipe, images, np.zeros(256, int))
+    mirrored = varied[:, 0, 3, 0] > varied[:, 0, 0, 0]
+    assert 0.4 < mirrored.mean() < 0.6
+
+
+@pytest.mark.parametrize("operation", randaugment.OPERATIONS, ids=lambda f: f.__name__)
+def test_operations_of_randaugment(operation):
+    rng = np.random.default_rng(0)
+    pixels = tf.constant(rng.integers(20, 200, (24, 20, 3)), tf.uint8)
+    same = operation(pixels, 1.0, 0.0)
+    varied = operation(pixels, -1.0, 0.5)
+    assert varied.shape == pixels.shape and varied.dtype == tf.uint8
+    assert not np.array_equal(varied, pixels)
+    if operation.__name__ not in ("auto_contrast", "equalize", "invert"):
+        np.testing.assert_array_equal(same, pixels)  # at magnitude 0
+
+
+def test_randaugment_draws_by_the_seed_alone():
+    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 16, 3)), tf.uint8)
+    results = [
+        randaugment.vary(pixels, tf.constant([0, n], tf.int64), 2, 15.0).numpy() for n in range(20)
+    ]
+    again = randaugment.vary(pixels, tf.constant([0, 3], tf.int64), 2, 15.0)
+    np.testing.assert_array_equal(results[3], again)
+    assert len({result.tobytes() for result in results}) > 12
+
+
+def test_pillow_agrees_on_the_tables():
+    from PIL import ImageOps
+
+    pixels = np.random.default_rng(0).integers(30, 180, (32, 32, 3)).astype("uint8")
+    picture = Image.fromarray(pixels)
+    pairs = [
+        (randaugment.invert, ImageOps.invert(picture)),
+        (randaugment.posterize, ImageOps.posterize(picture, 6)),
+        (randaugment.solarize, ImageOps.solarize(picture, 128)),
+        (randaugment.auto_contrast, ImageOps.autocontrast(picture)),
+    ]
+    for operation, expected in pairs:
+        found = operation(tf.constant(pixels), 1.0, 0.5).numpy().astype(int)
+        assert np.abs(found - np.asarray(expected).astype(int)).max() <= 1, operation.__name__

@@ -1,0 +1,169 @@
+"""The weights after five steps, on one device and cut up in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_recipes import small_recipe
+
+from training.checkpoints import Checkpoints
+from training.main import run
+
+REPOSITORY = Path(__file__).parents[2]
+LAST = "step_000000005.safetensors"
+
+
+def weights(folder: Path, name: str = LAST) -> dict[str, np.ndarray]:
+    state = load_file(folder / "checkpoints" / name)
+    return {key: value for key, value in state.items() if value.dtype.kind == "f"}
+
+
+def difference(one: dict, other: dict) -> float:
+    """The largest, over all weights, optimizer moments and averages."""
+    assert set(one) == set(other)
+    return max(float(np.max(np.abs(one[key] - other[key]), initial=0.0)) for key in one)
+
+
+@pytest.fixture(scope="module")
+def trained(arrays, tmp_path_factory):
+    """(scheme, precision, **how) -> the state after five steps; each combination once."""
+    made = {}
+
+    def train(scheme, precision="float32", **how):
+        key = (scheme, precision, *sorted(how.items()))
+        if key not in made:
+            recipe = small_recipe(arrays, scheme)
+            recipe.ema = 0.5
+            recipe.augmentation.cutmix = 1.0
+            recipe.accumulate = how.get("accumulate", 1)
+            replicas = how.get("replicas", 0)
+            folder = tmp_path_factory.mktemp("run")
+            run(
+                recipe,
+                folder,
+                strategy="mirrored" if replicas else "one_device",
+                replicas=replicas,
+                precision=precision,
+                jit=how.get("jit", False),
+            )
+            made[key] = weights(folder)
+        return made[key]
+
+    return train
+
+
+CUTS = {
+    "2 replicas": {"replicas": 2},
+    "2 micro-batches": {"accumulate": 2},
+    "4 micro-batches": {"accumulate": 4},
+    "2 replicas of 2 micro-batches, XLA": {"replicas": 2, "accumulate": 2, "jit": True},
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_normaliser_free_steps_do_not_depend_on_the_cut(trained, cut):
+    assert difference(trained("nf"), trained("nf", **CUTS[cut])) < 1e-5
+
+
+@pytest.mark.parametrize("cut", ["2 replicas", "4 micro-batches"])
+def test_to_rounding_in_double_precision(trained, cut):
+    whole, parts = trained("nf", "float64"), trained("nf", "float64", **CUTS[cut])
+    assert difference(whole, parts) < 1e-10
+
+
+@pytest.mark.parametrize("cut", ["2 replicas", "4 micro-batches"])
+def test_batch_normalisation_steps_do(trained, cut):
+    assert difference(trained("bn"), trained("bn", **CUTS[cut])) > 1e-3
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start_workers(arrays, workdir: Path, arguments=()) -> list[subprocess.Popen]:
+    """Two processes of the command line, on loopback."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    workers = []
+    for index in range(2):
+        config = {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+        command = [
+            *(sys.executable, "-m", "training.main", "--strategy=multi_worker"),
+            f"--config={REPOSITORY}/tests/training/small_recipes.py:nf",
+            *(f"--config.data.source=arrays:{arrays}", f"--workdir={workdir}"),
+            *("--peer_timeout=120", "--config.ema=0.5", "--config.augmentation.cutmix=1.0"),
+            *arguments,
+        ]
+        environment = {
+            **os.environ,
+            "TF_CONFIG": json.dumps(config),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        workers.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return workers
+
+
+def finish(workers) -> None:
+    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    for worker, output in zip(workers, outputs, strict=True):
+        assert worker.returncode == 0, output[-3000:]
+
+
+def test_two_processes_take_the_steps_of_one(trained, arrays, tmp_path):
+    finish(start_workers(arrays, tmp_path))
+    assert difference(trained("nf"), weights(tmp_path)) < 1e-5
+
+
+def test_one_worker_of_two_is_killed(arrays, tmp_path):
+    long = ["--config.steps=60", "--config.run.checkpoint_steps=2", "--config.run.log_every=2"]
+    name = "step_000000060.safetensors"
+    finish(start_workers(arrays, tmp_path / "whole", long))
+    pieces = tmp_path / "pieces"
+    for victim in (1, 0):
+        newest = Checkpoints(pieces / "checkpoints", {}).steps
+        before = newest()[-1] if newest() else 0
+        workers = start_workers(arrays, pieces, long)
+        while not newest() or newest()[-1] < before + 4:
+            assert all(worker.poll() is None for worker in workers)
+            time.sleep(0.02)
+        workers[victim].send_signal(signal.SIGKILL)
+        workers[victim].communicate()
+        # The other cannot go on alone; it says so, or whoever restarts it ends it.
+        try:
+            output, _ = workers[1 - victim].communicate(timeout=60)
+            assert workers[1 - victim].returncode != 0, output[-2000:]
+        except subprocess.TimeoutExpired:
+            workers[1 - victim].kill()
+            workers[1 - victim].communicate()
+        assert newest()[-1] < 60
+    finish(start_workers(arrays, pieces, long))
+    whole, resumed = (weights(folder, name) for folder in (tmp_path / "whole", pieces))
+    assert difference(whole, resumed) == 0.0

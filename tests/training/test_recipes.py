@@ -1,0 +1,215 @@
+"""Recipes, the command line around them, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nf_zoo
+from training import recipe as recipes
+from training.loop import Diverged
+from training.main import run
+from training.recipe import RecipeError
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("[a-z]*.py"))
+
+VARIANTS = {
+    "nf_regnet_imagenet": ("B0", "B1", "B2", "B3", "B4", "B5"),
+    "nf_resnet50_imagenet": ("nf_resnet288", "resnetv2_101", "skipinit_resnet50"),
+    "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50"),
+    "nfnet_imagenet": ("F0", "F1", "F2", "F3", "F4", "F5"),
+    "wide_resnet_cifar10": ("bn", "skipinit_1/sqrt(d)", "fixup", "1000-4", "short"),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """{train,test,val,validation}/ of two classes of JPEGs."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test", "val", "validation"):
+        for index in range(24):
+            place = root / split / f"class{index % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 100, (40, 48, 3)) + 100 * (index % 2)
+            Image.fromarray(pixels.astype("uint8")).save(place / f"{index}.jpg")
+    return root
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_variant_is_a_recipe(path):
+    from nf_zoo.models.registry import architecture
+
+    for variant in ("", "smoke", *VARIANTS[path.stem]):
+        recipe = recipes.load(f"{path}:{variant}")
+        recipes.check(recipe)
+        row = architecture(recipe.model.architecture)
+        row.configure(recipe.model.variant or None, **json.loads(recipe.model.fields))
+        assert (
+            recipe.name and "Accuracy to expect" in path.read_text()
+        ) or "gives" in path.read_text()
+    with pytest.raises(RecipeError, match="variants"):
+        recipes.load(f"{path}:nonsense")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_twenty_real_steps(path, pictures, tmp_path):
+    """Of the recipe as it is, but for networks of one block a stage."""
+    recipe = recipes.load(f"{path}:smoke")
+    depths = [1, 1, 1] if "wide" in path.stem else [1, 1, 1, 1]
+    recipe.model.fields = json.dumps({**json.loads(recipe.model.fields), "depths": depths})
+    recipe.data.source = f"folder:{pictures}"
+    values = run(recipe, tmp_path)
+    assert np.isfinite(values["loss"]) and 0 <= values["top1"] <= 100
+    assert ("ema_top1" in values) == bool(recipe.ema)
+    model = nf_zoo.load_pretrained(tmp_path / "model")
+    assert model.labels == ("class0", "class1")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["step"] == 20 and results["recipe"]["seed"] == 0
+
+
+def test_learns_evaluates_and_stays_where_it_was(recipe, tmp_path, caplog):
+    recipe.steps, recipe.ema = 60, 0.9
+    recipe.regularisation.weight_decay = 0.0
+    recipe.evaluation.every_epochs = 5.0
+    values = run(recipe, tmp_path)
+    assert values["top1"] > 60 and values["ema_top1"] > 60
+    rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "training"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert list((tmp_path / "tensorboard").iterdir())
+    again = run(recipe, tmp_path)
+    evaluated = run(recipe, tmp_path, eval_only=True)
+    for key, value in values.items():
+        assert again[key] == pytest.approx(value) and evaluated[key] == pytest.approx(value)
+
+
+def test_half_precision(recipe, tmp_path):
+    for precision in ("mixed_bfloat16", "mixed_float16"):
+        values = run(recipe, tmp_path / precision, precision=precision)
+        assert np.isfinite(values["loss"])
+    with pytest.raises(RecipeError, match="precision"):
+        run(recipe, tmp_path / "mixed_float16")
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_other_optimizers(recipe, tmp_path, name):
+    recipe.optimizer.name, recipe.optimizer.learning_rate = name, 1e-3
+    recipe.optimizer.layer_decay = 0.8
+    assert np.isfinite(run(recipe, tmp_path)["loss"])
+
+
+def test_divergence_ends_the_run_and_names_the_layer(recipe, tmp_path):
+    recipe.steps, recipe.run.checkpoint_steps = 60, 2
+    recipe.optimizer.agc, recipe.optimizer.learning_rate = 0.0, 1e6
+    recipe.schedule.warmup_epochs = 5.0
+    with pytest.raises(Diverged, match=r"not finite at step \d+: .*stage\d_block1.*checkpoint"):
+        run(recipe, tmp_path)
+    found = json.loads((tmp_path / "diverged.json").read_text())
+    assert found["step"] >= 0 and "stage" in found["where"]
+    state = np.concatenate(
+        [np.ravel(value) for value in _newest(tmp_path).values() if value.dtype.kind == "f"]
+    )
+    assert np.isfinite(state).all()
+    assert not (tmp_path / "model").exists()
+
+
+def _newest(folder) -> dict:
+    from training.checkpoints import Checkpoints
+
+    identity = json.loads((folder / "recipe.json").read_text())
+    return Checkpoints(folder / "checkpoints", identity).load_newest()[1]
+
+
+def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipes.identity(recipe), "seed": 7}))
+    with pytest.raises(RecipeError, match="seed: 7 there, 0 here"):
+        run(recipe, tmp_path)
+
+
+def test_a_dry_run_says_what_would_be_done(recipe, capsys):
+    assert run(recipe, None, dry_run=True) is None
+    said = capsys.readouterr().out
+    for word in (
+        "optimizer.agc",
+        "96 to train, 30 to test",
+        "parameters",
+        "5 (6.0 an epoch)",
+        "GB",
+    ):
+        assert word in said, word
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("batch_size", 15, "14 or 16|multiple"),
+        ("ema", 1.0, r"ema must be in \[0, 1\)"),
+        ("optimizer.name", "sgdd", "sgd, adamw, lamb"),
+        ("augmentation.crop", "resized", "data.in_memory=False"),
+        ("model.fields", "{", "JSON"),
+        ("model.fields", '{"depht": 3}', "depht"),
+        ("model.architecture", "wide_resnet11_1", "wide_resnet10_1"),
+        ("data.source", "arrays:nowhere", "training.prepare"),
+        ("regularisation.label_smoothing", -0.1, "label_smoothing"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_explained(recipe, tmp_path, field, value, word):
+    recipe.accumulate = 2 if field == "batch_size" else 1
+    recipe.update_from_flattened_dict({field: value})
+    with pytest.raises(RecipeError, match=word):
+        run(recipe, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--config.optimzer.name=sgd"], "optimizer"),
+        (["--config.batch_size=many"], "batch_size"),
+        (["--config=nowhere.py"], "nowhere.py"),
+        (["--strategy=parameter_server", "--workdir=x"], "Keras 3 has no training loop"),
+        ([], "--workdir is needed"),
+    ],
+)
+def test_the_command_line_fails_in_a_line(arguments, word, tmp_path):
+    given = [one for one in arguments if one.startswith("--config=")]
+    config = given or [f"--config={REPOSITORY}/tests/training/small_recipes.py"]
+    rest = [one for one in arguments if one not in given]
+    done = subprocess.run(
+        [sys.executable, "-m", "training.main", *config, *rest],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
+    import csv
+
+    from training.sweep import read_grid, run_grid
+
+    recipe.steps = 3
+    grid = read_grid(["optimizer.learning_rate=0.1,1e9"], recipe)
+    recipe.optimizer.agc = 0.0
+    path = run_grid(recipe, grid, seeds=1, workdir=tmp_path)
+    rows = list(csv.DictReader(path.open()))
+    assert [row["outcome"] for row in rows] == ["finished", "diverged"]
+    assert rows[0]["commit"] and json.loads(rows[0]["recipe"])["seed"] == 0
+    before = path.stat().st_mtime_ns
+    run_grid(recipe, grid, seeds=1, workdir=tmp_path)
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(RecipeError, match="FIELD=VALUE"):
+        read_grid(["nothing=1"], recipe)

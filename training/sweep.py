@@ -1,0 +1,135 @@
+"""Runs a recipe for every combination of some fields and seeds, and keeps a table.
+
+    python -m training.sweep --config=training/configs/wide_resnet_cifar10.py:nf,16-1 \\
+        --config.data.source=arrays:cifar10.npz --grid=optimizer.learning_rate=0.05,0.1,0.2 \\
+        --grid=batch_size=64,256 --seeds=3 --workdir=runs/sweep
+
+Learning rate x batch size as above; which depth trains:
+``--grid=model.architecture=wide_resnet16_4,wide_resnet100_4``. Each row of WORKDIR/results.csv
+names the recipe, the seed, the commit and the device. What is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from training import recipe as recipes
+from training.recipe import RecipeError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; see training.main.")
+GRID = flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE,...; may be given several times.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of every combination.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs and of results.csv.")
+RESULTS = "results.csv"
+
+
+def read_grid(rows: list[str], recipe) -> dict[str, list]:
+    """``["batch_size=64,128"]`` -> ``{"batch_size": [64, 128]}``, of the fields' own types.
+
+    Raises:
+        RecipeError: on a field that the recipe does not have, or a value of another type.
+    """
+    flat = recipes.flatten(recipe)
+    grid: dict[str, list] = {}
+    for row in rows:
+        field, _, values = row.partition("=")
+        if field not in flat or not values:
+            raise RecipeError(
+                f"--grid takes FIELD=VALUE,..., FIELD one of {', '.join(flat)}. Received: {row!r}"
+            )
+        kind = type(flat[field])
+        try:
+            grid[field] = [kind(value) for value in values.split(",")]
+        except ValueError as error:
+            raise RecipeError(f"{field} is of type {kind.__name__}. Received: {row!r}") from error
+    return grid
+
+
+def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLike) -> Path:
+    """Runs every combination and returns the path of the table.
+
+    A run whose loss is no longer finite has no accuracy, and its row says ``diverged``.
+    """
+    from training.loop import Diverged
+    from training.main import run
+
+    path = Path(workdir) / RESULTS
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    for *values, seed in itertools.product(*grid.values(), range(seeds)):
+        cell = dict(zip(grid, values, strict=True))
+        name = "_".join([*(f"{key.split('.')[-1]}-{value}" for key, value in cell.items())])
+        folder = Path(workdir) / re.sub(r"[^\w.=-]", "_", f"{name}_seed-{seed}")
+        if any(row["run"] == folder.name for row in rows):
+            continue
+        one = recipe.copy_and_resolve_references()
+        one.seed = seed
+        one.update_from_flattened_dict(cell)
+        try:
+            found = run(one, folder)
+            outcome = {"outcome": "finished", **found}
+        except Diverged as error:
+            logging.warning("%s: %s", folder.name, error)
+            outcome = {"outcome": "diverged"}
+        rows.append(
+            {
+                "run": folder.name,
+                **cell,
+                "seed": seed,
+                **outcome,
+                "recipe": json.dumps(recipes.identity(one)),
+                "commit": _commit(),
+                "device": platform.processor() or platform.machine(),
+            }
+        )
+        _write(path, rows)
+    return path
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def _commit() -> str:
+    """The commit of the code, or "unknown"."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def main(argv) -> int:
+    del argv
+    logging.set_verbosity(logging.INFO)
+    try:
+        if not WORKDIR.value:
+            raise RecipeError("--workdir is needed")
+        Path(WORKDIR.value).mkdir(parents=True, exist_ok=True)
+        grid = read_grid(GRID.value, CONFIG.value)
+        print(run_grid(CONFIG.value, grid, SEEDS.value, WORKDIR.value))
+    except (RecipeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
