@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -83,6 +87,34 @@ def test_the_training_can_be_stopped():
     callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1, stop=True)
     fit([callback, losses], learning_rate=100 * RATE, epochs=2)
     assert losses.first_nan is None and losses.batches == callback.alarms[0][0]
+
+
+@pytest.mark.parametrize("missing", ["tensorflow", "tensorboard"])
+def test_without_tensorboard_the_rest_is_written(missing, tmp_path, monkeypatch, caplog):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else found(name)
+    )
+    options = {"csv_path": tmp_path / "signals.csv", "log_dir": tmp_path / "logs"}
+    callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=0, **options)
+    (line,) = caplog.messages
+    assert f"nothing is written for TensorBoard in {tmp_path / 'logs'}" in line
+    assert f"not installed: {missing};" in line and "\n" not in line
+    fit([callback], epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["signals.csv"]
+
+
+def test_the_same_under_jax():
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    # What is run a few times need not be compiled well.
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    chosen = ["-k", "test_records or test_batch_norm or test_the_alarm"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, __file__, *chosen], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "3 passed" in done.stdout
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"alarm_every": -1}, {"alarm_factor": 1.0}])

@@ -179,7 +179,7 @@ def _export(commands) -> None:
 
 FIGURES = (
     *("linear", "linear_batch_norm", "convolutional_batch_norm"),
-    *("bn_order", "norm_free", "skipinit_fixup"),
+    *("bn_order", "norm_free", "skipinit_fixup", "trainable_depth"),
 )
 """Keys of ``nf_zoo.signal_propagation.figures.FIGURES``, whose import takes seconds."""
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 
-from nf_zoo.backend import require_tensorflow
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
 
@@ -28,7 +27,9 @@ class SignalPropagationCallback(keras.callbacks.Callback):
             it is used again and again. A few pictures do.
         every: epochs between two records; there is one before the training too, as epoch 0.
         csv_path: file that receives the rows of every record, with the epoch; None for none.
-        log_dir: folder for TensorBoard; None for none. Needs TensorFlow.
+        log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any
+            backend; where they are not installed, a line in the log says so, and all else is
+            written.
         alarm_every: batches between two looks for trouble; 0 for none.
         alarm_factor: a block whose variance is that many times what it was before the training
             raises the alarm, as does one that is no longer finite.
@@ -41,7 +42,6 @@ class SignalPropagationCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: on numbers out of range.
-        RuntimeError, ImportError: on ``log_dir`` without TensorFlow or TensorBoard.
 
     Example:
         >>> import nf_zoo
@@ -67,13 +67,9 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                 "every must be at least 1, alarm_every at least 0 and alarm_factor above 1. "
                 f"Received: every={every}, alarm_every={alarm_every}, alarm_factor={alarm_factor}"
             )
-        if log_dir is not None:
-            require_tensorflow("Writing for TensorBoard")
-            if importlib.util.find_spec("tensorboard") is None:
-                raise ImportError("Writing for TensorBoard needs it: pip install tensorboard")
         self.images, self.every, self.options = images, every, options
         self.csv_path = None if csv_path is None else Path(csv_path)
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.log_dir = None if log_dir is None else _with_tensorboard(os.fspath(log_dir))
         self.alarm_every, self.alarm_factor, self.stop = alarm_every, alarm_factor, stop
         self.records: list[tuple[int, SignalPropagation]] = []
         self.alarms: list[tuple[int, str, float]] = []
@@ -152,3 +148,19 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                     if value is not None:
                         tf.summary.scalar(f"{field}/{block.name}", value)
         self._writer.flush()
+
+
+def _with_tensorboard(log_dir: str) -> str | None:
+    """The folder, or None and a line in the log if nothing can be written there."""
+    missing = [
+        name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None
+    ]
+    if not missing:
+        return log_dir
+    logger.warning(
+        "signal propagation: nothing is written for TensorBoard in %s, as this is not installed: "
+        "%s; records and CSV are kept all the same.",
+        log_dir,
+        " and ".join(missing),
+    )
+    return None

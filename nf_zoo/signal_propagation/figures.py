@@ -18,6 +18,8 @@ from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.paper_figure import Network, PaperFigure, average, write_csv
 from nf_zoo.signal_propagation.plot import plot_signal_propagation
 from nf_zoo.signal_propagation.result import SignalPropagation, writable_folder
+from nf_zoo.signal_propagation.trainable_depth import Task, TrainableDepth, measure, synthetic_task
+from nf_zoo.signal_propagation.trainable_depth_plot import plot_trainable_depth
 
 FORMATS = ("png", "svg")
 AVERAGED = 4
@@ -74,7 +76,9 @@ def _check_sizes(sizes: dict[str, int]) -> None:
             raise ValueError(f"{key} must be a positive integer. Received: {value!r}")
 
 
-def _draw(measured: PaperFigure, path: Path) -> Path:
+def _draw(measured: PaperFigure | TrainableDepth, path: Path) -> Path:
+    if isinstance(measured, TrainableDepth):
+        return plot_trainable_depth(measured, path)
     if measured.panels:
         return plot_depth(measured, path)
     results = {network.label: network.result for network in measured.networks}
@@ -123,14 +127,15 @@ def convolutional_batch_norm(
                 for index in range(AVERAGED)
             ]
         )
-        # Behind the border's zeros less arrives in the mean square; in the variance, the step that
-        # they make in the mean replaces most of it.
-        left = theory.border_factor((size, size), 3, padding=padding)
-        branch = theory.branch_variance("relu")
+        step, branch = (
+            theory.border_factor((size, size), 3, padding=padding, mean_square=mean_square)
+            for mean_square in (0.0, theory.relative_squared_mean("relu"))
+        )
+        branch *= theory.branch_variance("relu")
         expected = (
             tuple(result.before[1] + branch * block for block in range(depth)),
             (branch,) * depth,
-            tuple(sum(result.before) + left * block for block in range(depth)),
+            tuple(sum(result.before) + step * block for block in range(depth)),
         )
         networks.append(Network(label, setting, result, *expected))
     title = "Convolutional residual network with BatchNorm and ReLU"
@@ -215,11 +220,26 @@ def skipinit_fixup(*, images=None, seed=0, depth=50, width=64, pictures=16, size
     return PaperFigure(f"Networks without normalisation, as they start\n{setting}", tuple(networks))
 
 
-FIGURES: dict[str, Callable[..., PaperFigure]] = {
+def trainable_depth(
+    *, images=None, seed=0, depth=166, width=4, pictures=128, size=8
+) -> TrainableDepth:
+    """2020, Table 1 in small: gradients and loss of Wide ResNets of 10 to 6 depth + 4 layers."""
+    if images is None:
+        return measure(synthetic_task(pictures, size, seed), depth, width, seed)
+    pixels, kind = _inputs(images, pictures, size)
+    names = [Path(str(images[index])).parent.name for index in _sample(images, pictures)]
+    classes, labels = np.unique(names, return_inverse=True)
+    if len(classes) == 1:
+        classes, labels = range(10), np.random.default_rng(seed).integers(0, 10, len(names))
+        kind += " with random labels"
+    return measure(Task(pixels, labels, len(classes), kind), depth, width, seed)
+
+
+FIGURES: dict[str, Callable[..., PaperFigure | TrainableDepth]] = {
     function.__name__: function
     for function in (
         *(linear, linear_batch_norm, convolutional_batch_norm),
-        *(bn_order, norm_free, skipinit_fixup),
+        *(bn_order, norm_free, skipinit_fixup, trainable_depth),
     )
 }
 """Name -> what measures it."""
@@ -232,12 +252,16 @@ def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
         return shape, f"{pictures} noise pictures of {size} x {size}"
     from nf_zoo.preprocessing import Preprocessing, preprocess
 
+    recipe = Preprocessing(input_size=size, crop_fraction=1.0)
+    batch = preprocess([images[index] for index in _sample(images, pictures)], recipe)
+    return batch, f"{len(batch)} real pictures of {size} x {size}"
+
+
+def _sample(images: Sequence[Any], pictures: int) -> np.ndarray:
+    """Indices of that many, at even distances."""
     if not len(images):
         raise ValueError("There are no pictures to measure on. Received: an empty list.")
-    chosen = np.unique(np.linspace(0, len(images) - 1, pictures).round().astype(int))
-    recipe = Preprocessing(input_size=size, crop_fraction=1.0)
-    batch = preprocess([images[index] for index in chosen], recipe)
-    return batch, f"{len(batch)} real pictures of {size} x {size}"
+    return np.unique(np.linspace(0, len(images) - 1, pictures).round().astype(int))
 
 
 def _bottleneck_network(name: str, depth: int, width: int, seed: int, **fields):

@@ -80,6 +80,12 @@ class PaperFigure:
     networks: tuple[Network, ...]
     panels: tuple[str, ...] = ()
 
+    fields = (*_OWN, *FIELDS)
+
+    def rows(self) -> list[dict]:
+        """One row per network and block, for a CSV."""
+        return [row for network in self.networks for row in network.rows()]
+
 
 def average(results: Sequence[SignalPropagation]) -> SignalPropagation:
     """The mean over networks of one architecture, block by block."""
@@ -100,14 +106,10 @@ def average(results: Sequence[SignalPropagation]) -> SignalPropagation:
     )
 
 
-def write_csv(figure: PaperFigure, path: Path) -> Path:
-    """The data behind a figure: a row per network and block, six significant digits."""
-    rows = [
-        {key: _rounded(value) for key, value in row.items()}
-        for network in figure.networks
-        for row in network.rows()
-    ]
-    return write_rows(path, (*_OWN, *FIELDS), rows)
+def write_csv(figure, path: Path) -> Path:
+    """The data behind a figure, its ``rows()``; six significant digits."""
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in figure.rows()]
+    return write_rows(path, figure.fields, rows)
 
 
 def _at(values, index: int) -> float | None:

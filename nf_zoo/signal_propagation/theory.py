@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from nf_zoo.layers import ScaledActivation
-from nf_zoo.layers.activations import mean_of
+from nf_zoo.layers.activations import activation_function, gamma_of, mean_of
 from nf_zoo.models import registry
 from nf_zoo.models.variance import variance_ledger
 
@@ -67,6 +67,24 @@ def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
     return 2.0 / ScaledActivation(activation).gamma ** 2 * fan_ratio
 
 
+def activated_variance(variance: float, activation: str = "relu") -> float:
+    """Variance behind a scaled activation of N(0, variance), by numerical integration.
+
+    ReLU keeps every variance, SiLU and GELU only 1: of more they make more than that. A block
+    activates first and divides by the expected deviation afterwards, so that with them the variance
+    runs ahead of the ledger, the further the deeper the stage.
+
+    Example:
+        >>> [round(activated_variance(v, name), 2) for name in ("relu", "silu") for v in (1.0, 3.0)]
+        [1.0, 3.0, 1.0, 3.29]
+    """
+    if activation == "relu":
+        return variance
+    function, deviation = activation_function(activation), math.sqrt(variance)
+    scaled = gamma_of(lambda x: function(x * deviation), points=2001)
+    return (ScaledActivation(activation).gamma / scaled) ** 2
+
+
 def norm_free_variance(block: int, alpha: float = 0.2) -> float:
     """Variance after the k-th block of a stage, 1 + alpha ** 2 * k.
 
@@ -85,43 +103,67 @@ def border_factor(
     strides: int = 1,
     padding: str = "symmetric",
     mean_square: float = 0.0,
+    standardized: bool = False,
 ) -> float:
-    """What the zeros of the padding leave of the variance behind a convolution.
+    """What the zeros of the padding leave of the variance per channel behind a convolution.
 
-    At the border only a share p of the taps meets a pixel. Of the input's variance that share comes
-    through; of its squared mean, which a standardised kernel cancels elsewhere, p (1 - p).
+    At the border only a share p of the taps meets a pixel, and tap t meets one in a share q of all
+    places. Of the input's variance, E p comes through. Its mean arrives as p times itself in the
+    mean square: E p again; but what of that is the same in all places, E q ** 2, is a mean behind
+    the convolution too, and no variance. A standardised kernel, whose taps sum to 0, cancels the
+    mean inside the picture: E p - E p ** 2 is left, less E q ** 2 - (E q) ** 2.
+
+    The input is taken to be alike in all places. Behind other padded convolutions it is quieter
+    at the border, where its mean counts least: then somewhat more is left.
 
     Args:
         size: (height, width) of the input in pixels.
         kernel_size: side of the kernel.
         strides: step in pixels.
         padding: as of the convolutions of the zoo.
-        mean_square: squared mean of the input over its variance, if the kernel is standardised.
+        mean_square: squared mean of the input over its variance; 0 gives what is left of the mean
+            square.
+        standardized: the kernel's mean is 0.
 
     Source: De & Smith, NeurIPS 2020, section 2, names the border as the cause of slopes below one.
 
     Example:
-        >>> round(border_factor((8, 8), 3), 3)
-        0.84
+        >>> [round(border_factor((8, 8), 3, mean_square=square), 2) for square in (0, 0.467)]
+        [0.84, 0.9]
     """
-    shares = [_tap_shares(n, kernel_size, strides, padding) for n in size]
-    first = math.prod(sum(axis) / len(axis) for axis in shares)
-    second = math.prod(sum(p * p for p in axis) / len(axis) for axis in shares)
-    return first + mean_square * (first - second)
+    axes = [_taps(n, kernel_size, strides, padding) for n in size]
+    left = math.prod(_mean(_mean(met) for met in axis) for axis in axes)
+    places = math.prod(_mean(_mean(met) ** 2 for met in axis) for axis in axes)
+    taps = math.prod(_mean(_mean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
+    lost = places + taps - left**2 if standardized else taps
+    return left + mean_square * (left - lost)
 
 
-def _tap_shares(size: int, kernel_size: int, strides: int, padding: str) -> list[float]:
-    """Share of the taps that meet a pixel, for every output along an axis."""
+def relative_squared_mean(activation: str = "relu") -> float:
+    """Squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
+
+    Example:
+        >>> round(relative_squared_mean("relu"), 3)
+        0.467
+    """
+    return (ScaledActivation(activation).gamma * mean_of(activation)) ** 2
+
+
+def _taps(size: int, kernel_size: int, strides: int, padding: str) -> list[tuple[bool, ...]]:
+    """Per output along an axis, which taps meet a pixel."""
     if padding in ("circular", "reflect", "valid"):
-        return [1.0]
+        return [(True,) * kernel_size]
     outputs = -(-size // strides)
     before = (kernel_size - 1) // 2
     if padding == "same":
         before = max((outputs - 1) * strides + kernel_size - size, 0) // 2
     starts = (output * strides - before for output in range(outputs))
-    return [
-        sum(0 <= start + tap < size for tap in range(kernel_size)) / kernel_size for start in starts
-    ]
+    return [tuple(0 <= start + tap < size for tap in range(kernel_size)) for start in starts]
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def predicted_variances(
@@ -174,25 +216,31 @@ def _norm_free(config, blocks, sizes, unit_gains: bool) -> list[float]:
         strength *= 0.0 if config.zero_init_gain else 1.0
     # timm's stem carries a gamma that no activation before it has called for.
     gamma = ScaledActivation(config.activation).gamma
-    mean_square = (gamma * mean_of(config.activation)) ** 2
+    mean_square = relative_squared_mean(config.activation)
     variance = gamma**2 if config.gamma_in == "weights" else 1.0
     variances = []
     ledger = variance_ledger(config.depths, config.alpha)
     for row, block, size in zip(ledger, blocks, sizes, strict=False):
         # Silent branches leave less variance than the ledger, and so than beta, reckons with.
-        scaled = variance * (row.beta**2 if config.rescale else 1.0)
-        branch = math.prod(_border(conv, size, mean_square) for conv in block.convs)
+        scaled = activated_variance(variance, config.activation)
+        scaled *= row.beta**2 if config.rescale else 1.0
         skip = variance if block.shortcut_conv is None else scaled
-        variance = skip + (config.alpha * strength) ** 2 * scaled * branch
+        branch = scaled * _border(block.convs[0], size, mean_square, True)
+        for conv in block.convs[1:]:
+            branch = activated_variance(branch, config.activation)
+            branch *= _border(conv, size, mean_square, True)
+        variance = skip + (config.alpha * strength) ** 2 * branch
         variances.append(variance)
     return variances
 
 
 def _batch_norm(config, blocks, sizes) -> list[float | None]:
     variances, variance = [], None
+    mean_square = relative_squared_mean(config.activation)
     for block, size in zip(blocks, sizes, strict=True):
         last, projection = block.convs[-1], block.shortcut_conv
-        branch = branch_variance(config.activation, _fan_ratio(last)) * _border(last, size)
+        branch = branch_variance(config.activation, _fan_ratio(last))
+        branch *= _border(last, size, mean_square)
         if projection is not None:
             variance = branch_variance(config.activation, _fan_ratio(projection))
         variance = None if variance is None else variance + branch
@@ -200,13 +248,17 @@ def _batch_norm(config, blocks, sizes) -> list[float | None]:
     return variances
 
 
-def _border(convolution, size: tuple[int, int] | None, mean_square: float = 0.0) -> float:
+def _border(
+    convolution, size: tuple[int, int] | None, mean_square: float, standardized: bool = False
+) -> float:
     """The border's factor for a convolution whose output has ``size`` pixels."""
     if size is None:
         return 1.0
     strides = convolution.strides
     before = tuple(n * strides for n in size)
-    return border_factor(before, convolution.kernel_size, strides, convolution.padding, mean_square)
+    return border_factor(
+        before, convolution.kernel_size, strides, convolution.padding, mean_square, standardized
+    )
 
 
 def _fan_ratio(convolution) -> float:

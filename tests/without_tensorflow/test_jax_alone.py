@@ -65,6 +65,24 @@ def test_signal_propagation(small):
     assert not nf_zoo.diagnose(small, (4, 32, 32, 3))
 
 
+def test_signals_while_it_trains(small, tmp_path, caplog):
+    images = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    options = {"csv_path": tmp_path / "signals.csv", "log_dir": tmp_path / "logs"}
+    callback = nf_zoo.SignalPropagationCallback(images[:2], alarm_every=1, **options)
+    (line,) = caplog.messages
+    assert "nothing is written for TensorBoard" in line and "tensorflow" in line
+    model = keras.models.clone_model(small)
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    model.fit(images, np.arange(8) % 2, batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    assert [path.name for path in tmp_path.iterdir()] == ["signals.csv"]
+    lines = (tmp_path / "signals.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in lines] == ["epoch", *"000111222"]
+    before, after = (callback.records[index][1][-1].variance for index in (0, -1))
+    assert before != after
+    assert after == pytest.approx(nf_zoo.signal_propagation(model, images[:2])[-1].variance)
+
+
 def test_the_shipped_checkpoint_knows_a_picture_file(folder):
     model = nf_zoo.NFResNet14(pretrained="cifar10")
     path = folder / "light" / "0.png"

@@ -1,0 +1,250 @@
+"""Training of very deep networks: the equal blocks of a stage share one traced body.
+
+To trace a thousand layers takes minutes. But the blocks of a stage behind its first are one layer
+with different weights: here these are stacked, and a loop runs the layer itself, the one that
+``nf_zoo.models`` made, over them: forward, and backward by its vector-Jacobian product, which
+yields the gradient at every block too. The number of turns is an argument, so that one program
+serves every depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nf_zoo.models import registry
+from nf_zoo.models.variance import variance_ledger
+from nf_zoo.signal_propagation.block_loops import (
+    Segment,
+    back,
+    back_through_turns,
+    compiled,
+    loss_of,
+    momentum,
+    norm_of,
+    put,
+    repeat,
+    vector_jacobian,
+)
+
+
+@dataclasses.dataclass
+class State:
+    """A network in training.
+
+    Attributes:
+        turns: of every repeated block, int32 scalar.
+        weights: per segment, the arrays of its variables; of a repeated one stacked.
+        velocities: of the momentum, likewise.
+        betas: per segment; (turns at most,) of a repeated one.
+    """
+
+    turns: Any
+    weights: list[list[Any]]
+    velocities: list[list[Any]]
+    betas: list[Any]
+
+
+class RepeatedBlocks:
+    """A Wide ResNet of any depth up to a most, and plain SGD with momentum on it.
+
+    Args:
+        template: the network with two blocks per stage; its layers are what runs.
+        most: blocks per stage that the stacks have room for.
+
+    Example:
+        >>> from nf_zoo.models.registry import build_model
+        >>> shape = {"input_shape": (8, 8, 3), "num_classes": 10}
+        >>> deep = RepeatedBlocks(build_model("wide_resnet16_1", **shape), most=40)
+        >>> len(deep.draw(30, seed=0).weights)
+        8
+    """
+
+    def __init__(self, template: keras.Model, most: int):
+        if set(template.config.depths) != {2}:
+            raise ValueError(
+                "The template must have two blocks in every stage. "
+                f"Received: depths={template.config.depths}"
+            )
+        self.template, self.room = template, max(most - 1, 1)
+        self.segments = _segments_of(template)
+        self._run = compiled(self._updates)
+
+    def draw(self, depth: int, seed: int) -> State:
+        """Fresh weights for ``depth`` blocks per stage, from the layers' own initialisers."""
+        depths = (depth,) * len(self.template.config.depths)
+        config = dataclasses.replace(self.template.config, depths=depths)
+        seeds = iter(np.random.SeedSequence(seed).generate_state(1 << 16) >> 1)
+        weights = [self._draw_segment(segment, config, seeds) for segment in self.segments]
+        return self.state(config, weights)
+
+    def state(self, config, weights: list[list[np.ndarray]]) -> State:
+        """The state of given weights: (depth - 1, ...) per variable of a repeated block."""
+        turns = config.depths[0] - 1
+        betas = self._betas(config)
+        arrays = [
+            [self._padded(array) if segment.repeated else array for array in own]
+            for segment, own in zip(self.segments, weights, strict=True)
+        ]
+        tensors = keras.tree.map_structure(lambda a: ops.convert_to_tensor(a, "float32"), arrays)
+        still = keras.tree.map_structure(ops.zeros_like, tensors)
+        return State(ops.convert_to_tensor(turns, "int32"), tensors, still, betas)
+
+    def train(self, state: State, images, labels, batches: np.ndarray, rate: float):
+        """Updates, one per row of ``batches``.
+
+        Args:
+            state: from :meth:`draw`.
+            images: (M, H, W, C).
+            labels: (M,) integers.
+            batches: (updates, batch size) indices into both.
+            rate: learning rate; 0 leaves the weights alone.
+
+        Returns:
+            (losses, one per update and before it; gradient norms: mean over the updates of the norm
+            of the loss's gradient by the input of every block, in depth order, and by the output of
+            the last; the new state).
+        """
+        losses, norms, weights, velocities = self._run(
+            state.turns,
+            state.betas,
+            state.weights,
+            state.velocities,
+            ops.convert_to_tensor(images, "float32"),
+            ops.convert_to_tensor(labels, "int32"),
+            ops.convert_to_tensor(batches, "int32"),
+            ops.convert_to_tensor(rate, "float32"),
+        )
+        turns = int(state.turns)
+        norms = [
+            ops.convert_to_numpy(norm)[: turns if segment.repeated else 1]
+            for segment, norm in zip(self.segments[1:], norms, strict=True)
+        ]
+        new = dataclasses.replace(state, weights=weights, velocities=velocities)
+        return ops.convert_to_numpy(losses), np.concatenate(norms) / len(batches), new
+
+    def _draw_segment(self, segment: Segment, config, seeds: Iterator[int]) -> list[np.ndarray]:
+        count = config.depths[0] - 1
+        arrays = []
+        for layer in segment.layers:
+            fresh = self._like(layer, config)
+            for variable, own in zip(fresh.trainable_variables, _initialisers(fresh), strict=True):
+                value = ops.convert_to_numpy(variable)
+                copies = [
+                    value if own is None else _draw(own, value.shape, int(next(seeds)))
+                    for _ in range(count if segment.repeated else 1)
+                ]
+                empty = np.zeros((0, *value.shape), "float32")
+                arrays.append(np.stack(copies) if copies else empty)
+        return arrays if segment.repeated else [array[0] for array in arrays]
+
+    def _like(self, layer, config):
+        """The layer as it starts in the network of ``config``, whose depth its scales go by."""
+        own = layer.get_config()
+        if "num_blocks" in own:
+            own["num_blocks"] = sum(config.depths)
+        if own.get("skip_gain"):
+            own["skip_gain"] = (
+                registry.architecture(self.template.architecture).builder(config)[1].initial_gain
+            )
+        fresh = type(layer).from_config(own)
+        fresh.build(layer.input.shape)
+        return fresh
+
+    def _betas(self, config) -> list:
+        """1 / the expected deviation before every block, per segment."""
+        ledger = variance_ledger(config.depths, getattr(config, "alpha", 0.0))
+        betas = [ops.ones(())]
+        for stage in range(len(config.depths)):
+            own = [row.beta for row in ledger if row.stage == stage + 1]
+            betas += [
+                ops.convert_to_tensor(own[0], "float32"),
+                ops.convert_to_tensor(self._padded(np.array(own[1:])), "float32"),
+            ]
+        return [*betas, ops.ones(())]
+
+    def _padded(self, stack: np.ndarray) -> np.ndarray:
+        room = np.zeros((self.room - len(stack), *stack.shape[1:]), "float32")
+        return np.concatenate([stack, room])
+
+    def _updates(self, turns, betas, weights, velocities, images, labels, batches, rate):
+        structure = (weights, velocities)
+        count = batches.shape[0]
+        room = [self.room if segment.repeated else 1 for segment in self.segments[1:]]
+        norms = [ops.zeros((n,)) for n in room]
+
+        def update(i, losses, norms, *arrays):
+            weights, velocities = keras.tree.pack_sequence_as(structure, list(arrays))
+            x, y = (ops.take(a, batches[i], axis=0) for a in (images, labels))
+            loss, gradients, weights, velocities = self._update(
+                turns, betas, weights, velocities, x, y, rate
+            )
+            norms = [a + b for a, b in zip(norms, gradients, strict=True)]
+            arrays = keras.tree.flatten((weights, velocities))
+            return i + 1, put(losses, loss, i), norms, *arrays
+
+        start = (ops.zeros((), "int32"), ops.zeros((count,)), norms)
+        _, losses, norms, *arrays = ops.while_loop(
+            lambda i, *_: i < count, update, (*start, *keras.tree.flatten(structure))
+        )
+        return losses, norms, *keras.tree.pack_sequence_as(structure, list(arrays))
+
+    def _update(self, turns, betas, weights, velocities, x, y, rate):
+        """One step: loss, gradient norms behind the stem, weights, velocities."""
+        inputs = []
+        for segment, own, beta in zip(self.segments[:-1], weights, betas, strict=False):
+            inputs.append(x)
+            if segment.repeated:
+                x, inputs[-1] = repeat(segment, own, beta, turns, x)
+            else:
+                x = segment(own, x, beta)
+        tail = self.segments[-1]
+        loss, pull = vector_jacobian(lambda w, x: loss_of(tail(w, x), y), weights[-1], x)
+        gradient, upstream = pull(ops.ones_like(loss))
+        moved = [momentum(weights[-1], velocities[-1], gradient, rate)]
+        norms = [norm_of(upstream)]
+        for k in reversed(range(len(inputs))):
+            arguments = (self.segments[k], weights[k], velocities[k], betas[k], inputs[k], upstream)
+            if self.segments[k].repeated:
+                upstream, norm, *pair = back_through_turns(*arguments, turns, rate)
+            else:
+                upstream, *pair = back(*arguments, rate)
+                norm = norm_of(upstream)
+            moved.append(tuple(pair))
+            norms.append(norm)
+        weights, velocities = (list(side) for side in zip(*reversed(moved), strict=True))
+        # The last is that of the pictures.
+        return loss, norms[-2::-1], weights, velocities
+
+
+def _segments_of(template: keras.Model) -> tuple[Segment, ...]:
+    """Stem; per stage its first block and the repeated one; all behind the blocks."""
+    layers, blocks = template.layers[1:], template.blocks
+    first, last = (layers.index(blocks[i]) for i in (0, -1))
+    stages = [
+        segment
+        for entry, body in zip(blocks[::2], blocks[1::2], strict=True)
+        for segment in (Segment((entry,)), Segment((body,), repeated=True))
+    ]
+    return (Segment(tuple(layers[:first])), *stages, Segment(tuple(layers[last + 1 :])))
+
+
+def _initialisers(layer) -> list:
+    """Per trainable variable its random initialiser, or None where it starts at a constant."""
+    kernels = {
+        id(part.kernel): part.kernel_initializer
+        for part in layer._flatten_layers()
+        if hasattr(part, "kernel_initializer")
+    }
+    found = [kernels.get(id(variable)) for variable in layer.trainable_variables]
+    return [own if own is not None and "seed" in own.get_config() else None for own in found]
+
+
+def _draw(initialiser, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    own = type(initialiser).from_config({**initialiser.get_config(), "seed": seed})
+    return ops.convert_to_numpy(own(shape))
