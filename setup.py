@@ -13,8 +13,11 @@ EXTRAS = {
     "onnx": ["onnx", "onnxruntime", "tf2onnx"],
     "litert": ["ai-edge-litert"],
     "jax": ["jax"],
-    "test": ["jax", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "tensorboard"],
 }
+EXTRAS["test"] = [
+    *(*EXTRAS["training"], *EXTRAS["jax"]),
+    *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
+]
 
 setup(
     name="nf-zoo",

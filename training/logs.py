@@ -100,6 +100,11 @@ def _finite(values: dict[str, float]) -> dict:
 
 
 def _summary_writer(folder: Path):
+    import keras
+
+    if keras.backend.backend() != "tensorflow":  # which would take the accelerator for itself
+        logging.info("No TensorBoard files are written: they need KERAS_BACKEND=tensorflow")
+        return None
     try:
         import tensorboard  # noqa: F401
         import tensorflow as tf

@@ -17,7 +17,6 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from training import recipe as recipes
 from training.recipe import RecipeError
 
 STRATEGIES = "auto, one_device, mirrored, multi_worker, tpu"
@@ -37,42 +36,13 @@ EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoin
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and end.")
 
 
-def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float] | None:
-    """Trains, evaluates or describes; what the command line does.
-
-    Args:
-        recipe: a :func:`training.recipe.default` with changes.
-        workdir: folder for what the run writes; may hold an earlier part of the same run.
-        **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
-            ``eval_only`` and ``dry_run``, as on the command line.
-
-    Returns:
-        The last evaluation; None if the run was interrupted, or only described.
-
-    Raises:
-        RecipeError: if the recipe, the data or the folder do not allow it.
-        training.loop.Diverged: if the loss is no longer finite.
-    """
-    recipes.check(recipe)
-    from training.session import Session
-
-    session = Session(recipe, workdir, **options)
-    if options.get("dry_run"):
-        print(session.describe())
-        return None
-    if options.get("eval_only"):
-        values = session.evaluate()
-        print(json.dumps(values))
-        return values
-    return session.train()
-
-
 def main(argv) -> int:
     """The command line."""
     if len(argv) > 1:
         raise app.UsageError(f"Flags alone are understood. Received: {argv[1:]}")
     logging.set_verbosity(logging.INFO)
     from training.errors import expected_errors
+    from training.session import run
 
     try:
         values = run(
@@ -112,9 +82,9 @@ def entry_point(argv: list[str] | None = None) -> None:
 def _parse(arguments):
     try:
         return flags.FLAGS(arguments)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         # ConfigDict names near fields itself.
-        raise RecipeError(f"A field of the recipe is not right: {error}") from error
+        raise RecipeError(f"A field of the recipe is not right: {error}") from None
 
 
 if __name__ == "__main__":

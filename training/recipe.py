@@ -152,7 +152,7 @@ def smoke(recipe: ConfigDict) -> ConfigDict:
     recipe.optimizer.per_batch = 0
     recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.02)
     recipe.data.input_size = recipe.data.test_size = 32
-    recipe.evaluation.batch_size = 25
+    recipe.evaluation.batch_size, recipe.evaluation.every_epochs = 25, 1e6
     recipe.run.log_every = 5
     return recipe
 

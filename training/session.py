@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -17,6 +18,34 @@ from training.data import open_data
 from training.loop import Plan, Trainer
 from training.optimization import make_optimizer, make_schedule
 from training.recipe import RecipeError
+
+
+def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float] | None:
+    """Trains, evaluates or describes; what the command line does.
+
+    Args:
+        recipe: a :func:`training.recipe.default` with changes.
+        workdir: folder for what the run writes; may hold an earlier part of the same run.
+        **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
+            ``eval_only`` and ``dry_run``, as on the command line.
+
+    Returns:
+        The last evaluation; None if the run was interrupted, or only described.
+
+    Raises:
+        RecipeError: if the recipe, the data or the folder do not allow it.
+        training.loop.Diverged: if the loss is no longer finite.
+    """
+    recipes.check(recipe)
+    session = Session(recipe, workdir, **options)
+    if options.get("dry_run"):
+        print(session.describe())
+        return None
+    if options.get("eval_only"):
+        values = session.evaluate()
+        print(json.dumps(values))
+        return values
+    return session.train()
 
 
 class Session:

@@ -62,7 +62,7 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
     A run whose loss is no longer finite has no accuracy, and its row says ``diverged``.
     """
     from training.loop import Diverged
-    from training.main import run
+    from training.session import run
 
     path = Path(workdir) / RESULTS
     rows = list(csv.DictReader(path.open())) if path.exists() else []

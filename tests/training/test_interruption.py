@@ -24,7 +24,7 @@ def _train(recipe_text: str, workdir: str) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from ml_collections import ConfigDict
 
-    from training.main import run
+    from training.session import run
 
     run(ConfigDict(json.loads(recipe_text)), workdir, strategy="one_device")
 
@@ -33,7 +33,9 @@ def _train(recipe_text: str, workdir: str) -> None:
 def processes():
     """Children of a process that has imported TensorFlow, and done nothing with it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.session", "training.main", "training.feeds"])
+    context.set_forkserver_preload(
+        ["training.session", "training.feeds", "training.tensorflow_engine"]
+    )
     return context
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from small_recipes import small_recipe
 
 from training.checkpoints import Checkpoints
-from training.main import run
+from training.session import run
 
 REPOSITORY = Path(__file__).parents[2]
 LAST = "step_000000005.safetensors"

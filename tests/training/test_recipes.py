@@ -15,8 +15,8 @@ from PIL import Image
 import nf_zoo
 from training import recipe as recipes
 from training.loop import Diverged
-from training.main import run
 from training.recipe import RecipeError
+from training.session import run
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("[a-z]*.py"))
@@ -202,7 +202,7 @@ def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
     from training.sweep import read_grid, run_grid
 
     recipe.steps = 3
-    grid = read_grid(["optimizer.learning_rate=0.1,1e9"], recipe)
+    grid = read_grid(["optimizer.learning_rate=0.1,1e36"], recipe)
     recipe.optimizer.agc = 0.0
     path = run_grid(recipe, grid, seeds=1, workdir=tmp_path)
     rows = list(csv.DictReader(path.open()))

@@ -47,6 +47,4 @@ def get_config(variants=""):
     if "short" in chosen:
         recipe.epochs = 30.0
         recipe.schedule.every_epochs = 3.0
-    if "smoke" in chosen:
-        recipe.steps, recipe.batch_size, recipe.run.log_every = 20, 32, 5
-    return recipe
+    return recipes.smoke(recipe) if "smoke" in chosen else recipe

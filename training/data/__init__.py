@@ -28,9 +28,17 @@ def open_data(recipe):
             f"data.source must be KIND:PLACE, where KIND is one of {', '.join(KINDS)}. "
             f"Received: {given.source!r}"
         )
-    if kind == "arrays":
-        return read_arrays(place)
-    if kind == "folder" and given.in_memory:
+    if kind == "arrays" or (kind == "folder" and given.in_memory):
+        varied = recipe.augmentation
+        if varied.randaugment_layers or varied.crop == "resized":
+            raise RecipeError(
+                "Pictures in memory are shifted or left as they are: RandAugment and resized "
+                "crops need data.in_memory=False and a source that is not arrays. Received: "
+                f"augmentation.crop={varied.crop!r}, "
+                f"randaugment_layers={varied.randaugment_layers}"
+            )
+        if kind == "arrays":
+            return read_arrays(place)
         return read_pictures(place, given.train, given.test, given.input_size)
     try:
         from training.data import streams

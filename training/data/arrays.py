@@ -35,13 +35,6 @@ class ArrayPictures:
 
     def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
         """(images, classes, draws) of one replica after the other, endlessly."""
-        if recipe.augmentation.randaugment_layers or recipe.augmentation.crop == "resized":
-            raise RecipeError(
-                "Pictures in memory are shifted or left as they are: RandAugment and resized crops "
-                "need data.in_memory=False. Received: "
-                f"augmentation.crop={recipe.augmentation.crop!r}, "
-                f"randaugment_layers={recipe.augmentation.randaugment_layers}"
-            )
         images, classes = self.train
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
         step = first_step
