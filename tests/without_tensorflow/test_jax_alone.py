@@ -18,6 +18,7 @@ import nf_zoo
 from nf_zoo.models.registry import build_model
 
 LABELS = ("dark", "light")
+REPOSITORY = Path(__file__).parents[2]
 
 
 def draw_folder(root: Path) -> Path:
@@ -165,3 +166,24 @@ def test_the_command_predicts_and_refuses(folder):
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "works with TensorFlow only" in refused.stderr
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_recipe_trains(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)  # recipes are not in the wheel
+    from training import recipe as recipes
+    from training.session import run
+
+    for split in ("train", "test"):
+        draw_folder(tmp_path / "set" / split)
+    recipe = recipes.load(f"{REPOSITORY}/training/configs/wide_resnet_cifar10.py:nf,10-1,smoke")
+    recipe.data.source = f"folder:{tmp_path / 'set'}"
+    recipe.evaluation.batch_size = 5
+    recipe.run.checkpoint_steps, recipe.ema = 10, 0.9
+    values = run(recipe, tmp_path / "run")
+    assert values["top1"] > 80 and values["ema_top1"] > 50
+    assert run(recipe, tmp_path / "run", eval_only=True) == pytest.approx(values)
+    model = nf_zoo.load_pretrained(tmp_path / "run" / "model")
+    assert model.labels == LABELS
+    recipe.data.in_memory = False
+    with pytest.raises(recipes.RecipeError, match=r"data\.in_memory=True"):
+        run(recipe, tmp_path / "other")
