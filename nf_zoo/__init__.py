@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CardDetails": "nf_zoo.hub.card",
     "ImageClassifier": "nf_zoo.models.classifier",
     "Preprocessing": "nf_zoo.preprocessing",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",
@@ -21,11 +22,11 @@ _HOMES = {
     "export_saved_model": "nf_zoo.deploy.export",
     "finetune": "nf_zoo.finetuning",
     "list_models": "nf_zoo.hub.factory",
-    "load_pretrained": "nf_zoo.hub.loading",
+    "load_pretrained": "nf_zoo.hub.pretrained",
     "model_info": "nf_zoo.hub.factory",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
-    "save_pretrained": "nf_zoo.hub.files",
+    "save_pretrained": "nf_zoo.hub.folder",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from nf_zoo.hub.errors import WeightsNotFound, WeightsOffline
+from nf_zoo.hub.repository import note_download
 
 
 def fetch_url(url: str, filename: str) -> Path:
@@ -38,6 +39,7 @@ def fetch_url(url: str, filename: str) -> Path:
         # Another process may have fetched it while this one waited.
         if not path.is_file():
             _download(url, path)
+            note_download(path)
     return path
 
 

@@ -65,7 +65,7 @@ def pictures(tmp_path_factory) -> Path:
 def saved(model, tmp_path_factory) -> dict[str, Path]:
     """The network as a file, a fine-tuning folder, a pretrained folder and a SavedModel."""
     from nf_zoo.deploy.export import export_saved_model
-    from nf_zoo.hub.files import save_pretrained
+    from nf_zoo.hub.folder import save_pretrained
 
     root = tmp_path_factory.mktemp("models")
     tuned = root / "tuned"
