@@ -26,6 +26,7 @@ _HOMES = {
     "model_info": "nf_zoo.hub.factory",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
+    "push_to_hub": "nf_zoo.hub.publishing",
     "save_pretrained": "nf_zoo.hub.folder",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""

@@ -198,6 +198,8 @@ class ModelInfo:
         input_size: (height, width) in pixels, at which they are counted.
         config: the architecture record.
         weights: records of the checkpoints, the default one first.
+        unpinned: names of those without a checksum on record: what is downloaded for them is
+            only held against what the hub says that it sends.
     """
 
     name: str
@@ -208,6 +210,7 @@ class ModelInfo:
     input_size: tuple[int, int]
     config: Any
     weights: tuple[PretrainedWeights, ...]
+    unpinned: tuple[str, ...]
 
 
 def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInfo:
@@ -249,4 +252,5 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         input_size=tuple(size),
         config=model.config,
         weights=tuple(records),
+        unpinned=tuple(record.name for record in records if not record.pinned),
     )

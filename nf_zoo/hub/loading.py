@@ -172,7 +172,7 @@ def _check_record(model, record: PretrainedWeights) -> None:
     trained = architecture(record.architecture).configure(record.variant)
     changed = model.config.changes_from(trained)
     changed = {name: value for name, value in changed.items() if not _HARMLESS.fullmatch(name)}
-    if changed and record.source != "shipped":
+    if changed and record.format != "nf_zoo":
         logger.warning(
             "%s was trained in the published network; this one differs from it in %s, so expect "
             "other outputs than the published ones",

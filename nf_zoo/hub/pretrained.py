@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nf_zoo.hub import haiku_files, keras_files
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
+from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound
+from nf_zoo.hub.fetching import only_model_file
 from nf_zoo.hub.files import WeightsFile, open_weights, refuse_way_out
 from nf_zoo.hub.fitting import classes_of, plan_assignments
 from nf_zoo.hub.loading import load_pretrained_weights
@@ -25,7 +26,6 @@ from nf_zoo.hub.repository import (
     earlier_version_kept,
     fetch_file,
     has_file,
-    list_files,
 )
 from nf_zoo.hub.sources import Source, fetch_weights
 
@@ -80,14 +80,14 @@ def _from_hub(origin: HubRepository):
         for name in keras_files.PARTS:
             fetch_file(version, name)
         return keras_files.open_keras(path.parent)
-    names = [name for name in list_files(origin) if _is_model_file(name)]
-    if len(names) != 1:
+    name = only_model_file(origin)
+    if name is None:
         raise WeightsNotFound(
-            f"{origin} holds no {CONFIG_FILE} that describes its weights, nor one .keras file, nor "
-            f"one .npz of DeepMind's. Files of those kinds: {first_few(names) or 'none'}. For a "
-            "lone weights file, give the repository to a factory as pretrained=."
+            f"{origin} holds no {CONFIG_FILE} that describes its weights, nor just one .keras file "
+            "or .npz of DeepMind's. For a lone weights file, give the repository to a factory as "
+            "pretrained=."
         )
-    return _from_file(fetch_file(origin, names[0]))
+    return _from_file(fetch_file(origin, name))
 
 
 def _from_folder(folder: Path):
@@ -106,7 +106,7 @@ def _from_folder(folder: Path):
 
 
 def _from_file(path: Path):
-    if not _is_model_file(path.name) or not path.is_file():
+    if path.suffix not in (keras_files.SUFFIX, *haiku_files.SUFFIXES) or not path.is_file():
         raise WeightsNotFound(
             f"{path} is no folder, and no .keras file or .npz of DeepMind's that is there. For a "
             "lone weights file, give it to a factory as pretrained=."
@@ -114,10 +114,6 @@ def _from_file(path: Path):
     if path.suffix == keras_files.SUFFIX:
         return keras_files.open_keras(path)
     return _of_deepmind(path)
-
-
-def _is_model_file(name: str) -> bool:
-    return "/" not in name and name.endswith((keras_files.SUFFIX, *haiku_files.SUFFIXES))
 
 
 def _described(path: Path, source: Source):
