@@ -39,7 +39,7 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
     if isinstance(error, WeightsError):
         return error
     where = f"{repository.name} (revision {repository.revision})"
-    if isinstance(error, hub.GatedRepoError) or _status(error) in (401, 403):
+    if isinstance(error, hub.GatedRepoError) or _is_refusal(error):
         return WeightsAccessDenied(
             f"The hub refuses access to {repository.name}: it does not exist, is private, or its "
             f"conditions must be accepted first. Check the name, log in with `hf auth login`, and "
@@ -101,7 +101,8 @@ def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
     )
 
 
-def _status(error: Exception) -> int | None:
+def _is_refusal(error: Exception) -> bool:
+    """Whether the answer is about the user; of a private repository it is that there is none."""
     response = getattr(error, "response", None)
-    known_error = response is not None and response.headers.get("X-Error-Code")
-    return getattr(response, "status_code", None) if not known_error else None
+    status = getattr(response, "status_code", None)
+    return status == 401 or (status == 403 and not response.headers.get("X-Error-Code"))

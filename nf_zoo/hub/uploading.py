@@ -60,7 +60,7 @@ def download(target: HubRepository, remote: Remote, filename: str, scratch: Path
     import huggingface_hub
 
     try:
-        path = huggingface_hub.hf_hubdownload(
+        path = huggingface_hub.hf_hub_download(
             target.name, filename, revision=remote.head, cache_dir=scratch / "cache"
         )
     except Exception as error:
