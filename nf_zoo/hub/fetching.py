@@ -14,7 +14,7 @@ from nf_zoo.hub.repository import (
     HubRepository,
     earlier_version_kept,
     fetch_file,
-    has_file,
+    find_file,
     list_files,
 )
 from nf_zoo.hub.shards import is_index, read_index
@@ -74,10 +74,11 @@ def _fetch_record(record: PretrainedWeights) -> list[Path]:
 def _fetch_repository(repository: HubRepository) -> list[Path]:
     files = []
     version = repository
-    if has_file(repository, CONFIG_FILE, MOST_BYTES):
-        files.append(fetch_file(repository, CONFIG_FILE))
-        version = repository.at_commit_of(files[0])
-        if is_keras_config(files[0]):
+    config = find_file(repository, CONFIG_FILE, MOST_BYTES)
+    if config is not None:
+        files.append(config)
+        version = repository.at_commit_of(config)
+        if is_keras_config(config):
             return [fetch_file(version, name) for name in keras_files.PARTS]
     try:
         path = fetch_weights(version)

@@ -24,7 +24,7 @@ from nf_zoo.hub.model_config import (
     is_readable_config,
     read_config,
 )
-from nf_zoo.hub.repository import HubRepository, earlier_version_kept, fetch_file, has_file
+from nf_zoo.hub.repository import HubRepository, earlier_version_kept, fetch_file, find_file
 from nf_zoo.hub.sources import Source, fetch_weights, resolve_pretrained
 from nf_zoo.hub.variants import has_paper_form, is_the_papers
 
@@ -143,9 +143,9 @@ def _record_options(record: PretrainedWeights) -> dict[str, Any]:
 def _config_of(source: HubRepository | Path) -> ModelConfig | None:
     """The config.json that lies beside the weights, if it is nf_zoo's or timm's."""
     if isinstance(source, HubRepository):
-        if not has_file(source, CONFIG_FILE, MOST_BYTES):
+        path = find_file(source, CONFIG_FILE, MOST_BYTES)
+        if path is None:
             return None
-        path = fetch_file(source, CONFIG_FILE)
     else:
         path = (source / CONFIG_FILE) if source.is_dir() else source.with_name(CONFIG_FILE)
         if not source.is_dir() and source.name != WEIGHTS_FILE:

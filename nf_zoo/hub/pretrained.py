@@ -25,7 +25,7 @@ from nf_zoo.hub.repository import (
     HubRepository,
     earlier_version_kept,
     fetch_file,
-    has_file,
+    find_file,
 )
 from nf_zoo.hub.sources import Source, fetch_weights
 
@@ -72,8 +72,8 @@ def load_pretrained(source: str | os.PathLike):
 
 
 def _from_hub(origin: HubRepository):
-    if has_file(origin, CONFIG_FILE, MOST_BYTES):
-        path = fetch_file(origin, CONFIG_FILE)
+    path = find_file(origin, CONFIG_FILE, MOST_BYTES)
+    if path is not None:
         version = origin.at_commit_of(path)
         if not is_keras_config(path):
             return _described(path, version)

@@ -114,8 +114,10 @@ def fetch_file(repository: HubRepository, filename: str, most_bytes: int | None 
     return path
 
 
-def has_file(repository: HubRepository, filename: str, most_bytes: int | None = None) -> bool:
-    """Whether a hub repository holds a file; it is fetched, its absence remembered in the cache.
+def find_file(
+    repository: HubRepository, filename: str, most_bytes: int | None = None
+) -> Path | None:
+    """As `fetch_file`, but None if the repository has no such file; the cache remembers that.
 
     Raises:
         WeightsError: as `fetch_file`, except for the absence of the file.
@@ -123,19 +125,18 @@ def has_file(repository: HubRepository, filename: str, most_bytes: int | None = 
     import huggingface_hub
 
     try:
-        fetch_file(repository, filename, most_bytes)
+        return fetch_file(repository, filename, most_bytes)
     except WeightsNotFound as error:
         if isinstance(error.__cause__, huggingface_hub.errors.RemoteEntryNotFoundError):
-            return False
+            return None
         raise
     except WeightsOffline:
         # Neither None (not known) nor a path (it would have been found): known to be absent.
         if huggingface_hub.try_to_load_from_cache(
             repository.name, filename, revision=repository.revision
         ):
-            return False
+            return None
         raise
-    return True
 
 
 def list_files(repository: HubRepository) -> list[str]:
@@ -189,10 +190,13 @@ def earlier_version_kept(source: object) -> Iterator[None]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file from the hub's cache, and what it is a link to."""
+    """Remove a file from the hub's cache, and what it is a link to unless others are too."""
     target = path.resolve()
     path.unlink(missing_ok=True)
-    if target.parent.name == "blobs":
+    if target.parent.name != "blobs":
+        return
+    others = (target.parent.parent / "snapshots").rglob("*")
+    if not any(other.is_symlink() and other.resolve() == target for other in others):
         target.unlink(missing_ok=True)
 
 

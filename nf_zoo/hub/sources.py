@@ -27,7 +27,7 @@ from nf_zoo.hub.errors import (
 )
 from nf_zoo.hub.files import WEIGHTS_FILE, refuse_way_out
 from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES
-from nf_zoo.hub.repository import HUB, HubRepository, fetch_file, has_file
+from nf_zoo.hub.repository import HUB, HubRepository, fetch_file, find_file
 from nf_zoo.hub.shards import INDEX_FILE, read_index
 
 Source = PretrainedWeights | HubRepository | Path
@@ -111,18 +111,19 @@ def pinned(source: Source) -> Source:
     Raises:
         WeightsError: as `fetch_weights`.
     """
-    if not isinstance(source, HubRepository) or not has_file(source, CONFIG_FILE, MOST_BYTES):
+    if not isinstance(source, HubRepository):
         return source
-    return source.at_commit_of(fetch_file(source, CONFIG_FILE))
+    path = find_file(source, CONFIG_FILE, MOST_BYTES)
+    return source if path is None else source.at_commit_of(path)
 
 
 def _fetch_from_hub(repository: HubRepository) -> Path:
-    try:
+    path = find_file(repository, WEIGHTS_FILE)
+    if path is not None:
+        return path
+    index = find_file(repository, INDEX_FILE, MOST_BYTES)
+    if index is None:
         return fetch_file(repository, WEIGHTS_FILE)
-    except WeightsNotFound:
-        if not has_file(repository, INDEX_FILE, MOST_BYTES):
-            raise
-    index = fetch_file(repository, INDEX_FILE)
     version = repository.at_commit_of(index)
     for name in dict.fromkeys(read_index(index).values()):
         fetch_file(version, name)
