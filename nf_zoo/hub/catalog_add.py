@@ -142,7 +142,9 @@ def _write(path: Path, record: PretrainedWeights) -> None:
         for field in dataclasses.fields(record)
         if getattr(record, field.name) != field.default
     }
-    name = re.sub(r"\W+", "_", record.name, flags=re.ASCII)
+    if any(known.name == record.name for known in read_catalog(path)):
+        raise CatalogError(f"{record.name}: more than one record of that name; pass another tag")
+    name = _free_name(tables, re.sub(r"\W+", "_", record.name, flags=re.ASCII))
     values["preprocessing"], recipe = _recipe(tables, name, record.preprocessing)
     if record.accuracy_source is not None:
         values["accuracy_source"] = name
@@ -155,6 +157,13 @@ def _write(path: Path, record: PretrainedWeights) -> None:
         if problems:
             raise CatalogError(f"{path} was not changed: {problems[0]}")
     read_catalog.cache_clear()
+
+
+def _free_name(tables: dict[str, Any], name: str) -> str:
+    """The name, or with a number if an entry of the catalogue has it already."""
+    taken = {*tables.get("preprocessing", {}), *tables.get("accuracy_sources", {})}
+    numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+    return next(free for free in (name, *numbered) if free not in taken)
 
 
 def _recipe(tables: dict[str, Any], name: str, wanted: Preprocessing) -> tuple[str, str]:

@@ -75,7 +75,7 @@ def first_few(items: Sequence[str], shown: int = SHOWN) -> str:
     return f"{text} and {more} more" if more > 0 else text
 
 
-def printable(value: object) -> str:
+def printable(value: object, longest: int = LONGEST) -> str:
     """What a file says, in a form that neither fills a terminal nor commands it.
 
     Example:
@@ -83,5 +83,5 @@ def printable(value: object) -> str:
         "'red\\\\x1b[31m'"
     """
     text = str(value)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    text = text if len(text) <= longest else f"{text[:longest]}..."
     return text if text.isprintable() else ascii(text)

@@ -39,11 +39,12 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
     if isinstance(error, WeightsError):
         return error
     where = f"{repository.name} (revision {repository.revision})"
-    if isinstance(error, hub.GatedRepoError) or _is_refusal(error):
+    refused = _is_refusal(error) or _is_refusal(error.__cause__)
+    if isinstance(error, hub.GatedRepoError) or refused:
         return WeightsAccessDenied(
             f"The hub refuses access to {repository.name}: it does not exist, is private, or its "
             f"conditions must be accepted first. Check the name, log in with `hf auth login`, and "
-            f"visit the repository's page. The hub says: {error}"
+            f"visit the repository's page. The hub says: {error.__cause__ or error}"
         )
     if isinstance(error, hub.RevisionNotFoundError):
         return WeightsNotFound(
@@ -101,7 +102,7 @@ def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
     )
 
 
-def _is_refusal(error: Exception) -> bool:
+def _is_refusal(error: BaseException | None) -> bool:
     """Whether the answer is about the user; of a private repository it is that there is none."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)

@@ -26,6 +26,16 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "preprocessing": dict,
     "labels": (list, type(None)),
 }
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "num_classes": int,
+    "input_shape": list,
+    "classifier_activation": (str, type(None)),
+    "include_preprocessing": bool,
+    "pooling": (str, type(None)),
+    "features_only": bool,
+    "out_indices": (list, type(None)),
+}
+"""The options of the graph; those of the architecture are checked by its record."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class ModelConfig:
         # What no network has can also overflow, or ask for more memory than there is.
         except (TypeError, ValueError, OverflowError, MemoryError) as error:
             raise InvalidConfig(
-                f"{origin} describes no model of nf_zoo: {str(error)[:LONGEST_MESSAGE]}"
+                f"{origin} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
             ) from error
 
 
@@ -125,7 +135,7 @@ def read_config(path: Path) -> ModelConfig:
             return _from_timm(document)
         return parse_config(document)
     except (ValueError, TypeError, KeyError) as error:
-        raise InvalidConfig(f"{path}: {str(error)[:LONGEST_MESSAGE]}") from error
+        raise InvalidConfig(f"{path}: {printable(error, LONGEST_MESSAGE)}") from error
 
 
 def is_readable_config(path: Path) -> bool:
@@ -166,6 +176,9 @@ def parse_config(document: dict[str, Any]) -> ModelConfig:
     _check_architecture(document["architecture"])
     for name, value in document["options"].items():
         _check_option(name, value)
+        is_misplaced_bool = name == "num_classes" and isinstance(value, bool)
+        if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
+            raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
     labels = _labels(document["labels"])
     classes = document["options"].get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:

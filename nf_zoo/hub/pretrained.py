@@ -133,7 +133,14 @@ def _check_before_building(config: ModelConfig, file: WeightsFile, path: Path) -
             f"{path} asks for {blocks} residual blocks, but {file.path} holds "
             f"{len(file.shapes)} tensors in all."
         )
-    plan_assignments(config.blueprint(path), file)
+    blueprint = config.blueprint(path)
+    assignments = plan_assignments(blueprint, file)
+    # A factory may start a new classifier; a description promises the one in the file.
+    if blueprint.num_classes and not any(a.name.startswith("head/") for a in assignments):
+        raise WeightsMismatch(
+            f"{path} promises a classifier for {blueprint.num_classes} classes, but {file.path} "
+            f"has {classes_of(file) or 'none'}."
+        )
 
 
 def _of_deepmind(path: Path):

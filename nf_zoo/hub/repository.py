@@ -31,7 +31,7 @@ from nf_zoo.hub.hub_errors import explain
 
 HUB = "hf://"
 LONGEST_WAIT = 120
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"(?=.{3,96}$)\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r"[\w.-]{1,128}", re.ASCII)
@@ -56,7 +56,7 @@ class HubRepository:
         """
         name, at, revision = uri.removeprefix(HUB).partition("@")
         is_sound = _REPOSITORY.fullmatch(name) and (_REVISION.fullmatch(revision) or not at)
-        if not uri.startswith(HUB) or not is_sound or ".." in revision:
+        if not uri.startswith(HUB) or not is_sound or ".." in uri or "--" in name:
             raise UnknownWeights(
                 f"A hub repository is written hf://owner/name or hf://owner/name@revision. "
                 f"Received: {uri!r}"
@@ -131,10 +131,11 @@ def find_file(
             return None
         raise
     except WeightsOffline:
-        # Neither None (not known) nor a path (it would have been found): known to be absent.
-        if huggingface_hub.try_to_load_from_cache(
+        cached = huggingface_hub.try_to_load_from_cache(
             repository.name, filename, revision=repository.revision
-        ):
+        )
+        # Neither None (not known) nor a path: known to be absent.
+        if cached is not None and not isinstance(cached, str):
             return None
         raise
 

@@ -7,9 +7,10 @@ import contextlib
 import goldens
 import numpy as np
 import pytest
+from hub_attacks import attack, sound
 from stand_in_hub import hub, hub_server, impatient
 
-__all__ = ["hub", "hub_server", "impatient"]
+__all__ = ["attack", "hub", "hub_server", "impatient", "sound"]
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 16, 16, 32), "stem_width": 8}
 
