@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in_hub import hub, hub_server
+
+__all__ = ["hub", "hub_server"]
 
 LABELS = ("blue", "green", "red")
 TINY = {"depths": (1,), "widths": (8,), "stem_width": 8}
