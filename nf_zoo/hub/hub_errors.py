@@ -20,7 +20,8 @@ from nf_zoo.hub.errors import (
 if TYPE_CHECKING:
     from nf_zoo.hub.repository import HubRepository
 
-_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Numbers of the errors of a disk that is full, or closed to this user."""
 
 
 def explain(error: Exception, repository: HubRepository, filename: str) -> WeightsError | None:
@@ -34,6 +35,7 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
     Returns:
         One of our exceptions, to be raised from `error`; None if it is none of the client's.
     """
+    from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
     if isinstance(error, WeightsError):
@@ -62,8 +64,8 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
             f"{where} holds no {filename}. nf_zoo reads safetensors only; older repositories may "
             "hold just a pickle, which must be converted first."
         )
-    if isinstance(error, OSError) and error.errno in _CLOSED:
-        return _not_writable(error, filename)
+    if isinstance(error, OSError) and error.errno in CLOSED:
+        return not_writable(error, filename, constants.HF_HUB_CACHE)
     if isinstance(error, ValueError):
         return UnsafeWeights(
             f"The hub's answer for {filename} of {where} is refused by its client: "
@@ -76,12 +78,11 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
     return None
 
 
-def _not_writable(error: OSError, filename: str) -> CacheNotWritable:
-    from huggingface_hub import constants
-
+def not_writable(error: OSError, filename: str, cache: str) -> CacheNotWritable:
+    """The error for a file that the disk does not take; `error.errno` is one of CLOSED."""
     return CacheNotWritable(
-        f"{filename} cannot be written to the cache ({constants.HF_HUB_CACHE}): {error.strerror}. "
-        "Nothing of it was kept. Make room, or set HF_HOME to a disk that has some."
+        f"{filename} cannot be written to the cache ({cache}): {error.strerror}. Nothing of it was "
+        "kept. Make room, or set HF_HOME to a disk that has some."
     )
 
 

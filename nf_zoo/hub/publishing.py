@@ -206,6 +206,8 @@ def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run:
     lines += [f"  {_size(size):>9}  {name}" for name, size in plan.files.items()]
     if plan.removed:
         lines.append(f"  removed: {first_few(plan.removed)}")
+    if CARD_FILE in remote.files and CARD_FILE not in plan.files:
+        lines.append(f"  {CARD_FILE} there was written by hand and stays")
     if remote.exists:
         lines.append("  the repository exists" + (" and is private" if remote.private else ""))
     return "\n".join(lines)

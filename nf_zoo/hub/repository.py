@@ -101,7 +101,7 @@ def fetch_file(repository: HubRepository, filename: str, most_bytes: int | None 
         cached = huggingface_hub.try_to_load_from_cache(**where)
         if _COMMIT.fullmatch(repository.revision) and isinstance(cached, str):
             return Path(cached)
-        promised = _promised(repository, filename, most_bytes)
+        promised = _promised(repository, filename, most_bytes, isinstance(cached, str))
         path = Path(huggingface_hub.hf_hub_download(**where))
     except Exception as error:
         explained = explain(error, repository, filename)
@@ -224,7 +224,7 @@ def _cache_folder(repository: HubRepository) -> Path:
     return Path(constants.HF_HUB_CACHE) / folder
 
 
-def _promised(repository: HubRepository, filename: str, most_bytes: int | None):
+def _promised(repository: HubRepository, filename: str, most_bytes: int | None, is_cached: bool):
     """What the hub says of a file before it is fetched; None if it cannot be asked.
 
     The client makes paths of what the hub answers, so an answer that is no name ends here.
@@ -236,7 +236,8 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None):
     try:
         metadata = huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
-        _check_patience(error, repository)
+        if not is_cached:
+            _check_patience(error, repository)
         # The client meets the same again, and knows when its cache will do instead.
         return None
     for name, value, pattern in (
