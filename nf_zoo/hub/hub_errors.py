@@ -60,10 +60,13 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
     if isinstance(error, hub.LocalEntryNotFoundError):
         return _offline(error, where, filename)
     if isinstance(error, hub.EntryNotFoundError):
-        return WeightsNotFound(
-            f"{where} holds no {filename}. nf_zoo reads safetensors only; older repositories may "
-            "hold just a pickle, which must be converted first."
-        )
+        remedy = ""
+        if filename.endswith(".safetensors"):
+            remedy = (
+                " nf_zoo reads safetensors only; older repositories may hold just a pickle, which "
+                "must be converted first."
+            )
+        return WeightsNotFound(f"{where} holds no {filename}.{remedy}")
     if isinstance(error, OSError) and error.errno in CLOSED:
         return not_writable(error, filename, constants.HF_HUB_CACHE)
     if isinstance(error, ValueError):

@@ -28,13 +28,14 @@ from nf_zoo.hub.errors import (
 )
 from nf_zoo.hub.files import file_sha256
 from nf_zoo.hub.hub_errors import explain
+from nf_zoo.hub.saving import atomic_path
 
 HUB = "hf://"
 LONGEST_WAIT = 120
 _REPOSITORY = re.compile(r"(?=.{3,96}$)\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ETAG = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_PLAIN = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
     "downloads", default=None
 )
@@ -183,8 +184,8 @@ def earlier_version_kept(source: object) -> Iterator[None]:
             for path in _downloads.get():
                 discard(path)
         if before is not None:
-            with contextlib.suppress(OSError):
-                reference.write_text(before)
+            with contextlib.suppress(OSError), atomic_path(reference) as partial:
+                partial.write_text(before)
         raise
     finally:
         _downloads.reset(token)
@@ -240,11 +241,8 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
             _check_patience(error, repository)
         # The client meets the same again, and knows when its cache will do instead.
         return None
-    for name, value, pattern in (
-        ("ETag", metadata.etag, _ETAG),
-        ("X-Repo-Commit", metadata.commit_hash, _COMMIT),
-    ):
-        if value is not None and (not pattern.fullmatch(value) or value.strip(".") == ""):
+    for name, value in (("ETag", metadata.etag), ("X-Repo-Commit", metadata.commit_hash)):
+        if value is not None and (not _PLAIN.fullmatch(value) or value.strip(".") == ""):
             raise UnsafeWeights(
                 f"The hub's answer for {filename} of {repository.name} is no answer of a hub: its "
                 f"{name} is {printable(value)!r}. Nothing was fetched. Check HF_ENDPOINT "

@@ -69,16 +69,24 @@ def test_one_commit_and_back(hub, model, values, capsys):
         np.testing.assert_array_equal(values(copy)[name], value, err_msg=name)
 
 
-def test_the_snippet_of_the_card_runs(hub, model, tmp_path, monkeypatch, capsys):
-    push_to_hub(model, "me/trees", verbose=False)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"labels": LABELS}, ("Prediction(", *LABELS)),
+        ({}, ("[",)),
+        ({"num_classes": 0}, ("(1, 32)",)),
+    ],
+    ids=["labels", "no labels", "no classifier"],
+)
+def test_the_snippet_of_the_card_runs(options, words, hub, tiny, tmp_path, monkeypatch, capsys):
+    push_to_hub(tiny("nf_resnet50", **options), "me/trees", verbose=False)
     card = hub.files("me/trees")["README.md"].decode()
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     Image.new("RGB", (80, 60), "green").save(tmp_path / "picture.jpg")
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert all(label in printed for label in LABELS)
-    assert "Prediction(" in printed
+    assert all(word in printed for word in words)
 
 
 def test_private_on_a_branch_in_shards(hub, model):
