@@ -12,6 +12,7 @@ import os
 
 import pytest
 
+from nf_zoo.hub.errors import WeightsMismatch
 from nf_zoo.hub.fetching import fetch_pretrained
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
@@ -77,7 +78,8 @@ def attack(hub, sound, tmp_path, monkeypatch):
         for word in words:
             assert word in str(raised.value)
         assert "\x1b" not in str(raised.value) and len(str(raised.value)) < 4000
-        check_rest(tmp_path, kept, bad)
+        # Sound files that do not fit each other may stay.
+        check_rest(tmp_path, kept, None if error is WeightsMismatch else bad)
         hub.misbehaviour = None
         hub.headers, hub.answers = {}, {}
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -97,7 +99,7 @@ def check_rest(root, kept, bad):
     assert not [path for path in cached if "incomplete" in path.name or "tmp" in path.name]
     contents = [path.read_bytes() for path in cached]
     for name, content in (bad or {}).items():
-        if name.endswith((".safetensors", ".keras")) and content:
+        if name.endswith((".safetensors", ".keras", "config.json")) and content:
             assert content not in contents, name
 
 

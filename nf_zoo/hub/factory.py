@@ -199,7 +199,7 @@ class ModelInfo:
         config: the architecture record.
         weights: records of the checkpoints, the default one first.
         unpinned: names of those without a checksum on record: what is downloaded for them is
-            only held against what the hub says that it sends.
+            only held against the checksum that the hub itself gives.
     """
 
     name: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from nf_zoo.hub.catalog import PretrainedWeights
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
     CorruptWeights,
+    InvalidConfig,
     UnknownWeights,
     UnsafeWeights,
     WeightsNotFound,
@@ -180,7 +180,7 @@ def earlier_version_kept(source: object) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, CorruptWeights | UnsafeWeights):
+        if isinstance(error, CorruptWeights | UnsafeWeights | InvalidConfig):
             for path in _downloads.get():
                 discard(path)
         if before is not None:
@@ -269,21 +269,16 @@ def _check_patience(error: Exception, repository: HubRepository) -> None:
 
 
 def _check_promise(path: Path, promised) -> None:
-    """Hold a fresh download against the hub's own checksum, which names it in the cache."""
-    etag = promised.etag if promised is not None else ""
-    digests = {64: file_sha256, 40: _git_sha1}
-    if not re.fullmatch("[0-9a-f]+", etag or "") or len(etag) not in digests:
+    """Hold a fresh download against its SHA-256, which is what the hub gives as ETag of weights.
+
+    Of small files it gives git's hash; those are read with suspicion anyway.
+    """
+    etag = (promised.etag if promised is not None else None) or ""
+    if not re.fullmatch("[0-9a-f]{64}", etag) or (found := file_sha256(path)) == etag:
         return
-    found = digests[len(etag)](path)
-    if found != etag:
-        discard(path)
-        raise ChecksumMismatch(
-            f"What came as {path.name} is not what the hub describes: its checksum is {found}, "
-            f"expected {etag}. It was not kept. Load again; if that does not help, a proxy or a "
-            "mirror changes what it passes on."
-        )
-
-
-def _git_sha1(path: Path) -> str:
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    discard(path)
+    raise ChecksumMismatch(
+        f"What came as {path.name} is not what the hub describes: its SHA-256 is {found}, "
+        f"expected {etag}. It was not kept. Load again; if that does not help, a proxy or a mirror "
+        "changes what it passes on."
+    )

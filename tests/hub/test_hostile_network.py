@@ -12,6 +12,7 @@ from hub_attacks import ME, TINY
 from nf_zoo.hub.errors import (
     CacheNotWritable,
     ChecksumMismatch,
+    InvalidConfig,
     UnsafeWeights,
     WeightsAccessDenied,
     WeightsError,
@@ -76,14 +77,16 @@ class TestNetwork:
         ranges = hub.downloads("config.json") + hub.downloads("model.safetensors")
         assert any(asked and asked.startswith("bytes=") for asked in ranges)
 
-    @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-    def test_content_of_another_checksum(self, name, attack, hub, sound):
-        bad = {n: sound["whole"][n] + b" " for n in ("config.json",)}
-        if name == "model.safetensors":
-            bad = {name: sound["whole"][name][::-1]}
-        size = len(bad[name])
+    def test_weights_of_another_checksum(self, attack, hub, sound):
+        content = sound["whole"]["model.safetensors"]
+        bad = {"model.safetensors": content[::-1]}
         with attack(ChecksumMismatch, "not what the hub describes", bad=bad):
-            hub.answers[name] = sound["whole"][name][:-1].ljust(size, b"\n")
+            hub.answers["model.safetensors"] = content
+
+    def test_a_configuration_of_another_content(self, attack, hub, sound):
+        bad = {"config.json": sound["whole"]["config.json"] + b" "}
+        with attack(InvalidConfig, "config.json", bad=bad):
+            hub.answers["config.json"] = b"{".ljust(len(bad["config.json"]))
 
     @pytest.mark.parametrize(
         "etag",
