@@ -25,7 +25,7 @@ ME = "hf://me/trees"
 
 @pytest.fixture
 def model(tiny):
-    return tiny("nf_resnet50", labels=LABELS)
+    return tiny("nf_resnet50", labels=LABELS, depths=(1, 1), widths=(8, 16))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_everything_of_one_load_is_of_one_commit(hub, model, tiny, tmp_path, mon
 
     def read_while_somebody_publishes(path):
         config = read(path)
-        other = tiny("nf_resnet50", labels=LABELS, activation="silu", widths=(16, 16, 16, 16))
+        other = tiny("nf_resnet50", labels=LABELS, activation="silu", depths=(1,), widths=(16,))
         hub.add_folder("me/trees", save_pretrained(other, tmp_path / "two", overwrite=True))
         return config
 
@@ -183,7 +183,7 @@ def test_a_revision_is_a_branch_or_a_commit(hub, tiny, tmp_path):
 class TestFetching:
     @pytest.mark.parametrize("shards", [False, True])
     def test_a_repository(self, shards, hub, model, tmp_path, monkeypatch):
-        options = {"max_shard_size": 4000} if shards else {}
+        options = {"max_shard_size": 2000} if shards else {}
         hub.add_folder("me/trees", save_pretrained(model, tmp_path / "one", **options))
         files = fetch_pretrained(ME)
         assert files[0].name == "config.json"

@@ -39,7 +39,7 @@ def hub(hub, monkeypatch):
 
 @pytest.fixture
 def model(tiny):
-    return tiny("nf_resnet50", labels=LABELS)
+    return tiny("nf_resnet50", labels=LABELS, depths=(1, 1), widths=(8, 16))
 
 
 def published(hub, name="me/trees", revision="main"):
@@ -91,7 +91,7 @@ def test_the_snippet_of_the_card_runs(options, words, hub, tiny, tmp_path, monke
 
 def test_private_on_a_branch_in_shards(hub, model):
     done = push_to_hub(
-        model, "hf://me/trees", private=True, revision="v2", max_shard_size=4000, verbose=False
+        model, "hf://me/trees", private=True, revision="v2", max_shard_size=2000, verbose=False
     )
     assert done.url.endswith("/me/trees/tree/v2")
     assert hub.repositories["me/trees"].private
@@ -109,7 +109,7 @@ def test_a_private_repository_needs_the_token(hub, model, monkeypatch):
 
 
 def test_an_update_removes_what_is_no_longer_part_of_it(hub, model):
-    push_to_hub(model, "me/trees", max_shard_size=4000, metrics={"accuracy": 1.0}, verbose=False)
+    push_to_hub(model, "me/trees", max_shard_size=2000, metrics={"accuracy": 1.0}, verbose=False)
     hub.add("me/trees", "notes.txt", b"mine")
     done = push_to_hub(model, "me/trees", verbose=False)
     assert published(hub) == FILES | {"notes.txt"}
