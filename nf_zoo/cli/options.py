@@ -15,6 +15,7 @@ MODEL = (
 
 
 def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
+    """A command that ``function``, "module:function" in ``nf_zoo.cli``, carries out."""
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=f"nf_zoo.cli.{function}")
     # Without its default: it would undo a --debug that stands before the command.
@@ -25,10 +26,12 @@ def add_command(commands, name: str, function: str, help: str) -> argparse.Argum
 
 
 def add_json(parser) -> None:
+    """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def add_batch_size(parser) -> None:
+    """``--batch-size``."""
     parser.add_argument("--batch-size", type=int, default=32, help="pictures at a time (32)")
 
 

@@ -110,8 +110,7 @@ def push_to_hub(
         remote = _look_at(target, dry_run, verbose)
         if private and remote.exists and not remote.private:
             raise RepositoryTaken(
-                f"{target.name} exists already and is public: make it private on its settings "
-                "page first, or publish without private=True."
+                f"{target.name} is public already: make it private on its settings page first."
             )
         if not force:
             _refuse_another_model(model, target, remote, Path(scratch))
@@ -131,8 +130,7 @@ def push_to_hub(
             print(_in_words(target, plan, remote, dry_run))
         if dry_run:
             return plan
-        message = f"{model.architecture}, by nf_zoo"
-        commit = upload(target, folder, plan.files, plan.removed, remote, private, message)
+        commit = upload(target, folder, plan.files, plan.removed, remote, private)
     if verbose:
         print(plan.url)
     return dataclasses.replace(plan, commit=commit)

@@ -75,7 +75,6 @@ def upload(
     removed: Iterable[str],
     remote: Remote,
     private: bool,
-    message: str,
 ) -> str:
     """Put files into a repository in one commit; whatever fails is undone.
 
@@ -86,7 +85,6 @@ def upload(
         removed: Files of the repository that go.
         remote: What `look_at` found; if something else is there by now, nothing is written.
         private: Whether a repository that is made is private.
-        message: Of the commit.
 
     Returns:
         The commit's hash.
@@ -116,7 +114,7 @@ def upload(
         done = api.create_commit(
             target.name,
             operations,
-            commit_message=message,
+            commit_message="Published with nf_zoo",
             revision=target.revision,
             parent_commit=head,
         )

@@ -104,3 +104,25 @@ def unchanged(values):
             np.testing.assert_array_equal(value, before[name], err_msg=name)
 
     return unchanged
+
+
+@pytest.fixture
+def same(values):
+    """Checks that two models hold the same values."""
+
+    def check(one, other):
+        expected = values(one)
+        found = values(other)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+    return check
+
+
+@pytest.fixture
+def go_offline(monkeypatch):
+    """Called, it takes the network away."""
+    from huggingface_hub import constants
+
+    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

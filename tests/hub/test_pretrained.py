@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import textwrap
 
 import goldens
 import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.hub.errors import CorruptWeights, WeightsError, WeightsNotFound, WeightsOffline
-from nf_zoo.hub.fetching import fetch_pretrained
+from nf_zoo.hub.errors import WeightsError, WeightsNotFound, WeightsOffline
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
 
@@ -26,26 +22,6 @@ ME = "hf://me/trees"
 @pytest.fixture
 def model(tiny):
     return tiny("nf_resnet50", labels=LABELS, depths=(1, 1), widths=(8, 16))
-
-
-@pytest.fixture
-def same(values):
-    """Checks that two models hold the same values."""
-
-    def check(one, other):
-        expected = values(one)
-        found = values(other)
-        assert expected.keys() == found.keys()
-        for name, value in expected.items():
-            np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-    return check
-
-
-def go_offline(monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 TIMM_SETTINGS = {
@@ -110,7 +86,7 @@ def test_a_factory_takes_one_commit_too(hub, model, tmp_path, same):
 
 
 @pytest.mark.parametrize("form", ["file", "files", "another name"])
-def test_keras_repositories(form, hub, model, tmp_path, same, monkeypatch):
+def test_keras_repositories(form, hub, model, tmp_path, same, go_offline):
     if form == "files":
         (tmp_path / "folder").mkdir()
         model.save(tmp_path / "folder", zipped=False)
@@ -125,7 +101,7 @@ def test_keras_repositories(form, hub, model, tmp_path, same, monkeypatch):
         found = load_pretrained(ME)
         assert found.labels == LABELS, state
         same(found, model)
-        go_offline(monkeypatch)
+        go_offline()
 
 
 def test_keras_files_and_folders(model, tmp_path, same):
@@ -180,93 +156,6 @@ def test_a_revision_is_a_branch_or_a_commit(hub, tiny, tmp_path):
     assert len(hub.requests) == before  # a commit that is cached needs no hub
 
 
-class TestFetching:
-    @pytest.mark.parametrize("shards", [False, True])
-    def test_a_repository(self, shards, hub, model, tmp_path, monkeypatch):
-        options = {"max_shard_size": 2000} if shards else {}
-        hub.add_folder("me/trees", save_pretrained(model, tmp_path / "one", **options))
-        files = fetch_pretrained(ME)
-        assert files[0].name == "config.json"
-        assert len(files) > 3 if shards else len(files) == 2
-        assert all(path.is_file() for path in files)
-        go_offline(monkeypatch)
-        assert load_pretrained(ME).labels == LABELS
-
-    def test_keras(self, hub, model, tmp_path, monkeypatch):
-        model.save(tmp_path / "model.keras")
-        hub.add("me/trees", "model.keras", (tmp_path / "model.keras").read_bytes())
-        (path,) = fetch_pretrained(ME)
-        assert path.name == "model.keras"
-        go_offline(monkeypatch)
-        assert load_pretrained(ME).labels == LABELS
-
-    def test_a_record(self, hub, tiny, timm_tensors, write):
-        content = write(timm_tensors(tiny("nf_resnet50"))).read_bytes()
-        hub.add("timm/nf_resnet50.ra2_in1k", "model.safetensors", content)
-        for name in ("nf_resnet50", "nf_resnet50.ra2_in1k"):
-            (path,) = fetch_pretrained(name)
-            assert path.read_bytes() == content
-        assert len(hub.downloads()) == 1
-        (shipped,) = fetch_pretrained("nf_resnet14.cifar10")
-        assert shipped.is_file()
-        with pytest.raises(ValueError, match="Unknown architecture"):
-            fetch_pretrained("nothing")
-
-    def test_what_is_damaged_is_not_kept(self, hub, tmp_path):
-        hub.add("me/trees", "model.safetensors", b"<html>")
-        with pytest.raises(CorruptWeights):
-            fetch_pretrained(ME)
-        assert not list((tmp_path / "hub-cache").rglob("blobs/*"))
-
-
-EIGHT = """
-    import sys
-    from nf_zoo.hub.fetching import fetch_pretrained
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(*[path.stat().st_size for path in fetch_pretrained("hf://me/trees")])
-"""
-
-
-def test_eight_processes_share_one_download(hub_server, tmp_path, tiny):
-    big = tiny("nf_resnet50", labels=LABELS, widths=(32, 64, 128, 256))
-    folder = save_pretrained(big, tmp_path / "one")
-    hub_server.add_folder("me/trees", folder)
-    environment = {
-        "PYTHONPATH": ":".join(sys.path),
-        "NO_PROXY": "127.0.0.1",
-        "HF_ENDPOINT": hub_server.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    command = [sys.executable, "-c", textwrap.dedent(EIGHT)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=120) for process in processes]
-    sizes = [(folder / name).stat().st_size for name in ("config.json", "model.safetensors")]
-    for process, (out, err) in zip(processes, answers, strict=True):
-        assert process.returncode == 0, err
-        assert out.split() == [str(size) for size in sizes]
-    assert len(hub_server.downloads("config.json")) == 1
-    assert len(hub_server.downloads("model.safetensors")) == 1
-    leftovers = [path for path in (tmp_path / "home").rglob("*") if "incomplete" in path.name]
-    assert not leftovers
-
-
 class TestTheEarlierVersion:
     """Whatever the newest version turns out to be, the one in the cache stays in use."""
 
@@ -287,7 +176,7 @@ class TestTheEarlierVersion:
         ],
     )
     @pytest.mark.parametrize("way", ["load_pretrained", "create_model"])
-    def test_a_bad_update(self, way, name, content, hub, cached, same, monkeypatch):
+    def test_a_bad_update(self, way, name, content, hub, cached, same, go_offline):
         hub.add("me/trees", name, content)
 
         def load():
@@ -298,16 +187,16 @@ class TestTheEarlierVersion:
         if (way, content) != ("create_model", b'{"model_type": "resnet"}'):
             with pytest.raises(WeightsError):
                 load()
-        go_offline(monkeypatch)
+        go_offline()
         same(load_pretrained(ME), cached)
 
-    def test_an_update_that_never_arrives(self, hub, cached, tiny, tmp_path, same, monkeypatch):
+    def test_an_update_that_never_arrives(self, hub, cached, tiny, tmp_path, same, go_offline):
         update = tiny("resnet50", labels=LABELS)
         hub.add_folder("me/trees", save_pretrained(update, tmp_path / "two"))
         hub.answers["model.safetensors"] = b"short"
         with pytest.raises(WeightsError):
             load_pretrained(ME)
-        go_offline(monkeypatch)
+        go_offline()
         same(load_pretrained(ME), cached)
 
     @pytest.mark.parametrize("how", ["broken", "unavailable", "too many requests", "portal"])
@@ -319,11 +208,11 @@ class TestTheEarlierVersion:
         hub.misbehaviour = "silent"
         same(load_pretrained(ME), cached)
 
-    def test_without_an_earlier_one_there_is_none(self, hub, model, tmp_path, monkeypatch):
+    def test_without_an_earlier_one_there_is_none(self, hub, model, tmp_path, go_offline):
         hub.add_folder("me/trees", save_pretrained(model, tmp_path / "one"))
         hub.answers["model.safetensors"] = b"short"
         with pytest.raises(WeightsError):
             load_pretrained(ME)
-        go_offline(monkeypatch)
+        go_offline()
         with pytest.raises(WeightsOffline):
             load_pretrained(ME)
