@@ -62,8 +62,8 @@ def body(
         "Licence": _UNKNOWN_LICENCE if details.licence == "unknown" else f"`{details.licence}`",
         "Citation": "```bibtex\n" + "\n\n".join(PAPERS.values()) + "\n```",
     }
-    text = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
-    return f"# {name}\n\n{_summary(model)}\n{text}"
+    text = "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items() if text)
+    return f"# {name}\n\n{_summary(model)}{text}"
 
 
 def _summary(model) -> str:
@@ -101,7 +101,7 @@ def _usage(model, details: CardDetails) -> str:
         lines.append("print(model.predict(pixels).argmax(axis=-1))")
     else:
         lines.append("print(nf_zoo.decode_predictions(model.predict(pixels), top=5, labels=model))")
-    return "```bash\npip install nf-zoo\n```\n\n```python\n" + "\n".join(lines) + "\n```"
+    return "With nf_zoo installed:\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
 def _evaluation(results: list[Result]) -> str:
@@ -133,7 +133,7 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
         )
     if details.command:
         parts.append(f"```bash\n{details.command}\n```")
-    return "\n\n".join(parts)
+    return "\n\n".join(part.strip() for part in parts)
 
 
 def _recipe(metrics: Mapping[str, Any]) -> str | None:

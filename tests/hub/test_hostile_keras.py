@@ -180,6 +180,7 @@ def test_keras_files(case, hub, sound, tmp_path):
     with pytest.raises(error) as raised:
         load_pretrained(ME)
     assert type(raised.value) is error
+    assert ("would unpack" in str(raised.value)) == (case in ("a zip bomb", "an endless array"))
     damaged = {"model.keras": content} if error is not WeightsMismatch else {}
     check_rest(tmp_path, kept, damaged)
     assert earlier.read_bytes() == sound["keras"]
