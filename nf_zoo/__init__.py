@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveGradientClipping": "nf_zoo.optimizers",
+    "CardDetails": "nf_zoo.hub.card",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
     "Preprocessing": "nf_zoo.preprocessing",
@@ -23,11 +24,12 @@ _HOMES = {
     "export_saved_model": "nf_zoo.deploy.export",
     "finetune": "nf_zoo.finetuning",
     "list_models": "nf_zoo.hub.factory",
-    "load_pretrained": "nf_zoo.hub.loading",
+    "load_pretrained": "nf_zoo.hub.pretrained",
     "model_info": "nf_zoo.hub.factory",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
-    "save_pretrained": "nf_zoo.hub.files",
+    "push_to_hub": "nf_zoo.hub.publishing",
+    "save_pretrained": "nf_zoo.hub.folder",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""
 

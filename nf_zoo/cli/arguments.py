@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import re
-from typing import Any
 
 import nf_zoo
+from nf_zoo.cli.hub_arguments import add_hub_commands
+from nf_zoo.cli.options import (
+    MODEL,
+    add_batch_size,
+    add_command,
+    add_json,
+    field_value,
+    image_size,
+)
 
 DEFAULT_MODEL = "nf_resnet50"
 
-_MODEL = (
-    "a checkpoint (nf_resnet50.ra2_in1k, or nf_resnet50 for its default one), hf://owner/name, a "
-    ".keras file, or a folder: of finetune, of save_pretrained, or a SavedModel. A name goes "
-    "before a path; ./name is always a path"
-)
 _PICTURES = "a folder with a folder of pictures for each class"
 
 
@@ -32,30 +33,23 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
         add(commands)
-    return parser
-
-
-def _command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-    parser.set_defaults(command=f"nf_zoo.cli.{function}")
-    # Without its default: it would undo a --debug that stands before the command.
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
-    )
+    add_hub_commands(commands)
     return parser
 
 
 def _list(commands) -> None:
-    parser = _command(commands, "list", "catalogue:list_command", "list networks and checkpoints")
+    parser = add_command(
+        commands, "list", "catalogue:list_command", "list networks and checkpoints"
+    )
     parser.add_argument(
         "pattern", nargs="?", default="*", help="part of a name, or a pattern such as 'nf_*50'"
     )
     parser.add_argument("--pretrained", action="store_true", help="one line for each checkpoint")
-    _json(parser)
+    add_json(parser)
 
 
 def _info(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "info",
         "catalogue:info_command",
@@ -65,33 +59,33 @@ def _info(commands) -> None:
     parser.add_argument(
         "--size", type=image_size, metavar="N|HxW", help="picture size for the multiply-adds"
     )
-    _json(parser)
+    add_json(parser)
 
 
 def _predict(commands) -> None:
-    parser = _command(commands, "predict", "pictures:predict_command", "say what pictures show")
-    parser.add_argument("model", help=_MODEL)
+    parser = add_command(commands, "predict", "pictures:predict_command", "say what pictures show")
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of pictures")
     parser.add_argument("--top", type=int, default=5, help="classes for each picture (5)")
-    _batch_size(parser)
-    _json(parser)
+    add_batch_size(parser)
+    add_json(parser)
 
 
 def _evaluate(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "evaluate",
         "pictures:evaluate_command",
         "accuracy of a model on labelled pictures",
     )
-    parser.add_argument("model", help=_MODEL)
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("folder", help=f"{_PICTURES}; of a split one, test/ or else val/ is taken")
-    _batch_size(parser)
-    _json(parser)
+    add_batch_size(parser)
+    add_json(parser)
 
 
 def _finetune(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands, "finetune", "training:finetune_command", "fit a network to your own pictures"
     )
     parser.add_argument(
@@ -111,7 +105,7 @@ def _starting_point(parser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help=f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {_MODEL}",
+        help=f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}",
     )
     parser.add_argument(
         "--pretrained",
@@ -171,8 +165,10 @@ TRAINING_OPTIONS = (
 
 
 def _export(commands) -> None:
-    parser = _command(commands, "export", "training:export_command", "write a model as SavedModel")
-    parser.add_argument("model", help=_MODEL)
+    parser = add_command(
+        commands, "export", "training:export_command", "write a model as SavedModel"
+    )
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("output", metavar="DIR", help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
@@ -193,7 +189,7 @@ def _signals(commands) -> None:
 
 
 def _figure(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "figure",
         "signals:figure_command",
@@ -211,14 +207,14 @@ def _figure(commands) -> None:
 
 
 def _measure(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "measure",
         "signals:measure_command",
         "measure a network block by block: a table, or a plot and a CSV",
     )
     parser.add_argument(
-        "model", help=f"a network, untrained, such as wide_resnet16_4; or trained: {_MODEL}"
+        "model", help=f"a network, untrained, such as wide_resnet16_4; or trained: {MODEL}"
     )
     parser.add_argument("--pretrained", action="store_true", help="of a network: its weights")
     source = parser.add_mutually_exclusive_group()
@@ -230,7 +226,7 @@ def _measure(commands) -> None:
 
 
 def _quickstart(commands) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "quickstart",
         "training:quickstart_command",
@@ -241,30 +237,3 @@ def _quickstart(commands) -> None:
     parser.add_argument("--pictures", type=int, metavar="N", help="training pictures of each digit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart")
-
-
-def _json(parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _batch_size(parser) -> None:
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures at a time (32)")
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """``"224"`` -> (224, 224), ``"192x256"`` -> (192, 256): height, width."""
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH in pixels, not {text!r}")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def field_value(text: str) -> tuple[str, Any]:
-    """``"depths=1,1"`` -> ("depths", (1, 1)); a value that is no Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not (name.isidentifier() and equals and value):
-        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, not {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value

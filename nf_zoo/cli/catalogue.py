@@ -122,7 +122,7 @@ def info_command(args: Namespace) -> int:
 def _as_json(info) -> dict[str, Any]:
     document = dataclasses.asdict(info)
     for record, fields in zip(info.weights, document["weights"], strict=True):
-        fields |= {"name": record.name, "pinned": record.pinned}
+        fields |= {"name": record.name, "pinned": record.pinned, "trust": record.trust}
     return document
 
 
@@ -152,7 +152,7 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
             where = f"hf://{record.repository}@{record.revision}, {record.filename}"
         elif record.source == "url":
             where = record.url
-        rows.add_row("  source", f"{where} ({_trust(record)})")
+        rows.add_row("  source", f"{where} ({record.trust})")
         rows.add_row("  licence", record.licence)
         rows.add_row("  accuracy", _accuracy(record))
         rows.add_row("  classes", str(record.num_classes))
@@ -162,12 +162,6 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
             f"{recipe.interpolation}",
         )
         out.print(rows)
-
-
-def _trust(record: PretrainedWeights) -> str:
-    if record.source == "shipped":
-        return "comes with nf_zoo, SHA-256 checked"
-    return "pinned: SHA-256 checked" if record.pinned else "not pinned"
 
 
 def _accuracy(record: PretrainedWeights) -> str:

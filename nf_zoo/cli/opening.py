@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +13,7 @@ from nf_zoo.backend import import_tensorflow
 from nf_zoo.preprocessing import preprocess
 
 KERAS_FILE = "model.keras"
+MODEL_SUFFIXES = (".keras", ".npz", ".npy")
 SAVED_MODEL_FILE = "saved_model.pb"
 
 
@@ -67,7 +67,7 @@ def open_model(source: str):
         nf_zoo.hub.errors.WeightsError: if weights cannot be had.
     """
     from nf_zoo.hub.factory import create_model
-    from nf_zoo.hub.loading import load_pretrained
+    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.models.registry import architectures
 
     if source.startswith("hf://"):
@@ -121,7 +121,7 @@ def answers(model, pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _open_folder(path: Path):
-    from nf_zoo.hub.loading import load_pretrained
+    from nf_zoo.hub.pretrained import load_pretrained
 
     if (path / KERAS_FILE).is_file():
         return _open_file(path / KERAS_FILE)
@@ -138,28 +138,15 @@ def _open_folder(path: Path):
 
 
 def _open_file(path: Path):
-    import keras
+    from nf_zoo.hub.pretrained import load_pretrained
 
-    from nf_zoo.models.classifier import ImageClassifier
-
-    if path.suffix != ".keras":
+    if path.suffix not in MODEL_SUFFIXES:
         raise ValueError(
-            "A model file must be called *.keras. A file of weights alone does not say what "
-            "network it is for: give the folder that holds it with its config.json. "
-            f"Received: {path}"
+            "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
+            "alone does not say what network it is for: give the folder that holds it with its "
+            f"config.json. Received: {path}"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as a Keras model: {reason}") from error
-    if not isinstance(model, ImageClassifier):
-        raise ValueError(
-            f"{path} is a Keras model, but none of nf_zoo. Received: {type(model).__name__}"
-        )
-    return model
+    return load_pretrained(path)
 
 
 def _check_unfinished(path: Path) -> None:

@@ -9,82 +9,16 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from nf_zoo.hub.errors import CatalogError
+from nf_zoo.hub.record import IMAGENET_LABELS, LABELS_IN_CONFIG, PretrainedWeights
 from nf_zoo.preprocessing import Preprocessing
-
-IMAGENET_LABELS = "imagenet1k"
-
-
-@dataclass(frozen=True)
-class PretrainedWeights:
-    """One checkpoint: what it is, where it lies and how it was evaluated.
-
-    Attributes:
-        architecture: The network it belongs to, e.g. "nf_resnet50".
-        tag: The name of this checkpoint among that network's, e.g. "ra2_in1k".
-        licence: SPDX identifier in lower case, e.g. "apache-2.0".
-        preprocessing: How pictures were prepared when the checkpoint was evaluated.
-        variant: The variant of the architecture that it is for: None or "paper".
-        source: "hf" (a Hugging Face repository), "url" (a file somewhere else on the web) or
-            "shipped" (a file in the weights directory).
-        repository: "owner/name" on the Hugging Face Hub; None for the others.
-        url: Address of the file; None for the others.
-        filename: The file in the repository, or its path relative to the weights directory.
-        revision: Branch, tag or commit of the repository.
-        sha256: Checksum of the file, or None: the download is then not pinned.
-        format: "timm" or "haiku" (timm's or DeepMind's names and layouts), or "nf_zoo" (ours).
-        num_classes: Number of classes of the checkpoint's classifier; 0 if it has none.
-        train_input_size: (height, width) in pixels during training, or None.
-        top1: Published top-1 accuracy in per cent, or None.
-        top5: Published top-5 accuracy in per cent, or None.
-        accuracy_source: Where the accuracies were published; None if there are none.
-        parameters: Number of trainable parameters, or None.
-        labels: "imagenet1k", or a JSON file relative to the weights directory with a "labels" list.
-        default: Whether `pretrained=True` takes this checkpoint.
-
-    Example:
-        >>> from nf_zoo.hub.catalog import find_record
-        >>> find_record("nf_resnet50", "ra2_in1k").preprocessing.input_size
-        (288, 288)
-    """
-
-    architecture: str
-    tag: str
-    licence: str
-    preprocessing: Preprocessing
-    variant: str | None = None
-    source: str = "hf"
-    repository: str | None = None
-    url: str | None = None
-    filename: str = "model.safetensors"
-    revision: str = "main"
-    sha256: str | None = None
-    format: str = "timm"
-    num_classes: int = 1000
-    train_input_size: tuple[int, int] | None = None
-    top1: float | None = None
-    top5: float | None = None
-    accuracy_source: str | None = None
-    parameters: int | None = None
-    labels: str = IMAGENET_LABELS
-    default: bool = False
-
-    @property
-    def name(self) -> str:
-        """timm's way of naming a checkpoint: "architecture.tag"."""
-        return f"{self.architecture}.{self.tag}"
-
-    @property
-    def pinned(self) -> bool:
-        """Whether a checksum is on record, so that the file cannot change unnoticed."""
-        return self.sha256 is not None
-
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
@@ -132,7 +66,47 @@ def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
     Raises:
         CatalogError: if the file is not TOML, or a record is malformed (named in the message).
     """
-    path = path or weights_directory() / "catalog.toml"
+    records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
+    if problems:
+        raise CatalogError(problems[0])
+    return records
+
+
+def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str]]:
+    """The sound records of a catalogue, and what is wrong with the others.
+
+    Args:
+        path: A catalog.toml.
+
+    Returns:
+        The records, and a line for each problem that names its record.
+
+    Raises:
+        CatalogError: if the file is not TOML.
+    """
+    document = read_tables(path)
+    recipes = {
+        name: _preprocessing(name, table)
+        for name, table in document.get("preprocessing", {}).items()
+    }
+    sources = document.get("accuracy_sources", {})
+    records, problems = [], []
+    for position, table in enumerate(document.get("weights", ()), start=1):
+        try:
+            records.append(_record(position, table, recipes, sources))
+        except CatalogError as error:
+            problems.append(str(error))
+    if not problems:
+        problems = list(_problems_together(records))
+    return tuple(records), problems
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a catalog.toml as they stand there.
+
+    Raises:
+        CatalogError: if it is not TOML, or has tables that a catalogue has not.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -140,17 +114,7 @@ def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
     unknown = set(document) - {"weights", "preprocessing", "accuracy_sources"}
     if unknown:
         raise CatalogError(f"{path}: unknown table. Received: {sorted(unknown)}")
-    recipes = {
-        name: _preprocessing(name, table)
-        for name, table in document.get("preprocessing", {}).items()
-    }
-    sources = document.get("accuracy_sources", {})
-    records = tuple(
-        _record(position, table, recipes, sources)
-        for position, table in enumerate(document.get("weights", ()), start=1)
-    )
-    _check_together(records)
-    return records
+    return document
 
 
 def records_of(architecture: str) -> tuple[PretrainedWeights, ...]:
@@ -170,8 +134,8 @@ def find_record(
 
 
 def label_names(record: PretrainedWeights) -> tuple[str, ...] | None:
-    """The class names of a record, or None for those of ImageNet (which nf_zoo knows anyway)."""
-    if record.labels == IMAGENET_LABELS:
+    """The class names of a record; None for ImageNet's, and for those of its own config.json."""
+    if record.labels in (IMAGENET_LABELS, LABELS_IN_CONFIG):
         return None
     path = weights_directory() / record.labels
     try:
@@ -263,16 +227,12 @@ def _check_values(name: str, record: PretrainedWeights) -> None:
             raise CatalogError(f"{name}: {problem}")
 
 
-def _check_together(records: tuple[PretrainedWeights, ...]) -> None:
+def _problems_together(records: Sequence[PretrainedWeights]) -> Iterator[str]:
     """Names are unique, and each architecture has exactly one default per variant."""
-    names = [record.name for record in records]
-    for record in records:
-        if names.count(record.name) > 1:
-            raise CatalogError(f"{record.name}: more than one record of that name")
-        place = record.architecture, record.variant
-        defaults = [r.tag for r in records if (r.architecture, r.variant) == place and r.default]
+    names = Counter(record.name for record in records)
+    yield from (f"{name}: more than one record of that name" for name in names if names[name] > 1)
+    for place in dict.fromkeys((record.architecture, record.variant) for record in records):
+        of_place = [record for record in records if (record.architecture, record.variant) == place]
+        defaults = [record.tag for record in of_place if record.default]
         if len(defaults) != 1:
-            raise CatalogError(
-                f"{record.architecture}: exactly one record must have default = true. "
-                f"Received: {defaults}"
-            )
+            yield f"{place[0]}: exactly one record must have default = true. Received: {defaults}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nf_zoo.hub.errors import CorruptWeights, UnsafeWeights, WeightsError
+from nf_zoo.hub.errors import CorruptWeights, UnsafeWeights, WeightsError, printable
 
 _PICKLED = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 _PICKLE_REMEDY = (
@@ -45,5 +45,6 @@ def diagnosis(path: Path, error: Exception) -> WeightsError:
     if head.lstrip()[:1] == b"<":
         kind = "a web page, not weights (the answer of a proxy or a login page, perhaps)"
     return CorruptWeights(
-        f"{path} is {kind}: {size} bytes; {error}. Delete it ({path.resolve()}) and fetch it again."
+        f"{path} is {kind}: {size} bytes; {printable(str(error))}. "
+        f"Delete it ({path.resolve()}), if it is still there, and fetch it again."
     )

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from nf_zoo.hub.errors import WeightsNotFound, WeightsOffline
+from nf_zoo.hub.hub_errors import CLOSED, not_writable
+from nf_zoo.hub.repository import note_download
 
 
 def fetch_url(url: str, filename: str) -> Path:
@@ -21,6 +23,7 @@ def fetch_url(url: str, filename: str) -> Path:
     Raises:
         WeightsOffline: if it is not there yet and cannot be fetched; says how to do without.
         WeightsNotFound: if the server has no such file.
+        CacheNotWritable: if the disk is full or closed.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -38,6 +41,7 @@ def fetch_url(url: str, filename: str) -> Path:
         # Another process may have fetched it while this one waited.
         if not path.is_file():
             _download(url, path)
+            note_download(path)
     return path
 
 
@@ -52,6 +56,9 @@ def _download(url: str, path: Path) -> None:
         # The client's errors are OSErrors or those of the HTTP library it is built on.
         if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
             raise
+        if isinstance(error, OSError) and error.errno in CLOSED:
+            partial.unlink(missing_ok=True)
+            raise not_writable(error, path.name, str(path.parent)) from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 416:
             # What the server has nothing to add to is not what it has: from the start next time.

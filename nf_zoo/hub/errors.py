@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 SHOWN = 5
+LONGEST = 200
 
 
 class WeightsError(RuntimeError):
@@ -35,6 +36,10 @@ class WeightsOffline(WeightsError):
     """The hub cannot be reached and the file is not in the local cache."""
 
 
+class CacheNotWritable(WeightsError):
+    """The local cache takes no more: the disk is full, or closed to this user."""
+
+
 class CorruptWeights(WeightsError):
     """The file is truncated, or is not a safetensors file at all."""
 
@@ -44,7 +49,7 @@ class ChecksumMismatch(CorruptWeights):
 
 
 class UnsafeWeights(WeightsError):
-    """A pickle: loading it would run whatever code it holds."""
+    """Loading it would run code, or reach files outside its folder: a pickle, a way out."""
 
 
 class WeightsMismatch(WeightsError):
@@ -55,8 +60,28 @@ class InvalidConfig(WeightsError, ValueError):
     """config.json does not describe a model that can be built."""
 
 
+class RepositoryTaken(WeightsError):
+    """The repository holds another model, which publishing would replace."""
+
+
+class PublishingFailed(WeightsError):
+    """The upload failed; the repository is as it was."""
+
+
 def first_few(items: Sequence[str], shown: int = SHOWN) -> str:
     """'a, b, c and 4 more', for messages about long lists."""
-    text = ", ".join(items[:shown])
+    text = ", ".join(map(printable, items[:shown]))
     more = len(items) - shown
     return f"{text} and {more} more" if more > 0 else text
+
+
+def printable(value: object, longest: int = LONGEST) -> str:
+    """What a file says, in a form that neither fills a terminal nor commands it.
+
+    Example:
+        >>> printable("red\\x1b[31m")
+        "'red\\\\x1b[31m'"
+    """
+    text = str(value)
+    text = text if len(text) <= longest else f"{text[:longest]}..."
+    return text if text.isprintable() else ascii(text)

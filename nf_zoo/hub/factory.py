@@ -11,7 +11,8 @@ from typing import Any
 from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.errors import UnknownWeights
-from nf_zoo.hub.sources import resolve_pretrained
+from nf_zoo.hub.repository import earlier_version_kept
+from nf_zoo.hub.sources import pinned, resolve_pretrained
 from nf_zoo.models.registry import Architecture, architecture, architectures, build_model
 
 Pretrained = bool | str | os.PathLike
@@ -73,7 +74,8 @@ def create_model(
         options["variant"] = variant
     if source is None:
         return build_model(name, **options)
-    return _create_for(row, source, options, load=pretrained is not False)
+    with earlier_version_kept(source):
+        return _create_for(row, pinned(source), options, load=pretrained is not False)
 
 
 def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
@@ -196,6 +198,8 @@ class ModelInfo:
         input_size: (height, width) in pixels, at which they are counted.
         config: the architecture record.
         weights: records of the checkpoints, the default one first.
+        unpinned: names of those without a checksum on record: what is downloaded for them is
+            only held against the checksum that the hub itself gives.
     """
 
     name: str
@@ -206,6 +210,7 @@ class ModelInfo:
     input_size: tuple[int, int]
     config: Any
     weights: tuple[PretrainedWeights, ...]
+    unpinned: tuple[str, ...]
 
 
 def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInfo:
@@ -247,4 +252,5 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         input_size=tuple(size),
         config=model.config,
         weights=tuple(records),
+        unpinned=tuple(record.name for record in records if not record.pinned),
     )

@@ -56,7 +56,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if head.lstrip()[:1] == b"<":
             raise CorruptWeights(
                 f"{path} is a web page, not weights (the answer of a proxy or a login page, "
-                f"perhaps): {size} bytes. Delete it ({path.resolve()}) and fetch it again."
+                f"perhaps): {size} bytes. Delete it ({path.resolve()}), if it is still there, and "
+                "fetch it again."
             )
         tree = (_read_npy if head == _NUMPY else load_tree)(file, size, str(path))
     if isinstance(tree, np.ndarray):

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from nf_zoo.hub.catalog import PretrainedWeights, label_names, weights_directory
-from nf_zoo.hub.errors import CatalogError, WeightsMismatch, WeightsNotFound
+from nf_zoo.hub.errors import CatalogError, WeightsMismatch
 from nf_zoo.hub.files import WEIGHTS_FILE, open_weights
 from nf_zoo.hub.fitting import classes_of, plan_assignments
-from nf_zoo.hub.model_config import CONFIG_FILE, ModelConfig, is_readable_config, read_config
-from nf_zoo.hub.sources import (
-    HUB,
-    HubRepository,
-    Source,
-    fetch_file,
-    fetch_weights,
-    has_file,
-    resolve_pretrained,
+from nf_zoo.hub.model_config import (
+    CONFIG_FILE,
+    MOST_BYTES,
+    ModelConfig,
+    is_readable_config,
+    read_config,
 )
+from nf_zoo.hub.repository import HubRepository, earlier_version_kept, fetch_file, find_file
+from nf_zoo.hub.sources import Source, fetch_weights, resolve_pretrained
 from nf_zoo.hub.variants import has_paper_form, is_the_papers
 
 logger = logging.getLogger("nf_zoo")
@@ -62,7 +61,10 @@ def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) ->
     record = source if isinstance(source, PretrainedWeights) else None
     if record is not None:
         _check_record(model, record)
-    with open_weights(fetch_weights(source), record.sha256 if record else None) as file:
+    with (
+        earlier_version_kept(source),
+        open_weights(fetch_weights(source), record.sha256 if record else None) as file,
+    ):
         assignments = plan_assignments(model, file, expect_head=bool(record and record.num_classes))
         for assignment in assignments:
             assignment.variable.assign(assignment.convert(file.read(assignment.key)))
@@ -74,41 +76,6 @@ def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) ->
                 file.path,
                 classes_of(file) or "none",
             )
-
-
-def load_pretrained(source: str | os.PathLike):
-    """The model that a folder or hub repository describes, with its weights.
-
-    Args:
-        source: A folder written by `save_pretrained`, or "hf://owner/name[@revision]". timm's
-            repositories work too, for the architectures that nf_zoo has.
-
-    Returns:
-        An `ImageClassifier`: architecture, preprocessing and labels come from config.json.
-
-    Raises:
-        WeightsError: one of its subclasses; `InvalidConfig` if config.json describes no model.
-
-    Example:
-        >>> import nf_zoo
-        >>> model = nf_zoo.load_pretrained("hf://timm/nf_resnet50.ra2_in1k")  # doctest: +SKIP
-    """
-    text = os.fspath(source)
-    if text.startswith(HUB):
-        origin: Source = HubRepository.parse(text)
-        path = fetch_file(origin, CONFIG_FILE)
-    else:
-        origin = Path(text)
-        path = origin / CONFIG_FILE
-        if not path.is_file():
-            raise WeightsNotFound(
-                f"{path} is missing: load_pretrained takes a folder that save_pretrained wrote, or "
-                "hf://owner/name. For a lone weights file, give it to a factory as pretrained=."
-            )
-    model = read_config(path).build(path)
-    load_pretrained_weights(model, origin)
-    model.weights_tag = text
-    return model
 
 
 def build_options(architecture: str, source: Source) -> dict[str, Any]:
@@ -132,6 +99,11 @@ def build_options(architecture: str, source: Source) -> dict[str, Any]:
         >>> build_options("nf_resnet50", resolve_pretrained("nf_resnet50", True))["num_classes"]
         1000
     """
+    with earlier_version_kept(source):
+        return _options(architecture, source)
+
+
+def _options(architecture: str, source: Source) -> dict[str, Any]:
     if isinstance(source, PretrainedWeights):
         return _record_options(source)
     config = _config_of(source)
@@ -154,8 +126,13 @@ def _record_options(record: PretrainedWeights) -> dict[str, Any]:
         options["labels"] = labels
     if record.variant is not None:
         options["variant"] = record.variant
-    path = (weights_directory() / record.filename).with_name(CONFIG_FILE)
-    if record.source != "shipped" or not path.is_file():
+    if record.source == "shipped":
+        path = (weights_directory() / record.filename).with_name(CONFIG_FILE)
+    elif record.format == "nf_zoo":
+        path = fetch_file(HubRepository(record.repository, record.revision), CONFIG_FILE)
+    else:
+        return options
+    if not path.is_file():
         return options
     config = read_config(path)
     if config.architecture != record.architecture:
@@ -166,9 +143,9 @@ def _record_options(record: PretrainedWeights) -> dict[str, Any]:
 def _config_of(source: HubRepository | Path) -> ModelConfig | None:
     """The config.json that lies beside the weights, if it is nf_zoo's or timm's."""
     if isinstance(source, HubRepository):
-        if not has_file(source, CONFIG_FILE):
+        path = find_file(source, CONFIG_FILE, MOST_BYTES)
+        if path is None:
             return None
-        path = fetch_file(source, CONFIG_FILE)
     else:
         path = (source / CONFIG_FILE) if source.is_dir() else source.with_name(CONFIG_FILE)
         if not source.is_dir() and source.name != WEIGHTS_FILE:
@@ -195,7 +172,7 @@ def _check_record(model, record: PretrainedWeights) -> None:
     trained = architecture(record.architecture).configure(record.variant)
     changed = model.config.changes_from(trained)
     changed = {name: value for name, value in changed.items() if not _HARMLESS.fullmatch(name)}
-    if changed and record.source != "shipped":
+    if changed and record.format != "nf_zoo":
         logger.warning(
             "%s was trained in the published network; this one differs from it in %s, so expect "
             "other outputs than the published ones",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nf_zoo.hub.errors import InvalidConfig, first_few
+from nf_zoo.hub.errors import InvalidConfig, first_few, printable
+from nf_zoo.hub.shards import without_doubles
 from nf_zoo.preprocessing import Preprocessing
 
 CONFIG_FILE = "config.json"
@@ -16,6 +17,7 @@ LARGEST = {"num_classes": 1_000_000, "depths": 1000}
 LARGEST_OTHERWISE = 65_536
 MOST_ENTRIES = 16
 MOST_BYTES = 32 * 2**20
+LONGEST_NAME, LONGEST_LABEL, LONGEST_MESSAGE = 100, 1000, 2000
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "nf_zoo_version": str,
@@ -24,6 +26,16 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "preprocessing": dict,
     "labels": (list, type(None)),
 }
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "num_classes": int,
+    "input_shape": list,
+    "classifier_activation": (str, type(None)),
+    "include_preprocessing": bool,
+    "pooling": (str, type(None)),
+    "features_only": bool,
+    "out_indices": (list, type(None)),
+}
+"""The options of the graph; those of the architecture are checked by its record."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,29 @@ class ModelConfig:
         """
         from nf_zoo.models.registry import build_model
 
+        return self._made_by(build_model, origin)
+
+    def blueprint(self, origin: str | Path = CONFIG_FILE):
+        """The same model without values, at the cost of none of its weights. Raises as `build`."""
+        from nf_zoo.hub.blueprint import build_blueprint
+
+        return self._made_by(build_blueprint, origin)
+
+    def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
+        """Residual blocks of the model; known without building it. Raises as `build`."""
+        from nf_zoo.models.registry import architecture
+
+        row = self._made_by(lambda name, **_: architecture(name), origin)
+        return sum(self.options.get("depths") or row.config.depths)
+
+    def _made_by(self, make: Callable, origin: str | Path):
         try:
-            return build_model(self.architecture, **self.arguments())
-        except (TypeError, ValueError) as error:
-            raise InvalidConfig(f"{origin} describes no model of nf_zoo: {error}") from error
+            return make(self.architecture, **self.arguments())
+        # What no network has can also overflow, or ask for more memory than there is.
+        except (TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise InvalidConfig(
+                f"{origin} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+            ) from error
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -90,29 +121,49 @@ def read_config(path: Path) -> ModelConfig:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"larger than {MOST_BYTES} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=without_doubles,
+        )
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{path} cannot be read as JSON: {error}") from error
+        raise InvalidConfig(f"{path} cannot be read as JSON: {printable(error)}") from error
     if not isinstance(document, dict):
         raise InvalidConfig(f"{path} must hold a JSON object. Received: {type(document).__name__}")
     try:
         if isinstance(document.get("pretrained_cfg"), dict):
             return _from_timm(document)
-        return _from_own(document)
+        return parse_config(document)
     except (ValueError, TypeError, KeyError) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
+        raise InvalidConfig(f"{path}: {printable(error, LONGEST_MESSAGE)}") from error
 
 
 def is_readable_config(path: Path) -> bool:
     """Whether a config.json is one of ours or timm's, rather than of some other library."""
+    return bool({"nf_zoo_version", "pretrained_cfg"} & _fields_of(path))
+
+
+def is_keras_config(path: Path) -> bool:
+    """Whether a config.json is what Keras writes when it saves a model as a folder."""
+    return {"class_name", "registered_name"} <= _fields_of(path)
+
+
+def _fields_of(path: Path) -> set[str]:
     try:
+        if path.stat().st_size > MOST_BYTES:
+            return set()
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and bool({"nf_zoo_version", "pretrained_cfg"} & set(document))
+        return set()
+    return set(document) if isinstance(document, dict) else set()
 
 
-def _from_own(document: dict[str, Any]) -> ModelConfig:
+def parse_config(document: dict[str, Any]) -> ModelConfig:
+    """The fields of a config.json of nf_zoo, each of them checked.
+
+    Raises:
+        ValueError, TypeError: naming the field.
+    """
     unknown, missing = sorted(set(document) - set(_FIELDS)), sorted(set(_FIELDS) - set(document))
     if missing or unknown:
         raise ValueError(
@@ -121,9 +172,13 @@ def _from_own(document: dict[str, Any]) -> ModelConfig:
         )
     for name, wanted in _FIELDS.items():
         if not isinstance(document[name], wanted):
-            raise TypeError(f"{name!r} is of the wrong type. Received: {document[name]!r}")
+            raise TypeError(f"{name!r} is of the wrong type. Received: {_shown(document[name])}")
+    _check_architecture(document["architecture"])
     for name, value in document["options"].items():
         _check_option(name, value)
+        is_misplaced_bool = name == "num_classes" and isinstance(value, bool)
+        if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
+            raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
     labels = _labels(document["labels"])
     classes = document["options"].get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:
@@ -139,6 +194,14 @@ def _from_own(document: dict[str, Any]) -> ModelConfig:
 def _from_timm(document: dict[str, Any]) -> ModelConfig:
     """timm's config.json, at its settings for evaluation."""
     weights = document["pretrained_cfg"]
+    if not isinstance(document["architecture"], str):
+        raise TypeError(f"'architecture' must be a name. Received: {document['architecture']!r}")
+    _check_architecture(document["architecture"])
+    if document.get("model_args"):
+        raise ValueError(
+            "timm builds this network with arguments of its own, which have no counterpart here: "
+            f"{_shown(document['model_args'])}"
+        )
     size = weights.get("test_input_size") or weights["input_size"]
     preprocessing = {
         "input_size": size[1:],
@@ -146,6 +209,8 @@ def _from_timm(document: dict[str, Any]) -> ModelConfig:
         **{name: weights[name] for name in ("crop_mode", "interpolation", "mean", "std")},
     }
     classes = document.get("num_classes", 1000)
+    if not isinstance(classes, int) or isinstance(classes, bool):
+        raise TypeError(f"'num_classes' must be an integer. Received: {_shown(classes)}")
     _check_option("num_classes", classes)
     return ModelConfig(
         document["architecture"],
@@ -167,7 +232,14 @@ def _labels(labels: Any) -> tuple[str, ...] | None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise TypeError("'labels' must be a list of strings, or null for those of ImageNet")
+    if any(len(label) > LONGEST_LABEL for label in labels):
+        raise ValueError(f"a label of more than {LONGEST_LABEL} characters is none")
     return tuple(labels)
+
+
+def _check_architecture(name: str) -> None:
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"no architecture has so long a name. Received: {_shown(name)}")
 
 
 def _check_option(name: str, value: Any) -> None:
@@ -177,12 +249,16 @@ def _check_option(name: str, value: Any) -> None:
         raise ValueError(f"option {name!r} has {len(entries)} entries; {MOST_ENTRIES} at most")
     for entry in entries:
         if entry is not None and not isinstance(entry, bool | int | float | str):
-            raise TypeError(f"option {name!r} must be a plain value. Received: {entry!r}")
+            raise TypeError(f"option {name!r} must be a plain value. Received: {_shown(entry)}")
         if isinstance(entry, int | float) and not abs(entry) <= _largest(name):
             raise ValueError(
                 f"option {name!r} is beyond any network, {_largest(name)} at most. "
-                f"Received: {entry!r}"
+                f"Received: {_shown(entry)}"
             )
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value))
 
 
 def _largest(name: str) -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from nf_zoo.hub.catalog import (
@@ -24,43 +22,13 @@ from nf_zoo.hub.diagnosis import refuse_pickle
 from nf_zoo.hub.downloads import fetch_url
 from nf_zoo.hub.errors import (
     UnknownWeights,
-    WeightsAccessDenied,
-    WeightsError,
     WeightsNotFound,
-    WeightsOffline,
     first_few,
 )
-from nf_zoo.hub.files import WEIGHTS_FILE
-
-HUB = "hf://"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class HubRepository:
-    """A repository of the Hugging Face Hub at a revision."""
-
-    name: str
-    revision: str = "main"
-
-    @classmethod
-    def parse(cls, uri: str) -> HubRepository:
-        """Read "hf://owner/name[@revision]".
-
-        Raises:
-            UnknownWeights: if the text is not of that form.
-        """
-        name, at, revision = uri.removeprefix(HUB).partition("@")
-        if not uri.startswith(HUB) or not _REPOSITORY.fullmatch(name) or (at and not revision):
-            raise UnknownWeights(
-                f"A hub repository is written hf://owner/name or hf://owner/name@revision. "
-                f"Received: {uri!r}"
-            )
-        return cls(name, revision or "main")
-
-    def __str__(self) -> str:
-        return f"{HUB}{self.name}@{self.revision}"
-
+from nf_zoo.hub.files import WEIGHTS_FILE, refuse_way_out
+from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES
+from nf_zoo.hub.repository import HUB, HubRepository, fetch_file, find_file
+from nf_zoo.hub.shards import INDEX_FILE, read_index
 
 Source = PretrainedWeights | HubRepository | Path
 
@@ -119,6 +87,8 @@ def fetch_weights(source: Source) -> Path:
         WeightsNotFound: if the repository, revision or file does not exist.
         WeightsAccessDenied: if the hub refuses this user.
         WeightsOffline: if the hub cannot be reached and the file is not cached.
+        CacheNotWritable: if the disk is full or closed.
+        UnsafeWeights: if a file leads out of its folder.
     """
     if isinstance(source, PretrainedWeights):
         if source.source == "shipped":
@@ -127,105 +97,42 @@ def fetch_weights(source: Source) -> Path:
             return fetch_url(source.url, source.filename)
         return fetch_file(HubRepository(source.repository, source.revision), source.filename)
     if isinstance(source, HubRepository):
-        return fetch_file(source, WEIGHTS_FILE)
-    return source / WEIGHTS_FILE if source.is_dir() else source
+        return _fetch_from_hub(source)
+    if not source.is_dir():
+        return source
+    path = _weights_in(source)
+    refuse_way_out(path)
+    return path
 
 
-def fetch_file(repository: HubRepository, filename: str) -> Path:
-    """One file of a hub repository, from the cache or over the network. Raises as above."""
-    import huggingface_hub
-
-    try:
-        path = huggingface_hub.hf_hub_download(
-            repository.name, filename, revision=repository.revision
-        )
-    except Exception as error:
-        explained = _explain(error, repository, filename)
-        if explained is None:
-            raise
-        raise explained from error
-    return Path(path)
-
-
-def has_file(repository: HubRepository, filename: str) -> bool:
-    """Whether a hub repository holds a file; its absence is remembered in the cache.
+def pinned(source: Source) -> Source:
+    """A hub repository at the commit its revision stands for now; anything else as it is.
 
     Raises:
-        WeightsError: as `fetch_file`, except for the absence of the file.
+        WeightsError: as `fetch_weights`.
     """
-    import huggingface_hub
-
-    try:
-        fetch_file(repository, filename)
-    except WeightsNotFound as error:
-        if isinstance(error.__cause__, huggingface_hub.errors.RemoteEntryNotFoundError):
-            return False
-        raise
-    except WeightsOffline:
-        # Neither None (not known) nor a path (it would have been found): known to be absent.
-        if huggingface_hub.try_to_load_from_cache(
-            repository.name, filename, revision=repository.revision
-        ):
-            return False
-        raise
-    return True
+    if not isinstance(source, HubRepository):
+        return source
+    path = find_file(source, CONFIG_FILE, MOST_BYTES)
+    return source if path is None else source.at_commit_of(path)
 
 
-def _explain(error: Exception, repository: HubRepository, filename: str) -> WeightsError | None:
-    """A hub client's error in our words; None if it is none of the client's."""
-    from huggingface_hub import errors as hub
-
-    where = f"{repository.name} (revision {repository.revision})"
-    if isinstance(error, hub.GatedRepoError) or _status(error) in (401, 403):
-        return WeightsAccessDenied(
-            f"The hub refuses access to {repository.name}: it does not exist, is private, or its "
-            f"conditions must be accepted first. Check the name, log in with `hf auth login`, and "
-            f"visit the repository's page. The hub says: {error}"
-        )
-    if isinstance(error, hub.RevisionNotFoundError):
-        return WeightsNotFound(
-            f"{repository.name} has no revision {repository.revision!r}: leave '@revision' out for "
-            "'main', or name an existing branch, tag or commit."
-        )
-    if isinstance(error, hub.RepositoryNotFoundError | hub.HFValidationError):
-        return WeightsNotFound(
-            f"There is no repository {repository.name} on the hub: check its name."
-        )
-    if isinstance(error, hub.LocalEntryNotFoundError):
-        return _offline(error, where, filename)
-    if isinstance(error, hub.EntryNotFoundError):
-        return WeightsNotFound(
-            f"{where} holds no {filename}. nf_zoo reads safetensors only; older repositories may "
-            "hold just a pickle, which must be converted first."
-        )
-    if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
-        return WeightsOffline(
-            f"The download of {filename} from {where} broke off: {error}. Load again to resume it."
-        )
-    return None
+def _fetch_from_hub(repository: HubRepository) -> Path:
+    path = find_file(repository, WEIGHTS_FILE)
+    if path is not None:
+        return path
+    index = find_file(repository, INDEX_FILE, MOST_BYTES)
+    if index is None:
+        return fetch_file(repository, WEIGHTS_FILE)
+    version = repository.at_commit_of(index)
+    for name in dict.fromkeys(read_index(index).values()):
+        fetch_file(version, name)
+    return index
 
 
-def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        cause = "HF_HUB_OFFLINE is set"
-    else:
-        cause = f"the hub at {constants.ENDPOINT} cannot be reached ({error.__cause__ or error})"
-    shipped = [record.name for record in read_catalog() if record.source == "shipped"]
-    return WeightsOffline(
-        f"{filename} of {where} is not in the cache ({constants.HF_HUB_CACHE}), and {cause}. "
-        "Either connect to the network (unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror); "
-        "or set HF_HOME to a cache that holds the file; or pass a file you have, "
-        "pretrained='path/to/model.safetensors'; or use weights that come with nf_zoo: "
-        f"{first_few(shipped) or 'none in this version'}."
-    )
-
-
-def _status(error: Exception) -> int | None:
-    response = getattr(error, "response", None)
-    known_error = response is not None and response.headers.get("X-Error-Code")
-    return getattr(response, "status_code", None) if not known_error else None
+def _weights_in(folder: Path) -> Path:
+    path = folder / WEIGHTS_FILE
+    return path if path.is_file() else folder / INDEX_FILE
 
 
 def _looks_like_a_path(text: str) -> bool:
@@ -235,7 +142,7 @@ def _looks_like_a_path(text: str) -> bool:
 def _local(path: Path) -> Path:
     refuse_pickle(path)
     path = path.expanduser()
-    if path.is_dir() and not (path / WEIGHTS_FILE).is_file():
+    if path.is_dir() and not _weights_in(path).is_file():
         raise WeightsNotFound(
             f"The folder {path} holds no {WEIGHTS_FILE}. "
             f"It holds: {first_few(sorted(p.name for p in path.iterdir())) or 'nothing'}"

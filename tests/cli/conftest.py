@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in_hub import hub, hub_server
+
+__all__ = ["hub", "hub_server"]
 
 LABELS = ("blue", "green", "red")
 TINY = {"depths": (1,), "widths": (8,), "stem_width": 8}
@@ -65,7 +68,7 @@ def pictures(tmp_path_factory) -> Path:
 def saved(model, tmp_path_factory) -> dict[str, Path]:
     """The network as a file, a fine-tuning folder, a pretrained folder and a SavedModel."""
     from nf_zoo.deploy.export import export_saved_model
-    from nf_zoo.hub.files import save_pretrained
+    from nf_zoo.hub.folder import save_pretrained
 
     root = tmp_path_factory.mktemp("models")
     tuned = root / "tuned"

@@ -57,7 +57,7 @@ def test_unfinished_run(suffix, tmp_path):
 def test_damaged_keras_file(saved, tmp_path):
     damaged = tmp_path / "model.keras"
     damaged.write_bytes(saved["keras"].read_bytes()[:500])
-    with pytest.raises(ValueError, match="cannot be read as a Keras model"):
+    with pytest.raises(WeightsError, match="cannot be read as a Keras model"):
         open_model(str(damaged))
 
 

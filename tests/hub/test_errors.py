@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from nf_zoo.hub import catalog, sources
+from nf_zoo.hub import catalog, hub_errors
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
     CorruptWeights,
@@ -24,8 +24,11 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
-from nf_zoo.hub.files import open_weights, save_pretrained, save_weights
-from nf_zoo.hub.loading import build_options, load_pretrained, load_pretrained_weights
+from nf_zoo.hub.files import open_weights
+from nf_zoo.hub.folder import save_pretrained
+from nf_zoo.hub.loading import build_options, load_pretrained_weights
+from nf_zoo.hub.pretrained import load_pretrained
+from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 
 pytestmark = pytest.mark.fast
@@ -94,7 +97,7 @@ class TestHub:
             catalog.find_record("nf_resnet50"), tag="small", source="shipped", repository=None
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(sources, "read_catalog", lambda: (record,))
+        monkeypatch.setattr(hub_errors, "read_catalog", lambda: (record,))
         refused("hf://me/mine", WeightsOffline, "nf_resnet50.small")
 
     def test_a_web_page_in_place_of_weights(self, hub, refused):

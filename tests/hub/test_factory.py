@@ -12,7 +12,7 @@ import nf_zoo
 from nf_zoo.hub import factory
 from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
-from nf_zoo.hub.files import save_pretrained
+from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.models.classifier import variable_names
 from nf_zoo.models.registry import build_model
 

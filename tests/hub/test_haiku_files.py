@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ import nf_zoo
 from nf_zoo.hub import from_haiku
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.errors import (
+    CacheNotWritable,
     CorruptWeights,
     UnknownWeights,
     UnsafeWeights,
@@ -355,10 +357,25 @@ class TestDownload:
         with pytest.raises(WeightsNotFound, match="F0_haiku"):
             load_pretrained_weights(small("nfnet_f0"), record)
 
-    def test_a_web_page(self, record, hub, small):
+    def test_a_web_page_is_not_kept(self, record, content, hub, small, tmp_path):
         hub.add("dm/nfnets", record.filename, b"<html><body>Please log in</body></html>")
         with pytest.raises(CorruptWeights, match="web page"):
             load_pretrained_weights(small("nfnet_f0"), record)
+        assert not list((tmp_path / "assets").rglob("*.npz"))
+        hub.add("dm/nfnets", record.filename, content)
+        load_pretrained_weights(small("nfnet_f0"), record)
+
+    def test_a_full_disk(self, record, content, hub, small, monkeypatch, tmp_path):
+        from huggingface_hub import file_download
+
+        def fill(url, file, **_):
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(file_download, "http_get", fill)
+        with pytest.raises(CacheNotWritable, match="No space left"):
+            load_pretrained_weights(small("nfnet_f0"), record)
+        assert not [path for path in (tmp_path / "assets").rglob("*F0*") if "lock" not in path.name]
 
     def test_the_plain_network_is_refused_before_anything_is_fetched(self, record, hub, small):
         with pytest.raises(WeightsMismatch, match="variant='paper'"):

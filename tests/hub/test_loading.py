@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.files import save_pretrained, save_weights
 from nf_zoo.hub.fitting import adapt_input_channels
-from nf_zoo.hub.loading import build_options, load_pretrained, load_pretrained_weights
+from nf_zoo.hub.folder import save_pretrained
+from nf_zoo.hub.loading import build_options, load_pretrained_weights
+from nf_zoo.hub.pretrained import load_pretrained
+from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.preprocessing import Preprocessing
 
@@ -243,7 +245,9 @@ def test_a_folder_rebuilds_the_model(tiny, tmp_path, values):
         classifier_activation="softmax",
     )
     folder = save_pretrained(model, tmp_path / "new" / "folder", dtype="bfloat16")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "config.json", "labels.txt", "model.safetensors", "preprocessing.json")
+    ]
     copy = load_pretrained(folder)
     assert (copy.architecture, copy.config) == (model.architecture, model.config)
     assert (copy.labels, copy.preprocessing) == (model.labels, preprocessing)
@@ -262,7 +266,7 @@ def test_saving_over_a_folder_needs_leave(tiny, tmp_path, values):
     save_pretrained(second, folder, overwrite=True)
     assert load_pretrained(folder).architecture == "nf_resnet50"
     assert (folder / "README.md").read_text() == "mine"
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 5
 
 
 TIMM_CONFIG = """{

@@ -1,0 +1,135 @@
+"""``nf-zoo publish``, ``nf-zoo fetch`` and ``nf-zoo catalog``."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from nf_zoo.cli.output import console, import_backend, print_error, table
+
+REPORT = "report.json"
+
+
+def publish_command(args: Namespace) -> int:
+    """Upload a model, or show what would be uploaded."""
+    metrics = _metrics(args)
+    details = {
+        "licence": args.licence,
+        "datasets": tuple(args.datasets),
+        "dataset_name": args.dataset_name,
+        "training": args.training,
+        "command": args.training_command,
+        "intended_use": args.intended_use,
+        "limits": args.limits,
+    }
+    from nf_zoo.hub.card import CardDetails
+
+    card = CardDetails(**details) if any(details.values()) else None
+    import_backend(args.debug, only_tensorflow=args.saved_model)
+    from nf_zoo.cli.opening import open_classifier
+    from nf_zoo.hub.publishing import push_to_hub
+
+    options = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
+    push_to_hub(
+        open_classifier(args.model),
+        args.repository,
+        card=card,
+        metrics=metrics,
+        **{name: getattr(args, name) for name in options},
+    )
+    return 0
+
+
+def _metrics(args: Namespace) -> dict[str, Any] | None:
+    """What --metrics names, or the report in a fine-tuning folder."""
+    path = Path(args.model) / REPORT
+    if args.metrics is not None:
+        path = Path(args.metrics)
+    elif not path.is_file():
+        return None
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{path} must hold a JSON object. Received: {type(metrics).__name__}")
+    return metrics
+
+
+def fetch_command(args: Namespace) -> int:
+    """Download and check; 1 if some could not be had."""
+    from nf_zoo.hub.errors import WeightsError
+    from nf_zoo.hub.fetching import fetch_pretrained
+
+    failed = 0
+    for name in _expanded(args.names):
+        try:
+            for path in fetch_pretrained(name):
+                print(path)
+        except (WeightsError, ValueError) as error:
+            failed += 1
+            print_error(str(error))
+    return 1 if failed else 0
+
+
+def _expanded(names: list[str]) -> list[str]:
+    from nf_zoo.hub.factory import list_models
+
+    found = []
+    for name in names:
+        if not set("*?[") & set(name):
+            found.append(name)
+            continue
+        matching = fnmatch.filter(list_models(pretrained=True), name)
+        if not matching:
+            print_error(f"no checkpoint is called {name!r}; `nf-zoo list --pretrained` shows all")
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def check_command(args: Namespace) -> int:
+    """Verify the catalogue; 1 if a record is wrong."""
+    from nf_zoo.hub.catalog_check import check_catalog
+
+    path = Path(args.catalog) if args.catalog else None
+    findings = check_catalog(path, args.online)
+    wrong = [finding for finding in findings if finding.problems]
+    if args.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        return 1 if wrong else 0
+    _print_findings(findings, args.online)
+    for finding in wrong:
+        for problem in finding.problems:
+            print_error(f"{finding.name}: {problem}")
+    print(f"{len(findings)} records, {len(wrong)} of them with problems", file=sys.stdout)
+    return 1 if wrong else 0
+
+
+def _print_findings(findings, online: bool) -> None:
+    name = {"header": "Record", "no_wrap": True}
+    rows = table(name, "Found", "Note", *(["Bytes", "Revision"] if online else []))
+    for finding in findings:
+        state = Text("wrong", style="red") if finding.problems else "sound"
+        facts = finding.facts
+        size, revision = facts.get("size"), facts.get("revision")
+        asked = [f"{size:,}" if size else "", (revision or "")[:12]]
+        rows.add_row(finding.name, state, "; ".join(finding.notes), *(asked if online else []))
+    console().print(rows)
+
+
+def add_command(args: Namespace) -> int:
+    """Write a record into the catalogue."""
+    import_backend(args.debug)
+    from nf_zoo.hub.catalog_add import add_record
+
+    path = Path(args.catalog) if args.catalog else None
+    record = add_record(args.repository, args.tag, args.licence, args.default, path)
+    print(f"{record.name}: {record.repository} at {record.revision}, {record.trust}")
+    return 0

@@ -1,0 +1,199 @@
+"""The model card: README.md with the hub's metadata, made from what is known of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nf_zoo.hub import card_text
+
+CARD_FILE = "README.md"
+LIBRARY = "nf-zoo"
+UNKNOWN = "unknown"
+MARK = "<!-- Written by nf_zoo. Delete this line to keep the card when saving again. -->"
+_FRACTIONS = {"accuracy": "Top-1 accuracy", "top5_accuracy": "Top-5 accuracy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class CardDetails:
+    """What a model card says that the model does not know itself. Everything may be left out.
+
+    Attributes:
+        repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
+        licence: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
+            catalogued checkpoint the model started from, or else "unknown".
+        datasets: data sets of the hub that the model was trained on, such as "cifar10".
+        dataset_name: what to call the pictures that `metrics` are of.
+        base_model: repository of the hub that training started from; None takes that of the
+            catalogued checkpoint, if it has one.
+        training: the recipe, in Markdown; None takes the settings of a `finetune` report.
+        command: the command that trained the model.
+        intended_use: in Markdown; None says what holds for any such network.
+        limits: in Markdown; None says what holds for any such network.
+
+    Raises:
+        ValueError: for a licence or data set that the hub would not take.
+
+    Example:
+        >>> CardDetails(licence="mit", datasets=("cifar10",)).licence
+        'mit'
+    """
+
+    repository: str | None = None
+    licence: str | None = None
+    datasets: tuple[str, ...] = ()
+    dataset_name: str | None = None
+    base_model: str | None = None
+    training: str | None = None
+    command: str | None = None
+    intended_use: str | None = None
+    limits: str | None = None
+
+    def __post_init__(self):
+        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.licence):
+            raise ValueError(
+                "licence must be one of the hub's identifiers in lower case, such as 'apache-2.0', "
+                f"'mit', 'cc-by-4.0' or 'other'. Received: {self.licence!r}"
+            )
+        if isinstance(self.datasets, str):
+            raise ValueError(f"datasets must be a sequence. Received: {self.datasets!r}")
+        object.__setattr__(self, "datasets", tuple(self.datasets))
+        for name in (*self.datasets, *filter(None, [self.base_model])):
+            if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+                raise ValueError(
+                    "datasets and base_model must be names on the hub, such as 'cifar10' or "
+                    f"'owner/name'. Received: {name!r}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One figure of the evaluation.
+
+    Attributes:
+        split: "validation" or "test".
+        key: the name that `evaluate` gives it.
+        label: its name in words.
+        value: a fraction in 0..1, or nats for the cross-entropy.
+        pictures: how many it is of, or None.
+    """
+
+    split: str
+    key: str
+    label: str
+    value: float
+    pictures: int | None
+
+
+def model_card(
+    model, details: CardDetails | None = None, metrics: Mapping[str, Any] | None = None
+) -> str:
+    """The text of README.md for a model.
+
+    Args:
+        model: An `ImageClassifier`.
+        details: What the model does not know itself.
+        metrics: What `evaluate` returned, or the metrics of a `finetune` result.
+
+    Returns:
+        Markdown with a YAML head that the hub accepts.
+
+    Raises:
+        ValueError: if an accuracy is not between 0 and 1.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
+        >>> model_card(model, CardDetails(licence="mit")).startswith("---")
+        True
+    """
+    details = _completed(model, details or CardDetails(), metrics or {})
+    results = list(read_results(metrics or {}))
+    name = (details.repository or model.name).rpartition("/")[2]
+    head = _metadata(model, name, details, results).to_yaml()
+    body = card_text.body(model, name, details, results, metrics or {})
+    return f"---\n{head}\n---\n\n{MARK}\n\n{body}"
+
+
+def is_generated(path: Path) -> bool:
+    """Whether a README.md was written by `model_card` and not taken over by hand since."""
+    try:
+        return MARK in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
+    """The figures of a report that belong into a card.
+
+    Raises:
+        ValueError: if an accuracy is not between 0 and 1.
+    """
+    # A report of finetune says "test" apart; what evaluate returns is of whatever it was given.
+    of_a_run = "run" in metrics or "test" in metrics
+    parts = [("validation" if of_a_run else "test", metrics), ("test", metrics.get("test"))]
+    for split, part in parts:
+        if not isinstance(part, Mapping):
+            continue
+        for key, label in {**_FRACTIONS, "cross_entropy": "Cross-entropy (nats)"}.items():
+            if key not in part:
+                continue
+            value = part[key]
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            top = 1 if key in _FRACTIONS else math.inf
+            if not is_number or not 0 <= value <= top or not math.isfinite(value):
+                raise ValueError(f"metrics: {key} must be in [0, {top}]. Received: {value!r}")
+            yield Result(split, key, label, float(value), part.get("pictures"))
+
+
+def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
+    """The details with what the catalogue knows of the checkpoint that training started from."""
+    from nf_zoo.hub.catalog import find_record
+
+    run = metrics.get("run")
+    start = run.get("model") if isinstance(run, Mapping) else None
+    tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
+    tag = str(tag or "").removeprefix(f"{model.architecture}.")
+    record = find_record(model.architecture, tag) if tag else None
+    licence = record.licence if record else UNKNOWN
+    repository = record.repository if record else None
+    return dataclasses.replace(
+        details,
+        licence=details.licence or licence,
+        base_model=details.base_model or repository,
+    )
+
+
+def _metadata(model, name: str, details: CardDetails, results: list[Result]):
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "image-classification" if model.num_classes else "image-feature-extraction"
+    # "imagefolder" is how the hub calls pictures in folders that are not on the hub.
+    dataset = details.datasets[0] if details.datasets else "imagefolder"
+    found = [
+        EvalResult(
+            task_type=task,
+            dataset_type=dataset,
+            dataset_name=details.dataset_name or dataset,
+            dataset_split=result.split,
+            metric_type="accuracy" if result.key in _FRACTIONS else result.key,
+            metric_name=result.label,
+            metric_value=round(result.value, 6),
+        )
+        for result in results
+    ]
+    return ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag=task,
+        license=details.licence,
+        base_model=details.base_model,
+        datasets=list(details.datasets) or None,
+        metrics=["accuracy"] if found else None,
+        tags=[task, "keras", "normalizer-free", *(f"arxiv:{p}" for p in card_text.PAPERS)],
+        model_name=name if found else None,
+        eval_results=found or None,
+    )

@@ -1,0 +1,190 @@
+"""A record of the catalogue from a published repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from nf_zoo.hub.blueprint import count_parameters
+from nf_zoo.hub.card import CARD_FILE, UNKNOWN
+from nf_zoo.hub.catalog import (
+    IMAGENET_LABELS,
+    LABELS_IN_CONFIG,
+    PretrainedWeights,
+    examine_catalog,
+    read_catalog,
+    read_tables,
+    weights_directory,
+)
+from nf_zoo.hub.errors import CatalogError, printable
+from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256, open_weights
+from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES, ModelConfig, read_config
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_file
+from nf_zoo.hub.saving import atomic_path
+from nf_zoo.preprocessing import Preprocessing
+
+
+def add_record(
+    uri: str,
+    tag: str | None = None,
+    licence: str | None = None,
+    default: bool | None = None,
+    path: Path | None = None,
+) -> PretrainedWeights:
+    """Write a record for a repository that `push_to_hub` published, or one of timm's.
+
+    The record is pinned: to the commit that the revision stands for now, and to the checksum of
+    its weights. Accuracies are those of the repository's model card.
+
+    Args:
+        uri: "hf://owner/name[@revision]".
+        tag: Its name among the architecture's checkpoints; None takes it from the repository's.
+        licence: None takes that of the model card.
+        default: Whether `pretrained=True` is to take it; None if it is the only one.
+        path: The catalog.toml to write; None for the one that comes with nf_zoo.
+
+    Returns:
+        The record, as the catalogue now gives it.
+
+    Raises:
+        CatalogError: if the repository lacks what a record needs, or the catalogue would become
+            malformed; it is then as it was.
+        WeightsError: if the repository cannot be read.
+
+    Example:
+        >>> add_record("hf://me/my-nf-resnet", licence="mit")  # doctest: +SKIP
+    """
+    path = path or weights_directory() / "catalog.toml"
+    repository = HubRepository.parse(uri)
+    with earlier_version_kept(repository):
+        config_path = fetch_file(repository, CONFIG_FILE, MOST_BYTES)
+        repository = repository.at_commit_of(config_path)
+        config = read_config(config_path)
+        weights = fetch_file(repository, WEIGHTS_FILE)
+        with open_weights(weights) as file:
+            origin = file.format
+    card = _card(repository)
+    classes = config.options.get("num_classes")
+    blueprint = config.blueprint(config_path)
+    record = PretrainedWeights(
+        architecture=config.architecture,
+        tag=tag or _tag(repository.name, config.architecture),
+        licence=licence or card.license or UNKNOWN,
+        preprocessing=config.preprocessing,
+        repository=repository.name,
+        revision=repository.revision,
+        sha256=file_sha256(weights),
+        format=origin or "",
+        num_classes=blueprint.num_classes if classes is None else classes,
+        parameters=count_parameters(blueprint),
+        labels=_labels(config),
+        default=_is_first(path, config.architecture) if default is None else default,
+        **_accuracies(card, repository),
+    )
+    if record.licence == UNKNOWN:
+        raise CatalogError(
+            f"{uri} states no licence, which a record needs: add one to its model card, or pass "
+            "licence='apache-2.0' or what else it is."
+        )
+    _write(path, record)
+    return next(r for r in read_catalog(path) if r.name == record.name)
+
+
+def _tag(repository: str, architecture: str) -> str:
+    name = repository.rpartition("/")[2].removeprefix(architecture).strip(".-_")
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).lower() or "hub"
+
+
+def _labels(config: ModelConfig) -> str:
+    return IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG
+
+
+def _is_first(path: Path, architecture: str) -> bool:
+    return not any(r.architecture == architecture and not r.variant for r in read_catalog(path))
+
+
+def _card(repository: HubRepository):
+    from huggingface_hub import ModelCard
+
+    path = fetch_file(repository, CARD_FILE, MOST_BYTES)
+    try:
+        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    # A card that is no YAML, no UTF-8, or of other types than it should be.
+    except Exception as error:
+        raise CatalogError(
+            f"The model card of {repository} cannot be read: {printable(error)}"
+        ) from error
+
+
+def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
+    """top1, top5 and their source from a card of ours; of the test pictures if there are both."""
+    results = sorted(card.eval_results or (), key=lambda r: r.dataset_split == "test")
+    found: dict[str, Any] = {}
+    for field, name in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy")):
+        for result in results:
+            if result.metric_name == name and isinstance(result.metric_value, float):
+                found[field] = round(100 * result.metric_value, 4)
+                pictures = f"{result.dataset_name}, {result.dataset_split or 'evaluation'}"
+    if found:
+        found["accuracy_source"] = f"{pictures}; model card of {HUB}{repository.name}"
+    return found
+
+
+def _write(path: Path, record: PretrainedWeights) -> None:
+    """Add the record at the end, and the source of its accuracies to theirs."""
+    text = path.read_text(encoding="utf-8").rstrip() + "\n"
+    tables = read_tables(path)
+    values = {
+        field.name: getattr(record, field.name)
+        for field in dataclasses.fields(record)
+        if getattr(record, field.name) != field.default
+    }
+    if any(known.name == record.name for known in read_catalog(path)):
+        raise CatalogError(f"{record.name}: more than one record of that name; pass another tag")
+    name = _free_name(tables, re.sub(r"\W+", "_", record.name, flags=re.ASCII))
+    values["preprocessing"], recipe = _recipe(tables, name, record.preprocessing)
+    if record.accuracy_source is not None:
+        values["accuracy_source"] = name
+        text = _with_source(text, name, record.accuracy_source)
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    text += recipe + "\n[[weights]]\n" + "\n".join(lines) + "\n"
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+        _, problems = examine_catalog(partial)
+        if problems:
+            raise CatalogError(f"{path} was not changed: {problems[0]}")
+    read_catalog.cache_clear()
+
+
+def _free_name(tables: dict[str, Any], name: str) -> str:
+    """The name, or with a number if an entry of the catalogue has it already."""
+    taken = {*tables.get("preprocessing", {}), *tables.get("accuracy_sources", {})}
+    numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+    return next(free for free in (name, *numbered) if free not in taken)
+
+
+def _recipe(tables: dict[str, Any], name: str, wanted: Preprocessing) -> tuple[str, str]:
+    """The name of a [preprocessing] table that says this, and the text of a new one if need be."""
+    for known, table in tables.get("preprocessing", {}).items():
+        if Preprocessing.from_dict(table) == wanted:
+            return known, ""
+    lines = [f"{key} = {_toml(value)}" for key, value in wanted.to_dict().items()]
+    return name, f"\n[preprocessing.{name}]\n" + "\n".join(lines) + "\n"
+
+
+def _with_source(text: str, name: str, source: str) -> str:
+    entry = f"{name} = {_toml(source)}\n"
+    head = "[accuracy_sources]\n"
+    if f"\n{head}" in f"\n{text}":
+        return text.replace(head, head + entry, 1)
+    return f"{text}\n{head}{entry}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # JSON's texts, numbers and truth values are TOML's too.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,219 @@
+"""A model onto the Hugging Face Hub: looked at first, then uploaded in one commit or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
+from nf_zoo.hub.errors import (
+    InvalidConfig,
+    RepositoryTaken,
+    WeightsAccessDenied,
+    WeightsOffline,
+    first_few,
+)
+from nf_zoo.hub.folder import (
+    LABELS_FILE,
+    METRICS_FILE,
+    PREPROCESSING_FILE,
+    SAVED_MODEL,
+    save_pretrained,
+)
+from nf_zoo.hub.model_config import CONFIG_FILE, read_config
+from nf_zoo.hub.repository import HUB, HubRepository
+from nf_zoo.hub.saving import MAX_SHARD_SIZE
+from nf_zoo.hub.shards import is_ours
+from nf_zoo.hub.uploading import Remote, download, look_at, upload
+
+if TYPE_CHECKING:
+    from nf_zoo.models.classifier import ImageClassifier
+
+_WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """What was uploaded, or would be.
+
+    Attributes:
+        url: the page of the repository.
+        commit: hash of the new commit; None after a dry run.
+        files: path in the repository -> size in bytes.
+        removed: files of an earlier version that go.
+    """
+
+    url: str
+    commit: str | None
+    files: dict[str, int]
+    removed: tuple[str, ...]
+
+
+def push_to_hub(
+    model: ImageClassifier,
+    repository: str,
+    *,
+    revision: str = "main",
+    private: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    dtype: str | None = None,
+    card: CardDetails | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    saved_model: bool = False,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    verbose: bool = True,
+) -> Publication:
+    """Publish a model on the Hugging Face Hub, so that `load_pretrained` finds it there.
+
+    What `save_pretrained` writes is uploaded in one commit; the repository is made if there is
+    none, and files of an earlier version that are no longer part of the model are removed in the
+    same commit. A README.md that was written by hand there stays, unless `card` is given. The
+    token is the hub client's affair (HF_TOKEN, or `hf auth login`).
+
+    Args:
+        model: The model.
+        repository: "owner/name".
+        revision: The branch; made from main if it is not there.
+        private: Make the repository private if it is made.
+        force: Replace a model of another architecture, or of another library.
+        dry_run: Only say what would be uploaded; nothing is written on the hub.
+        dtype, metrics, saved_model, max_shard_size: As for `save_pretrained`.
+        card: What the model card is to say that the model does not know itself.
+        verbose: Print what is uploaded, and the address.
+
+    Returns:
+        A `Publication`.
+
+    Raises:
+        RepositoryTaken: if there is another model and `force` is false; or if it was to be
+            private and is public.
+        WeightsAccessDenied: without a token, or without the right to write there.
+        WeightsOffline: if the hub cannot be reached.
+        PublishingFailed: if the upload fails; the repository is then as it was before.
+        UnknownWeights: if the name is malformed.
+        ValueError: as `save_pretrained`.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
+        >>> nf_zoo.push_to_hub(model, "me/my-nf-resnet", dry_run=True)  # doctest: +SKIP
+    """
+    target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
+    if not dry_run:
+        _require_token(target)
+    details = dataclasses.replace(card or CardDetails(), repository=target.name)
+    with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
+        remote = _look_at(target, dry_run, verbose)
+        if private and remote.exists and not remote.private:
+            raise RepositoryTaken(
+                f"{target.name} is public already: make it private on its settings page first."
+            )
+        if not force:
+            _refuse_another_model(model, target, remote, Path(scratch))
+        folder = save_pretrained(
+            model,
+            Path(scratch) / "model",
+            dtype,
+            card=details,
+            metrics=metrics,
+            saved_model=saved_model,
+            max_shard_size=max_shard_size,
+        )
+        if card is None and _has_own_card(target, remote, Path(scratch)):
+            (folder / CARD_FILE).unlink()
+        plan = _plan(target, folder, remote)
+        if verbose:
+            print(_in_words(target, plan, remote, dry_run))
+        if dry_run:
+            return plan
+        commit = upload(target, folder, plan.files, plan.removed, remote, private)
+    if verbose:
+        print(plan.url)
+    return dataclasses.replace(plan, commit=commit)
+
+
+def _require_token(target: HubRepository) -> None:
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise WeightsAccessDenied(
+            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
+            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
+        )
+
+
+def _look_at(target: HubRepository, dry_run: bool, verbose: bool) -> Remote:
+    """A dry run does without the hub, if it must."""
+    try:
+        return look_at(target)
+    except WeightsOffline as error:
+        if not dry_run:
+            raise
+        if verbose:
+            print(f"What is there now could not be looked at: {error}")
+        return Remote()
+
+
+def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch: Path) -> None:
+    if not any(name == CONFIG_FILE or name.endswith(_WEIGHTS) for name in remote.files):
+        return
+    there = "weights that nf_zoo did not write"
+    if CONFIG_FILE in remote.files:
+        try:
+            there = read_config(download(target, remote, CONFIG_FILE, scratch)).architecture
+        except InvalidConfig:
+            there = "a model of another library"
+    if there != model.architecture:
+        raise RepositoryTaken(
+            f"{target} holds {there}, which a {model.architecture} would replace: choose another "
+            "repository or revision, or pass force=True. Nothing was uploaded."
+        )
+
+
+def _has_own_card(target: HubRepository, remote: Remote, scratch: Path) -> bool:
+    if CARD_FILE not in remote.files:
+        return False
+    return not is_generated(download(target, remote, CARD_FILE, scratch))
+
+
+def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
+    from huggingface_hub import constants
+
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    old = tuple(name for name in remote.files if name not in files and _was_written_by_us(name))
+    branch = "" if target.revision == "main" else f"/tree/{target.revision}"
+    return Publication(f"{constants.ENDPOINT}/{target.name}{branch}", None, files, old)
+
+
+def _was_written_by_us(name: str) -> bool:
+    texts = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE)
+    return is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
+
+
+def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run: bool) -> str:
+    verb = "Would upload" if dry_run else "Uploading"
+    lines = [f"{verb} {len(plan.files)} files, {_size(sum(plan.files.values()))}, to {target}:"]
+    lines += [f"  {_size(size):>9}  {name}" for name, size in plan.files.items()]
+    if plan.removed:
+        lines.append(f"  removed: {first_few(plan.removed)}")
+    if CARD_FILE in remote.files and CARD_FILE not in plan.files:
+        lines.append(f"  {CARD_FILE} there was written by hand and stays")
+    if remote.exists:
+        lines.append("  the repository exists" + (" and is private" if remote.private else ""))
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

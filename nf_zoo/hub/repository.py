@@ -1,0 +1,284 @@
+"""A repository of the Hugging Face Hub, and its files in the hub client's cache.
+
+The client does the transport: connections, retries, resuming, locks, the cache. What is added here
+is suspicion: the hub's answer is looked at before a file is fetched, a file is held against the
+checksum that the hub gives for it, and a load that fails leaves the version that was in the cache
+before it in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from nf_zoo.hub.catalog import PretrainedWeights
+from nf_zoo.hub.errors import (
+    ChecksumMismatch,
+    CorruptWeights,
+    InvalidConfig,
+    UnknownWeights,
+    UnsafeWeights,
+    WeightsNotFound,
+    WeightsOffline,
+    printable,
+)
+from nf_zoo.hub.files import file_sha256
+from nf_zoo.hub.hub_errors import explain
+from nf_zoo.hub.saving import atomic_path
+
+HUB = "hf://"
+LONGEST_WAIT = 120
+_REPOSITORY = re.compile(r"(?=.{3,96}$)\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
+_REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLAIN = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
+    "downloads", default=None
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HubRepository:
+    """A repository of the Hugging Face Hub at a revision."""
+
+    name: str
+    revision: str = "main"
+
+    @classmethod
+    def parse(cls, uri: str) -> HubRepository:
+        """Read "hf://owner/name[@revision]".
+
+        Raises:
+            UnknownWeights: if the text is not of that form.
+        """
+        name, at, revision = uri.removeprefix(HUB).partition("@")
+        is_sound = _REPOSITORY.fullmatch(name) and (_REVISION.fullmatch(revision) or not at)
+        if not uri.startswith(HUB) or not is_sound or ".." in uri or "--" in name:
+            raise UnknownWeights(
+                f"A hub repository is written hf://owner/name or hf://owner/name@revision. "
+                f"Received: {uri!r}"
+            )
+        return cls(name, revision or "main")
+
+    def __str__(self) -> str:
+        return f"{HUB}{self.name}@{self.revision}"
+
+    def at_commit_of(self, path: Path) -> HubRepository:
+        """The same repository at the commit that a cached file of it belongs to.
+
+        What is fetched next then belongs to the same version, whatever is published meanwhile.
+        """
+        commit = path.parent.name
+        if not _COMMIT.fullmatch(commit):
+            return self
+        return dataclasses.replace(self, revision=commit)
+
+
+def fetch_file(repository: HubRepository, filename: str, most_bytes: int | None = None) -> Path:
+    """One file of a hub repository, from the cache or over the network.
+
+    Args:
+        repository: Where.
+        filename: Which.
+        most_bytes: The size beyond which it is not fetched; None for any.
+
+    Returns:
+        Its path in the cache.
+
+    Raises:
+        WeightsNotFound, WeightsAccessDenied, WeightsOffline: as they say.
+        CacheNotWritable: if the disk is full or closed.
+        ChecksumMismatch: if what came is not what the hub describes; it is not kept.
+        UnsafeWeights: if the hub's answer would lead outside the cache.
+    """
+    import huggingface_hub
+
+    where = {"repo_id": repository.name, "filename": filename, "revision": repository.revision}
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(**where)
+        if _COMMIT.fullmatch(repository.revision) and isinstance(cached, str):
+            return Path(cached)
+        promised = _promised(repository, filename, most_bytes, isinstance(cached, str))
+        path = Path(huggingface_hub.hf_hub_download(**where))
+    except Exception as error:
+        explained = explain(error, repository, filename)
+        if explained is None:
+            raise
+        raise explained from error
+    if str(path) != cached:
+        note_download(path)
+        _check_promise(path, promised)
+    return path
+
+
+def find_file(
+    repository: HubRepository, filename: str, most_bytes: int | None = None
+) -> Path | None:
+    """As `fetch_file`, but None if the repository has no such file; the cache remembers that.
+
+    Raises:
+        WeightsError: as `fetch_file`, except for the absence of the file.
+    """
+    import huggingface_hub
+
+    try:
+        return fetch_file(repository, filename, most_bytes)
+    except WeightsNotFound as error:
+        if isinstance(error.__cause__, huggingface_hub.errors.RemoteEntryNotFoundError):
+            return None
+        raise
+    except WeightsOffline:
+        cached = huggingface_hub.try_to_load_from_cache(
+            repository.name, filename, revision=repository.revision
+        )
+        # Neither None (not known) nor a path: known to be absent.
+        if cached is not None and not isinstance(cached, str):
+            return None
+        raise
+
+
+def list_files(repository: HubRepository) -> list[str]:
+    """Names of the files of a repository; without a network, of those in the cache.
+
+    Raises:
+        WeightsError: as `fetch_file`.
+    """
+    import huggingface_hub
+
+    try:
+        return huggingface_hub.list_repo_files(repository.name, revision=repository.revision)
+    except Exception as error:
+        explained = explain(error, repository, "list of files")
+        if not isinstance(explained, WeightsOffline):
+            raise (explained or error) from error
+        try:
+            folder = huggingface_hub.snapshot_download(
+                repository.name, revision=repository.revision, local_files_only=True
+            )
+        except huggingface_hub.errors.LocalEntryNotFoundError:
+            raise explained from error
+        return sorted(path.name for path in Path(folder).iterdir())
+
+
+@contextlib.contextmanager
+def earlier_version_kept(source: object) -> Iterator[None]:
+    """If what happens inside fails, the cache answers afterwards as it did before.
+
+    A branch points again to the commit it pointed to in the cache, and files that came inside and
+    are damaged or unsafe are removed.
+
+    Args:
+        source: A `HubRepository`, or a record of the catalogue that names one.
+    """
+    reference = _reference(source)
+    before = reference.read_text() if reference is not None and reference.is_file() else None
+    token = _downloads.set([])
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, CorruptWeights | UnsafeWeights | InvalidConfig):
+            for path in _downloads.get():
+                discard(path)
+        if before is not None:
+            with contextlib.suppress(OSError), atomic_path(reference) as partial:
+                partial.write_text(before)
+        raise
+    finally:
+        _downloads.reset(token)
+
+
+def discard(path: Path) -> None:
+    """Remove a file from the hub's cache, and what it is a link to unless others are too."""
+    target = path.resolve()
+    path.unlink(missing_ok=True)
+    if target.parent.name != "blobs":
+        return
+    others = (target.parent.parent / "snapshots").rglob("*")
+    if not any(other.is_symlink() and other.resolve() == target for other in others):
+        target.unlink(missing_ok=True)
+
+
+def note_download(path: Path) -> None:
+    """Tell `earlier_version_kept` of a file that was not in the cache before."""
+    if (downloads := _downloads.get()) is not None:
+        downloads.append(path)
+
+
+def _reference(source: object) -> Path | None:
+    """The file in which the client keeps the commit of a branch; None without a branch."""
+    if isinstance(source, PretrainedWeights) and source.repository is not None:
+        source = HubRepository(source.repository, source.revision)
+    if not isinstance(source, HubRepository):
+        return None
+    return _cache_folder(source) / "refs" / source.revision
+
+
+def _cache_folder(repository: HubRepository) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repository.name, repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / folder
+
+
+def _promised(repository: HubRepository, filename: str, most_bytes: int | None, is_cached: bool):
+    """What the hub says of a file before it is fetched; None if it cannot be asked.
+
+    The client makes paths of what the hub answers, so an answer that is no name ends here.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    url = huggingface_hub.hf_hub_url(repository.name, filename, revision=repository.revision)
+    try:
+        metadata = huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:
+        if not is_cached:
+            _check_patience(error, repository)
+        # The client meets the same again, and knows when its cache will do instead.
+        return None
+    for name, value in (("ETag", metadata.etag), ("X-Repo-Commit", metadata.commit_hash)):
+        if value is not None and (not _PLAIN.fullmatch(value) or value.strip(".") == ""):
+            raise UnsafeWeights(
+                f"The hub's answer for {filename} of {repository.name} is no answer of a hub: its "
+                f"{name} is {printable(value)!r}. Nothing was fetched. Check HF_ENDPOINT "
+                f"({constants.ENDPOINT}) and the network's proxy."
+            )
+    if most_bytes is not None and (metadata.size or 0) > most_bytes:
+        raise CorruptWeights(
+            f"{filename} of {repository.name} is {metadata.size} bytes, {most_bytes} at most: that "
+            "is no such file. Nothing was fetched."
+        )
+    return metadata
+
+
+def _check_patience(error: Exception, repository: HubRepository) -> None:
+    """The client waits as long as it is told to before it asks again, days if need be."""
+    response = getattr(error, "response", None)
+    seconds = response.headers.get("Retry-After", "") if response is not None else ""
+    if seconds.isdigit() and int(seconds) > LONGEST_WAIT:
+        raise WeightsOffline(
+            f"The hub asks to wait {seconds[:12]} seconds before {repository.name} is fetched: too "
+            "many requests, or maintenance. Try again later; logging in (`hf auth login`) raises "
+            "the limits."
+        ) from error
+
+
+def _check_promise(path: Path, promised) -> None:
+    """Hold a fresh download against its SHA-256, which is what the hub gives as ETag of weights.
+
+    Of small files it gives git's hash; those are read with suspicion anyway.
+    """
+    etag = (promised.etag if promised is not None else None) or ""
+    if not re.fullmatch("[0-9a-f]{64}", etag) or (found := file_sha256(path)) == etag:
+        return
+    discard(path)
+    raise ChecksumMismatch(
+        f"What came as {path.name} is not what the hub describes: its SHA-256 is {found}, "
+        f"expected {etag}. It was not kept. Load again; if that does not help, a proxy or a mirror "
+        "changes what it passes on."
+    )

@@ -1,0 +1,134 @@
+"""nf-zoo publish, fetch and catalog, against a stand-in hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from nf_zoo.cli import main
+from nf_zoo.hub.catalog import read_catalog, weights_directory
+from nf_zoo.hub.folder import save_pretrained
+
+pytestmark = pytest.mark.fast
+
+TOKEN = "hf_" + "stand" * 6
+
+
+@pytest.fixture
+def hub(hub, monkeypatch):
+    hub.token = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def tuned(model, tmp_path):
+    """A folder as finetune leaves it, as far as publishing goes."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    model.save(folder / "model.keras")
+    report = {"accuracy": 0.75, "pictures": 12, "run": {"settings": {"epochs": 3}}}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_publish(hub, tuned, capsys):
+    command = ["publish", str(tuned), "me/colours", "--licence", "mit", "--private"]
+    assert main([*command, "--training-command", "nf-zoo finetune colours/"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == f"{hub.url}/me/colours"
+    assert "model.safetensors" in printed
+    assert TOKEN not in printed
+    files = hub.files("me/colours")
+    assert json.loads(files["metrics.json"])["accuracy"] == 0.75
+    card = files["README.md"].decode()
+    for words in ("license: mit", "| epochs | 3 |", "75.00 %", "nf-zoo finetune colours/"):
+        assert words in card
+    assert hub.repositories["me/colours"].private
+
+
+def test_publish_to_a_branch_from_a_folder_and_metrics(hub, saved, tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"accuracy": 0.5}')
+    command = ["publish", str(saved["pretrained"]), "me/colours", "--revision", "half"]
+    assert main([*command, "--metrics", str(metrics), "--dtype", "float16"]) == 0
+    files = hub.files("me/colours", "half")
+    assert b'"F16"' in files["model.safetensors"]
+    assert b"50.00 %" in files["README.md"]
+    assert set(hub.files("me/colours")) == {".gitattributes"}
+
+
+def test_a_dry_run_shows_and_writes_nothing(hub, saved, capsys):
+    assert main(["publish", str(saved["pretrained"]), "me/colours", "--dry-run"]) == 0
+    assert "Would upload 5 files" in capsys.readouterr().out
+    assert not hub.repositories
+
+
+def test_another_architecture_needs_force(hub, saved, build_tiny, tmp_path, capsys):
+    other = save_pretrained(build_tiny(), tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["architecture"] = "nf_resnet26"
+    hub.add("me/colours", "config.json", json.dumps(config).encode())
+    command = ["publish", str(saved["pretrained"]), "me/colours"]
+    assert main(command) == 2
+    assert "holds nf_resnet26" in (error := capsys.readouterr().err) and "--force" in error
+    assert main([*command, "--force"]) == 0
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_metrics_that_are_none(text, saved, tmp_path, capsys):
+    (tmp_path / "metrics.json").write_text(text)
+    command = ["publish", str(saved["pretrained"]), "me/colours", "--metrics"]
+    assert main([*command, str(tmp_path / "metrics.json")]) == 2
+    assert "metrics.json" in capsys.readouterr().err
+
+
+def test_fetch(hub, saved, capsys):
+    hub.add_folder("me/colours", saved["pretrained"])
+    assert main(["fetch", "hf://me/colours", "nf_resnet14.*"]) == 0
+    names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["config.json", "model.safetensors", "model.safetensors"]
+    assert main(["fetch", "hf://me/nothing", "nf_resnet14.cifar10", "vgg.*"]) == 1
+    printed = capsys.readouterr()
+    assert "no repository me/nothing" in printed.err and "'vgg.*'" in printed.err
+    assert "nf_resnet14.cifar10/model.safetensors" in printed.out
+
+
+def test_catalog_check(capsys, tmp_path):
+    assert main(["catalog", "check"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(read_catalog())} records, 0 of them with problems" in printed
+    assert "not pinned" in printed
+    shutil.copy(weights_directory() / "catalog.toml", tmp_path)
+    path = tmp_path / "catalog.toml"
+    path.write_text(path.read_text().replace('licence = "bsd-3-clause"', 'licence = "bsd"'))
+    assert main(["catalog", "check", "--catalog", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert "5 of them with problems" in printed.out
+    assert "none of the hub's identifiers" in printed.err
+    assert main(["catalog", "check", "--json", "--catalog", str(path)]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert sum(bool(row["problems"]) for row in rows) == 5
+
+
+def test_catalog_add_and_check_online(hub, saved, tmp_path, capsys):
+    path = tmp_path / "catalog.toml"
+    path.write_text("[preprocessing.plain]\n")
+    commit = hub.add_folder("me/colours", saved["pretrained"])
+    command = ["catalog", "add", "hf://me/colours", "--catalog", str(path)]
+    assert main(command) == 2
+    assert "states no licence" in capsys.readouterr().err
+    assert main([*command, "--licence", "mit", "--tag", "colours"]) == 0
+    assert f"nf_resnet10.colours: me/colours at {commit}, pinned" in capsys.readouterr().out
+    assert main(["catalog", "check", "--online", "--catalog", str(path)]) == 0
+    assert commit[:12] in capsys.readouterr().out
+    hub.repositories.clear()
+    assert main(["catalog", "check", "--online", "--catalog", str(path)]) == 1
+    assert "no repository me/colours" in capsys.readouterr().err
+
+
+def test_info_names_what_is_not_pinned(capsys):
+    assert main(["info", "resnet18"]) == 0
+    assert "not pinned" in capsys.readouterr().out
