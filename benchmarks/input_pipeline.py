@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from training import randaugment
 from training import recipe as recipes
+from training.data import streams
 from training.data.arrays import ArrayPictures
 from training.data.order import Share
-from training.data.streams import random_view
 
 ROUNDS = 5
 PICTURES = 48
@@ -39,13 +39,16 @@ def encoded_pictures() -> tf.Tensor:
     return tf.stack([tf.io.encode_jpeg(one, quality=90) for one in pixels])
 
 
-def whole_then_crop(encoded, serial):
+def whole_then_crop(encoded, recipe, serial):
+    """What ``random_view`` gives, by way of the whole picture."""
     pixels = tf.io.decode_jpeg(encoded, channels=3)
-    seed = tf.stack([tf.constant(0, tf.int64), serial])
-    part = tf.image.stateless_random_crop(pixels, (200, 300, 3), seed)
-    return tf.cast(
-        tf.image.resize(tf.cast(part, tf.float32), (224, 224), "bicubic", antialias=True), tf.uint8
-    )
+    key = tf.random.experimental.stateless_fold_in(tf.constant([recipe.seed, 1], tf.int64), serial)
+    smallest = recipe.augmentation.smallest_area
+    begin, extent = streams._window(tf.shape(pixels), tf.random.split(key, 2)[0], smallest)
+    part = tf.cast(tf.slice(pixels, begin, extent), tf.float32)
+    size = (recipe.data.input_size, recipe.data.input_size)
+    part = tf.image.resize(part, size, "bicubic", antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(part, 0.0, 255.0)), tf.uint8)
 
 
 def rate(make) -> float:
@@ -81,8 +84,8 @@ def candidates() -> dict:
         return lambda: one_thread(dataset.map(function, num_parallel_calls=1))
 
     return {
-        "decode, then crop": over(files, lambda n, e: whole_then_crop(e, n)),
-        "decode the crop alone": over(files, lambda n, e: random_view(e, recipe, n)),
+        "decode, then crop": over(files, lambda n, e: whole_then_crop(e, recipe, n)),
+        "decode the crop alone": over(files, lambda n, e: streams.random_view(e, recipe, n)),
         "RandAugment of training/": over(decoded, varied),
         "keras.layers.RandAugment": over(decoded.take(9), lambda n, p: layer(p, training=True)),
         "in memory, 32 px, shifted": in_memory,
