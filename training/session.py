@@ -261,12 +261,16 @@ class Session:
 def activation_count(model, size: int) -> int:
     """Values that the backward pass of one picture needs, about: two for every convolution.
 
-    One is the convolution's input, the other that of the activation before it.
+    One is the convolution's input, the other that of the activation before it. Of a block that is
+    recomputed, its input alone is kept.
     """
     total, shape = 0, (1, size, size, 3)
+    recomputed = getattr(model.config, "rematerialize", False)
     for layer in model.layers[1:]:
         convolutions = getattr(layer, "convs", [layer] if hasattr(layer, "kernel") else [])
         inner = shape
+        if recomputed and len(convolutions) > 1:
+            total, convolutions = total + int(np.prod(inner[1:])), []
         for convolution in convolutions:
             total += 2 * int(np.prod(inner[1:]))
             inner = tuple(convolution.compute_output_shape(inner))

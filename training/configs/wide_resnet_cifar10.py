@@ -12,6 +12,8 @@ the loss on kernels (here decoupled), pictures shifted and mirrored. The paper g
 16-4; on the JPEG pictures expect a little less. One GPU: about an hour.
 """
 
+import json
+
 from training import recipe as recipes
 
 SCHEMES = ("bn", "nf", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "fixup", "none")
@@ -26,7 +28,10 @@ def get_config(variants=""):
     recipe = recipes.default()
     recipe.name = f"wide_resnet{size.replace('-', '_')}_{scheme}_cifar10"
     recipe.model.architecture = f"wide_resnet{size.replace('-', '_')}"
-    recipe.model.fields = f'{{"scheme": "{scheme}"}}'
+    fields = {"scheme": scheme}
+    if size == "1000-4":
+        fields["rematerialize"] = True  # or its activations need some 35 GB
+    recipe.model.fields = json.dumps(fields)
     recipe.batch_size = 128
     recipe.epochs = 200.0
 
