@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from training import randaugment
 from training import recipe as recipes
-from training.data import streams
+from training.data import views
 from training.data.arrays import ArrayPictures
 from training.data.order import Share
 
@@ -44,7 +44,7 @@ def whole_then_crop(encoded, recipe, serial):
     pixels = tf.io.decode_jpeg(encoded, channels=3)
     key = tf.random.experimental.stateless_fold_in(tf.constant([recipe.seed, 1], tf.int64), serial)
     smallest = recipe.augmentation.smallest_area
-    begin, extent = streams._window(tf.shape(pixels), tf.random.split(key, 2)[0], smallest)
+    begin, extent = views.window(tf.shape(pixels), tf.random.split(key, 2)[0], smallest)
     part = tf.cast(tf.slice(pixels, begin, extent), tf.float32)
     size = (recipe.data.input_size, recipe.data.input_size)
     part = tf.image.resize(part, size, "bicubic", antialias=True)
@@ -85,7 +85,7 @@ def candidates() -> dict:
 
     return {
         "decode, then crop": over(files, lambda n, e: whole_then_crop(e, recipe, n)),
-        "decode the crop alone": over(files, lambda n, e: streams.random_view(e, recipe, n)),
+        "decode the crop alone": over(files, lambda n, e: views.random_view(e, recipe, n)),
         "RandAugment of training/": over(decoded, varied),
         "keras.layers.RandAugment": over(decoded.take(9), lambda n, p: layer(p, training=True)),
         "in memory, 32 px, shifted": in_memory,
