@@ -19,6 +19,7 @@ _HOMES = {
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
     "export_saved_model": "nf_zoo.deploy.export",
+    "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
     "list_models": "nf_zoo.hub.factory",
     "load_pretrained": "nf_zoo.hub.loading",

@@ -59,7 +59,7 @@ def open_model(source: str):
             ``export_saved_model`` wrote.
 
     Returns:
-        An ``ImageClassifier`` or a :class:`SavedModel`.
+        An ``ImageClassifier``, a ``FoldedModel`` or a :class:`SavedModel`.
 
     Raises:
         ValueError: if it is none of these; says what it is or what is near.
@@ -140,6 +140,7 @@ def _open_folder(path: Path):
 def _open_file(path: Path):
     import keras
 
+    from nf_zoo.deploy.folded import FoldedModel
     from nf_zoo.models.classifier import ImageClassifier
 
     if path.suffix != ".keras":
@@ -155,7 +156,7 @@ def _open_file(path: Path):
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a Keras model: {reason}") from error
-    if not isinstance(model, ImageClassifier):
+    if not isinstance(model, ImageClassifier | FoldedModel) or not model.architecture:
         raise ValueError(
             f"{path} is a Keras model, but none of nf_zoo. Received: {type(model).__name__}"
         )

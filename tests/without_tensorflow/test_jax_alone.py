@@ -109,6 +109,17 @@ def test_a_model_comes_back_from_disk(small, tmp_path):
     np.testing.assert_array_equal(again.predict_on_batch(images), expected)
 
 
+@pytest.mark.parametrize("label", ["nf_resnet_paper", "nf_regnet", "resnet_v2"])
+def test_a_folded_network_computes_the_same(label, tmp_path):
+    model = tiny_networks.filled(label, "jax")
+    images = tiny_networks.images()
+    folded = nf_zoo.fold(model)
+    folded.save(tmp_path / "folded.keras")
+    expected = np.asarray(model.predict_on_batch(images))
+    for each in (folded, keras.models.load_model(tmp_path / "folded.keras")):
+        assert tiny_networks.difference(np.asarray(each.predict_on_batch(images)), expected) < 1e-5
+
+
 @pytest.mark.parametrize("command", ["finetune", "export_saved_model", "quickstart"])
 def test_what_needs_tensorflow_says_so_and_writes_nothing(command, small, folder):
     from nf_zoo.quickstart import quickstart
