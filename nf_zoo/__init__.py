@@ -18,6 +18,7 @@ _HOMES = {
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
+    "export_onnx": "nf_zoo.deploy.onnx_export",
     "export_saved_model": "nf_zoo.deploy.export",
     "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
@@ -26,6 +27,7 @@ _HOMES = {
     "model_info": "nf_zoo.hub.factory",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
+    "quantization_report": "nf_zoo.deploy.quantization",
     "save_pretrained": "nf_zoo.hub.files",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""

@@ -1,0 +1,179 @@
+"""A model as an ONNX file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from nf_zoo.deploy.metadata import metadata_of
+from nf_zoo.deploy.onnx_graph import flat_outputs, to_onnx
+from nf_zoo.deploy.target import check_answers, check_target, placed
+
+PRECISIONS = ("float32", "int8")
+LARGEST_FILE = 2**31 - 1
+"""Of the format, in bytes; larger weights would need a second file."""
+
+
+def require(extra: str, *names: str) -> list[ModuleType]:
+    """The modules of an extra.
+
+    Raises:
+        ImportError: in one line that says what to install.
+    """
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ModuleNotFoundError as error:
+        if error.name not in {name.partition(".")[0] for name in names}:
+            raise
+        raise ImportError(
+            f"This needs {error.name}, which is not installed: pip install 'nf-zoo[{extra}]'"
+        ) from error
+
+
+def export_onnx(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+) -> Path:
+    """Write an ONNX file of the folded network.
+
+    The input is the model's own, float32 (N, H, W, C), of any batch and, where the model leaves
+    them free, any sides; so are the outputs: ``logits`` (or the name of the classifier's
+    activation) of shape (N, classes), ``features``, or ``features_0``, ``features_1``, ... of a
+    model of feature maps. ``metadata_props`` holds ``labels`` and ``preprocessing`` as JSON.
+
+    The file is checked, run by ONNX Runtime on pictures of two sizes and batches, and compared
+    with the model before it appears under ``path``.
+
+    Args:
+        model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
+        path: file to write, ``.onnx``.
+        overwrite: replace an existing file.
+        precision: ``"float32"``, or ``"int8"``: weights and activations of convolutions and
+            matrix products in 8 bits, weights with a scale per channel (QDQ nodes).
+        pictures: for ``"int8"``, from which the ranges of the activations are taken: anything
+            :func:`nf_zoo.preprocess` takes, some hundreds of the kind that the model will see.
+        keep_float: for ``"int8"``, layers that stay float32: names, or how many, the worst of
+            :func:`nf_zoo.quantization_report` on the pictures.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FileExistsError: if ``path`` exists and ``overwrite`` is false.
+        ImportError: without onnx and onnxruntime.
+        RuntimeError: if the written file answers differently.
+        ValueError: if a layer cannot be folded or written, or the options do not go together.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
+        >>> nf_zoo.export_onnx(model, "pets.onnx")  # doctest: +SKIP
+    """
+    from nf_zoo.deploy.fold import fold
+    from nf_zoo.deploy.quantization import calibration_inputs, check_options, layers_to_keep
+
+    path = check_target(path, overwrite)
+    check_options("ONNX", PRECISIONS, precision, pictures, keep_float)
+    onnx, _ = require("onnx", "onnx", "onnxruntime")
+    folded = fold(model)
+    with placed(path) as written:
+        made = to_onnx(onnx, folded, _properties(model))
+        if made.ByteSize() > LARGEST_FILE:
+            raise ValueError(
+                "An ONNX file holds 2 GB: export_saved_model writes larger networks. "
+                f"Received: {made.ByteSize() / 2**30:.2f} GB"
+            )
+        onnx.checker.check_model(made)
+        onnx.save(made, written)
+        _verify(model, written)
+        if precision == "int8":
+            inputs = calibration_inputs(model, pictures)
+            keep = layers_to_keep(folded, inputs, keep_float)
+            _quantize(written, inputs, keep)
+    return path
+
+
+def _properties(model) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata_of(model).items()
+    }
+
+
+def session(path: Path):
+    """An ONNX Runtime session on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
+    """Replace the float32 file by its quantised form."""
+    import onnx
+    from onnxruntime import quantization
+
+    simple, quantised = (written.with_name(f"{word}.onnx") for word in ("simple", "int8"))
+    quantization.quant_pre_process(str(written), str(simple), skip_symbolic_shape=True)
+    nodes = onnx.load(simple).graph.node
+    name = onnx.load(simple).graph.input[0].name
+    quantization.quantize_static(
+        str(simple),
+        str(quantised),
+        _Reader(name, inputs),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        nodes_to_exclude=[node.name for node in nodes if node.name in keep],
+    )
+    properties = {entry.key: entry.value for entry in onnx.load(written).metadata_props}
+    made = onnx.load(quantised)
+    onnx.helper.set_model_props(made, properties)
+    onnx.save(made, written)
+
+
+class _Reader:
+    """Calibration pictures one batch after the other, as ONNX Runtime asks for them."""
+
+    def __init__(self, name: str, inputs: np.ndarray, batch_size: int = 16):
+        starts = range(0, len(inputs), batch_size)
+        self._batches = iter([{name: inputs[start : start + batch_size]} for start in starts])
+
+    def get_next(self):
+        """The next batch, or None after the last."""
+        return next(self._batches, None)
+
+
+def _verify(model, written: Path) -> None:
+    running = session(written)
+    name = running.get_inputs()[0].name
+    for inputs in trial_inputs(model):
+        actual = running.run(None, {name: inputs})
+        tolerance = 1e-4 if model.compute_dtype == "float32" else 5e-2
+        check_answers(flat_outputs(model, inputs), actual, tolerance)
+
+
+def trial_inputs(model) -> list[np.ndarray]:
+    """Pictures of the model's size, and a batch of another size where it takes that."""
+    preprocessing = getattr(model, "preprocessing", None)
+    height, width = preprocessing.input_size if preprocessing else (64, 64)
+    _, fixed_height, fixed_width, channels = model.input_shape
+    sizes = [(1, fixed_height or height, fixed_width or width)]
+    if (fixed_height, fixed_width) == (None, None):
+        sizes.append((2, 37, 48))
+    rng = np.random.default_rng(0)
+    if getattr(model, "include_preprocessing", False):
+        return [255 * rng.random((*size, channels), "float32") for size in sizes]
+    return [rng.standard_normal((*size, channels), "float32") for size in sizes]
