@@ -18,6 +18,7 @@ _HOMES = {
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
+    "export_litert": "nf_zoo.deploy.litert_export",
     "export_onnx": "nf_zoo.deploy.onnx_export",
     "export_saved_model": "nf_zoo.deploy.export",
     "fold": "nf_zoo.deploy.fold",

@@ -121,9 +121,9 @@ class Emitter:
         if not isinstance(layer, layers.MaxPool2D):
             return self._copy(layer, node.name)(x)
         padding = layer.padding
-        if padding == "symmetric" and not after_relu:
-            return self._copy(layer, node.name)(x)
-        if padding == "symmetric":
+        if padding in ("symmetric", "mirrored") and not after_relu:
+            return self._copy(layer, node.name, padding="mirrored")(x)
+        if padding in ("symmetric", "mirrored"):
             # Nothing is below 0, so zeros pad as well as minus infinity.
             padding = "valid"
             side = (layer.pool_size - 1) // 2
@@ -161,24 +161,24 @@ class Emitter:
         return x
 
     def _efficient_attention(self, node: graph.Gate, x):
-        channels = x.shape[-1]
+        """The channels lie along the width for the convolution over them: no shape is fixed."""
         pool = keras.layers.GlobalAveragePooling2D
-        x = self._layer(pool, f"{node.name}_mean", node)(x)
-        x = self._layer(keras.layers.Reshape, f"{node.name}_sequence", node, (channels, 1))(x)
+        x = self._layer(pool, f"{node.name}_mean", node, keepdims=True)(x)
+        x = self._layer(keras.layers.Permute, f"{node.name}_row", node, (1, 3, 2))(x)
         kernel = (node.weights["kernel"] * node.input_scale).astype("float32")
         layer = self._layer(
-            keras.layers.Conv1D,
+            keras.layers.Conv2D,
             f"{node.name}_conv",
             node,
             1,
-            kernel.shape[0],
+            (1, kernel.shape[0]),
             padding="same",
             use_bias=False,
             activation="sigmoid",
         )
         x = layer(x)
-        layer.set_weights([kernel])
-        return self._layer(keras.layers.Reshape, f"{node.name}_gate", node, (1, 1, channels))(x)
+        layer.set_weights([kernel[None]])
+        return self._layer(keras.layers.Permute, f"{node.name}_gate", node, (1, 3, 2))(x)
 
     def _kept(self, node: graph.Kept, inputs: list):
         operation = self._copy(node.operation, node.name)
@@ -195,5 +195,6 @@ class Emitter:
             operation.set_weights(node.operation.get_weights())
         return x
 
-    def _copy(self, operation, name: str):
-        return type(operation).from_config({**operation.get_config(), "name": self._name(name)})
+    def _copy(self, operation, name: str, **changes):
+        config = {**operation.get_config(), "name": self._name(name), **changes}
+        return type(operation).from_config(config)

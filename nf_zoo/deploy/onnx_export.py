@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from nf_zoo.deploy.metadata import metadata_of
-from nf_zoo.deploy.onnx_graph import flat_outputs, to_onnx
-from nf_zoo.deploy.target import check_answers, check_target, placed
+from nf_zoo.deploy.onnx_graph import to_onnx
+from nf_zoo.deploy.quantization import (
+    calibration_inputs,
+    check_options,
+    check_quantised,
+    layers_to_keep,
+)
+from nf_zoo.deploy.target import check_answers, check_target, placed, require
+from nf_zoo.deploy.trial import flat_outputs, trial_inputs
 
 PRECISIONS = ("float32", "int8")
 LARGEST_FILE = 2**31 - 1
 """Of the format, in bytes; larger weights would need a second file."""
-
-
-def require(extra: str, *names: str) -> list[ModuleType]:
-    """The modules of an extra.
-
-    Raises:
-        ImportError: in one line that says what to install.
-    """
-    try:
-        return [importlib.import_module(name) for name in names]
-    except ModuleNotFoundError as error:
-        if error.name not in {name.partition(".")[0] for name in names}:
-            raise
-        raise ImportError(
-            f"This needs {error.name}, which is not installed: pip install 'nf-zoo[{extra}]'"
-        ) from error
 
 
 def export_onnx(
@@ -82,7 +71,6 @@ def export_onnx(
         >>> nf_zoo.export_onnx(model, "pets.onnx")  # doctest: +SKIP
     """
     from nf_zoo.deploy.fold import fold
-    from nf_zoo.deploy.quantization import calibration_inputs, check_options, layers_to_keep
 
     path = check_target(path, overwrite)
     check_options("ONNX", PRECISIONS, precision, pictures, keep_float)
@@ -102,6 +90,7 @@ def export_onnx(
             inputs = calibration_inputs(model, pictures)
             keep = layers_to_keep(folded, inputs, keep_float)
             _quantize(written, inputs, keep)
+            check_quantised(folded, inputs, runner(written))
     return path
 
 
@@ -112,11 +101,13 @@ def _properties(model) -> dict[str, str]:
     }
 
 
-def session(path: Path):
-    """An ONNX Runtime session on the CPU."""
+def runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function that runs the file on a batch and gives its outputs in order."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: inputs})
 
 
 def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
@@ -157,23 +148,7 @@ class _Reader:
 
 
 def _verify(model, written: Path) -> None:
-    running = session(written)
-    name = running.get_inputs()[0].name
+    run = runner(written)
+    tolerance = 1e-4 if model.compute_dtype == "float32" else 5e-2
     for inputs in trial_inputs(model):
-        actual = running.run(None, {name: inputs})
-        tolerance = 1e-4 if model.compute_dtype == "float32" else 5e-2
-        check_answers(flat_outputs(model, inputs), actual, tolerance)
-
-
-def trial_inputs(model) -> list[np.ndarray]:
-    """Pictures of the model's size, and a batch of another size where it takes that."""
-    preprocessing = getattr(model, "preprocessing", None)
-    height, width = preprocessing.input_size if preprocessing else (64, 64)
-    _, fixed_height, fixed_width, channels = model.input_shape
-    sizes = [(1, fixed_height or height, fixed_width or width)]
-    if (fixed_height, fixed_width) == (None, None):
-        sizes.append((2, 37, 48))
-    rng = np.random.default_rng(0)
-    if getattr(model, "include_preprocessing", False):
-        return [255 * rng.random((*size, channels), "float32") for size in sizes]
-    return [rng.standard_normal((*size, channels), "float32") for size in sizes]
+        check_answers(flat_outputs(model, inputs), run(inputs), tolerance)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
 
 from nf_zoo import functional
@@ -166,9 +165,3 @@ def _to_keras(writer: GraphWriter, value: Value, name: str) -> None:
         writer.node("Transpose", [source], name, perm=[0, 2, 3, 1])
     else:
         writer.node("Identity", [source], name)
-
-
-def flat_outputs(model, inputs) -> list[np.ndarray]:
-    """What the Keras model says, as a flat list of arrays."""
-    answers = keras.tree.flatten(model(inputs, training=False))
-    return [np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in answers]

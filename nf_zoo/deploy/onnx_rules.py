@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from keras import ops
@@ -56,22 +55,21 @@ def _activated(writer, name: str, activation, layer) -> str:
 def _convolution(writer, layer, inputs):
     """Either Conv2D; zeros that are still to be added go into it."""
     value = inputs[0]
-    size = layer.kernel.shape[0]
     strides, dilation = _one(layer.strides), _one(_first(layer, "dilation", "dilation_rate"))
     own = {"strides": [strides] * 2, "dilations": [dilation] * 2, "group": layer.groups}
-    reach = dilation * (size - 1)
-    source, pads = value.name, value.pads
-    padding = layer.padding
-    if padding == "same" and strides == 1 and reach % 2 == 0:
+    reach = [dilation * (size - 1) for size in layer.kernel.shape[:2]]
+    half = [extent // 2 for extent in reach] * 2
+    source, pads, padding = value.name, value.pads, layer.padding
+    if padding == "same" and strides == 1 and not any(extent % 2 for extent in reach):
         padding = "symmetric"
     if padding in ("reflect", "circular"):
-        source, pads = _pad_with_pixels(writer, layer, value, reach // 2), (0, 0, 0, 0)
+        source, pads = _pad_with_pixels(writer, layer, value, half), (0, 0, 0, 0)
     elif padding != "valid" and any(pads):
         source, pads = writer.padded(value, layer.name), (0, 0, 0, 0)
-    if padding == "same" and reach:
+    if padding == "same" and any(reach):
         own["auto_pad"] = "SAME_UPPER"
     else:
-        own["pads"] = [reach // 2] * 4 if padding == "symmetric" else list(pads)
+        own["pads"] = half if padding == "symmetric" else list(pads)
     kernel = writer.weight(_array(layer.kernel).transpose(3, 2, 0, 1), f"{layer.name}_kernel")
     bias = [] if layer.bias is None else [writer.weight(_array(layer.bias), f"{layer.name}_bias")]
     name = writer.node("Conv", [source, kernel, *bias], layer.name, **own)
@@ -79,25 +77,11 @@ def _convolution(writer, layer, inputs):
     return _value(value, name)
 
 
-def _pad_with_pixels(writer, layer, value, side: int) -> str:
-    pads = writer.weight(np.array([0, 0, side, side] * 2), f"{layer.name}_pads")
+def _pad_with_pixels(writer, layer, value, half: list[int]) -> str:
+    pads = writer.weight(np.array([0, 0, *half[:2], 0, 0, *half[2:]]), f"{layer.name}_pads")
     mode = {"reflect": "reflect", "circular": "wrap"}[layer.padding]
     source = writer.padded(value, layer.name)
     return writer.node("Pad", [source, pads], f"{layer.name}_padded", mode=mode)
-
-
-def _sequence_convolution(writer, layer, inputs):
-    """Conv1D of (N, L, C) without bias at stride 1, as ECA has it."""
-    if (layer.padding, _one(layer.strides), _one(layer.dilation_rate)) != ("same", 1, 1):
-        raise ValueError(f"ONNX export knows Conv1D with padding 'same'. Received: {layer.name!r}")
-    turned = writer.node("Transpose", [inputs[0].name], f"{layer.name}_ncl", perm=[0, 2, 1])
-    kernel = writer.weight(_array(layer.kernel).transpose(2, 1, 0), f"{layer.name}_kernel")
-    bias = [] if layer.bias is None else [writer.weight(_array(layer.bias), f"{layer.name}_bias")]
-    side = (layer.kernel.shape[0] - 1) // 2
-    name = writer.node("Conv", [turned, kernel, *bias], layer.name, pads=[side, side])
-    name = _activated(writer, name, layer.activation, layer)
-    back = writer.node("Transpose", [name], f"{layer.name}_nlc", perm=[0, 2, 1])
-    return _value(inputs[0], back)
 
 
 def _dense(writer, layer, inputs):
@@ -150,7 +134,7 @@ def _pool(operation: str):
             source, pads = writer.padded(value, layer.name), (0, 0, 0, 0)
         if layer.padding == "same":
             own["auto_pad"] = "SAME_UPPER"
-        elif layer.padding == "symmetric":
+        elif layer.padding in ("symmetric", "mirrored"):
             own["pads"] = [(size - 1) // 2] * 4
         else:
             own["pads"] = list(pads)
@@ -194,15 +178,14 @@ def _concatenate(writer, layer, inputs):
     return _value(inputs[0], writer.node("Concat", names, layer.name, axis=axis))
 
 
-def _reshape(writer, layer, inputs):
-    """Between (N, C), (N, C, 1) and (N, 1, 1, C), which lie in memory alike in any layout."""
-    shape = tuple(layer.target_shape)
-    if inputs[0].rank == 4 or math.prod(shape) != max(shape):
-        raise ValueError(f"ONNX export cannot reshape maps. Received: {layer.name!r} to {shape}")
-    target = [-1, max(shape), 1, 1] if len(shape) == 3 else [-1, *shape]
-    extents = writer.weight(np.array(target), f"{layer.name}_shape")
-    name = writer.node("Reshape", [inputs[0].name, extents], layer.name)
-    return _value(inputs[0], name, rank=len(target))
+def _permute(writer, layer, inputs):
+    """Width and channels change places, which NCHW has at other axes."""
+    if tuple(layer.dims) != (1, 3, 2):
+        raise ValueError(
+            f"ONNX export knows Permute((1, 3, 2)). Received: {layer.dims} of {layer.name!r}"
+        )
+    source = writer.padded(inputs[0], layer.name)
+    return _value(inputs[0], writer.node("Transpose", [source], layer.name, perm=[0, 3, 2, 1]))
 
 
 def _value(like, name: str, rank: int | None = None):
@@ -224,7 +207,6 @@ def _first(layer, *names: str):
 
 RULES = {
     "Conv2D": _convolution,
-    "Conv1D": _sequence_convolution,
     "Dense": _dense,
     "ChannelAffine": _affine,
     "Activation": _activation,
@@ -239,6 +221,6 @@ RULES = {
     "Add": _merge("Add"),
     "Multiply": _merge("Mul"),
     "Concatenate": _concatenate,
-    "Reshape": _reshape,
+    "Permute": _permute,
 }
 """Class of a layer of Keras or nf_zoo -> (writer, layer, input values) -> its value."""

@@ -10,9 +10,12 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional
+from nf_zoo.deploy.trial import flat_outputs
 
 REPORT_PICTURES = 64
 """So many of the pictures are enough to rank layers."""
+LARGEST_CHANGE = 0.3
+"""Root mean square of what eight bits may change of the outputs, over that of the outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,28 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
             f"Received: shape {inputs.shape}"
         )
     return inputs
+
+
+def check_quantised(folded, inputs: np.ndarray, run) -> None:
+    """Compare a quantised file with the folded network on some of the calibration pictures.
+
+    Args:
+        folded: the FoldedModel.
+        inputs: calibration pictures, as it takes them.
+        run: inputs -> outputs of the file.
+
+    Raises:
+        RuntimeError: if the outputs change by more than :data:`LARGEST_CHANGE`.
+    """
+    some = inputs[:8]
+    for wanted, found in zip(flat_outputs(folded, some), run(some), strict=True):
+        change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
+        if not change <= LARGEST_CHANGE:
+            raise RuntimeError(
+                "In eight bits the model does not answer as it does in float32, so nothing was "
+                "written: pass more pictures of the kind it will see, or keep_float=, the number "
+                f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
+            )
 
 
 def layers_to_keep(folded, inputs: np.ndarray, keep_float: int | Sequence[str]) -> list[str]:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+
+
+def require(extra: str, *names: str) -> list[ModuleType]:
+    """The modules of an extra.
+
+    Raises:
+        ImportError: in one line that says what to install.
+    """
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ModuleNotFoundError as error:
+        if error.name not in {name.partition(".")[0] for name in names}:
+            raise
+        raise ImportError(
+            f"This needs {error.name}, which is not installed: pip install 'nf-zoo[{extra}]'"
+        ) from error
 
 
 def check_target(path: str | os.PathLike, overwrite: bool, is_folder: bool = False) -> Path:
