@@ -10,11 +10,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nf_zoo" / "__init__.py").r
 
 EXTRAS = {
     "training": ["tensorflow-datasets", "importlib-resources", "ml_collections", "tensorboard"],
-    "onnx": ["onnx", "onnxruntime", "tf2onnx"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.19"],
     "litert": ["ai-edge-litert"],
     "jax": ["jax"],
-    "test": ["jax", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "tensorboard"],
+    "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "tensorboard"],
 }
+# Every format is exported and run in the tests, and every backend.
+EXTRAS["test"] += EXTRAS["jax"] + EXTRAS["onnx"] + EXTRAS["litert"]
 
 setup(
     name="nf-zoo",

@@ -41,13 +41,8 @@ def main() -> None:
         properties = json.loads(archive.read("metadata.json"))
         labels = archive.read("labels.txt").decode().splitlines()
     pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
-    interpreter = Interpreter(model_path=file)
-    inputs, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(inputs["index"], pixels.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(inputs["index"], pixels)
-    interpreter.invoke()
-    scores = interpreter.get_tensor(outputs["index"])[0]
+    network = Interpreter(model_path=file).get_signature_runner()
+    scores = network(images=pixels)[properties["output"]][0]
     if properties["output"] == "logits":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()

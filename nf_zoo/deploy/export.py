@@ -59,16 +59,7 @@ def export_saved_model(
     """
     path = check_target(path, overwrite, is_folder=True)
     tf = require_tensorflow("A SavedModel")
-    if model.input_shape[-1] != 3:
-        raise ValueError(
-            "A SavedModel decodes colour pictures, so the model must take 3 channels. "
-            f"Received: a model of {model.input_shape[-1]}"
-        )
-    if "pool" not in {layer.name for layer in model.layers}:
-        raise ValueError(
-            "A SavedModel of nf_zoo answers with classes or pooled features; feature maps go into "
-            f"ONNX and LiteRT files. Received: {model.name!r}, which gives maps"
-        )
+    _check(model)
     with placed(path) as written:
         network = folding.fold(model) if fold else model
         module, signatures = _servable(tf, network)
@@ -76,6 +67,25 @@ def export_saved_model(
         _write_metadata(model, written / "assets.extra")
         _verify(tf, model, written)
     return path
+
+
+def _check(model) -> None:
+    if getattr(model, "preprocessing", None) is None:
+        raise ValueError(
+            "A SavedModel of nf_zoo prepares pictures, so it needs an ImageClassifier or what one "
+            "was folded to; ONNX and LiteRT files take any functional Keras model. "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    if model.input_shape[-1] != 3:
+        raise ValueError(
+            "A SavedModel decodes colour pictures, so the model must take 3 channels; ONNX and "
+            f"LiteRT files take any number. Received: a model of {model.input_shape[-1]}"
+        )
+    if "pool" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            "A SavedModel of nf_zoo answers with classes or pooled features; feature maps go into "
+            f"ONNX and LiteRT files. Received: {model.name!r}, which gives maps"
+        )
 
 
 def _servable(tf, model):

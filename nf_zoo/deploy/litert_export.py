@@ -17,7 +17,7 @@ import numpy as np
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy.lowering import operation_of
-from nf_zoo.deploy.metadata import metadata_of
+from nf_zoo.deploy.metadata import metadata_of, output_names
 from nf_zoo.deploy.quantization import (
     calibration_inputs,
     check_options,
@@ -43,10 +43,10 @@ def export_litert(
     """Write a LiteRT file of the folded network.
 
     The input is the model's own, float32 (1, H, W, C) of the size at which the model is to be
-    used; ``resize_tensor_input`` gives it another batch and, where the model leaves them free,
-    other sides. Only built-in operations are used; a grouped convolution is one of them. The file
-    is a zip archive too, as LiteRT's metadata tools have it: ``labels.txt``, and
-    ``metadata.json`` with the preprocessing.
+    used, or of another batch and, where the model leaves them free, other sides. The signature's
+    input is ``images``, its outputs are called as in :func:`nf_zoo.export_onnx`. Only built-in
+    operations are used; a grouped convolution is one of them. The file is a zip archive too, as
+    LiteRT's metadata tools have it: ``labels.txt``, and ``metadata.json`` with the preprocessing.
 
     The file is run by LiteRT and compared with the model before it appears under ``path``.
 
@@ -89,9 +89,9 @@ def export_litert(
         keep = layers_to_keep(folded, inputs, keep_float)
     trials = trial_inputs(model)
     with placed(path) as written:
-        converter = _converter(tf, folded, trials[0].shape, precision, inputs)
+        converter = _converter(tf, folded, trials[0].shape, precision, inputs, written.parent)
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
-        run = runner(written)
+        run = runner(written, output_names(folded))
         if precision == "int8":
             check_quantised(folded, inputs, run)
         else:
@@ -101,19 +101,8 @@ def export_litert(
     return path
 
 
-def _converter(tf, folded, shape, precision: str, inputs):
-    from tensorflow.python.framework import convert_to_constants
-
-    # Of a fixed batch the converter would write reshapes that no other batch fits.
-    signature = [tf.TensorSpec((None, *shape[1:]), tf.float32, name="images")]
-
-    def network(images):
-        return tf.nest.flatten(folded(images, training=False))
-
-    traced = tf.function(network, input_signature=signature, autograph=False)
-    # Left as variables they would be written as such, and hold nothing when the file is read.
-    frozen = convert_to_constants.convert_variables_to_constants_v2(traced.get_concrete_function())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], folded)
+def _converter(tf, folded, shape, precision: str, inputs, scratch: Path):
+    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(tf, folded, shape, scratch))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -126,6 +115,27 @@ def _converter(tf, folded, shape, precision: str, inputs):
             operations.TFLITE_BUILTINS,
         ]
     return converter
+
+
+def _saved(tf, folded, shape, scratch: Path) -> str:
+    """The network as a SavedModel, from which the converter takes the names of the outputs.
+
+    Of a concrete function it would write the variables as such, and they would hold nothing when
+    the file is read.
+    """
+    names = output_names(folded)
+    # Of a fixed batch the converter would write reshapes that no other batch fits.
+    signature = [tf.TensorSpec((None, *shape[1:]), tf.float32, name="images")]
+
+    def network(images):
+        answers = tf.nest.flatten(folded(images, training=False))
+        return dict(zip(names, answers, strict=True))
+
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in folded.variables]
+    module.network = tf.function(network, input_signature=signature, autograph=False)
+    tf.saved_model.save(module, str(scratch / "network"), module.network.get_concrete_function())
+    return str(scratch / "network")
 
 
 def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
@@ -162,7 +172,9 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     found = []
     for layer in layers:
         # What makes an output is called after the output.
-        pattern = rf"{re.escape(layer)}(_1)?" if layer not in last else r"Identity(_\d+)?"
+        pattern = (
+            rf"{re.escape(layer)}(_1)?" if layer not in last else r"StatefulPartitionedCall:\d+"
+        )
         nodes = [
             name
             for name in names
@@ -177,19 +189,16 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     return found
 
 
-def runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function that runs the file on a batch and gives its outputs in order."""
+def runner(path: Path, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function that runs the file on a batch and gives the outputs of those names."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
-    index = interpreter.get_input_details()[0]["index"]
+    network = interpreter.get_signature_runner()
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
-        interpreter.resize_tensor_input(index, inputs.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(index, inputs)
-        interpreter.invoke()
-        return [interpreter.get_tensor(x["index"]) for x in interpreter.get_output_details()]
+        answers = network(images=inputs)
+        return [answers[name] for name in outputs]
 
     return run
 

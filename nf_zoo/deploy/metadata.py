@@ -39,3 +39,16 @@ def metadata_of(model) -> dict[str, Any]:
         "input": "pixels" if model.include_preprocessing else "normalised",
         "output": output,
     }
+
+
+def output_names(model) -> list[str]:
+    """What the outputs are called in a file.
+
+    ``["logits"]``, or the name of the classifier's activation; ``["features"]``; for several maps
+    ``["features_0", "features_1", ...]``.
+    """
+    if len(model.outputs) > 1:
+        return [f"features_{index}" for index in range(len(model.outputs))]
+    if not getattr(model, "num_classes", None):
+        return ["features"]
+    return [model.classifier_activation or "logits"]

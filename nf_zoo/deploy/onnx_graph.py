@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nf_zoo import functional
+from nf_zoo.deploy.metadata import output_names
 from nf_zoo.deploy.onnx_rules import RULES
 
 OPSET = 20
@@ -125,15 +126,6 @@ def to_onnx(onnx, model, metadata: dict[str, str]):
     made.producer_name = "nf_zoo"
     onnx.helper.set_model_props(made, metadata)
     return made
-
-
-def output_names(model) -> list[str]:
-    """``["logits"]``, ``["softmax"]``, ``["features"]``, ``["features_1", ...]`` for maps."""
-    if len(model.outputs) > 1:
-        return [f"features_{index}" for index in range(len(model.outputs))]
-    if not getattr(model, "num_classes", None):
-        return ["features"]
-    return [model.classifier_activation or "logits"]
 
 
 def _unknown(operation) -> str:

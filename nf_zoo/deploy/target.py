@@ -22,10 +22,11 @@ def require(extra: str, *names: str) -> list[ModuleType]:
     try:
         return [importlib.import_module(name) for name in names]
     except ModuleNotFoundError as error:
-        if error.name not in {name.partition(".")[0] for name in names}:
+        package = str(error.name).partition(".")[0]
+        if package not in {name.partition(".")[0] for name in names}:
             raise
         raise ImportError(
-            f"This needs {error.name}, which is not installed: pip install 'nf-zoo[{extra}]'"
+            f"This needs {package}, which is not installed: pip install 'nf-zoo[{extra}]'"
         ) from error
 
 

@@ -98,22 +98,48 @@ def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
     assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
 
 
-def test_a_layer_that_folding_does_not_know(name, model, tmp_path):
-    @keras.saving.register_keras_serializable("tests")
-    class Halving(keras.layers.Layer):
-        def call(self, x):
-            return x / 2
+@keras.saving.register_keras_serializable("tests")
+class Halving(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
 
+
+def test_a_layer_that_folding_does_not_know(name, model, tmp_path):
     pooled = Halving(name="half")(model.get_layer("pool").output)
-    custom = keras.Model(model.inputs, keras.layers.Dense(2, name="pool")(pooled))
-    with pytest.raises(ValueError, match=r"allow_unfolded=True.*'half' \(Halving\)"):
+    custom = keras.Model(model.inputs, keras.layers.Dense(2)(pooled))
+    message = r"allow_unfolded=True.*'half' \(Halving\)"
+    if name == "model":
+        message = "needs an ImageClassifier.*ONNX and LiteRT files take any.*Received: Functional"
+    with pytest.raises(ValueError, match=message):
         EXPORTS[name](custom, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+    folded = nf_zoo.fold(custom, allow_unfolded=True)
+    if name == "model.tflite":
+        assert EXPORTS[name](folded, tmp_path / name).is_file()
+    else:
+        with pytest.raises(ValueError, match=r"ImageClassifier|'half'"):
+            EXPORTS[name](folded, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features_only": True}, "ONNX and LiteRT files.*gives maps"),
+        ({"input_shape": (None, None, 1)}, "3 channels; ONNX and LiteRT"),
+    ],
+)
+def test_what_a_savedmodel_cannot_be(name, options, message, build_filled, tmp_path):
+    model = build_filled("nf_resnet", **options)
+    if name == "model":
+        with pytest.raises(ValueError, match=message):
+            EXPORTS[name](model, tmp_path / name)
+    else:
+        assert EXPORTS[name](model, tmp_path / name).is_file()
 
 
 def test_a_missing_extra_is_one_line(name, model, tmp_path, monkeypatch):
-    missing = {"model.onnx": "onnxruntime", "model.tflite": "ai_edge_litert", "model": "tensorflow"}
-    monkeypatch.setitem(sys.modules, missing[name], None)
+    missing = {"model.onnx": "onnxruntime", "model": "tensorflow"}
+    monkeypatch.setitem(sys.modules, missing.get(name, "ai_edge_litert.interpreter"), None)
     with pytest.raises(ImportError, match="pip install") as caught:
         EXPORTS[name](model, tmp_path / name)
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []

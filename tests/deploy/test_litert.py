@@ -13,13 +13,14 @@ from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
 from nf_zoo.deploy.litert_export import runner
+from nf_zoo.deploy.metadata import output_names
 
 FAMILIES = ("nf_resnet", "nf_regnet", "nfnet_eca_paper", "fixup_resnet", "resnet", "resnet_v2")
 
 
 def gap(path, model, size=(40, 56), count=1) -> float:
     inputs = tiny_networks.images(count, size)
-    found, expected = runner(path)(inputs), keras.tree.flatten(model(inputs))
+    found, expected = runner(path, output_names(model))(inputs), keras.tree.flatten(model(inputs))
     assert [x.shape for x in found] == [x.shape for x in expected]
     return max(
         tiny_networks.difference(a, np.asarray(b)) for a, b in zip(found, expected, strict=True)

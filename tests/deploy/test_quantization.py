@@ -15,7 +15,7 @@ from nf_zoo.deploy.quantization import quantized_activations, quantized_kernel
 WIDE = {"depths": (1, 1), "widths": (128, 256), "stem_width": 64}
 FORMATS = {
     "onnx": (nf_zoo.export_onnx, onnx_export.runner),
-    "tflite": (nf_zoo.export_litert, litert_export.runner),
+    "tflite": (nf_zoo.export_litert, lambda path: litert_export.runner(path, ["logits"])),
 }
 
 
@@ -64,12 +64,31 @@ def test_the_report_is_what_quantising_one_layer_does(model, pictures):
     assert all(0 < error.weight_error < 0.02 for error in errors)
 
 
-def test_a_layer_of_wild_weights_is_found_and_spared(build_filled, pictures, tmp_path):
-    model = build_filled("nf_resnet", **WIDE)
-    kernel = np.array(keras.ops.convert_to_numpy(model.head.kernel))
-    kernel[0] *= 3000
-    model.head.kernel.assign(kernel)
-    assert nf_zoo.quantization_report(model, pictures)[0].name == "head"
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_layer_that_eight_bits_ruin_is_found_and_spared(suffix, pictures, tmp_path):
+    """Large weights for a channel that is always 0 leave no steps to the others."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((48, 64, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first")(inputs)
+    second = keras.layers.Conv2D(16, 3, strides=2, activation="relu", name="second")
+    x = keras.layers.GlobalAveragePooling2D()(second(x))
+    model = keras.Model(inputs, keras.layers.Dense(5, name="third")(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[..., 0], bias[0] = 0, -1
+    model.get_layer("first").set_weights([kernel, bias])
+    kernel, bias = second.get_weights()
+    kernel[:, :, 0] = 1000
+    second.set_weights([kernel, bias + 0.01])
+    images = pictures.astype("float32") / 255
+    worst, *others = nf_zoo.quantization_report(model, images)
+    assert worst.name == "second" and worst.output_error > 0.5
+    assert all(error.output_error < 0.02 for error in others)
+    export, _ = FORMATS[suffix]
+    path, options = tmp_path / f"model.{suffix}", {"precision": "int8", "pictures": images}
+    with pytest.raises(RuntimeError, match="keep_float="):
+        export(model, path, **options)
+    assert list(tmp_path.iterdir()) == []
+    assert export(model, path, keep_float=1, **options).is_file()
 
 
 @pytest.mark.parametrize("keep", [["stage1_block1_conv2", "head"], 2])
