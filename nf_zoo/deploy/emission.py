@@ -119,10 +119,10 @@ class Emitter:
         layer, x = node.layer, inputs[0]
         after_relu = isinstance(node.input, graph.Activation) and node.input.activation == "relu"
         if not isinstance(layer, layers.MaxPool2D):
-            return self._copy(layer, node.name)(x)
+            return self._copy(layer, node.name, dtype=node.policy)(x)
         padding = layer.padding
         if padding in ("symmetric", "mirrored") and not after_relu:
-            return self._copy(layer, node.name, padding="mirrored")(x)
+            return self._copy(layer, node.name, padding="mirrored", dtype=node.policy)(x)
         if padding in ("symmetric", "mirrored"):
             # Nothing is below 0, so zeros pad as well as minus infinity.
             padding = "valid"
@@ -181,7 +181,9 @@ class Emitter:
         return self._layer(keras.layers.Permute, f"{node.name}_gate", node, (1, 3, 2))(x)
 
     def _kept(self, node: graph.Kept, inputs: list):
-        operation = self._copy(node.operation, node.name)
+        plain = isinstance(node.operation, keras.layers.Layer) and not node.foreign
+        policy = {"dtype": node.policy} if plain else {}
+        operation = self._copy(node.operation, node.name, **policy)
         if node.foreign:
             kind = type(node.operation).__name__
             self.remaining[operation.name] = f"{kind}, which folding does not know"

@@ -13,6 +13,7 @@ from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
 from nf_zoo.deploy.metadata import class_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
+from nf_zoo.deploy.trial import tolerance_for
 from nf_zoo.functional import deep_graphs
 
 TOP = 5
@@ -172,4 +173,4 @@ def _verify(tf, model, written: Path) -> None:
     if model.num_classes:
         expected = _answer(tf, model, expected)["probabilities"]
     actual = answer["probabilities" if model.num_classes else "features"]
-    check_answers([expected], [actual], 1e-5 if model.compute_dtype == "float32" else 5e-2)
+    check_answers([expected], [actual], tolerance_for(model, 1e-5, 5e-2))

@@ -16,7 +16,9 @@ from nf_zoo.deploy.rewriting import rewrite
 from nf_zoo.models.classifier import ImageClassifier
 
 
-def fold(model: keras.Model, *, allow_unfolded: bool = False) -> FoldedModel:
+def fold(
+    model: keras.Model, *, dtype: str | None = None, allow_unfolded: bool = False
+) -> FoldedModel:
     """A new model that computes the same at inference, of plain layers.
 
     Weight standardisation, gains, gamma, beta, alpha, skip gains, stochastic depth and dropout
@@ -34,6 +36,9 @@ def fold(model: keras.Model, *, allow_unfolded: bool = False) -> FoldedModel:
         model: an ImageClassifier, or any functional or Sequential Keras model; those with parts
             of an ImageClassifier in them (fine-tuned heads, feature maps, nested models) fold
             too.
+        dtype: policy of the maps, such as ``"mixed_bfloat16"``; pixels before the first
+            convolution and everything after a matrix product keep their own. None keeps the
+            model's. docs/deploy.md says where bfloat16 is faster.
         allow_unfolded: keep layers that folding does not know, instead of refusing them.
 
     Returns:
@@ -41,7 +46,8 @@ def fold(model: keras.Model, *, allow_unfolded: bool = False) -> FoldedModel:
         model itself if it is folded already. ``model`` is untouched.
 
     Raises:
-        ValueError: if the model is not functional, or has layers that folding does not know.
+        ValueError: if the model is not functional, or has layers that folding does not know; or
+            if it is folded already and a dtype is asked for.
 
     Source: Brock, De & Smith, ICLR 2021, section 4, for what is a constant at inference.
 
@@ -52,12 +58,19 @@ def fold(model: keras.Model, *, allow_unfolded: bool = False) -> FoldedModel:
         {}
     """
     if isinstance(model, FoldedModel):
+        if dtype is not None:
+            raise ValueError(
+                "dtype is chosen when a model is folded: fold the one that this was folded from. "
+                f"Received: dtype={dtype!r} with {model.name!r}, folded"
+            )
         return model
     known = isinstance(model, ImageClassifier)
     sink, sources = lower(model, anchors=frozenset({"pool"} if known else ()))
     if not allow_unfolded:
         _refuse_unknown(sink)
     rewrite(sink)
+    if dtype is not None:
+        _set_policy(sink, keras.DTypePolicy(dtype))
     inputs = {source: _input_like(source.tensor) for source in sources}
     emitter = Emitter()
     tensors = emitter.emit(graph.upwards(sink), dict(inputs))
@@ -66,6 +79,18 @@ def fold(model: keras.Model, *, allow_unfolded: bool = False) -> FoldedModel:
     structures = functional.structures_of(functional.as_functional(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
     return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **_record_of(model))
+
+
+def _set_policy(sink: graph.Sink, policy) -> None:
+    """Give it to what comes after a convolution and not after a matrix product."""
+    are_maps: dict[graph.Node, bool] = {}
+    for node in graph.upwards(sink):
+        if isinstance(node, graph.Linear):
+            are_maps[node] = node.convolution is not None
+        else:
+            are_maps[node] = bool(node.inputs) and all(are_maps[x] for x in node.inputs)
+        if are_maps[node]:
+            node.policy = policy
 
 
 def _refuse_unknown(sink: graph.Sink) -> None:

@@ -20,7 +20,7 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
 
     Args:
         model: built; nested models are taken apart too.
-        anchors: names of poolings whose result the graph must keep.
+        anchors: names of layers at the end of a pooling whose result the graph must keep.
 
     Returns:
         (the node that takes the outputs, the nodes of the inputs).
@@ -39,7 +39,7 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
     ]
     outputs = _walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), "")
     for node in _everything_above(outputs):
-        if isinstance(node, graph.Pool) and node.name in anchors:
+        if isinstance(node, graph.Pool | graph.Affine) and node.name in anchors:
             node.anchored = True
     return graph.Sink("outputs", outputs), sources
 

@@ -19,7 +19,7 @@ from nf_zoo.deploy.quantization import (
     layers_to_keep,
 )
 from nf_zoo.deploy.target import check_answers, check_target, placed, require
-from nf_zoo.deploy.trial import flat_outputs, trial_inputs
+from nf_zoo.deploy.trial import flat_outputs, tolerance_for, trial_inputs
 
 PRECISIONS = ("float32", "int8")
 LARGEST_FILE = 2**31 - 1
@@ -176,6 +176,6 @@ class _Reader:
 
 def _verify(model, written: Path) -> None:
     run = runner(written)
-    tolerance = 1e-4 if model.compute_dtype == "float32" else 5e-2
+    tolerance = tolerance_for(model, 1e-4, 5e-2)
     for inputs in trial_inputs(model):
         check_answers(flat_outputs(model, inputs), run(inputs), tolerance)

@@ -31,3 +31,9 @@ def flat_outputs(model, inputs) -> list[np.ndarray]:
     """What the Keras model says, as a flat list of float32 arrays."""
     answers = keras.tree.flatten(model(inputs, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in answers]
+
+
+def tolerance_for(model, exact: float, half: float) -> float:
+    """``half`` of a model that computes in half precision anywhere, else ``exact``."""
+    kinds = {getattr(layer, "compute_dtype", "float32") for layer in model.layers}
+    return half if kinds & {"float16", "bfloat16"} else exact

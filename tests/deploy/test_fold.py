@@ -190,6 +190,18 @@ def test_half_precision(label, policy):
     assert all(weight.dtype == "float32" for weight in folded.weights)
 
 
+@pytest.mark.parametrize("label", ["nf_resnet", "nfnet_eca_paper", "resnet_v2"])
+def test_half_precision_on_demand(label):
+    model = tiny_networks.filled(label, "fold")
+    folded = nf_zoo.fold(model, dtype="mixed_bfloat16")
+    kinds = {layer.name: layer.compute_dtype for layer in folded.layers}
+    assert kinds.pop("head") == "float32" and kinds.pop("images") == "float32"
+    assert set(kinds.values()) == {"bfloat16"}
+    assert 1e-5 < gap(folded, model) < 0.05
+    with pytest.raises(ValueError, match=r"dtype is chosen when.*dtype='float32'"):
+        nf_zoo.fold(folded, dtype="float32")
+
+
 def test_what_it_knows_and_how_it_is_saved(tmp_path):
     labels = ("cat", "dog", "bird")
     preprocessing = nf_zoo.Preprocessing(40)
