@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.deploy import export, litert_export, onnx_export
+from nf_zoo.deploy import export, litert_export, onnx_export, target
 
 EXPORTS = {
     "model": nf_zoo.export_saved_model,
@@ -84,6 +84,7 @@ def test_a_full_disk(name, model, former, tmp_path):
 
 
 def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
+    check = target.check_answers
     module = {"": export, ".onnx": onnx_export, ".tflite": litert_export}[former.suffix]
     monkeypatch.setattr(
         module,
@@ -92,7 +93,6 @@ def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
             expected, [2 * np.asarray(x) for x in actual], tolerance
         ),
     )
-    check = nf_zoo.deploy.target.check_answers
     with pytest.raises(RuntimeError, match="nothing was written"):
         EXPORTS[name](model, former, overwrite=True)
     assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
