@@ -10,12 +10,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nf_zoo" / "__init__.py").r
 
 EXTRAS = {
     "training": ["tensorflow-datasets", "importlib-resources", "ml_collections", "tensorboard"],
-    "onnx": ["onnx", "onnxruntime", "tf2onnx"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.19"],
     "litert": ["ai-edge-litert"],
     "jax": ["jax"],
 }
+# Every recipe, format and backend is tried in the tests.
 EXTRAS["test"] = [
-    *(*EXTRAS["training"], *EXTRAS["jax"]),
+    *(name for extra in ("training", "onnx", "litert", "jax") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
 ]
 

@@ -21,7 +21,10 @@ _HOMES = {
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
+    "export_litert": "nf_zoo.deploy.litert_export",
+    "export_onnx": "nf_zoo.deploy.onnx_export",
     "export_saved_model": "nf_zoo.deploy.export",
+    "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
     "list_models": "nf_zoo.hub.factory",
     "load_pretrained": "nf_zoo.hub.pretrained",
@@ -29,6 +32,7 @@ _HOMES = {
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.preprocessing",
     "push_to_hub": "nf_zoo.hub.publishing",
+    "quantization_report": "nf_zoo.deploy.quantization",
     "save_pretrained": "nf_zoo.hub.folder",
 }
 """Public name -> the module that defines it; the model factories are in hub/factory.py."""

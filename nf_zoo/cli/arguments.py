@@ -166,11 +166,26 @@ TRAINING_OPTIONS = (
 
 def _export(commands) -> None:
     parser = add_command(
-        commands, "export", "training:export_command", "write a model as SavedModel"
+        commands,
+        "export",
+        "exporting:export_command",
+        "write a model as a SavedModel, an ONNX or a LiteRT file",
     )
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("output", metavar="DIR", help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    parser.add_argument("output", metavar="PATH", help="folder of a SavedModel, or file to write")
+    parser.add_argument(
+        "--format",
+        choices=["saved-model", "onnx", "litert"],
+        help="(by the ending: .onnx, .tflite, or else a SavedModel)",
+    )
+    parser.add_argument("--precision", choices=["float32", "float16", "int8"], help="(float32)")
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", help="of int8: pictures as the model will see them"
+    )
+    parser.add_argument(
+        "--keep-float", metavar="N|NAMES", help="of int8: layers to leave in float32, or how many"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
 FIGURES = (

@@ -59,7 +59,7 @@ def open_model(source: str):
             ``export_saved_model`` wrote.
 
     Returns:
-        An ``ImageClassifier`` or a :class:`SavedModel`.
+        An ``ImageClassifier``, a ``FoldedModel`` or a :class:`SavedModel`.
 
     Raises:
         ValueError: if it is none of these; says what it is or what is near.
@@ -138,6 +138,7 @@ def _open_folder(path: Path):
 
 
 def _open_file(path: Path):
+    from nf_zoo.deploy.folded import open_folded
     from nf_zoo.hub.pretrained import load_pretrained
 
     if path.suffix not in MODEL_SUFFIXES:
@@ -146,7 +147,7 @@ def _open_file(path: Path):
             "alone does not say what network it is for: give the folder that holds it with its "
             f"config.json. Received: {path}"
         )
-    return load_pretrained(path)
+    return open_folded(path) or load_pretrained(path)
 
 
 def _check_unfinished(path: Path) -> None:

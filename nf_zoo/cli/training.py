@@ -1,4 +1,4 @@
-"""``nf-zoo finetune``, ``nf-zoo export`` and ``nf-zoo quickstart``."""
+"""``nf-zoo finetune`` and ``nf-zoo quickstart``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import sys
 import warnings
 from argparse import Namespace
-from pathlib import Path
 
 from nf_zoo.cli.arguments import TRAINING_OPTIONS
 from nf_zoo.cli.opening import open_classifier
@@ -74,24 +73,6 @@ def _starting_model(args: Namespace):
         raise ValueError(f"{error} To start untrained: --pretrained none.") from error
     except TypeError as error:
         raise ValueError(f"--set: {error}") from error
-
-
-def export_command(args: Namespace) -> int:
-    """Write a model as a SavedModel."""
-    if Path(args.output).exists() and not args.overwrite:
-        raise FileExistsError(
-            f"The folder exists already: choose another, or pass --overwrite. "
-            f"Received: {args.output}"
-        )
-    import_backend(args.debug, only_tensorflow=True)
-    from nf_zoo.deploy.export import export_saved_model
-
-    path = export_saved_model(open_classifier(args.model), args.output, args.overwrite)
-    out = console()
-    out.print(f"Exported to {path}; it answers as the Keras model does.")
-    out.print("Signatures: serving_default, serving_uint8, serving_bytes, features")
-    out.print(f'In Python:  tf.saved_model.load("{path}").predict(images)  # (N, H, W, 3), 0..255')
-    return 0
 
 
 def quickstart_command(args: Namespace) -> int:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from nf_zoo.backend import require_tensorflow
+from nf_zoo.deploy import fold as folding
+from nf_zoo.deploy.metadata import class_names
+from nf_zoo.deploy.target import check_answers, check_target, placed
+from nf_zoo.deploy.trial import tolerance_for
+from nf_zoo.functional import deep_graphs
 
 TOP = 5
 
 
-def export_saved_model(model, path: str | os.PathLike, overwrite: bool = False) -> Path:
+def export_saved_model(
+    model, path: str | os.PathLike, overwrite: bool = False, *, fold: bool = True
+) -> Path:
     """Write a SavedModel that needs neither nf_zoo nor Keras to run.
 
     Resizing, cropping and normalisation are part of the graph. Signatures:
@@ -34,9 +39,10 @@ def export_saved_model(model, path: str | os.PathLike, overwrite: bool = False) 
     The result is loaded again and compared with the model before it appears under ``path``.
 
     Args:
-        model: an ImageClassifier with three input channels.
+        model: an ImageClassifier with three input channels, or one that was folded.
         path: folder to write.
         overwrite: replace an existing folder.
+        fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
 
     Returns:
         ``path``.
@@ -45,36 +51,42 @@ def export_saved_model(model, path: str | os.PathLike, overwrite: bool = False) 
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
-        ValueError: if the model does not take three channels.
+        ValueError: if the model does not take three channels, or gives feature maps.
 
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
         >>> nf_zoo.export_saved_model(model, "pets")  # doctest: +SKIP
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            "The folder exists already: choose another, or pass overwrite=True (--overwrite). "
-            f"Received: {path}"
-        )
+    path = check_target(path, overwrite, is_folder=True)
     tf = require_tensorflow("A SavedModel")
-    if model.input_shape[-1] != 3:
-        raise ValueError(
-            "A SavedModel decodes colour pictures, so the model must take 3 channels. "
-            f"Received: a model of {model.input_shape[-1]}"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        written = Path(scratch) / "saved_model"
-        module, signatures = _servable(tf, model)
+    _check(model)
+    with placed(path) as written:
+        network = folding.fold(model) if fold else model
+        module, signatures = _servable(tf, network)
         tf.saved_model.save(module, str(written), signatures)
         _write_metadata(model, written / "assets.extra")
         _verify(tf, model, written)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(written, path)
     return path
+
+
+def _check(model) -> None:
+    if getattr(model, "preprocessing", None) is None:
+        raise ValueError(
+            "A SavedModel of nf_zoo prepares pictures, so it needs an ImageClassifier or what one "
+            "was folded to; ONNX and LiteRT files take any functional Keras model. "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    if model.input_shape[-1] != 3:
+        raise ValueError(
+            "A SavedModel decodes colour pictures, so the model must take 3 channels; ONNX and "
+            f"LiteRT files take any number. Received: a model of {model.input_shape[-1]}"
+        )
+    if "pool" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            "A SavedModel of nf_zoo answers with classes or pooled features; feature maps go into "
+            f"ONNX and LiteRT files. Received: {model.name!r}, which gives maps"
+        )
 
 
 def _servable(tf, model):
@@ -82,7 +94,8 @@ def _servable(tf, model):
     from nf_zoo import tensorflow_images
 
     preprocessing = model.preprocessing
-    trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
+    with deep_graphs():
+        trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
 
     def prepare(image):
         return tensorflow_images.resize_and_crop(image, preprocessing)
@@ -134,17 +147,6 @@ def _answer(tf, model, outputs):
     return {"probabilities": outputs, "labels": names, "scores": scores}
 
 
-def class_names(model) -> list[str]:
-    """The model's labels; ImageNet's for 1000 classes without any; else class_0, class_1, ..."""
-    from nf_zoo.preprocessing import imagenet_classes
-
-    if model.labels is not None:
-        return list(model.labels)
-    if model.num_classes == 1000:
-        return [name for _, name in imagenet_classes()]
-    return [f"class_{index}" for index in range(model.num_classes)]
-
-
 def _write_metadata(model, folder: Path) -> None:
     folder.mkdir()
     if model.num_classes:
@@ -171,11 +173,4 @@ def _verify(tf, model, written: Path) -> None:
     if model.num_classes:
         expected = _answer(tf, model, expected)["probabilities"]
     actual = answer["probabilities" if model.num_classes else "features"]
-    expected, actual = np.asarray(expected, "float32"), np.asarray(actual, "float32")
-    tolerance = 1e-5 if model.compute_dtype == "float32" else 1e-2
-    gap = float(np.abs(actual - expected).max())
-    if not gap <= tolerance * max(1.0, float(np.abs(expected).max())):
-        raise RuntimeError(
-            "The exported model does not answer as the Keras model does, so nothing was written. "
-            f"Received: a difference of {gap:.2g}"
-        )
+    check_answers([expected], [actual], tolerance_for(model, 1e-5, 5e-2))

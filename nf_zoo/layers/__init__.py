@@ -1,6 +1,7 @@
 """Keras layers of normaliser-free networks, each usable on its own."""
 
 from nf_zoo.layers.activations import GAMMA, ScaledActivation, gamma_of
+from nf_zoo.layers.affine import ChannelAffine
 from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, ScaledWSConv2D, convolve
 from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
@@ -8,6 +9,7 @@ from nf_zoo.layers.residual import Dropout, SkipInit, StochasticDepth
 
 __all__ = [
     "GAMMA",
+    "ChannelAffine",
     "Conv2D",
     "DilatedAveragePool2D",
     "Dropout",

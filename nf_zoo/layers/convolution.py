@@ -163,7 +163,8 @@ class _Conv2DBase(keras.layers.Layer):
     def call(self, x):
         kernel = ops.cast(self.effective_kernel(), x.dtype)
         x = convolve(x, kernel, self.strides, self.padding, self.dilation, self.groups)
-        return x if self.bias is None else x + ops.cast(self.bias, x.dtype)
+        # ops.add, because Keras makes it a BiasAdd, which TensorFlow fuses with the convolution.
+        return x if self.bias is None else ops.add(x, ops.cast(self.bias, x.dtype))
 
     def compute_output_shape(self, input_shape):
         span = self.dilation * (self.kernel_size - 1)

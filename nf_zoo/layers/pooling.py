@@ -17,7 +17,9 @@ class MaxPool2D(keras.layers.Layer):
     Args:
         pool_size: side of the window, odd for symmetric padding.
         strides: step in pixels.
-        padding: ``"symmetric"``, ``"same"`` or ``"valid"``.
+        padding: ``"symmetric"``, ``"same"``, ``"valid"``, or ``"mirrored"``: that of
+            ``"symmetric"`` filled with the pixels next to the border, which every window has
+            anyway. The maxima are the same, without an infinity that 8 bits could not hold.
 
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), C) unless ``"valid"``.
 
@@ -32,25 +34,26 @@ class MaxPool2D(keras.layers.Layer):
 
     def __init__(self, pool_size: int = 3, strides: int = 2, padding: str = "symmetric", **kwargs):
         super().__init__(**kwargs)
-        if padding not in ("symmetric", "same", "valid"):
+        if padding not in ("symmetric", "mirrored", "same", "valid"):
             raise ValueError(
-                f"padding must be 'symmetric', 'same' or 'valid'. Received: {padding!r}"
+                f"padding must be 'symmetric', 'mirrored', 'same' or 'valid'. Received: {padding!r}"
             )
         self.pool_size, self.strides, self.padding = int(pool_size), int(strides), padding
 
     def call(self, x):
         padding = self.padding
-        if padding == "symmetric":
+        if padding in ("symmetric", "mirrored"):
             side = (self.pool_size - 1) // 2
-            x = ops.pad(
-                x, [[0, 0], [side, side], [side, side], [0, 0]], constant_values=-float("inf")
-            )
+            filling = {"constant_values": -float("inf")}
+            if padding == "mirrored":
+                filling = {"mode": "symmetric"}
+            x = ops.pad(x, [[0, 0], [side, side], [side, side], [0, 0]], **filling)
             padding = "valid"
         return ops.max_pool(x, self.pool_size, self.strides, padding, data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         odd = self.pool_size - 1
-        lost = {"same": 0, "valid": odd, "symmetric": odd - 2 * (odd // 2)}[self.padding]
+        lost = {"same": 0, "valid": odd}.get(self.padding, odd - 2 * (odd // 2))
         sides = (None if n is None else -((lost - n) // self.strides) for n in input_shape[1:3])
         return (input_shape[0], *sides, input_shape[-1])
 

@@ -1,13 +1,15 @@
-"""Where a functional Keras model merges a residual branch, and how to run it piece by piece."""
+"""Where a functional Keras model merges a residual branch."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+
+from nf_zoo.functional import as_functional, nodes_of, run
+
+__all__ = ["Merge", "as_functional", "find_merges", "nodes_of", "norms_after_activations", "run"]
 
 MERGES = ("Add", "Concatenate")
 """Class names of the operations, as layers and as functions, that can end a residual branch."""
@@ -30,52 +32,6 @@ class Merge:
     residual: int
     split: int
     branch: tuple[Any, ...]
-
-
-def nodes_of(model) -> list:
-    """The nodes of a functional model that compute something, in order of execution."""
-    return [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-        if node.operation is not None and not node.is_input
-    ]
-
-
-def as_functional(model):
-    """The graph of a Functional or built Sequential model; None of any other layer."""
-    if isinstance(model, keras.Sequential):
-        return getattr(model, "_functional", None)
-    return model if hasattr(model, "_nodes_by_depth") else None
-
-
-def run(model, inputs, call: Callable[[Any, tuple, dict], Any]) -> Iterator[tuple[int, Any]]:
-    """Execute a functional model, holding each tensor only while something needs it.
-
-    Args:
-        model: a Functional model of one input.
-        inputs: its input.
-        call: (operation, positional arguments, keyword arguments) -> outputs.
-
-    Yields:
-        (key of the tensor, its value) as they are computed.
-    """
-    nodes = nodes_of(model)
-    needed = collections.Counter(id(x) for node in nodes for x in node.input_tensors)
-    needed.update(id(x) for x in model.outputs)
-    values = {id(model.inputs[0]): inputs}
-    for node in nodes:
-        args, kwargs = node.arguments.fill_in(values)
-        outputs = keras.tree.flatten(call(node.operation, args, kwargs))
-        for x, value in zip(node.outputs, outputs, strict=True):
-            yield id(x), value
-            if needed[id(x)]:
-                values[id(x)] = value
-        del outputs, args, kwargs
-        for x in node.input_tensors:
-            needed[id(x)] -= 1
-            if not needed[id(x)]:
-                values.pop(id(x), None)
 
 
 def find_merges(model) -> list[Merge]:

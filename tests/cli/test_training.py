@@ -54,6 +54,20 @@ def test_export(run, tmp_path, capsys):
     assert main(["export", str(run), str(target), "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_export_of_a_file(name, run, pictures, tmp_path, capsys):
+    target = tmp_path / name
+    assert main(["export", str(run), str(target)]) == 0
+    assert target.is_file() and "examples/predict_" in capsys.readouterr().out
+    small = ["export", str(run), str(tmp_path / "small"), "--format", "onnx", "--precision", "int8"]
+    assert main([*small, "--pictures", str(pictures), "--keep-float", "head,stem_conv"]) == 0
+    assert main(["export", str(run), str(tmp_path / "folder"), "--precision", "int8"]) == 2
+    assert "--format onnx has float32 and int8" in capsys.readouterr().err
+    assert main([*small[:2], f"{tmp_path / 'other'}.onnx", "--precision", "int8"]) == 2
+    assert "int8 needs pictures" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "small"])
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "message"),

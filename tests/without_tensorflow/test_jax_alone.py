@@ -128,7 +128,32 @@ def test_a_model_comes_back_from_disk(small, tmp_path):
     np.testing.assert_array_equal(again.predict_on_batch(images), expected)
 
 
-@pytest.mark.parametrize("command", ["finetune", "export_saved_model", "quickstart"])
+@pytest.mark.parametrize("label", ["nf_resnet_paper", "nf_regnet", "resnet_v2"])
+def test_a_folded_network_computes_the_same(label, tmp_path):
+    model = tiny_networks.filled(label, "jax")
+    images = tiny_networks.images()
+    folded = nf_zoo.fold(model)
+    folded.save(tmp_path / "folded.keras")
+    expected = np.asarray(model.predict_on_batch(images))
+    for each in (folded, keras.models.load_model(tmp_path / "folded.keras")):
+        assert tiny_networks.difference(np.asarray(each.predict_on_batch(images)), expected) < 1e-5
+
+
+@pytest.mark.parametrize("label", ["nf_resnet", "nfnet_eca_paper"])
+def test_onnx_files_need_no_tensorflow(label, tmp_path):
+    import onnxruntime
+
+    model, images = tiny_networks.filled(label, "jax"), tiny_networks.images()
+    path = nf_zoo.export_onnx(model, tmp_path / "model.onnx")
+    said = onnxruntime.InferenceSession(path).run(["logits"], {"images": images})[0]
+    expected = np.asarray(model.predict_on_batch(images))
+    assert tiny_networks.difference(said, expected) < 1e-5
+
+
+COMMANDS = ["finetune", "export_saved_model", "export_litert", "quickstart"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_what_needs_tensorflow_says_so_and_writes_nothing(command, small, folder):
     from nf_zoo.quickstart import quickstart
 
@@ -136,6 +161,7 @@ def test_what_needs_tensorflow_says_so_and_writes_nothing(command, small, folder
     calls = {
         "finetune": lambda: nf_zoo.finetune(small, folder, output=output, epochs=1),
         "export_saved_model": lambda: nf_zoo.export_saved_model(small, output),
+        "export_litert": lambda: nf_zoo.export_litert(small, output),
         "quickstart": lambda: quickstart(output),
     }
     with pytest.raises(RuntimeError, match="works with TensorFlow only: pip install") as caught:

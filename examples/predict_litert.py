@@ -1,0 +1,54 @@
+"""Say what a picture shows with an LiteRT file of nf_zoo; needs ai-edge-litert, numpy and Pillow.
+
+python predict_litert.py model.tflite picture.jpg
+"""
+
+import json
+import sys
+import zipfile
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+
+
+def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
+    """(1, H, W, 3) float32, resized, cropped and normalised as the weights were evaluated."""
+    image = Image.open(path).convert("RGB")
+    height, width = settings["input_size"]
+    scaled = [int(side / settings["crop_fraction"]) for side in (height, width)]
+    if settings["crop_mode"] == "center":
+        # The picture covers the scaled size; what is longer loses its ends.
+        ratio = min(image.height / scaled[0], image.width / scaled[1])
+        whole = int if scaled[0] == scaled[1] else round
+        scaled = [whole(side / ratio + 1e-6) for side in (image.height, image.width)]
+    elif settings["crop_mode"] != "squash":
+        raise SystemExit(f"this example does not know crop_mode {settings['crop_mode']!r}")
+    resampling = Image.Resampling[settings["interpolation"].upper()]
+    image = image.resize((scaled[1], scaled[0]), resampling)
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32)
+    if not raw:
+        mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
+        pixels = (pixels / 255 - mean) / std
+    return pixels[None]
+
+
+def main() -> None:
+    file, picture = sys.argv[1:]
+    # The file is a zip archive too, which holds its metadata.
+    with zipfile.ZipFile(file) as archive:
+        properties = json.loads(archive.read("metadata.json"))
+        labels = archive.read("labels.txt").decode().splitlines()
+    pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
+    network = Interpreter(model_path=file).get_signature_runner()
+    scores = network(images=pixels)[properties["output"]][0]
+    if properties["output"] == "logits":
+        scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    for index in np.argsort(-scores)[:5]:
+        print(f"{scores[index]:.4f} {labels[index]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Say what a picture shows with a SavedModel of nf_zoo; needs tensorflow alone.
+
+python predict_saved_model.py folder picture.jpg
+"""
+
+import sys
+
+import tensorflow as tf
+
+
+def main() -> None:
+    folder, picture = sys.argv[1:]
+    loaded = tf.saved_model.load(folder)
+    # Decoding, resizing and normalisation are in the graph.
+    encoded = tf.constant([tf.io.read_file(picture).numpy()])
+    answer = loaded.signatures["serving_bytes"](image_bytes=encoded)
+    for label, score in zip(answer["labels"][0].numpy(), answer["scores"][0].numpy(), strict=True):
+        print(f"{score:.4f} {label.decode()}")
+
+
+if __name__ == "__main__":
+    main()

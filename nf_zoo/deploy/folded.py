@@ -1,0 +1,124 @@
+"""What folding yields: a Keras model of plain layers that knows what it was."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from nf_zoo.functional import deep_graphs
+from nf_zoo.preprocessing import Preprocessing, preprocess
+
+MOST_CONFIG_BYTES = 2**22
+"""Of the description of a network of a thousand layers, with room to spare."""
+
+_RECORD = (
+    *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),
+    *("preprocessing", "labels", "weights_tag", "folded_from", "remaining"),
+)
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class FoldedModel(keras.Model):
+    """A functional Keras model without standardisation, gains and normalisation, for inference.
+
+    Made by :func:`nf_zoo.fold`. It predicts, evaluates and is saved and loaded as any Keras model;
+    it cannot be trained.
+
+    Attributes:
+        folded_from: ``{"name", "class", "nf_zoo_version"}`` of the model it was, and of an
+            ImageClassifier ``"architecture"``, ``"weights_tag"`` and ``"options"``, with which
+            ``nf_zoo.create_model`` makes that network again.
+        remaining: name of a layer -> the factor or term in it that no convolution could take, or
+            that folding did not know it; empty where everything was folded.
+        architecture, num_classes, classifier_activation, include_preprocessing, preprocessing,
+            labels, weights_tag: those of the ImageClassifier; None of any other model.
+    """
+
+    def __init__(self, inputs, outputs, name=None, **kwargs):
+        record = {key: kwargs.pop(key, None) for key in _RECORD}
+        kwargs.pop("trainable", None)
+        with deep_graphs():
+            super().__init__(inputs, outputs, name=name, **kwargs)
+        if isinstance(record["preprocessing"], dict):
+            record["preprocessing"] = Preprocessing.from_dict(record["preprocessing"])
+        if record["labels"] is not None:
+            record["labels"] = tuple(record["labels"])
+        for key, value in record.items():
+            setattr(self, key, value)
+        self.trainable = False
+
+    @property
+    def head(self):
+        """The classifier layer, or None without one."""
+        return self.get_layer("head") if self.num_classes else None
+
+    def preprocess(self, images):
+        """Pictures -> the array this model takes; see :func:`nf_zoo.preprocess`."""
+        return preprocess(images, self)
+
+    def fit(self, *args, **kwargs):
+        """Raises RuntimeError: a folded model is for inference."""
+        self._refuse_training()
+
+    def train_on_batch(self, *args, **kwargs):
+        """Raises RuntimeError: a folded model is for inference."""
+        self._refuse_training()
+
+    def with_classifier(self, *args, **kwargs):
+        """Raises RuntimeError: another classifier would have to be trained."""
+        self._refuse_training()
+
+    def options(self):
+        """Raises RuntimeError: no architecture record makes this graph."""
+        raise RuntimeError(
+            "The weights of a folded model fit no architecture of nf_zoo: save it as a file with "
+            "model.save('name.keras'), or save the model it was folded from. "
+            f"Received: {self.name!r}, folded"
+        )
+
+    def _refuse_training(self):
+        raise RuntimeError(
+            "A folded model cannot be trained: its standardisation and gains are gone. Train "
+            f"the {self.folded_from['class']} {self.folded_from['name']!r} it was folded from, "
+            f"and fold again. Received: {self.name!r}, folded"
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        record = {key: getattr(self, key) for key in _RECORD}
+        if self.preprocessing is not None:
+            record["preprocessing"] = self.preprocessing.to_dict()
+        if self.labels is not None:
+            record["labels"] = list(self.labels)
+        for key in ("folded_from", "remaining"):
+            record[key] = dict(record[key])
+        return {**super().get_config(), **record}
+
+
+def open_folded(path: Path) -> FoldedModel | None:
+    """The folded model that a .keras file holds; None if it holds another, or is no such file.
+
+    Args:
+        path: of a file that ``model.save`` wrote.
+
+    Raises:
+        ValueError: if it holds one that cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("config.json") as file:
+            kind = json.loads(file.read(MOST_CONFIG_BYTES))["class_name"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
+    if kind != FoldedModel.__name__:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} cannot be read as a folded model: {reason}") from error

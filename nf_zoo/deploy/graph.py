@@ -1,0 +1,230 @@
+"""The inference graph that folding works on: a handful of node kinds, joined both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+POSITIVELY_HOMOGENEOUS = ("relu", "leaky_relu", "linear", "identity")
+"""Activations with f(s x) = s f(x) for every s > 0."""
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: of the layer it came from.
+        inputs: the nodes whose results it takes.
+        policy: dtype policy of that layer.
+        consumers: the nodes that take its result, once for each use.
+    """
+
+    name: str
+    inputs: list[Node]
+    policy: Any = None
+    consumers: list[Node] = dataclasses.field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self):
+        for node in self.inputs:
+            node.consumers.append(self)
+
+    @property
+    def input(self) -> Node:
+        """The first input."""
+        return self.inputs[0]
+
+    @property
+    def has_one_consumer(self) -> bool:
+        """Whether its result is used once, so that the node may be changed for that use."""
+        return len(self.consumers) == 1
+
+    def redirect(self, old: Node, new: Node) -> None:
+        """Take the result of ``new`` where that of ``old`` was taken."""
+        for index, node in enumerate(self.inputs):
+            if node is old:
+                self.inputs[index] = new
+                old.consumers.remove(self)
+                new.consumers.append(self)
+
+    def replace_by(self, new: Node) -> None:
+        """Give the consumers ``new`` instead, but for ``new`` itself."""
+        for consumer in dict.fromkeys(self.consumers):
+            if consumer is not new:
+                consumer.redirect(self, new)
+
+    def remove(self) -> None:
+        """Let go of the inputs; nothing may consume the node any more."""
+        for node in self.inputs:
+            node.consumers.remove(self)
+        self.inputs = []
+
+
+@dataclasses.dataclass(eq=False)
+class Source(Node):
+    """An input of the model.
+
+    Attributes:
+        tensor: its Keras tensor.
+    """
+
+    tensor: Any = None
+
+
+@dataclasses.dataclass(eq=False)
+class Sink(Node):
+    """The outputs of the model, as its inputs."""
+
+
+@dataclasses.dataclass(eq=False)
+class Linear(Node):
+    """``output_scale * (kernel conv (input_scale * x)) + bias``, or a matrix product.
+
+    Attributes:
+        kernel: float32 (kh, kw, C / groups, filters), or (C, filters) of a matrix product.
+        bias: float64 (filters,).
+        convolution: ``strides``, ``padding``, ``dilation`` and ``groups``; None for a matrix
+            product.
+    """
+
+    kernel: np.ndarray = None
+    bias: np.ndarray = None
+    convolution: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.groups = self.convolution["groups"] if self.convolution else 1
+        self.filters = self.kernel.shape[-1]
+        self.input_scale = np.ones(self.kernel.shape[-2] * self.groups)
+        self.output_scale = np.ones(self.filters)
+
+    @property
+    def pads_with_zeros(self) -> bool:
+        """Whether pixels that are not the picture's come in, to which no offset was added."""
+        if self.convolution is None or self.kernel.shape[:2] == (1, 1):
+            return False
+        return self.convolution["padding"] in ("same", "symmetric")
+
+    def absorb_before(self, scale: np.ndarray, offset: np.ndarray) -> None:
+        """Stand for itself after ``scale * x + offset``."""
+        if np.any(offset):
+            taps = self.kernel.astype("float64").sum(tuple(range(self.kernel.ndim - 2)))
+            terms = taps * self._per_group(self.input_scale * offset)
+            self.bias = self.bias + self.output_scale * terms.sum(0)
+        self.input_scale = self.input_scale * scale
+
+    def absorb_after(self, scale: np.ndarray, offset: np.ndarray) -> None:
+        """Stand for itself followed by ``scale * y + offset``."""
+        self.output_scale = self.output_scale * scale
+        self.bias = self.bias * scale + offset
+
+    def folded_kernel(self) -> np.ndarray:
+        """float32, like ``kernel``, with both scales in it; rounded once."""
+        scales = self._per_group(self.input_scale) * self.output_scale
+        return (self.kernel.astype("float64") * scales).astype("float32")
+
+    def _per_group(self, channels: np.ndarray) -> np.ndarray:
+        """(C,) -> (C / groups, filters): for each filter what belongs to the channels it sees."""
+        parts = channels.reshape(self.groups, -1).T
+        return np.repeat(parts, self.filters // self.groups, axis=1)
+
+
+@dataclasses.dataclass(eq=False)
+class Affine(Node):
+    """``scale * x + offset``, each float64 of shape () or (C,).
+
+    Attributes:
+        anchored: its result is wanted as it is, so it stays where it is.
+    """
+
+    scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
+    offset: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+    anchored: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Activation(Node):
+    """An activation without gamma.
+
+    Attributes:
+        activation: a name or a callable.
+    """
+
+    activation: Any = "linear"
+
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether positive factors pass through it."""
+        return self.activation in POSITIVELY_HOMOGENEOUS
+
+
+@dataclasses.dataclass(eq=False)
+class Gate(Node):
+    """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``.
+
+    Attributes:
+        kind: ``"se"`` or ``"eca"``.
+        weights: of squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
+            ``reduce_bias``, ``expand_kernel``, ``expand_bias``; of ECA its ``kernel``.
+    """
+
+    kind: str = "se"
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.input_scale = self.output_scale = np.ones(())
+
+
+@dataclasses.dataclass(eq=False)
+class Pool(Node):
+    """Any pooling.
+
+    Attributes:
+        layer: the Keras layer.
+        is_maximum: maxima; else averages over real pixels alone.
+        anchored: its result is wanted as it is.
+    """
+
+    layer: Any = None
+    is_maximum: bool = False
+    anchored: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Add(Node):
+    """The sum of two or more."""
+
+
+@dataclasses.dataclass(eq=False)
+class Kept(Node):
+    """Anything else, which stays as it is.
+
+    Attributes:
+        operation: the Keras layer or operation.
+        arguments: of its call, Keras's record of them.
+        tensors: the Keras tensors in the arguments for which ``inputs`` stand.
+        foreign: nobody knows what it does, so that it cannot be told what it would hinder.
+    """
+
+    operation: Any = None
+    arguments: Any = None
+    tensors: list = dataclasses.field(default_factory=list)
+    foreign: bool = False
+
+
+def upwards(sink: Sink) -> list[Node]:
+    """All nodes that the outputs need, each after its inputs."""
+    order: dict[Node, None] = {}
+    stack = [(sink, iter(sink.inputs))]
+    while stack:
+        node, rest = stack[-1]
+        following = next((x for x in rest if x not in order), None)
+        if following is None:
+            stack.pop()
+            order[node] = None
+        else:
+            stack.append((following, iter(following.inputs)))
+    return list(order)

@@ -1,0 +1,213 @@
+"""A model as a LiteRT (TensorFlow Lite) file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nf_zoo.backend import require_tensorflow
+from nf_zoo.deploy.lowering import operation_of
+from nf_zoo.deploy.metadata import metadata_of, output_names
+from nf_zoo.deploy.quantization import (
+    calibration_inputs,
+    check_options,
+    check_quantised,
+    layers_to_keep,
+)
+from nf_zoo.deploy.target import check_answers, check_target, placed, require
+from nf_zoo.deploy.trial import flat_outputs, tolerance_for, trial_inputs
+
+PRECISIONS = ("float32", "float16", "int8")
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
+
+
+def export_litert(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+) -> Path:
+    """Write a LiteRT file of the folded network.
+
+    The input is the model's own, float32 (1, H, W, C) of the size at which the model is to be
+    used, or of another batch and, where the model leaves them free, other sides. The signature's
+    input is ``images``, its outputs are called as in :func:`nf_zoo.export_onnx`. Only built-in
+    operations are used; a grouped convolution is one of them. The file is a zip archive too, as
+    LiteRT's metadata tools have it: ``labels.txt``, and ``metadata.json`` with the preprocessing.
+
+    The file is run by LiteRT and compared with the model before it appears under ``path``.
+
+    Args:
+        model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
+        path: file to write, ``.tflite``.
+        overwrite: replace an existing file.
+        precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32;
+            ``"int8"``, weights and activations in 8 bits, a scale per channel for the weights,
+            input and output still float32.
+        pictures: for ``"int8"``, from which the ranges of the activations are taken: anything
+            :func:`nf_zoo.preprocess` takes, some hundreds of the kind that the model will see.
+        keep_float: for ``"int8"``, layers that stay float32: names, or how many, the worst of
+            :func:`nf_zoo.quantization_report` on the pictures.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FileExistsError: if ``path`` exists and ``overwrite`` is false.
+        ImportError: without TensorFlow or ai-edge-litert.
+        RuntimeError: if Keras runs on another backend, or the written file answers differently.
+        ValueError: if a layer cannot be folded, or the options do not go together.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
+        >>> nf_zoo.export_litert(model, "pets.tflite")  # doctest: +SKIP
+    """
+    from nf_zoo.deploy.fold import fold
+
+    path = check_target(path, overwrite)
+    check_options("LiteRT", PRECISIONS, precision, pictures, keep_float)
+    tf = require_tensorflow("LiteRT export")
+    require("litert", "ai_edge_litert.interpreter")
+    folded = fold(model)
+    inputs, keep = None, []
+    if precision == "int8":
+        inputs = calibration_inputs(model, pictures)
+        keep = layers_to_keep(folded, inputs, keep_float)
+    trials = trial_inputs(model)
+    with placed(path) as written:
+        converter = _converter(tf, folded, trials[0].shape, precision, inputs, written.parent)
+        written.write_bytes(_convert(tf, converter, folded, keep, inputs))
+        run = runner(written, output_names(folded))
+        if precision == "int8":
+            check_quantised(folded, inputs, run)
+        else:
+            tolerance = tolerance_for(model, TOLERANCES[precision], 5e-2)
+            for trial in trials:
+                check_answers(flat_outputs(model, trial), run(trial), tolerance)
+        _add_metadata(model, written)
+    return path
+
+
+def _converter(tf, folded, shape, precision: str, inputs, scratch: Path):
+    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(tf, folded, shape, scratch))
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = _one_by_one(inputs)
+        operations = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [
+            operations.TFLITE_BUILTINS_INT8,
+            operations.TFLITE_BUILTINS,
+        ]
+    return converter
+
+
+def _saved(tf, folded, shape, scratch: Path) -> str:
+    """The network as a SavedModel, from which the converter takes the names of the outputs.
+
+    Of a concrete function it would write the variables as such, and they would hold nothing when
+    the file is read.
+    """
+    names = output_names(folded)
+    # Of a fixed batch the converter would write reshapes that no other batch fits.
+    signature = [tf.TensorSpec((None, *shape[1:]), tf.float32, name="images")]
+
+    def network(images):
+        answers = tf.nest.flatten(folded(images, training=False))
+        return dict(zip(names, answers, strict=True))
+
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in folded.variables]
+    module.network = tf.function(network, input_signature=signature, autograph=False)
+    tf.saved_model.save(module, str(scratch / "network"), module.network.get_concrete_function())
+    return str(scratch / "network")
+
+
+def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
+    def pictures():
+        for image in inputs:
+            yield [image[None]]
+
+    return pictures
+
+
+def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
+    with warnings.catch_warnings():
+        # It warns of its own ways: of statistics that it goes on to collect, and of TensorFlow's
+        # interpreter, by which the debugger runs the file.
+        warnings.simplefilter("ignore")
+        if not keep:
+            return converter.convert()
+        debugger, options = tf.lite.experimental.QuantizationDebugger, {"converter": converter}
+        options["debug_dataset"] = _one_by_one(inputs[:1])
+        measuring = debugger(**options)
+        measuring.run()
+        nodes = _nodes_of(measuring, folded, keep)
+        spared = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=nodes)
+        return debugger(**options, debug_options=spared).get_nondebug_quantized_model()
+
+
+def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
+    """What the converter calls the operations that came from layers of those names."""
+    table = io.StringIO()
+    measuring.layer_statistics_dump(table)
+    table.seek(0)
+    names = [row["tensor_name"] for row in csv.DictReader(table)]
+    last = {operation_of(output).name for output in folded.outputs}
+    found = []
+    for layer in layers:
+        # What makes an output is called after the output.
+        pattern = (
+            rf"{re.escape(layer)}(_1)?" if layer not in last else r"StatefulPartitionedCall:\d+"
+        )
+        nodes = [
+            name
+            for name in names
+            if any(re.fullmatch(pattern, scope) for scope in re.split("[;/]", name))
+        ]
+        if not nodes:
+            raise ValueError(
+                "The converter has merged this layer with others, so that it cannot be kept in "
+                f"float32. Received: keep_float with {layer!r}"
+            )
+        found += nodes
+    return found
+
+
+def runner(path: Path, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function that runs the file on a batch and gives the outputs of those names."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    network = interpreter.get_signature_runner()
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        answers = network(images=inputs)
+        return [answers[name] for name in outputs]
+
+    return run
+
+
+def _add_metadata(model, path: Path) -> None:
+    """A zip archive at the end of the file: the format allows both in one."""
+    record = metadata_of(model)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        if record.get("labels"):
+            archive.writestr("labels.txt", "".join(f"{name}\n" for name in record["labels"]))
+        archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))

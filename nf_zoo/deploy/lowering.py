@@ -1,0 +1,184 @@
+"""From a functional Keras model to the inference graph, layer by layer."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from nf_zoo import functional
+from nf_zoo.deploy import graph
+from nf_zoo.deploy.layer_rules import RULES, array
+from nf_zoo.models.residual_block import ResidualBlock
+
+
+def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, list[graph.Source]]:
+    """The inference graph of a functional or Sequential model.
+
+    Args:
+        model: built; nested models are taken apart too.
+        anchors: names of layers at the end of a pooling whose result the graph must keep.
+
+    Returns:
+        (the node that takes the outputs, the nodes of the inputs).
+
+    Raises:
+        ValueError: if the model is not functional.
+    """
+    network = functional.as_functional(model)
+    if network is None:
+        raise ValueError(
+            "Only a functional or Sequential Keras model that has been built can be folded. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    sources = [
+        graph.Source(operation_of(x).name, [], model.dtype_policy, tensor=x) for x in network.inputs
+    ]
+    outputs = _walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), "")
+    for node in _everything_above(outputs):
+        if isinstance(node, graph.Pool | graph.Affine) and node.name in anchors:
+            node.anchored = True
+    return graph.Sink("outputs", outputs), sources
+
+
+def operation_of(tensor):
+    """The operation that a Keras tensor comes from."""
+    return tensor._keras_history.operation
+
+
+def _everything_above(outputs: list[graph.Node]) -> list[graph.Node]:
+    seen: dict[graph.Node, None] = dict.fromkeys(outputs)
+    stack = list(outputs)
+    while stack:
+        for node in stack.pop().inputs:
+            if node not in seen:
+                seen[node] = None
+                stack.append(node)
+    return list(seen)
+
+
+def _walk(network, values: dict[int, graph.Node], prefix: str) -> list[graph.Node]:
+    for node in functional.nodes_of(network):
+        inputs = [values[id(x)] for x in node.input_tensors]
+        results = _call(node, inputs, prefix)
+        values.update(zip(map(id, node.outputs), results, strict=True))
+    return [values[id(x)] for x in network.outputs]
+
+
+def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
+    operation = node.operation
+    nested = functional.as_functional(operation)
+    if nested is not None:
+        tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
+        return _walk(nested, tensors, f"{prefix}{operation.name}_")
+    trains = node.arguments.kwargs.get("training")
+    if not trains:
+        result = lower_layer(operation, inputs, prefix)
+        if result is not None:
+            return [result]
+    name = f"{prefix}{operation.name}"
+    if len(node.outputs) != 1:
+        raise ValueError(
+            "A layer with several outputs cannot be folded. "
+            f"Received: {type(operation).__name__} {name!r}"
+        )
+    return [
+        graph.Kept(
+            name,
+            inputs,
+            getattr(operation, "dtype_policy", None),
+            operation=operation,
+            arguments=node.arguments,
+            tensors=list(node.input_tensors),
+            foreign=not type(operation).__module__.startswith(("keras.", "nf_zoo.layers.")),
+        )
+    ]
+
+
+def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:
+    """The nodes of a layer applied to the inputs; None if nothing is known of it."""
+    rule = RULES.get(type(layer))
+    if rule is not None:
+        return rule(layer, inputs, f"{prefix}{layer.name}")
+    if isinstance(layer, ResidualBlock):
+        inside = _Inside(layer, f"{prefix}{layer.name}_")
+        return type(layer).call(inside, _Traced(inputs[0], inside), training=False).node
+    return None
+
+
+class _Traced:
+    """A result of the graph, as the code of a block sees it: it can be scaled and added."""
+
+    def __init__(self, node: graph.Node, inside: _Inside):
+        self.node, self._inside = node, inside
+
+    def __mul__(self, factor):
+        return self._affine("scaled", scale=array(factor))
+
+    def __add__(self, other):
+        if not isinstance(other, _Traced):
+            return self._affine("shifted", offset=array(other))
+        return self._new(graph.Add(f"{self._prefix}add", [self.node, other.node], self._policy))
+
+    __rmul__, __radd__ = __mul__, __add__
+
+    def _affine(self, word: str, **values):
+        return self._new(graph.Affine(f"{self._prefix}{word}", [self.node], self._policy, **values))
+
+    def _new(self, node: graph.Node) -> _Traced:
+        return _Traced(node, self._inside)
+
+    @property
+    def _prefix(self) -> str:
+        return self._inside._prefix
+
+    @property
+    def _policy(self):
+        return self._inside._layer.dtype_policy
+
+
+class _Inside:
+    """``self`` for the methods of a block, whose layers then yield nodes instead of tensors.
+
+    The block's own code is what is folded: there is no second description of it to keep in step,
+    and the block itself is not touched.
+    """
+
+    def __init__(self, layer, prefix: str):
+        self._layer, self._prefix = layer, prefix
+
+    @property
+    def __class__(self):
+        # super() in the methods asks for it.
+        return type(self._layer)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._layer, name)
+        if inspect.ismethod(value) and value.__self__ is self._layer:
+            return types.MethodType(value.__func__, self)
+        return self._stand_in(value)
+
+    def _stand_in(self, value: Any) -> Any:
+        if isinstance(value, keras.layers.Layer):
+            return self._lowering_of(value)
+        if isinstance(value, list | tuple):
+            return [self._stand_in(entry) for entry in value]
+        return value
+
+    def _lowering_of(self, layer) -> Callable:
+        def call(x: _Traced, training: bool = False) -> _Traced:
+            node = lower_layer(layer, [x.node], self._prefix)
+            if node is None:
+                node = graph.Kept(
+                    f"{self._prefix}{layer.name}",
+                    [x.node],
+                    layer.dtype_policy,
+                    operation=layer,
+                    foreign=True,
+                )
+            return _Traced(node, self)
+
+        return call

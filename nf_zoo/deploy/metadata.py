@@ -1,0 +1,54 @@
+"""What an exported file says of itself: labels, and how its pictures are prepared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nf_zoo
+
+
+def class_names(model) -> list[str]:
+    """The model's labels; ImageNet's for 1000 classes without any; else class_0, class_1, ..."""
+    from nf_zoo.preprocessing import imagenet_classes
+
+    if model.labels is not None:
+        return list(model.labels)
+    if model.num_classes == 1000:
+        return [name for _, name in imagenet_classes()]
+    return [f"class_{index}" for index in range(model.num_classes)]
+
+
+def metadata_of(model) -> dict[str, Any]:
+    """JSON-able values.
+
+    Returns:
+        ``nf_zoo_version``; and of a network of the zoo ``architecture``, ``labels`` (class names
+        in the order of the outputs), ``preprocessing`` (the fields of
+        :class:`nf_zoo.Preprocessing`), ``input`` (``"pixels"``, 0..255, or ``"normalised"``) and
+        ``output`` (``"logits"``, ``"features"``, or the name of the classifier's activation).
+    """
+    record: dict[str, Any] = {"nf_zoo_version": nf_zoo.__version__}
+    if getattr(model, "architecture", None) is None:
+        return record
+    output = (model.classifier_activation or "logits") if model.num_classes else "features"
+    return {
+        **record,
+        "architecture": model.architecture,
+        "labels": class_names(model) if model.num_classes else [],
+        "preprocessing": model.preprocessing.to_dict(),
+        "input": "pixels" if model.include_preprocessing else "normalised",
+        "output": output,
+    }
+
+
+def output_names(model) -> list[str]:
+    """What the outputs are called in a file.
+
+    ``["logits"]``, or the name of the classifier's activation; ``["features"]``; for several maps
+    ``["features_0", "features_1", ...]``.
+    """
+    if len(model.outputs) > 1:
+        return [f"features_{index}" for index in range(len(model.outputs))]
+    if not getattr(model, "num_classes", None):
+        return ["features"]
+    return [model.classifier_activation or "logits"]

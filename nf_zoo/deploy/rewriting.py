@@ -1,0 +1,235 @@
+"""Moves every factor and term of an inference graph into a convolution, where it legally can be.
+
+An affine node is first offered to what makes its input, then sinks towards each of its consumers:
+through poolings, and through homogeneous activations as far as its factor goes, until a
+convolution or matrix product takes it. What nothing takes stays in the graph.
+"""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+
+from nf_zoo.deploy.graph import Activation, Add, Affine, Gate, Linear, Node, Pool, Sink, upwards
+
+LARGEST_FACTOR = 2.0**14
+"""Factors beyond it, or below its inverse, are not divided by: half precision would overflow."""
+
+
+def rewrite(sink: Sink) -> None:
+    """Simplify the graph above ``sink`` in place; what it computes stays the same."""
+    _drop_unused(sink)
+    _activate_before_pooling(sink)
+    affines = [node for node in upwards(sink) if isinstance(node, Affine)]
+    # What can be taken upwards goes first: a sum then sees the convolutions that it adds.
+    waiting = collections.deque(affine for affine in affines if not _taken_above(affine))
+    while waiting:
+        affine = waiting.popleft()
+        if affine.consumers and not _taken_above(affine):
+            waiting.extend(_sink(affine))
+    for node in upwards(sink):
+        if isinstance(node, Gate):
+            _move_gate_scale(node)
+
+
+def _drop_unused(sink: Sink) -> None:
+    """Nodes that the outputs do not need would count as consumers."""
+    used = set(upwards(sink))
+    for node in used:
+        node.consumers = [consumer for consumer in node.consumers if consumer in used]
+
+
+def _activate_before_pooling(sink: Sink) -> None:
+    """max-pool, then ReLU -> ReLU, then max-pool: the ReLU joins the convolution before it."""
+    for pool in upwards(sink):
+        if not (isinstance(pool, Pool) and pool.is_maximum) or pool.anchored:
+            continue
+        relus = list(dict.fromkeys(pool.consumers))
+        if all(isinstance(node, Activation) and node.activation == "relu" for node in relus):
+            first, *others = relus
+            first.replace_by(pool)
+            for other in others:
+                other.replace_by(pool)
+                other.remove()
+            before = pool.input
+            first.redirect(pool, before)
+            pool.redirect(before, first)
+
+
+def _taken_above(affine: Affine) -> bool:
+    """Whether the node has gone, because it does nothing or what is before it has taken it."""
+    if affine.anchored or not (_is_nothing(affine) or _pull(affine)):
+        return False
+    _leave_out(affine)
+    return True
+
+
+def _leave_out(affine: Affine) -> None:
+    affine.replace_by(affine.input)
+    affine.remove()
+
+
+def _sink(affine: Affine) -> list[Affine]:
+    """Move one node a step down on every way; the affine nodes that may now move further."""
+    if affine.anchored:
+        return []
+    moved = []
+    for consumer in list(dict.fromkeys(affine.consumers)):
+        moved += _push(affine, consumer)
+    if not affine.consumers:
+        affine.remove()
+    elif _pull_through_activation(affine):
+        _leave_out(affine)
+    return moved
+
+
+def _is_nothing(affine: Affine) -> bool:
+    return bool(np.all(affine.scale == 1) and not np.any(affine.offset))
+
+
+def _pull(affine: Affine) -> bool:
+    """Whether what is before it has taken it."""
+    before = affine.input
+    passes = isinstance(before, Pool) and before.is_maximum and not before.anchored
+    if passes and before.has_one_consumer and np.all(affine.scale > 0):
+        before = before.input
+    if not before.has_one_consumer:
+        return False
+    if isinstance(before, Linear):
+        before.absorb_after(affine.scale, affine.offset)
+        return True
+    if isinstance(before, Gate) and not np.any(affine.offset):
+        before.output_scale = before.output_scale * affine.scale
+        return True
+    return False
+
+
+def _pull_through_activation(affine: Affine) -> bool:
+    """Take a factor that found no place below up through a homogeneous activation."""
+    middle = affine.input
+    passes = isinstance(middle, Activation) and middle.is_homogeneous and middle.has_one_consumer
+    if not passes or np.any(affine.offset) or not np.all(affine.scale > 0):
+        return False
+    above = middle.input
+    if not (isinstance(above, Linear) and above.has_one_consumer):
+        return False
+    above.absorb_after(affine.scale, affine.offset)
+    return True
+
+
+def _push(affine: Affine, consumer: Node) -> list[Affine]:
+    """Take the affine into or below one consumer, if it lets it."""
+    if isinstance(consumer, Linear):
+        return _into_linear(affine, consumer)
+    if isinstance(consumer, Affine):
+        consumer.offset = consumer.offset + consumer.scale * affine.offset
+        consumer.scale = consumer.scale * affine.scale
+        consumer.redirect(affine, affine.input)
+        return [consumer]
+    if isinstance(consumer, Pool):
+        if consumer.is_maximum and not np.all(affine.scale > 0):
+            return []
+        return _below(affine, consumer, affine.scale, affine.offset)
+    if isinstance(consumer, Activation):
+        return _below_activation(affine, consumer)
+    if isinstance(consumer, Add):
+        return _below_sum(affine, consumer)
+    if isinstance(consumer, Gate) and affine.scale.ndim == 0 and not np.any(affine.offset):
+        consumer.redirect(affine, affine.input)
+        consumer.input_scale = consumer.input_scale * affine.scale
+        consumer.output_scale = consumer.output_scale * affine.scale
+    return []
+
+
+def _into_linear(affine: Affine, linear: Linear) -> list[Affine]:
+    if not np.any(affine.offset) or not linear.pads_with_zeros:
+        linear.absorb_before(affine.scale, affine.offset)
+        linear.redirect(affine, affine.input)
+    elif _splits(affine):
+        linear.absorb_before(affine.scale, np.zeros(()))
+        linear.redirect(affine, _shift(affine))
+    return []
+
+
+def _below_activation(affine: Affine, activation: Activation) -> list[Affine]:
+    if not activation.is_homogeneous or not np.all(affine.scale > 0):
+        return []
+    if not np.any(affine.offset):
+        return _below(affine, activation, affine.scale, affine.offset)
+    if not _splits(affine):
+        return []
+    moved = _below(affine, activation, affine.scale, np.zeros(()))
+    activation.redirect(affine.input, _shift(affine))
+    return moved
+
+
+def _below(affine: Affine, node: Node, scale, offset) -> list[Affine]:
+    """``node(affine(x))`` -> ``affine(node(x))``."""
+    node.redirect(affine, affine.input)
+    moved = Affine(affine.name, [node], affine.policy, scale=scale, offset=offset)
+    node.replace_by(moved)
+    if getattr(node, "anchored", False):
+        # The result keeps the name under which it is wanted.
+        moved.name, node.name = node.name, f"{node.name}_unscaled"
+        moved.anchored, node.anchored = True, False
+    return [moved]
+
+
+def _splits(affine: Affine) -> bool:
+    """Whether it is worth being ``scale * (x + offset / scale)``, and that stays in range."""
+    size = np.abs(affine.scale)
+    if np.all(affine.scale == 1) or not np.all(size > 1 / LARGEST_FACTOR):
+        return False
+    return bool(np.all(np.abs(affine.offset / affine.scale) < LARGEST_FACTOR))
+
+
+def _shift(affine: Affine) -> Affine:
+    """The ``x + offset / scale`` of a node that is split; one for all of its consumers."""
+    for node in affine.input.consumers:
+        if isinstance(node, Affine) and node.name == f"{affine.name}_shift":
+            return node
+    offset = affine.offset / affine.scale
+    return Affine(f"{affine.name}_shift", [affine.input], affine.policy, offset=offset)
+
+
+def _below_sum(affine: Affine, total: Add) -> list[Affine]:
+    """``a(x) + y`` -> ``s (x + y')``, where ``y'`` comes from something that can be rescaled."""
+    others = [node for node in total.inputs if node is not affine]
+    if len(others) != 1 or len(total.inputs) != 2:
+        return []
+    other = others[0]
+    if not isinstance(other, Linear | Gate) or not other.has_one_consumer:
+        return []
+    if np.any(affine.offset) and isinstance(other, Linear):
+        other.bias = other.bias + affine.offset
+        rest = Affine(affine.name, [affine.input], affine.policy, scale=affine.scale)
+        total.redirect(affine, rest)
+        return [rest]
+    size = np.abs(affine.scale)
+    in_range = np.all((size > 1 / LARGEST_FACTOR) & (size < LARGEST_FACTOR))
+    if np.any(affine.offset) or not in_range:
+        return []
+    if isinstance(other, Linear):
+        other.absorb_after(1 / affine.scale, np.zeros(()))
+    else:
+        other.output_scale = other.output_scale / affine.scale
+    return _below(affine, total, affine.scale, affine.offset)
+
+
+def _move_gate_scale(gate: Gate) -> None:
+    """Into the convolution before the gate, whose own first layer then takes the inverse.
+
+    That layer is linear, so nothing changes as long as the factor is not 0; ECA's kernel serves
+    all channels, so it takes a single factor only.
+    """
+    before, scale = gate.input, gate.output_scale
+    if not (isinstance(before, Linear) and before.has_one_consumer):
+        return
+    if gate.kind == "eca" and scale.ndim:
+        return
+    size = np.abs(scale)
+    if not np.all((size > 1 / LARGEST_FACTOR) & (size < LARGEST_FACTOR)):
+        return
+    before.absorb_after(scale, np.zeros(()))
+    gate.input_scale, gate.output_scale = gate.input_scale / scale, np.ones(())

@@ -1,0 +1,81 @@
+"""The graph of a functional Keras model, node by node."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+def nodes_of(model) -> list:
+    """The nodes of a functional model that compute something, in order of execution."""
+    return [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+        if node.operation is not None and not node.is_input
+    ]
+
+
+def as_functional(model):
+    """The graph of a Functional or built Sequential model; None of any other layer."""
+    if isinstance(model, keras.Sequential):
+        return getattr(model, "_functional", None)
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def structures_of(model) -> tuple[Any, Any]:
+    """The Keras tensors of a functional model's inputs and outputs, nested as its call has them."""
+    return model._inputs_struct, model._outputs_struct
+
+
+@contextlib.contextmanager
+def deep_graphs() -> Iterator[None]:
+    """Inside, Keras can make models of graphs of many thousand layers, which it walks recursively.
+
+    Example:
+        >>> with deep_graphs():
+        ...     inputs = x = keras.Input((1,))
+        ...     for _ in range(1500):
+        ...         x = keras.layers.Activation("relu")(x)
+        ...     model = keras.Model(inputs, x)
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 100_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def run(model, inputs, call: Callable[[Any, tuple, dict], Any]) -> Iterator[tuple[int, Any]]:
+    """Execute a functional model, holding each tensor only while something needs it.
+
+    Args:
+        model: a Functional model of one input.
+        inputs: its input.
+        call: (operation, positional arguments, keyword arguments) -> outputs.
+
+    Yields:
+        (key of the tensor, its value) as they are computed.
+    """
+    nodes = nodes_of(model)
+    needed = collections.Counter(id(x) for node in nodes for x in node.input_tensors)
+    needed.update(id(x) for x in model.outputs)
+    values = {id(model.inputs[0]): inputs}
+    for node in nodes:
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = keras.tree.flatten(call(node.operation, args, kwargs))
+        for x, value in zip(node.outputs, outputs, strict=True):
+            yield id(x), value
+            if needed[id(x)]:
+                values[id(x)] = value
+        del outputs, args, kwargs
+        for x in node.input_tensors:
+            needed[id(x)] -= 1
+            if not needed[id(x)]:
+                values.pop(id(x), None)

@@ -1,0 +1,60 @@
+"""A factor and a term per channel: what is left of a normalisation that no convolution can take."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class ChannelAffine(keras.layers.Layer):
+    """``scale * x + offset``, either a vector over the channels, a scalar, or absent.
+
+    Args:
+        scale: ``"channels"``, ``"scalar"`` or None; the factor starts at 1.
+        offset: the same; the term starts at 0.
+
+    Input and output: (..., C), the same.
+
+    Raises:
+        ValueError: on another word.
+
+    Example:
+        >>> import numpy as np
+        >>> ChannelAffine("scalar")(np.ones((1, 2, 2, 3), "float32")).shape
+        TensorShape([1, 2, 2, 3])
+    """
+
+    def __init__(self, scale: str | None = "channels", offset: str | None = None, **kwargs):
+        super().__init__(**kwargs)
+        for name, extent in (("scale", scale), ("offset", offset)):
+            if extent not in ("channels", "scalar", None):
+                raise ValueError(
+                    f"{name} must be 'channels', 'scalar' or None. Received: {extent!r}"
+                )
+        self._extents = {"scale": scale, "offset": offset}
+        self.scale = self.offset = None
+
+    def build(self, input_shape):
+        self.scale = self._vector("scale", "ones", input_shape[-1])
+        self.offset = self._vector("offset", "zeros", input_shape[-1])
+
+    def _vector(self, name: str, initializer: str, channels: int):
+        extent = self._extents[name]
+        if extent is None:
+            return None
+        shape = (channels,) if extent == "channels" else ()
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def call(self, x):
+        if self.scale is not None:
+            x = ops.multiply(x, ops.cast(self.scale, x.dtype))
+        if self.offset is not None:
+            x = ops.add(x, ops.cast(self.offset, x.dtype))
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), **self._extents}

@@ -1,0 +1,145 @@
+"""Whatever goes wrong in an export, what was there is there still, and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import nf_zoo
+from nf_zoo.deploy import export, litert_export, onnx_export, target
+
+EXPORTS = {
+    "model": nf_zoo.export_saved_model,
+    "model.onnx": nf_zoo.export_onnx,
+    "model.tflite": nf_zoo.export_litert,
+}
+pytestmark = pytest.mark.parametrize("name", EXPORTS)
+
+
+@pytest.fixture(scope="module")
+def model(build_filled):
+    return build_filled("nf_resnet")
+
+
+@pytest.fixture
+def former(name, tmp_path):
+    """Something that lies where the export is to go."""
+    path = tmp_path / name
+    if path.suffix:
+        path.write_text("keep")
+    else:
+        path.mkdir()
+        (path / "mine.txt").write_text("keep")
+    return path
+
+
+def content(path) -> str:
+    return (path if path.is_file() else path / "mine.txt").read_text()
+
+
+def test_an_existing_path_is_kept_unless_overwritten(name, model, former, tmp_path):
+    with pytest.raises(FileExistsError, match=r"overwrite=True \(--overwrite\)"):
+        EXPORTS[name](model, former)
+    assert content(former) == "keep"
+    assert EXPORTS[name](model, former, overwrite=True) == former
+    assert list(tmp_path.iterdir()) == [former]
+    assert former.is_file() or not (former / "mine.txt").exists()
+
+
+def test_a_folder_is_not_replaced_by_a_file_nor_the_other_way(name, model, tmp_path):
+    path = tmp_path / name
+    if path.suffix:
+        path.mkdir()
+    else:
+        path.write_text("keep")
+    with pytest.raises(FileExistsError, match="choose another path"):
+        EXPORTS[name](model, path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@contextlib.contextmanager
+def full_disk(size: int):
+    """No file can grow beyond that many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk(name, model, former, tmp_path):
+    with pytest.raises(Exception) as caught, full_disk(4000):
+        EXPORTS[name](model, former, overwrite=True)
+    assert "large" in str(caught.value).lower() or "space" in str(caught.value).lower()
+    assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
+
+
+def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
+    check = target.check_answers
+    module = {"": export, ".onnx": onnx_export, ".tflite": litert_export}[former.suffix]
+    monkeypatch.setattr(
+        module,
+        "check_answers",
+        lambda expected, actual, tolerance: check(
+            expected, [2 * np.asarray(x) for x in actual], tolerance
+        ),
+    )
+    with pytest.raises(RuntimeError, match="nothing was written"):
+        EXPORTS[name](model, former, overwrite=True)
+    assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Halving(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+
+
+def test_a_layer_that_folding_does_not_know(name, model, tmp_path):
+    pooled = Halving(name="half")(model.get_layer("pool").output)
+    custom = keras.Model(model.inputs, keras.layers.Dense(2)(pooled))
+    message = r"allow_unfolded=True.*'half' \(Halving\)"
+    if name == "model":
+        message = "needs an ImageClassifier.*ONNX and LiteRT files take any.*Received: Functional"
+    with pytest.raises(ValueError, match=message):
+        EXPORTS[name](custom, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    folded = nf_zoo.fold(custom, allow_unfolded=True)
+    if name == "model.tflite":
+        assert EXPORTS[name](folded, tmp_path / name).is_file()
+    else:
+        with pytest.raises(ValueError, match=r"ImageClassifier|'half'"):
+            EXPORTS[name](folded, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features_only": True}, "ONNX and LiteRT files.*gives maps"),
+        ({"input_shape": (None, None, 1)}, "3 channels; ONNX and LiteRT"),
+    ],
+)
+def test_what_a_savedmodel_cannot_be(name, options, message, build_filled, tmp_path):
+    model = build_filled("nf_resnet", **options)
+    if name == "model":
+        with pytest.raises(ValueError, match=message):
+            EXPORTS[name](model, tmp_path / name)
+    else:
+        assert EXPORTS[name](model, tmp_path / name).is_file()
+
+
+def test_a_missing_extra_is_one_line(name, model, tmp_path, monkeypatch):
+    missing = {"model.onnx": "onnxruntime", "model": "tensorflow"}
+    monkeypatch.setitem(sys.modules, missing.get(name, "ai_edge_litert.interpreter"), None)
+    with pytest.raises(ImportError, match="pip install") as caught:
+        EXPORTS[name](model, tmp_path / name)
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []

@@ -1,0 +1,50 @@
+"""The examples run without nf_zoo and name the classes that the model does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nf_zoo
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXPORTS = {
+    "saved_model": nf_zoo.export_saved_model,
+    "onnx": nf_zoo.export_onnx,
+    "litert": nf_zoo.export_litert,
+}
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_example(kind, build_filled, tmp_path):
+    model = build_filled("nf_resnet", classifier_activation="softmax" if kind == "onnx" else None)
+    EXPORTS[kind](model, tmp_path / "exported")
+    # Smooth, so that the ways of resizing agree.
+    grid = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in (90, 71)), [1, 2, 3]), -1)
+    pixels = (127 + 120 * np.sin(grid.sum(-1))).astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    script = EXAMPLES / f"predict_{kind}.py"
+    guarded = (
+        "import runpy, sys; sys.modules['nf_zoo'] = None; sys.argv.pop(0); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", guarded, str(script), "exported", "picture.png"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert run.returncode == 0, run.stderr
+    said = [line.split() for line in run.stdout.splitlines()]
+    predictions = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
+    expected = nf_zoo.decode_predictions(predictions, top=5, labels=model)[0]
+    assert [label for _, label in said] == [prediction.name for prediction in expected]
+    for (probability, _), prediction in zip(said, expected, strict=True):
+        assert float(probability) == pytest.approx(prediction.probability, abs=2e-3)
