@@ -188,7 +188,7 @@ def test_bad_input_fails_at_construction(options, error, match):
         build_model("nf_resnet10", **{"num_classes": 5, **TINY, **options})
 
 
-def test_rows_differ_from_one_another():
+def evaluation_rows_differ_from_one_another():
     configs = [(row.family, row.config) for row in architectures().values()]
     assert len(set(configs)) == len(configs)
 

@@ -13,7 +13,7 @@ from small_recipes import small_recipe
 
 from training import augmentation, prepare, randaugment
 from training.data import open_data
-from training.data.order import Order, Share, test_rows
+from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError
 
 pytestmark = pytest.mark.fast
@@ -59,7 +59,7 @@ def test_every_picture_once_in_a_round():
 def test_evaluation_leaves_no_picture_out(hosts, replicas):
     seen, batches = [], set()
     for host in range(hosts):
-        rows = test_rows(11, Share(host, hosts, replicas), 3)
+        rows = evaluation_rows(11, Share(host, hosts, replicas), 3)
         batches.add(len(rows))
         assert all(len(indices) == 3 for indices, _ in rows) and len(rows) % replicas == 0
         seen += [i for indices, weights in rows for i in indices[weights > 0]]
@@ -162,6 +162,7 @@ def test_half_a_set_is_refused(sources, tmp_path):
 )
 def test_a_missing_set_is_named(source, word, tmp_path):
     recipe = folder_recipe(source)
+    recipe.augmentation.crop = "shift"
     recipe.data.directory = str(tmp_path)
     with pytest.raises(RecipeError, match=word):
         open_data(recipe)

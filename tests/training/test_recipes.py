@@ -63,10 +63,12 @@ def test_every_variant_is_a_recipe(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_twenty_real_steps(path, pictures, tmp_path):
-    """Of the recipe as it is, but for networks of one block a stage."""
+    """Of the recipe as it is, but for networks of one block a stage, and narrow NFNets."""
     recipe = recipes.load(f"{path}:smoke")
-    depths = [1, 1, 1] if "wide" in path.stem else [1, 1, 1, 1]
-    recipe.model.fields = json.dumps({**json.loads(recipe.model.fields), "depths": depths})
+    fields = {"depths": [1, 1, 1] if "wide" in path.stem else [1, 1, 1, 1]}
+    if path.stem.startswith("nfnet"):
+        fields["widths"] = [256, 256, 256, 256]
+    recipe.model.fields = json.dumps({**json.loads(recipe.model.fields), **fields})
     recipe.data.source = f"folder:{pictures}"
     values = run(recipe, tmp_path)
     assert np.isfinite(values["loss"]) and 0 <= values["top1"] <= 100

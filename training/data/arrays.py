@@ -13,7 +13,7 @@ import numpy as np
 import nf_zoo
 from nf_zoo.images import load_image, resize_and_crop
 from training import augmentation
-from training.data.order import Order, Share, test_rows
+from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -53,7 +53,7 @@ class ArrayPictures:
         """(images, classes, weights) of this host."""
         images, classes = self.test
         rows = recipe.evaluation.batch_size
-        for indices, weights in test_rows(self.test_size, share, rows):
+        for indices, weights in evaluation_rows(self.test_size, share, rows):
             yield images[indices], classes[indices].astype("int32"), weights
 
 

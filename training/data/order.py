@@ -70,7 +70,7 @@ class Order:
         return np.random.default_rng((self.seed, number)).permutation(self.size)
 
 
-def test_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def evaluation_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """``(indices, weights)`` of each batch that this host evaluates.
 
     All replicas have as many batches of the same size; rows that stand in for missing pictures have

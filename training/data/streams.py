@@ -15,7 +15,7 @@ import nf_zoo
 from nf_zoo.finetuning.folder import FolderError, scan
 from nf_zoo.tensorflow_images import decode, resize_and_crop
 from training import augmentation
-from training.data.order import Order, Share, test_rows
+from training.data.order import Order, Share, evaluation_rows
 from training.data.views import random_view
 from training.recipe import RecipeError
 
@@ -61,7 +61,7 @@ class FolderPictures:
 
     def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
         """(images, classes, weights) of this host."""
-        rows = test_rows(self.test_size, share, recipe.evaluation.batch_size)
+        rows = evaluation_rows(self.test_size, share, recipe.evaluation.batch_size)
         indices = np.concatenate([row[0] for row in rows])
         weights = np.concatenate([row[1] for row in rows])
         records = tf.data.Dataset.from_tensor_slices((indices, weights))
