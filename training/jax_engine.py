@@ -11,6 +11,7 @@ import numpy as np
 
 from training import augmentation
 from training.recipe import RecipeError
+from training.state import averages_of, read_state, write_state
 
 
 class JaxEngine:
@@ -67,12 +68,11 @@ class JaxEngine:
     def state(self) -> list[tuple[str, np.ndarray]]:
         """Every value that the next step depends on, but for the pictures."""
         self.write_variables()
-        return [(key, np.asarray(variable.value)) for key, variable in self._named_variables()]
+        return read_state(self.model, self.optimizer)
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Takes up what :meth:`state` gave."""
-        for key, variable in self._named_variables():
-            variable.assign(state[key])
+        write_state(self.model, self.optimizer, state)
         self._read_variables()
 
     def agree(self, value: float) -> float:
@@ -101,17 +101,9 @@ class JaxEngine:
             )
         ]
 
-    def _named_variables(self):
-        for kind, owner in (("model", self.model), ("optimizer", self.optimizer)):
-            for index, variable in enumerate(owner.variables):
-                yield f"{kind}/{index:04d}/{variable.path}", variable
-
     def _average_places(self) -> list[int]:
-        inner = self.optimizer
-        while hasattr(inner, "inner_optimizer"):
-            inner = inner.inner_optimizer
         places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
-        return [places[id(v)] for v in inner._model_variables_moving_average]
+        return [places[id(v)] for v in averages_of(self.optimizer)]
 
     def _loss(self, trainable, other, scale, images, targets):
         logits, other = self.model.stateless_call(trainable, other, images, training=True)

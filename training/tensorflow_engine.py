@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from training import augmentation
 from training.recipe import RecipeError
+from training.state import averages_of, read_state, write_state
 
 
 class TensorFlowEngine:
@@ -85,12 +86,11 @@ class TensorFlowEngine:
 
     def state(self) -> list[tuple[str, np.ndarray]]:
         """Every value that the next step depends on, but for the pictures."""
-        return [(key, np.asarray(v.value)) for key, v in self._named_variables()]
+        return read_state(self.model, self.optimizer)
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Takes up what :meth:`state` gave."""
-        for key, variable in self._named_variables():
-            variable.assign(state[key])
+        write_state(self.model, self.optimizer, state)
 
     def agree(self, value: float) -> float:
         """The largest of the values that the hosts hold."""
@@ -101,22 +101,11 @@ class TensorFlowEngine:
         )
         return float(tf.reduce_max(self.strategy.gather(values, axis=0)))
 
-    def _named_variables(self):
-        for kind, owner in (("model", self.model), ("optimizer", self.optimizer)):
-            for index, variable in enumerate(owner.variables):
-                yield f"{kind}/{index:04d}/{variable.path}", variable
-
     def _swap(self) -> None:
-        for variable, average in zip(self._variables, self._averages(), strict=True):
+        for variable, average in zip(self._variables, averages_of(self.optimizer), strict=True):
             value = tf.identity(tf.convert_to_tensor(variable.value))
             variable.assign(average.value)
             average.assign(value)
-
-    def _averages(self) -> list:
-        optimizer = self.optimizer
-        while hasattr(optimizer, "inner_optimizer"):
-            optimizer = optimizer.inner_optimizer
-        return optimizer._model_variables_moving_average
 
     def _varied(self, images, classes, draws):
         return augmentation.vary(self.recipe, images, classes, draws, self.model.num_classes)

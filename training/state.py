@@ -1,0 +1,35 @@
+"""The variables that the next step depends on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def named_variables(model, optimizer) -> list[tuple[str, object]]:
+    """(key, variable) of model and optimizer, random states and averages included.
+
+    The keys are numbered, since paths need not differ.
+    """
+    return [
+        (f"{kind}/{index:04d}/{variable.path}", variable)
+        for kind, owner in (("model", model), ("optimizer", optimizer))
+        for index, variable in enumerate(owner.variables)
+    ]
+
+
+def read_state(model, optimizer) -> list[tuple[str, np.ndarray]]:
+    """The values of :func:`named_variables`."""
+    return [(key, np.asarray(v.value)) for key, v in named_variables(model, optimizer)]
+
+
+def write_state(model, optimizer, state: dict[str, np.ndarray]) -> None:
+    """Takes up what :func:`read_state` gave."""
+    for key, variable in named_variables(model, optimizer):
+        variable.assign(state[key])
+
+
+def averages_of(optimizer) -> list:
+    """The averaged weights that an optimizer with ``use_ema`` keeps, whatever wraps it."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer._model_variables_moving_average
