@@ -33,12 +33,13 @@ def fit(callbacks, learning_rate=RATE, epochs=2, scheme="nf"):
 class Losses(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
-        self.batches, self.first_nan = 0, None
+        self.batches, self.first_broken = 0, None
 
     def on_train_batch_end(self, batch, logs=None):
         self.batches += 1
-        if self.first_nan is None and not np.isfinite(logs["loss"]):
-            self.first_nan = self.batches
+        # Which of the two it comes to, hangs by the rounding.
+        if self.first_broken is None and not logs["loss"] < 1e9:
+            self.first_broken = self.batches
 
 
 def test_records_go_to_csv_and_tensorboard(tmp_path):
@@ -72,13 +73,13 @@ def test_batch_norm_statistics_are_left_alone():
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_alarm_comes_before_the_loss_is_nan(caplog):
+def test_the_alarm_comes_before_the_loss_breaks(caplog):
     losses = Losses()
     callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1)
     fit([callback, losses], learning_rate=100 * RATE, epochs=2)
-    assert losses.first_nan is not None, "the planted learning rate must break the training"
+    assert losses.first_broken is not None, "the planted learning rate must break the training"
     ((batch, name, _),) = callback.alarms
-    assert batch < losses.first_nan and name.startswith("stage")
+    assert batch < losses.first_broken and name.startswith("stage")
     assert "the loss is about to diverge" in caplog.text
 
 
@@ -86,7 +87,7 @@ def test_the_training_can_be_stopped():
     losses = Losses()
     callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1, stop=True)
     fit([callback, losses], learning_rate=100 * RATE, epochs=2)
-    assert losses.first_nan is None and losses.batches == callback.alarms[0][0]
+    assert losses.first_broken is None and losses.batches == callback.alarms[0][0]
 
 
 @pytest.mark.parametrize("missing", ["tensorflow", "tensorboard"])
