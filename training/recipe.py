@@ -150,7 +150,7 @@ def smoke(recipe: ConfigDict) -> ConfigDict:
     """The recipe cut down to twenty steps that two cores can take: does it run at all?"""
     recipe.steps, recipe.batch_size = 20, 8
     recipe.optimizer.per_batch = 0
-    recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.02)
+    recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.005)
     recipe.data.input_size = recipe.data.test_size = 32
     recipe.evaluation.batch_size, recipe.evaluation.every_epochs = 25, 1e6
     recipe.run.log_every = 5
