@@ -97,9 +97,9 @@ class Checkpoints:
         for step in reversed(steps):
             try:
                 return step, self.load(step)
-            except (OSError, ValueError, safetensors.SafetensorError) as error:
-                if isinstance(error, RecipeError):
-                    raise
+            except RecipeError:
+                raise
+            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
                 logging.warning(
                     "The checkpoint of step %d is damaged and is passed over: %s", step, error
                 )

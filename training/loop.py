@@ -112,7 +112,7 @@ class Trainer:
             if last or self.step % self.plan.evaluate_every == 0:
                 self._flush()
                 values = self._evaluate()
-            if self._interrupted():
+            if not last and self._interrupted():
                 self._flush()
                 self.save()
                 logging.info("Interrupted after step %d; the same command goes on", self.step)

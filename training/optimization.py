@@ -2,88 +2,51 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
-from keras import ops
 
 import nf_zoo
 
-
-@keras.saving.register_keras_serializable("nf_zoo_training")
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise, then half a cosine, halvings, or nothing.
-
-    Args:
-        peak: the largest learning rate.
-        steps: of the whole run.
-        warmup: steps of the rise; it starts at ``peak / warmup``.
-        kind: ``"cosine"``, ``"step"`` (De & Smith 2020: constant for a share ``hold`` of the run,
-            then halved every ``every`` steps) or ``"constant"``.
-        end: the last rate of the cosine.
-        hold: in [0, 1].
-        every: steps between halvings.
-
-    Example:
-        >>> float(Schedule(0.4, steps=100, warmup=5)(4))
-        0.4000000059604645
-    """
-
-    def __init__(self, peak, steps, warmup=0, kind="cosine", end=0.0, hold=0.5, every=1):
-        self.settings = {
-            "peak": peak,
-            "steps": steps,
-            "warmup": warmup,
-            "kind": kind,
-            "end": end,
-            "hold": hold,
-            "every": every,
-        }
-
-    def __call__(self, step):
-        given = self.settings
-        step = ops.cast(step, "float32")
-        peak, steps, warmup = given["peak"], given["steps"], given["warmup"]
-        if given["kind"] == "cosine":
-            share = ops.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-            cosine = 0.5 * (1.0 + ops.cos(math.pi * share))
-            rate = given["end"] + (peak - given["end"]) * cosine
-        elif given["kind"] == "step":
-            passed = ops.maximum(step - given["hold"] * steps, -1.0)
-            rate = peak * 2.0 ** -(ops.floor(passed / given["every"]) + 1.0)
-        else:
-            rate = peak * ops.ones_like(step)
-        rising = peak * (step + 1.0) / max(warmup, 1)
-        return ops.where(step < warmup, rising, rate)
-
-    def get_config(self):
-        return self.settings
+SCHEDULES = keras.optimizers.schedules
 
 
-def make_schedule(recipe, steps: int, steps_per_epoch: float) -> Schedule:
-    """The schedule of a recipe.
+def make_schedule(recipe, steps: int, steps_per_epoch: float):
+    """The learning-rate schedule of a recipe.
+
+    ``"cosine"`` and ``"constant"`` rise linearly first, from above 0, so that no step is lost.
+    ``"step"`` is constant for a share of the run and is then halved again and again (De & Smith
+    2020).
 
     Args:
-        recipe: a :func:`training.recipe.default`.
+        recipe: a checked recipe.
         steps: of the whole run.
         steps_per_epoch: may be a fraction.
+
+    Example:
+        >>> from training import recipe as recipes
+        >>> float(make_schedule(recipes.default(), steps=100, steps_per_epoch=1.0)(5))
+        0.10000000149011612
     """
-    given = recipe.schedule
-    peak = recipe.optimizer.learning_rate
+    given, peak = recipe.schedule, recipe.optimizer.learning_rate
     if recipe.optimizer.per_batch:
         peak *= recipe.batch_size / recipe.optimizer.per_batch
-    return Schedule(
-        peak,
-        steps,
-        min(round(given.warmup_epochs * steps_per_epoch), steps),
-        given.kind,
-        given.end,
-        given.hold,
-        max(round(given.every_epochs * steps_per_epoch), 1),
+    if given.kind == "step":
+        every = max(round(given.every_epochs * steps_per_epoch), 1)
+        halvings = list(range(round(given.hold * steps), steps, every))
+        # A boundary is the last step of its rate.
+        boundaries = [max(step - 1, 0) for step in halvings]
+        rates = [peak * 0.5**count for count in range(len(halvings) + 1)]
+        return SCHEDULES.PiecewiseConstantDecay(boundaries, rates)
+    warmup = min(round(given.warmup_epochs * steps_per_epoch), steps)
+    return SCHEDULES.CosineDecay(
+        peak / (warmup + 1),
+        max(steps - warmup, 1),
+        alpha=1.0 if given.kind == "constant" else given.end / peak,
+        warmup_target=peak,
+        warmup_steps=warmup,
     )
 
 
-def make_optimizer(recipe, model, schedule: Schedule):
+def make_optimizer(recipe, model, schedule):
     """The optimizer of a recipe, built for the model.
 
     Weight decay acts on kernels alone, adaptive gradient clipping on all but the classifier's

@@ -80,7 +80,7 @@ def default() -> ConfigDict:
 
     recipe.schedule = ConfigDict()
     recipe.schedule.kind = "cosine"  # "cosine", "step", "constant"
-    recipe.schedule.warmup_epochs = 5.0
+    recipe.schedule.warmup_epochs = 5.0  # not of "step"
     recipe.schedule.end = 0.0  # the last learning rate, of "cosine"
     recipe.schedule.hold = 0.5  # share of the run before the first halving, of "step"
     recipe.schedule.every_epochs = 10.0  # between halvings, of "step"
@@ -124,10 +124,13 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "regularisation.stochastic_depth": (0, 1, True),
     "regularisation.dropout": (-1, 1, True),
     "regularisation.weight_decay": (0, math.inf, True),
-    "optimizer.learning_rate": (0, math.inf, True),
+    "optimizer.learning_rate": (1e-12, math.inf, True),
     "optimizer.agc": (0, math.inf, True),
     "optimizer.layer_decay": (1e-6, 1, False),
     "schedule.warmup_epochs": (0, math.inf, True),
+    "schedule.end": (0, math.inf, True),
+    "schedule.hold": (0, 1, False),
+    "schedule.every_epochs": (0, math.inf, True),
     "evaluation.batch_size": (1, math.inf, False),
     "evaluation.every_epochs": (1e-6, math.inf, False),
     "run.log_every": (1, math.inf, False),
@@ -208,6 +211,11 @@ def check(recipe: ConfigDict) -> None:
         if not (least <= value <= largest) or (excluded and value == largest):
             end = ")" if excluded or math.isinf(largest) else "]"
             raise RecipeError(f"{field} must be in [{least}, {largest}{end}. Received: {value!r}")
+    if recipe.schedule.kind == "step" and recipe.schedule.warmup_epochs:
+        raise RecipeError(
+            "The schedule 'step' has no warm-up: set schedule.warmup_epochs=0. "
+            f"Received: {recipe.schedule.warmup_epochs}"
+        )
     if not recipe.epochs and not recipe.steps:
         raise RecipeError("epochs or steps must be above 0. Received: 0 and 0")
     try:

@@ -94,6 +94,11 @@ class Session:
                     "On JAX a run has one accelerator; several need KERAS_BACKEND=tensorflow. "
                     f"Received: --strategy={strategy} --replicas={replicas}"
                 )
+            if not self._in_memory():
+                raise RecipeError(
+                    "On JAX the pictures are kept in memory: data.source=arrays:... or "
+                    f"data.in_memory=True. Received: {recipe.data.source!r}"
+                )
         else:
             from training.strategy import make_strategy
 
@@ -223,11 +228,6 @@ class Session:
             from training.feeds import JaxFeed
             from training.jax_engine import JaxEngine
 
-            if not hasattr(self.data, "test_size") or not self._in_memory():
-                raise RecipeError(
-                    "On JAX the pictures are kept in memory: data.source=arrays:... or "
-                    f"data.in_memory=True. Received: {self.recipe.data.source!r}"
-                )
             self.engine = JaxEngine(self.recipe, self.model, self.optimizer)
             self.feed = JaxFeed(self.recipe, self.data)
             return

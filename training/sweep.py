@@ -32,6 +32,7 @@ GRID = flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE,...; may be give
 SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of every combination.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs and of results.csv.")
 RESULTS = "results.csv"
+READERS = {int: int, float: float, str: str, bool: {"True": True, "False": False}.__getitem__}
 
 
 def read_grid(rows: list[str], recipe) -> dict[str, list]:
@@ -50,16 +51,20 @@ def read_grid(rows: list[str], recipe) -> dict[str, list]:
             )
         kind = type(flat[field])
         try:
-            grid[field] = [kind(value) for value in values.split(",")]
-        except ValueError as error:
-            raise RecipeError(f"{field} is of type {kind.__name__}. Received: {row!r}") from error
+            grid[field] = [READERS[kind](value) for value in values.split(",")]
+        except (ValueError, KeyError) as error:
+            raise RecipeError(
+                f"{field} is of type {kind.__name__}; swept are numbers, words and True or False. "
+                f"Received: {row!r}"
+            ) from error
     return grid
 
 
 def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLike) -> Path:
     """Runs every combination and returns the path of the table.
 
-    A run whose loss is no longer finite has no accuracy, and its row says ``diverged``.
+    A run whose loss is no longer finite has no accuracy, and its row says ``diverged``. SIGTERM
+    saves the run and ends the sweep; the same call goes on.
     """
     from training.loop import Diverged
     from training.session import run
@@ -77,6 +82,8 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
         one.update_from_flattened_dict(cell)
         try:
             found = run(one, folder)
+            if found is None:
+                break
             outcome = {"outcome": "finished", **found}
         except Diverged as error:
             logging.warning("%s: %s", folder.name, error)

@@ -23,7 +23,7 @@ class Emitter:
 
     def __init__(self):
         self.remaining: dict[str, str] = {}
-        self._names: set[str] = set()
+        self._names = graph.Names()
 
     def emit(self, nodes: list[graph.Node], tensors: Values) -> Values:
         """Keras tensors of all the nodes.
@@ -39,16 +39,8 @@ class Emitter:
             tensors[node] = getattr(self, f"_{type(node).__name__.lower()}")(node, inputs)
         return tensors
 
-    def _name(self, wanted: str) -> str:
-        name, count = wanted, 1
-        while name in self._names:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._names.add(name)
-        return name
-
     def _layer(self, layer_class: Callable, name: str, node: graph.Node, *args, **kwargs):
-        return layer_class(*args, name=self._name(name), dtype=node.policy, **kwargs)
+        return layer_class(*args, name=self._names.unique(name), dtype=node.policy, **kwargs)
 
     def _linear(self, node: graph.Linear, inputs: list):
         kernel, bias = node.folded_kernel(), node.bias.astype("float32")
@@ -198,5 +190,5 @@ class Emitter:
         return x
 
     def _copy(self, operation, name: str, **changes):
-        config = {**operation.get_config(), "name": self._name(name), **changes}
+        config = {**operation.get_config(), "name": self._names.unique(name), **changes}
         return type(operation).from_config(config)

@@ -11,6 +11,22 @@ POSITIVELY_HOMOGENEOUS = ("relu", "leaky_relu", "linear", "identity")
 """Activations with f(s x) = s f(x) for every s > 0."""
 
 
+class Names:
+    """Names that were given, none of them twice."""
+
+    def __init__(self):
+        self._given: set[str] = set()
+
+    def unique(self, wanted: str) -> str:
+        """That name, or with a number after it."""
+        name, count = wanted, 1
+        while name in self._given:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._given.add(name)
+        return name
+
+
 @dataclasses.dataclass(eq=False)
 class Node:
     """One operation.

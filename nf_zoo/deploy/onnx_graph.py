@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nf_zoo import functional
+from nf_zoo.deploy.graph import Names
 from nf_zoo.deploy.metadata import output_names
 from nf_zoo.deploy.onnx_rules import RULES
 
@@ -44,21 +45,12 @@ class GraphWriter:
         self._onnx = onnx
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
-        self._names: set[str] = set()
+        self.names = Names()
         self._constants: dict[tuple, str] = {}
-
-    def unique(self, wanted: str) -> str:
-        """That name, or with a number after it."""
-        name, count = wanted, 1
-        while name in self._names:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._names.add(name)
-        return name
 
     def node(self, operation: str, inputs: list[str], name: str, **attributes) -> str:
         """A node; the name of its result."""
-        name = self.unique(name)
+        name = self.names.unique(name)
         made = self._onnx.helper.make_node(operation, inputs, [name], name=name, **attributes)
         self.nodes.append(made)
         return name
@@ -72,7 +64,7 @@ class GraphWriter:
         key = (array.dtype.str, array.shape, array.tobytes()) if small else None
         if small and key in self._constants:
             return self._constants[key]
-        name = self.unique(name)
+        name = self.names.unique(name)
         self.weights.append(self._onnx.numpy_helper.from_array(array, name))
         if small:
             self._constants[key] = name
@@ -106,7 +98,7 @@ def to_onnx(onnx, model, metadata: dict[str, str]):
     values: dict[int, Value] = {}
     inputs = []
     for tensor in model.inputs:
-        name = writer.unique(tensor._keras_history.operation.name)
+        name = writer.names.unique(tensor._keras_history.operation.name)
         inputs.append(_value_info(onnx, name, tensor.shape))
         values[id(tensor)] = _from_keras(writer, name, len(tensor.shape))
     for node in functional.nodes_of(model):

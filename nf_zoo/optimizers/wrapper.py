@@ -12,9 +12,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
     step: summed over the replicas of a strategy, averaged over accumulated batches and freed of
     the loss scale. What changes a gradient earlier changes each replica's share by itself.
 
-    Subclasses define ``adjust(index, gradient, variable, learning_rate)``, which returns the
-    gradient and the learning rate to go on with; ``index`` is the variable's place in the list
-    the optimizer was built with.
+    Subclasses override ``adjust``; as it is here, the update stays what it was.
 
     Args:
         optimizer: any Keras optimizer that updates variable by variable.
@@ -50,8 +48,11 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         optimizer.update_step = update_step
 
     def adjust(self, index: int, gradient, variable, learning_rate):
-        """``(gradient, variable, learning_rate)`` to update with."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it adjusts")
+        """``(gradient, variable, learning_rate)`` to update with.
+
+        ``index`` is the variable's place in the list that the optimizer was built with.
+        """
+        return gradient, variable, learning_rate
 
     def build(self, variables):
         if self.built:

@@ -139,7 +139,7 @@ def set_config(**changes):
 
 KERAS = {
     "zip slip": (UnsafeWeights, lambda c: rezip(c, lambda m: m.update({"../../out": b"x"}))),
-    "an absolute path": (UnsafeWeights, lambda c: rezip(c, lambda m: m.update({"/tmp/o": b"x"}))),
+    "an absolute path": (UnsafeWeights, lambda c: rezip(c, lambda m: m.update({"/outside": b"x"}))),
     "an asset": (UnsafeWeights, lambda c: rezip(c, lambda m: m.update({"assets/a": b"x"}))),
     "a link": (UnsafeWeights, link_member),
     "a zip bomb": (CorruptWeights, bomb),

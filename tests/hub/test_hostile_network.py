@@ -92,7 +92,7 @@ class TestNetwork:
         "etag",
         [
             '"../../../outside/planted"',
-            '"/tmp/planted"',
+            '"/planted"',
             '".."',
             '"a/b"',
             '"x\\\\y"',

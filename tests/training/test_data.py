@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 from small_recipes import small_recipe
 
@@ -169,7 +170,6 @@ def test_a_missing_set_is_named(source, word, tmp_path):
 
 
 def test_tensorflow_data_sets(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
     images = np.repeat(np.arange(12, dtype="uint8"), 20 * 20 * 3).reshape(12, 20, 20, 3)
     examples = {"image": images, "label": np.arange(12) % 2}
     features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}

@@ -215,3 +215,35 @@ def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
     assert path.stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="FIELD=VALUE"):
         read_grid(["nothing=1"], recipe)
+    assert read_grid(["augmentation.flip=True,False"], recipe) == {
+        "augmentation.flip": [True, False]
+    }
+    for row in ("batch_size=many", "augmentation.flip=no", "data.mean=0.5"):
+        with pytest.raises(RecipeError, match=row.partition("=")[0]):
+            read_grid([row], recipe)
+
+
+@pytest.mark.fast
+def test_learning_rates():
+    from training.optimization import make_schedule
+
+    recipe = recipes.default()
+    recipe.optimizer.learning_rate, recipe.schedule.warmup_epochs = 0.4, 2.0
+
+    def rates(*steps):
+        schedule = make_schedule(recipe, steps=40, steps_per_epoch=2.0)
+        return [float(schedule(step)) for step in steps]
+
+    assert rates(0, 4, 22, 40) == pytest.approx([0.08, 0.4, 0.2, 0.0], abs=1e-6)
+    recipe.schedule.end = 0.1
+    assert rates(4, 40) == pytest.approx([0.4, 0.1])
+    recipe.schedule.kind = "constant"
+    assert rates(0, 4, 40) == pytest.approx([0.08, 0.4, 0.4])
+    recipe.schedule.kind, recipe.schedule.every_epochs = "step", 5.0
+    with pytest.raises(RecipeError, match="warmup_epochs=0"):
+        recipes.check(recipe)
+    recipe.schedule.warmup_epochs = 0.0
+    expected = [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
+    assert rates(0, 19, 20, 29, 30, 39) == pytest.approx(expected)
+    recipe.batch_size, recipe.optimizer.per_batch = 64, 256
+    assert rates(0) == pytest.approx([0.1])
