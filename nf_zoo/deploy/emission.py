@@ -102,6 +102,8 @@ class Emitter:
 
     def _activation(self, node: graph.Activation, inputs: list):
         activation = node.activation
+        if activation == "relu" and not node.input.has_one_consumer:
+            return self._layer(layers.Rectifier, node.name, node)(inputs[0])
         if isinstance(activation, str) and hasattr(keras.activations, activation):
             return self._layer(keras.layers.Activation, node.name, node, activation)(inputs[0])
         scaled = self._layer(layers.ScaledActivation, node.name, node, activation, gamma=1.0)

@@ -11,12 +11,15 @@ import numpy as np
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
+from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.deploy.metadata import class_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
 from nf_zoo.deploy.trial import tolerance_for
 from nf_zoo.functional import deep_graphs
 
 TOP = 5
+LARGEST_CONSTANTS = 300_000_000
+"""Weights up to which a folded network carries them in the graph, of which one holds 2 GB."""
 
 
 def export_saved_model(
@@ -34,7 +37,8 @@ def export_saved_model(
     The serving signatures return ``probabilities`` (N, classes) float32, and the five most
     probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32. A model without a
     classifier returns ``features`` from all of them. The loaded object's ``predict(images)`` takes
-    float32 and uint8 alike. ``assets.extra/`` holds labels.txt and preprocessing.json.
+    float32 and uint8 alike, and its ``network(pixels)`` gives (outputs, pooled features) of pixels
+    that are prepared already. ``assets.extra/`` holds labels.txt and preprocessing.json.
 
     The result is loaded again and compared with the model before it appears under ``path``.
 
@@ -94,8 +98,7 @@ def _servable(tf, model):
     from nf_zoo import tensorflow_images
 
     preprocessing = model.preprocessing
-    with deep_graphs():
-        trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
+    trunk = _trunk(tf, model)
 
     def prepare(image):
         return tensorflow_images.resize_and_crop(image, preprocessing)
@@ -103,7 +106,7 @@ def _servable(tf, model):
     def network(pixels):
         if not model.include_preprocessing:
             pixels = tensorflow_images.normalise(pixels, preprocessing)
-        outputs, features = trunk([pixels], training=False)
+        outputs, features = trunk(pixels)
         return outputs, {"features": tf.cast(features, tf.float32)}
 
     crop = tf.TensorSpec([*preprocessing.input_size, 3], tf.float32)
@@ -125,7 +128,9 @@ def _servable(tf, model):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
     module = tf.Module()
-    module.model_variables = [variable.value for variable in model.variables]
+    if not _is_constant(model):
+        module.model_variables = [variable.value for variable in model.variables]
+    module.network = trunk
     module.predict = tf.function(predict)
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
     integers = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -137,6 +142,30 @@ def _servable(tf, model):
         "features": tf.function(embed).get_concrete_function(floats),
     }
     return module, signatures
+
+
+def _is_constant(model) -> bool:
+    return isinstance(model, FoldedModel) and model.count_params() <= LARGEST_CONSTANTS
+
+
+def _trunk(tf, model):
+    """A concrete function, (outputs, pooled features) of prepared pixels.
+
+    The weights of a folded model are constants in it, which oneDNN brings into its own layout once
+    and not at every call. All signatures call the one function.
+    """
+    with deep_graphs():
+        trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
+    values = [variable.numpy() for variable in model.variables] if _is_constant(model) else []
+
+    def run(pixels):
+        constants = [(v, tf.constant(x)) for v, x in zip(model.variables, values, strict=False)]
+        with keras.StatelessScope(state_mapping=constants):
+            return trunk([pixels], training=False)
+
+    run = tf.function(run if values else lambda pixels: trunk([pixels], training=False))
+    kind = model.inputs[0].dtype
+    return run.get_concrete_function(tf.TensorSpec(model.input_shape, kind, name="pixels"))
 
 
 def _answer(tf, model, outputs):

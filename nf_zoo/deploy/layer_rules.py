@@ -188,6 +188,7 @@ RULES: dict[type, Callable] = {
     keras.layers.Conv2D: _keras_convolution,
     keras.layers.Dense: _dense,
     keras.layers.Activation: _activation,
+    layers.Rectifier: _activation,
     keras.layers.ReLU: _relu,
     keras.layers.BatchNormalization: _batch_norm,
     keras.layers.Rescaling: _rescaling,

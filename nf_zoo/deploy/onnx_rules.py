@@ -210,6 +210,7 @@ RULES = {
     "Dense": _dense,
     "ChannelAffine": _affine,
     "Activation": _activation,
+    "Rectifier": _activation,
     "ScaledActivation": _activation,
     "ZeroPadding2D": _zero_padding,
     "MaxPooling2D": _pool("MaxPool"),

@@ -1,6 +1,6 @@
 """Keras layers of normaliser-free networks, each usable on its own."""
 
-from nf_zoo.layers.activations import GAMMA, ScaledActivation, gamma_of
+from nf_zoo.layers.activations import GAMMA, Rectifier, ScaledActivation, gamma_of
 from nf_zoo.layers.affine import ChannelAffine
 from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, ScaledWSConv2D, convolve
@@ -15,6 +15,7 @@ __all__ = [
     "Dropout",
     "EfficientChannelAttention",
     "MaxPool2D",
+    "Rectifier",
     "ScaledActivation",
     "ScaledWSConv2D",
     "SkipInit",

@@ -162,3 +162,28 @@ class ScaledActivation(keras.layers.Layer):
         if isinstance(config["activation"], dict):
             config["activation"] = keras.saving.deserialize_keras_object(config["activation"])
         return cls(**config)
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class Rectifier(keras.layers.Layer):
+    """ReLU as ``maximum(x, 0)``, for inputs that are used elsewhere too; for inference.
+
+    TensorFlow's graph optimiser (2.21 with oneDNN) looks for sums that a ReLU follows. Where the
+    sum goes on beside the ReLU, as between the blocks of a pre-activation network, its rewriting
+    fails, and with it every fusion of the graph is lost. It does not look at a maximum.
+
+    Input and output: any shape, the same.
+
+    Example:
+        >>> import numpy as np
+        >>> Rectifier()(np.array([-1.0, 2.0], "float32")).numpy().tolist()
+        [0.0, 2.0]
+    """
+
+    activation = "relu"
+
+    def call(self, x):
+        return ops.maximum(x, ops.cast(0, x.dtype))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

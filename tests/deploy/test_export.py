@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -91,6 +93,38 @@ def test_features(model, exported):
     loaded = tf.saved_model.load(str(exported))
     actual = loaded.signatures["features"](images=tf.constant(images, tf.float32))["features"]
     np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_weights_are_constants_of_one_function(model, exported):
+    loaded = tf.saved_model.load(str(exported))
+    assert not loaded.network.captured_inputs
+    pixels = model.preprocess(pictures(2, 32, 32))
+    outputs, features = loaded.network(tf.constant(pixels))
+    np.testing.assert_allclose(outputs, model(pixels, training=False), atol=1e-5)
+    assert features.shape == (2, model.get_layer("pool").output.shape[-1])
+    size = sum(file.stat().st_size for file in exported.rglob("*") if file.is_file())
+    assert size < 1.5 * 4 * model.count_params() + 400_000
+
+
+def test_fusions_survive_the_graph_optimiser(tmp_path):
+    """Every convolution of a pre-activation network takes its bias, and the ReLU behind it."""
+    script = (
+        "import sys, tensorflow as tf, nf_zoo, tiny_networks\n"
+        "model = tiny_networks.build('nf_resnet', depths=(3, 3))\n"
+        "nf_zoo.export_saved_model(tiny_networks.fill(model, 'fusions'), sys.argv[1])\n"
+        "tf.saved_model.load(sys.argv[1]).network(tf.zeros((1, 64, 64, 3)))\n"
+    )
+    told = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    told |= {"TF_CPP_VMODULE": "remapper=2", "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **told},
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "remapper failed" not in run.stderr
+    assert "BiasAdd and Relu" in run.stderr
 
 
 def test_fresh_process_without_the_library(model, exported, tmp_path):

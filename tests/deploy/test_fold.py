@@ -23,7 +23,10 @@ pytestmark = pytest.mark.fast
 
 SMALL = {**tiny_networks.SMALL, "num_classes": 3}
 WIDE = ("nf", "bn", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "fixup", "none")
-PLAIN = (layers.Conv2D, layers.MaxPool2D, layers.DilatedAveragePool2D, layers.ScaledActivation)
+PLAIN = (
+    *(layers.Conv2D, layers.MaxPool2D, layers.DilatedAveragePool2D),
+    *(layers.Rectifier, layers.ScaledActivation),
+)
 
 
 def filled(name: str, **options):
