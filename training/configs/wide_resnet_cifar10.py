@@ -4,7 +4,8 @@
         --config.data.source=folder:cifar10-jpeg.tar.xz --workdir=runs/nf
 
 Variants, joined by commas: a scheme (bn, nf, skipinit, skipinit_1/sqrt(d), divide_sqrt2, fixup,
-none), ``16-4`` or another n-k, ``short`` (30 epochs instead of 200), ``smoke`` (20 steps).
+none), ``16-4`` or another n-k, ``short`` (30 epochs instead of 200), ``two_cores`` (40 epochs along
+a cosine, for processors without a GPU), ``smoke`` (20 steps).
 
 The recipe is that of the paper's section 4 and its appendix: SGD with momentum at batch 128, 200
 epochs, the rate constant for the first half and then halved every ten epochs, weight decay 5e-4 of
@@ -21,7 +22,7 @@ SIZES = ("10-1", "16-1", "16-2", "16-4", "28-10", "40-4", "100-4", "1000-4")
 
 
 def get_config(variants=""):
-    chosen = recipes.words(variants, (*SCHEMES, *SIZES, "short", "smoke"))
+    chosen = recipes.words(variants, (*SCHEMES, *SIZES, "short", "two_cores", "smoke"))
     scheme = next((word for word in chosen if word in SCHEMES), "nf")
     size = next((word for word in chosen if word in SIZES), "16-4")
 
@@ -52,4 +53,8 @@ def get_config(variants=""):
     if "short" in chosen:
         recipe.epochs = 30.0
         recipe.schedule.every_epochs = 3.0
+    if "two_cores" in chosen:
+        recipe.epochs = 40.0
+        recipe.schedule.kind = "cosine"
+        recipe.schedule.warmup_epochs = 1.0
     return recipes.smoke(recipe) if "smoke" in chosen else recipe
