@@ -1,0 +1,1 @@
+"""Inference and training, side by side with timm and keras.applications, in one run."""

@@ -1,0 +1,97 @@
+"""Contenders that take turns, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Contender:
+    """A worker process that has built one network in one form.
+
+    Args:
+        task: what ``worker.prepare`` builds; ``runtime`` and ``form`` say what it is.
+        python: the interpreter to run it with.
+
+    Raises:
+        RuntimeError: with the end of what the process printed, if it could not be built.
+    """
+
+    def __init__(self, task: dict, python: str = sys.executable):
+        self.task, self.seconds, self.memory = task, {}, {}
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", **os.environ}
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.speed.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+        self.facts = self._ask({"prepare": task})
+
+    def warm(self, batch: int) -> None:
+        """Get ready for batches of that size, and for no others."""
+        self._ask({"warm": batch})
+        self.seconds[batch] = []
+
+    def run(self, times: int, batch: int) -> None:
+        """Take a turn of that many runs."""
+        answer = self._ask({"run": times, "batch": batch})
+        self.seconds[batch] += answer.pop("seconds")
+        self.memory[batch] = answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _ask(self, message: dict) -> dict:
+        print(json.dumps(message), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            printed = self._errors.read().strip().splitlines()[-12:]
+            raise RuntimeError("\n".join([f"{message} ended the process:", *printed]))
+        return json.loads(line)
+
+
+def build(tasks: Iterable[dict], pythons: dict[str, str]) -> list[Contender]:
+    """The contenders that could be built; what the others said goes to the terminal.
+
+    Args:
+        tasks: of :class:`Contender`.
+        pythons: runtime -> interpreter, where it is not the running one.
+    """
+    contenders = []
+    for task in tasks:
+        try:
+            contenders.append(Contender(task, pythons.get(task["runtime"], sys.executable)))
+        except RuntimeError as error:
+            print(f"Not measured: {error}", file=sys.stderr)
+    return contenders
+
+
+def take_turns(contenders: list[Contender], batch: int, turns: int, runs: int) -> None:
+    """Every contender runs ``runs`` times in each of ``turns`` turns."""
+    for contender in list(contenders):
+        try:
+            contender.warm(batch)
+        except RuntimeError as error:
+            print(f"Not measured: {error}", file=sys.stderr)
+            contender.close()
+            contenders.remove(contender)
+    for _ in range(turns):
+        for contender in contenders:
+            contender.run(runs, batch)

@@ -1,0 +1,78 @@
+"""One contender in a process of its own: builds what it is told, then runs it when it is asked to.
+
+Started by ``measuring.py``. Speaks JSON, one object a line: ``{"prepare": {...}}`` is answered by
+facts about what was built, ``{"warm": batch}`` by nothing in particular once the network has seen
+a batch of that size, and ``{"run": times, "batch": batch}`` by the seconds of every run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+
+def resident_bytes(field: str) -> int:
+    """``"VmRSS"``, what the process holds, or ``"VmHWM"``, the most it has held; Linux only."""
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
+
+
+def forget_peak() -> None:
+    """Let the peak of the process start anew."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def prepare(task: dict):
+    """(a function from a batch size to a function that runs once, facts about the network)."""
+    if task["runtime"] == "pytorch":
+        from benchmarks.speed import timm_networks as runtime
+    else:
+        from benchmarks.speed import keras_networks as runtime
+    return runtime.prepare(task)
+
+
+class Worker:
+    """Answers messages about one network."""
+
+    def __init__(self):
+        self._make = None
+        self._runs: dict[int, Callable[[], object]] = {}
+        self._held = 0
+
+    def answer(self, message: dict) -> dict:
+        """The answer to one message."""
+        if "prepare" in message:
+            self._make, facts = prepare(message["prepare"])
+            return {**facts, "threads": os.cpu_count()}
+        if "warm" in message:
+            return self._warm(message["warm"])
+        run, seconds = self._runs[message["batch"]], []
+        for _ in range(message["run"]):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+        peak = resident_bytes("VmHWM")
+        return {"seconds": seconds, "peak_bytes": peak, "step_bytes": peak - self._held}
+
+    def _warm(self, batch: int) -> dict:
+        self._held = resident_bytes("VmRSS")
+        forget_peak()
+        self._runs = {batch: self._make(batch)}
+        for _ in range(2):
+            self._runs[batch]()
+        return {}
+
+
+def main() -> None:
+    answers, worker = os.fdopen(os.dup(1), "w"), Worker()
+    os.dup2(2, 1)  # whatever a library prints is not an answer
+    for line in sys.stdin:
+        print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
