@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -17,36 +19,74 @@ def prepare(task: dict):
     ``task["form"]`` is a key of ``FORMS``, ``"matrix product"``, or of training ``"TensorFlow"`` or
     ``"XLA"``.
     """
-    import keras
-    import tensorflow as tf
-
-    facts = {"version": f"TensorFlow {tf.__version__}"}
-    if task["form"] == "matrix product":
-        a = tf.random.normal((task["size"], task["size"]))
-        return lambda batch: lambda: tf.matmul(a, a).numpy(), facts
-    keras.utils.set_random_seed(0)
     size = task["size"]
-    model, facts["multiply_adds"] = _network(task["network"], size)
-    facts["parameters"] = model.count_params()
-    form = _training(model, task["form"]) if task["training"] else FORMS[task["form"]](model, size)
+    if task["form"] in FILES and not task["training"]:
+        form, facts = _of_file(*FILES[task["form"]], task["network"], size)
+    else:
+        form, facts = _in_keras(task)
 
     def make(batch: int):
+        if task["form"] == "matrix product":
+            return form(None)
         rng = np.random.default_rng(0)
         return form(rng.standard_normal((batch, size, size, 3)).astype("float32"))
 
     return make, facts
 
 
+def _in_keras(task: dict):
+    """A function from images to a run, and facts."""
+    import tensorflow as tf
+
+    version = {"version": f"TensorFlow {tf.__version__}"}
+    if task["form"] == "matrix product":
+        a = tf.random.normal((task["size"], task["size"]))
+        return lambda images: lambda: tf.matmul(a, a).numpy(), version
+    model, facts = _network(task["network"], task["size"])
+    form = _training(model, task["form"]) if task["training"] else FORMS[task["form"]](model)
+    return form, facts | version
+
+
+def _of_file(suffix: str, precision: str, runner, network: str, size: int):
+    """The same of an exported file, which another process writes, for this one to stay small."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{suffix}"
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            facts = pool.submit(_write, network, size, path, precision).result()
+        form, version = runner(path)
+    return form, facts | {"version": version}
+
+
+def _write(network: str, size: int, path: Path, precision: str) -> dict:
+    import nf_zoo
+
+    model, facts = _network(network, size)
+    options = {"precision": precision}
+    if precision == "int8":
+        shape = (CALIBRATION_PICTURES, size, size, 3)
+        options["pictures"] = np.random.default_rng(1).integers(0, 256, shape, "uint8")
+    if path.suffix == ".onnx":
+        nf_zoo.export_onnx(model, path, **options)
+    elif path.suffix == ".tflite":
+        nf_zoo.export_litert(model, path, **options)
+    else:
+        nf_zoo.export_saved_model(model, path)
+    return facts
+
+
 def _network(name: str, size: int):
-    """The network with every branch and bias at work, and its multiply-adds of a picture."""
+    """The network with every branch and bias at work, and facts about it."""
     import keras
 
     import nf_zoo
 
+    keras.utils.set_random_seed(0)
+
     if name == "keras.applications ResNet50V2":
         shape = (size, size, 3)
         model = keras.applications.ResNet50V2(weights=None, input_shape=shape)
-        return model, _multiply_adds(model)
+        return model, {"multiply_adds": _multiply_adds(model), "parameters": model.count_params()}
     model = nf_zoo.create_model(name)
     # As after training: optimisers of graphs would leave out additions of zero.
     for variable in model.variables:
@@ -54,7 +94,8 @@ def _network(name: str, size: int):
             variable.assign(np.ones(variable.shape))
         elif variable.name in ("bias", "beta", "moving_mean", "offset"):
             variable.assign(np.random.normal(0.0, 0.1, variable.shape))
-    return model, model.multiply_adds(size, size)
+    work = model.multiply_adds(size, size)
+    return model, {"multiply_adds": work, "parameters": model.count_params()}
 
 
 def _multiply_adds(model) -> int:
@@ -81,7 +122,7 @@ def _in_tensorflow(model, jit: bool | None = None):
 
 
 def _folded(jit: bool | None = None):
-    def form(model, size):
+    def form(model):
         import nf_zoo
 
         return _in_tensorflow(nf_zoo.fold(model), jit)
@@ -89,107 +130,81 @@ def _folded(jit: bool | None = None):
     return form
 
 
-def _saved_model(model, size):
+def _saved_model(path: Path):
     """What export_saved_model wrote, without the preparation of pictures."""
     import tensorflow as tf
 
-    import nf_zoo
-
-    with tempfile.TemporaryDirectory() as folder:
-        nf_zoo.export_saved_model(model, Path(folder) / "model")
-        loaded = tf.saved_model.load(str(Path(folder) / "model"))
+    loaded = tf.saved_model.load(str(path))
 
     def form(images):
         images = tf.constant(images)
         return lambda: loaded.network(images)[0].numpy()
 
-    return form
+    return form, f"TensorFlow {tf.__version__}"
 
 
-def _onnx(runner, precision: str = "float32"):
-    def form(model, size):
-        import nf_zoo
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            nf_zoo.export_onnx(model, path, **_options(precision, size))
-            return runner(path.read_bytes())
-
-    return form
-
-
-def _in_onnx_runtime(content: bytes):
+def _onnx_runtime(path: Path):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda images: lambda: session.run(None, {name: images})
+
+    def form(images):
+        return lambda: session.run(None, {name: images})
+
+    return form, f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def _in_openvino(content: bytes):
+def _openvino(path: Path):
     """In float32: on processors with bfloat16 it would take that by itself."""
     import openvino
 
-    core = openvino.Core()
-    network = core.read_model(content)
+    core, content = openvino.Core(), path.read_bytes()
 
     def form(images):
+        network = core.read_model(content)
         network.reshape(list(images.shape))
         compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         request = compiled.create_infer_request()
         return lambda: request.infer([images])
 
-    return form
+    return form, f"OpenVINO {openvino.__version__}"
 
 
-def _litert(precision: str):
-    def form(model, size):
-        from ai_edge_litert.interpreter import Interpreter
+def _litert(path: Path):
+    from importlib.metadata import version
 
-        import nf_zoo
+    from ai_edge_litert.interpreter import Interpreter
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
-            nf_zoo.export_litert(model, path, **_options(precision, size))
-            content = path.read_bytes()
+    content = path.read_bytes()
 
-        def for_images(images):
-            interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-            place = interpreter.get_input_details()[0]["index"]
-            interpreter.resize_tensor_input(place, images.shape)
-            interpreter.allocate_tensors()
+    def form(images):
+        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
+        place = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(place, images.shape)
+        interpreter.allocate_tensors()
 
-            def run():
-                interpreter.set_tensor(place, images)
-                interpreter.invoke()
+        def run():
+            interpreter.set_tensor(place, images)
+            interpreter.invoke()
 
-            return run
+        return run
 
-        return for_images
-
-    return form
+    return form, f"LiteRT {version('ai-edge-litert')}"
 
 
-def _options(precision: str, size: int) -> dict:
-    if precision == "float32":
-        return {}
-    shape = (CALIBRATION_PICTURES, size, size, 3)
-    pictures = np.random.default_rng(1).integers(0, 256, shape, "uint8")
-    return {"precision": precision, "pictures": pictures}
+FORMS = {"unfolded": _in_tensorflow, "folded": _folded(), "folded, XLA": _folded(jit=True)}
+"""Form -> a function from the model to a function from images to a run."""
 
-
-FORMS = {
-    "unfolded": lambda model, size: _in_tensorflow(model),
-    "folded": _folded(),
-    "folded, XLA": _folded(jit=True),
-    "SavedModel": _saved_model,
-    "ONNX Runtime": _onnx(_in_onnx_runtime),
-    "ONNX Runtime int8": _onnx(_in_onnx_runtime, "int8"),
-    "OpenVINO": _onnx(_in_openvino),
-    "LiteRT": _litert("float32"),
-    "LiteRT int8": _litert("int8"),
+FILES = {
+    "SavedModel": ("", "float32", _saved_model),
+    "ONNX Runtime": (".onnx", "float32", _onnx_runtime),
+    "ONNX Runtime int8": (".onnx", "int8", _onnx_runtime),
+    "OpenVINO": (".onnx", "float32", _openvino),
+    "LiteRT": (".tflite", "float32", _litert),
+    "LiteRT int8": (".tflite", "int8", _litert),
 }
-"""Form -> a function of the model and the side of the pictures -> a function of images -> a run."""
+"""Form -> (ending of the file, precision, what opens it)."""
 
 
 def _training(model, form: str):

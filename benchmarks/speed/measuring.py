@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -52,18 +53,21 @@ class Contender:
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._errors.close()
 
     def _ask(self, message: dict) -> dict:
-        print(json.dumps(message), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
         if not line:
-            self._process.wait()
+            code = self._process.wait()
             self._errors.seek(0)
             printed = self._errors.read().strip().splitlines()[-12:]
-            raise RuntimeError("\n".join([f"{message} ended the process:", *printed]))
+            raise RuntimeError("\n".join([f"{self.task}: ended with {code}", *printed]))
         return json.loads(line)
 
 
