@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
 from training.recipe import RecipeError
 from training.state import averages_of, read_state, write_state
@@ -32,6 +33,9 @@ class JaxEngine:
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
         self.replica_batch = recipe.batch_size
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self._standardised = [
+            layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)
+        ]
         self._read_variables()
         self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2))
         self._evaluate = jax.jit(self._evaluation_step)
@@ -105,35 +109,59 @@ class JaxEngine:
         places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
         return [places[id(v)] for v in averages_of(self.optimizer)]
 
-    def _loss(self, trainable, other, scale, images, targets):
-        logits, other = self.model.stateless_call(trainable, other, images, training=True)
+    def _kernels(self, trainable, other):
+        """What the convolutions standardise: once in a step, not for every micro-batch."""
+        owners = zip(
+            (*self.model.trainable_variables, *self.model.non_trainable_variables),
+            (*trainable, *other),
+            strict=True,
+        )
+        with keras.StatelessScope(state_mapping=list(owners)):
+            return [layer.effective_kernel() for layer in self._standardised]
+
+    def _loss(self, sources, constant, other, scale, images, targets):
+        free, kernels = sources
+        trainable = [a if b is None else b for a, b in zip(constant, free, strict=True)]
+        with given_kernels(dict(zip(self._standardised, kernels, strict=True))):
+            logits, other = self.model.stateless_call(trainable, other, images, training=True)
         logits = jnp.asarray(logits, "float32")
         losses = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
         loss = jnp.sum(losses) / self.recipe.batch_size
         return loss * scale, (loss, other)
 
-    def _train_step(self, trainable, other, optimizer, images, classes, draws):
-        images, targets = augmentation.vary(
-            self.recipe, images, classes, draws, self.model.num_classes
-        )
-        count = self.recipe.accumulate
-        images, targets = (
-            value.reshape((count, -1, *value.shape[1:])) for value in (images, targets)
-        )
-        places = {id(v): place for place, v in enumerate(self.optimizer.variables)}
-        scale = optimizer[places[id(self.optimizer.dynamic_scale)]] if self._scaled else 1.0
+    def _gradient(self, trainable, other, scale, images, targets):
+        """``(other, loss, gradients)`` of the whole batch, one micro-batch after the other."""
+        kernels, back = jax.vjp(lambda trainable: self._kernels(trainable, other), trainable)
+        inside = {id(v) for layer in self._standardised for v in (layer.kernel, layer.gain)}
+        variables = zip(self.model.trainable_variables, trainable, strict=True)
+        sources = [None if id(v) in inside else value for v, value in variables], kernels
         gradient = jax.grad(self._loss, has_aux=True)
 
         def add(carried, micro):
             other, total, sums = carried
-            gradients, (loss, other) = gradient(trainable, other, scale, *micro)
+            gradients, (loss, other) = gradient(sources, trainable, other, scale, *micro)
             return (other, total + loss, jax.tree.map(jnp.add, sums, gradients)), None
 
-        start = (other, jnp.float32(0.0), [jnp.zeros_like(v) for v in trainable])
-        if count == 1:
+        start = (other, jnp.float32(0.0), jax.tree.map(jnp.zeros_like, sources))
+        if self.recipe.accumulate == 1:
             (other, loss, gradients), _ = add(start, (images[0], targets[0]))
         else:
             (other, loss, gradients), _ = jax.lax.scan(add, start, (images, targets))
+        free, upstream = gradients
+        (through,) = back(upstream)
+        return other, loss, [b if a is None else a for a, b in zip(free, through, strict=True)]
+
+    def _train_step(self, trainable, other, optimizer, images, classes, draws):
+        images, targets = augmentation.vary(
+            self.recipe, images, classes, draws, self.model.num_classes
+        )
+        images, targets = (
+            value.reshape((self.recipe.accumulate, -1, *value.shape[1:]))
+            for value in (images, targets)
+        )
+        places = {id(v): place for place, v in enumerate(self.optimizer.variables)}
+        scale = optimizer[places[id(self.optimizer.dynamic_scale)]] if self._scaled else 1.0
+        other, loss, gradients = self._gradient(trainable, other, scale, images, targets)
         if not self._scaled:
             finite = jnp.isfinite(loss)
             for one in gradients:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
 from training.recipe import RecipeError
 from training.state import averages_of, read_state, write_state
@@ -40,6 +41,7 @@ class TensorFlowEngine:
         self.replica_batch = check_batch(recipe, self.replicas)
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._variables = model.trainable_variables
+        self._standardised = _standardised_layers(model)
         double = model.dtype_policy.compute_dtype == "float64"
         self._loss_type = tf.float64 if double else tf.float32
         self._gradient = tf.function(
@@ -112,30 +114,51 @@ class TensorFlowEngine:
 
     def _loss_and_gradient(self, images, targets):
         """This replica's share of the loss, and its gradient."""
+        return self._loss_and_gradient_of(images, targets, [v.value for v in self._variables])
+
+    def _loss_and_gradient_of(self, images, targets, sources):
         with tf.GradientTape() as tape:
+            tape.watch(sources)
             logits = tf.cast(self.model(images, training=True), self._loss_type)
             targets = tf.cast(targets, logits.dtype)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(losses) / self.recipe.batch_size
             objective = self.optimizer.scale_loss(loss) if self._scaled else loss
-        return loss, tape.gradient(objective, [v.value for v in self._variables])
+        return loss, tape.gradient(objective, sources)
 
     def _accumulated(self, images, targets):
-        """The same, of one micro-batch after the other."""
+        """The same, of one micro-batch after the other; kernels are standardised once for all."""
         count = self.recipe.accumulate
         images, targets = (
             tf.reshape(value, (count, -1, *value.shape[1:])) for value in (images, targets)
         )
+        with tf.GradientTape() as tape:
+            kernels = {layer: layer.effective_kernel() for layer in self._standardised}
+        behind, others, trained = self._cut_at(kernels)
+        sources = [v.value for v in others] + trained
 
         def add(index, total, sums):
-            loss, gradients = self._loss_and_gradient(images[index], targets[index])
+            with given_kernels(kernels):
+                loss, gradients = self._loss_and_gradient_of(images[index], targets[index], sources)
             return index + 1, total + loss, [a + b for a, b in zip(sums, gradients, strict=True)]
 
-        zeros = [tf.zeros(v.shape, v.dtype) for v in self._variables]
-        _, loss, gradients = tf.while_loop(
+        zeros = [tf.zeros(source.shape, source.dtype) for source in sources]
+        _, loss, sums = tf.while_loop(
             lambda index, *_: index < count, add, (0, tf.zeros((), self._loss_type), zeros)
         )
-        return loss, gradients
+        sums, upstream = sums[: len(others)], sums[len(others) :]
+        sums += tape.gradient(trained, [v.value for v in behind], upstream)
+        of_variable = {id(v): g for v, g in zip([*others, *behind], sums, strict=True)}
+        return loss, [of_variable[id(v)] for v in self._variables]
+
+    def _cut_at(self, kernels):
+        """Variables behind the kernels, all others, and the kernels that have one behind them."""
+        inside = {id(v) for layer in kernels for v in (layer.kernel, layer.gain)}
+        behind = [v for v in self._variables if id(v) in inside]
+        others = [v for v in self._variables if id(v) not in inside]
+        moving = {id(v) for v in behind}
+        trained = [k for layer, k in kernels.items() if moving & {id(layer.kernel), id(layer.gain)}]
+        return behind, others, trained
 
     def _train_step(self, batch):
         def step(images, classes, draws):
@@ -180,3 +203,14 @@ def check_batch(recipe, replicas: int) -> int:
             f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
         )
     return batch // replicas
+
+
+def _standardised_layers(model) -> list:
+    """Layers whose kernels can be given to them: gradients do not leave recomputed blocks."""
+    blocks = [one for one in model._flatten_layers() if getattr(one, "rematerialize", False)]
+    recomputed = {id(part) for block in blocks for part in block._flatten_layers()}
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, ScaledWSConv2D) and id(layer) not in recomputed
+    ]

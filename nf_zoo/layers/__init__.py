@@ -3,9 +3,10 @@
 from nf_zoo.layers.activations import GAMMA, Rectifier, ScaledActivation, gamma_of
 from nf_zoo.layers.affine import ChannelAffine
 from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
-from nf_zoo.layers.convolution import Conv2D, ScaledWSConv2D, convolve
+from nf_zoo.layers.convolution import Conv2D, convolve, given_kernels
 from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
 from nf_zoo.layers.residual import Dropout, SkipInit, StochasticDepth
+from nf_zoo.layers.standardisation import ScaledWSConv2D
 
 __all__ = [
     "GAMMA",
@@ -23,4 +24,5 @@ __all__ = [
     "StochasticDepth",
     "convolve",
     "gamma_of",
+    "given_kernels",
 ]

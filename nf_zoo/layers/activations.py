@@ -187,3 +187,6 @@ class Rectifier(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return dict(super().get_config())

@@ -1,14 +1,16 @@
-"""Convolutions: scaled weight standardisation, and the one place that picks the primitive."""
+"""Plain convolution, what it shares with the standardised one, and the choice of primitive."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import contextvars
 
 import keras
 from keras import ops
 
 PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
-EPS_FORMS = ("floor", "added")
+
+_GIVEN = contextvars.ContextVar("given_kernels", default=None)
 
 
 def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int = 1, groups=1):
@@ -107,7 +109,45 @@ def _dilated(x, kernel, strides, padding, dilation):
     return ops.conv(x, kernel, strides, padding.lower(), "channels_last", dilation)
 
 
-class _Conv2DBase(keras.layers.Layer):
+@contextlib.contextmanager
+def given_kernels(kernels: dict):
+    """Within it, convolutions take the kernels given instead of their own.
+
+    For steps that run a network several times: :meth:`ScaledWSConv2D.effective_kernel` of every
+    layer is then computed once, and once differentiated.
+
+    Args:
+        kernels: effective kernels by layer, Conv2D or ScaledWSConv2D; a layer that is not among
+            them goes on with its own. Nested, the innermost counts.
+
+    It holds in the running thread alone, so that replicas do not see one another's. Under
+    TensorFlow the gradient with respect to a kernel given does not pass a block that is recomputed
+    (``rematerialize=True``): give none to the layers in there.
+
+    Raises:
+        TypeError: on a key that is not a convolution of this package.
+
+    Example:
+        >>> import numpy as np
+        >>> from nf_zoo.layers import ScaledWSConv2D, given_kernels
+        >>> layer = ScaledWSConv2D(8, 3)
+        >>> x = np.ones((1, 4, 4, 3), "float32")
+        >>> y, kernel = layer(x), layer.effective_kernel()
+        >>> with given_kernels({layer: 2.0 * kernel}):
+        ...     print(np.allclose(layer(x), 2.0 * y))
+        True
+    """
+    for layer in kernels:
+        if not isinstance(layer, Convolution):
+            raise TypeError(f"Kernels are given to convolutions of nf_zoo. Received: {layer!r}")
+    token = _GIVEN.set({**(_GIVEN.get() or {}), **kernels})
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+class Convolution(keras.layers.Layer):
     """Hyperparameters, shape inference and bias shared by the convolutions here."""
 
     def __init__(
@@ -161,7 +201,8 @@ class _Conv2DBase(keras.layers.Layer):
         return self.kernel
 
     def call(self, x):
-        kernel = ops.cast(self.effective_kernel(), x.dtype)
+        kernel = (_GIVEN.get() or {}).get(self)
+        kernel = ops.cast(self.effective_kernel() if kernel is None else kernel, x.dtype)
         x = convolve(x, kernel, self.strides, self.padding, self.dilation, self.groups)
         # ops.add, because Keras makes it a BiasAdd, which TensorFlow fuses with the convolution.
         return x if self.bias is None else ops.add(x, ops.cast(self.bias, x.dtype))
@@ -194,7 +235,7 @@ class _Conv2DBase(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class Conv2D(_Conv2DBase):
+class Conv2D(Convolution):
     """Plain convolution with the paddings of :func:`convolve`; NHWC only.
 
     Args:
@@ -218,85 +259,3 @@ class Conv2D(_Conv2DBase):
         >>> Conv2D(8, 3, strides=2, padding="symmetric")(np.zeros((1, 9, 9, 3), "float32")).shape
         TensorShape([1, 5, 5, 8])
     """
-
-
-@keras.saving.register_keras_serializable("nf_zoo")
-class ScaledWSConv2D(_Conv2DBase):
-    """Convolution with Scaled Weight Standardization, computed in float32 or better.
-
-    For every output channel, with mean and population variance over the fan-in extents::
-
-        W^ = gain * gamma * (W - mean(W)) / sqrt(fan_in * var(W))
-
-    Args:
-        filters: number of output channels.
-        kernel_size: side of the square kernel, in pixels.
-        gamma: constant of the preceding activation (:data:`~nf_zoo.layers.GAMMA`), where the
-            network keeps it in the weights; 1.0 where the activation carries it.
-        eps: keeps the division finite.
-        eps_form: where eps goes; the two published implementations differ. ``"floor"``
-            (DeepMind) divides by ``sqrt(max(fan_in * var, eps))``; ``"added"`` (timm) by
-            ``sqrt(fan_in * (var + eps))``.
-        gain_initializer: initialiser of the learnable gain, shape (filters,).
-        strides, padding, dilation, groups, use_bias, kernel_initializer, bias_initializer:
-            as in :class:`Conv2D`.
-
-    Input: (N, H, W, C). Output: (N, H', W', filters). NHWC only.
-
-    Raises:
-        ValueError: on an unknown padding or eps_form, or channels that groups do not divide.
-
-    Source: Brock, De & Smith, ICLR 2021, section 4.
-
-    Example:
-        >>> import numpy as np
-        >>> layer = ScaledWSConv2D(8, 3, gamma=1.7139588594436646)
-        >>> layer(np.zeros((1, 8, 8, 3), "float32")).shape
-        TensorShape([1, 8, 8, 8])
-    """
-
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int,
-        *,
-        gamma: float = 1.0,
-        eps: float = 1e-4,
-        eps_form: str = "floor",
-        gain_initializer="ones",
-        **kwargs,
-    ):
-        super().__init__(filters, kernel_size, **kwargs)
-        if eps_form not in EPS_FORMS:
-            raise ValueError(f"eps_form must be one of {EPS_FORMS}. Received: {eps_form!r}")
-        self.gamma, self.eps, self.eps_form = float(gamma), float(eps), eps_form
-        self.gain_initializer = keras.initializers.get(gain_initializer)
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.gain = self.add_weight(
-            name="gain", shape=(self.filters,), initializer=self.gain_initializer, autocast=False
-        )
-
-    def effective_kernel(self):
-        """The standardised kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
-        precision = "float64" if self.compute_dtype == "float64" else "float32"
-        kernel = ops.cast(self.kernel, precision)
-        fan_in = math.prod(kernel.shape[:-1])
-        mean = ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-        centred = kernel - mean
-        variance = ops.mean(ops.square(centred), axis=(0, 1, 2))
-        if self.eps_form == "floor":
-            denominator = ops.maximum(variance * fan_in, self.eps)
-        else:
-            denominator = (variance + self.eps) * fan_in
-        return centred * (ops.cast(self.gain, precision) * self.gamma * ops.rsqrt(denominator))
-
-    def get_config(self):
-        own = {
-            "gamma": self.gamma,
-            "eps": self.eps,
-            "eps_form": self.eps_form,
-            "gain_initializer": keras.initializers.serialize(self.gain_initializer),
-        }
-        return {**super().get_config(), **own}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import signal
@@ -11,13 +12,19 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load_file
 from small_recipes import small_recipe
 
+from nf_zoo.layers import ScaledWSConv2D
+from nf_zoo.models.registry import build_model
 from training.checkpoints import Checkpoints
+from training.optimization import make_optimizer
 from training.session import run
+from training.tensorflow_engine import TensorFlowEngine
 
 REPOSITORY = Path(__file__).parents[2]
 LAST = "step_000000005.safetensors"
@@ -84,6 +91,60 @@ def test_to_rounding_in_double_precision(trained, cut):
 @pytest.mark.parametrize("cut", ["2 replicas", "4 micro-batches"])
 def test_batch_normalisation_steps_do(trained, cut):
     assert difference(trained("bn"), trained("bn", **CUTS[cut])) > 1e-3
+
+
+@pytest.fixture
+def eager():
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype", "tolerance"),
+    [
+        ({}, "float32", 1e-5),
+        ({}, "mixed_float16", 1e-2),
+        ({}, "float64", 1e-12),
+        ({"rematerialize": True}, "float64", 1e-12),
+    ],
+    ids=["float32", "float16", "float64", "recomputed"],
+)
+def test_micro_batches_share_standardised_kernels(
+    fields, dtype, tolerance, recipe, eager, monkeypatch
+):
+    calls = collections.Counter()
+    effective_kernel = ScaledWSConv2D.effective_kernel
+
+    def counted(self):
+        calls[self.path] += 1
+        return effective_kernel(self)
+
+    fields = {"widths": (4, 4, 8), "stem_width": 4, "zero_init_gain": False, **fields}
+    model = build_model("wide_resnet10_1", num_classes=4, dtype=dtype, **fields)
+    optimizer = make_optimizer(recipe, model, schedule=0.1)
+    if dtype == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+    model.layers[1].trainable = False
+    monkeypatch.setattr(ScaledWSConv2D, "effective_kernel", counted)
+    strategy = tf.distribute.OneDeviceStrategy("cpu:0")
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.standard_normal((16, 16, 16, 3)), "float32")
+    targets = tf.one_hot(np.arange(16) % 4, 4)
+    found, counts = [], []
+    for count in (1, 4):
+        recipe.accumulate = count
+        calls.clear()
+        engine = TensorFlowEngine(recipe, strategy, model, optimizer)
+        found.append(engine._gradient(images, targets)[1])
+        counts.append(set(calls.values()))
+    # In a block that is recomputed, twice for every micro-batch.
+    assert counts == ([{1, 2}, {1, 8}] if "rematerialize" in fields else [{1}, {1}])
+    for whole, parts in zip(*found, strict=True):
+        scale = np.max(np.abs(whole))
+        assert np.max(np.abs(whole - parts)) <= tolerance * scale
+        assert scale > 0
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,150 @@
+"""Scaled weight standardisation, and the convolution with it."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from nf_zoo.layers.convolution import Convolution
+
+EPS_FORMS = ("floor", "added")
+
+
+def standardise(kernel, gain, gamma: float, eps: float, eps_form: str):
+    """``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``, as :class:`ScaledWSConv2D` says.
+
+    Args:
+        kernel: (kh, kw, C / groups, filters), float32 or float64.
+        gain: (filters,), of the same type.
+        gamma: a constant factor.
+        eps, eps_form: as in ScaledWSConv2D.
+
+    Returns:
+        A tensor of the kernel's shape and type.
+
+    TensorFlow takes the gradient from a formula: half the work of going back op by op.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _standardise_on_tensorflow(kernel, gain, gamma, eps, eps_form)
+    fan_in = math.prod(kernel.shape[:-1])
+    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+    squares = ops.sum(ops.square(centred), axis=(0, 1, 2))
+    return centred * (gain * gamma * ops.rsqrt(_with_eps(ops, squares, fan_in, eps, eps_form)))
+
+
+def _with_eps(namespace, squares, fan_in: int, eps: float, eps_form: str):
+    """``fan_in * var``, kept from zero."""
+    return namespace.maximum(squares, eps) if eps_form == "floor" else squares + fan_in * eps
+
+
+def _standardise_on_tensorflow(kernel, gain, gamma, eps, eps_form):
+    import tensorflow as tf
+
+    fan_in = math.prod(kernel.shape[:-1])
+
+    def sums(rows):
+        # Over the rows TensorFlow adds slowly on CPU; on GPU a product may be rounded to TF32.
+        if tf.config.list_logical_devices("GPU"):
+            return tf.reduce_sum(rows, 0, keepdims=True)
+        return tf.matmul(tf.ones((1, fan_in), rows.dtype), rows)
+
+    def parts(kernel):
+        rows = tf.reshape(kernel, (fan_in, -1))
+        centred = rows - sums(rows) / fan_in
+        squares = sums(tf.square(centred))
+        return centred, squares, tf.math.rsqrt(_with_eps(tf, squares, fan_in, eps, eps_form))
+
+    @tf.custom_gradient
+    def standardised(kernel, gain):
+        def gradient(upstream):
+            # From the arguments again, so that the gradient can be differentiated itself.
+            centred, squares, inverse = parts(kernel)
+            upstream = tf.reshape(upstream, (fan_in, -1))
+            along = sums(upstream * centred) * inverse
+            back = along * inverse
+            if eps_form == "floor":
+                back = tf.where(squares >= eps, back, tf.zeros_like(back))
+            of_rows = upstream - sums(upstream) / fan_in - centred * back
+            of_rows *= gain * gamma * inverse
+            return tf.reshape(of_rows, kernel.shape), tf.reshape(along * gamma, gain.shape)
+
+        centred, _, inverse = parts(kernel)
+        return tf.reshape(centred * (gain * gamma * inverse), kernel.shape), gradient
+
+    return standardised(tf.convert_to_tensor(kernel), tf.convert_to_tensor(gain))
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class ScaledWSConv2D(Convolution):
+    """Convolution with Scaled Weight Standardization, computed in float32 or better.
+
+    For every output channel, with mean and population variance over the fan-in extents::
+
+        W^ = gain * gamma * (W - mean(W)) / sqrt(fan_in * var(W))
+
+    Args:
+        filters: number of output channels.
+        kernel_size: side of the square kernel, in pixels.
+        gamma: constant of the preceding activation (:data:`~nf_zoo.layers.GAMMA`), where the
+            network keeps it in the weights; 1.0 where the activation carries it.
+        eps: keeps the division finite.
+        eps_form: where eps goes; the two published implementations differ. ``"floor"``
+            (DeepMind) divides by ``sqrt(max(fan_in * var, eps))``; ``"added"`` (timm) by
+            ``sqrt(fan_in * (var + eps))``.
+        gain_initializer: initialiser of the learnable gain, shape (filters,).
+        strides, padding, dilation, groups, use_bias, kernel_initializer, bias_initializer:
+            as in :class:`Conv2D`.
+
+    Input: (N, H, W, C). Output: (N, H', W', filters). NHWC only.
+
+    Raises:
+        ValueError: on an unknown padding or eps_form, or channels that groups do not divide.
+
+    Source: Brock, De & Smith, ICLR 2021, section 4.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = ScaledWSConv2D(8, 3, gamma=1.7139588594436646)
+        >>> layer(np.zeros((1, 8, 8, 3), "float32")).shape
+        TensorShape([1, 8, 8, 8])
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        gamma: float = 1.0,
+        eps: float = 1e-4,
+        eps_form: str = "floor",
+        gain_initializer="ones",
+        **kwargs,
+    ):
+        super().__init__(filters, kernel_size, **kwargs)
+        if eps_form not in EPS_FORMS:
+            raise ValueError(f"eps_form must be one of {EPS_FORMS}. Received: {eps_form!r}")
+        self.gamma, self.eps, self.eps_form = float(gamma), float(eps), eps_form
+        self.gain_initializer = keras.initializers.get(gain_initializer)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight(
+            name="gain", shape=(self.filters,), initializer=self.gain_initializer, autocast=False
+        )
+
+    def effective_kernel(self):
+        """The standardised kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
+        precision = "float64" if self.compute_dtype == "float64" else "float32"
+        kernel, gain = ops.cast(self.kernel, precision), ops.cast(self.gain, precision)
+        return standardise(kernel, gain, self.gamma, self.eps, self.eps_form)
+
+    def get_config(self):
+        own = {
+            "gamma": self.gamma,
+            "eps": self.eps,
+            "eps_form": self.eps_form,
+            "gain_initializer": keras.initializers.serialize(self.gain_initializer),
+        }
+        return {**super().get_config(), **own}
