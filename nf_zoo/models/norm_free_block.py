@@ -71,7 +71,7 @@ class NormFreeBlock(ResidualBlock):
             "attention_width": attention_width,
             "attention_inside": attention_inside,
         }
-        self.beta, self.alpha = beta, alpha
+        self.beta, self.alpha, self._is_relu = beta, alpha, activation == "relu"
         self._gamma_in, self._zero_init_gain = gamma_in, zero_init_gain
         self._standardize = standardize
         gamma = layers.ScaledActivation(activation).gamma if gamma_in == "weights" else 1.0
@@ -114,7 +114,7 @@ class NormFreeBlock(ResidualBlock):
 
     def preactivate(self, x, training=False):
         """``activation(x) * beta``, the input of branch and projection."""
-        if self.activation.activation == "relu":
+        if self._is_relu:
             # The same numbers, and training keeps one map for the backward pass instead of two.
             return self.activation(x * self.beta)
         return self.activation(x) * self.beta
