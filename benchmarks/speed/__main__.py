@@ -28,7 +28,15 @@ NETWORKS = ("nf_resnet50", "resnetv2_50", "nf_regnet_b1", "eca_nfnet_l0", "nfnet
 SIZE = 224
 BATCHES = {"inference": (1, 8, 32), "training": (8,)}
 PYTORCH = ("eager", "channels-last", "torch.compile")
-FLOATS = ("unfolded", "folded", "folded, XLA", "SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT")
+FLOATS = (
+    "unfolded",
+    "folded",
+    "folded, XLA",
+    "SavedModel, constants",
+    "ONNX Runtime",
+    "OpenVINO",
+    "LiteRT",
+)
 EIGHT_BITS = ("ONNX Runtime int8", "LiteRT int8")
 FORMS = {
     "inference": {
@@ -37,7 +45,10 @@ FORMS = {
     },
     "training": {"keras": ("TensorFlow", "XLA"), "pytorch": PYTORCH},
 }
-TWIN = {"keras": ("folded", "SavedModel", "ONNX Runtime", "OpenVINO", "TensorFlow"), "pytorch": ()}
+TWIN = {
+    "keras": ("folded", "SavedModel, constants", "ONNX Runtime", "OpenVINO", "TensorFlow"),
+    "pytorch": (),
+}
 """What is measured of the BatchNorm twin."""
 APPLICATIONS = "keras.applications ResNet50V2"
 MATRIX_SIDE = 2048

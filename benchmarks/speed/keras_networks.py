@@ -71,7 +71,7 @@ def _write(network: str, size: int, path: Path, precision: str) -> dict:
     elif path.suffix == ".tflite":
         nf_zoo.export_litert(model, path, **options)
     else:
-        nf_zoo.export_saved_model(model, path)
+        nf_zoo.export_saved_model(model, path, constants=True)
     return facts
 
 
@@ -131,7 +131,7 @@ def _folded(jit: bool | None = None):
 
 
 def _saved_model(path: Path):
-    """What export_saved_model wrote, without the preparation of pictures."""
+    """What export_saved_model(constants=True) wrote, without the preparation of pictures."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -197,7 +197,7 @@ FORMS = {"unfolded": _in_tensorflow, "folded": _folded(), "folded, XLA": _folded
 """Form -> a function from the model to a function from images to a run."""
 
 FILES = {
-    "SavedModel": ("", "float32", _saved_model),
+    "SavedModel, constants": ("", "float32", _saved_model),
     "ONNX Runtime": (".onnx", "float32", _onnx_runtime),
     "ONNX Runtime int8": (".onnx", "int8", _onnx_runtime),
     "OpenVINO": (".onnx", "float32", _openvino),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -11,19 +12,23 @@ import numpy as np
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
-from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.deploy.metadata import class_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
 from nf_zoo.deploy.trial import tolerance_for
 from nf_zoo.functional import deep_graphs
 
 TOP = 5
-LARGEST_CONSTANTS = 300_000_000
-"""Weights up to which a folded network carries them in the graph, of which one holds 2 GB."""
+MOST_CONSTANTS = 400_000_000
+"""Weights that fit into a graph, which holds 2 GB."""
 
 
 def export_saved_model(
-    model, path: str | os.PathLike, overwrite: bool = False, *, fold: bool = True
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    fold: bool = True,
+    constants: bool = False,
 ) -> Path:
     """Write a SavedModel that needs neither nf_zoo nor Keras to run.
 
@@ -47,6 +52,9 @@ def export_saved_model(
         path: folder to write.
         overwrite: replace an existing folder.
         fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
+        constants: write the weights as constants of the graph, which oneDNN lays out once and not
+            at every call: faster for small batches on CPU. Loading takes more memory, 24 times the
+            size of the weights from Python (docs/deploy.md).
 
     Returns:
         ``path``.
@@ -55,7 +63,8 @@ def export_saved_model(
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
-        ValueError: if the model does not take three channels, or gives feature maps.
+        ValueError: if the model does not take three channels, or gives feature maps, or has too
+            many weights for constants.
 
     Example:
         >>> import nf_zoo
@@ -65,9 +74,14 @@ def export_saved_model(
     path = check_target(path, overwrite, is_folder=True)
     tf = require_tensorflow("A SavedModel")
     _check(model)
+    if constants and model.count_params() > MOST_CONSTANTS:
+        raise ValueError(
+            f"A graph holds 2 GB, so that up to {MOST_CONSTANTS:,} weights can be constants: leave "
+            f"constants=False. Received: a model of {model.count_params():,}"
+        )
     with placed(path) as written:
         network = folding.fold(model) if fold else model
-        module, signatures = _servable(tf, network)
+        module, signatures = _servable(tf, network, constants)
         tf.saved_model.save(module, str(written), signatures)
         _write_metadata(model, written / "assets.extra")
         _verify(tf, model, written)
@@ -93,12 +107,12 @@ def _check(model) -> None:
         )
 
 
-def _servable(tf, model):
+def _servable(tf, model, constants: bool):
     """A tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
     from nf_zoo import tensorflow_images
 
     preprocessing = model.preprocessing
-    trunk = _trunk(tf, model)
+    trunk = _trunk(tf, model, constants)
 
     def prepare(image):
         return tensorflow_images.resize_and_crop(image, preprocessing)
@@ -128,7 +142,7 @@ def _servable(tf, model):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
     module = tf.Module()
-    if not _is_constant(model):
+    if not constants:
         module.model_variables = [variable.value for variable in model.variables]
     module.network = trunk
     module.predict = tf.function(predict)
@@ -144,28 +158,24 @@ def _servable(tf, model):
     return module, signatures
 
 
-def _is_constant(model) -> bool:
-    return isinstance(model, FoldedModel) and model.count_params() <= LARGEST_CONSTANTS
-
-
-def _trunk(tf, model):
+def _trunk(tf, model, constants: bool):
     """A concrete function, (outputs, pooled features) of prepared pixels.
 
-    The weights of a folded model are constants in it, which oneDNN brings into its own layout once
-    and not at every call. All signatures call the one function.
+    All signatures call the one function, so that constants are in the file once.
     """
     with deep_graphs():
         trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
-    values = [variable.numpy() for variable in model.variables] if _is_constant(model) else []
+    values = [variable.numpy() for variable in model.variables] if constants else []
 
     def run(pixels):
-        constants = [(v, tf.constant(x)) for v, x in zip(model.variables, values, strict=False)]
-        with keras.StatelessScope(state_mapping=constants):
+        pairs = zip(model.variables, values, strict=True) if constants else ()
+        mapping = [(variable, tf.constant(value)) for variable, value in pairs]
+        with keras.StatelessScope(mapping) if constants else contextlib.nullcontext():
             return trunk([pixels], training=False)
 
-    run = tf.function(run if values else lambda pixels: trunk([pixels], training=False))
     kind = model.inputs[0].dtype
-    return run.get_concrete_function(tf.TensorSpec(model.input_shape, kind, name="pixels"))
+    pixels = tf.TensorSpec(model.input_shape, kind, name="pixels")
+    return tf.function(run).get_concrete_function(pixels)
 
 
 def _answer(tf, model, outputs):

@@ -95,15 +95,20 @@ def test_features(model, exported):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_weights_are_constants_of_one_function(model, exported):
-    loaded = tf.saved_model.load(str(exported))
+def test_weights_as_constants(model, tmp_path, monkeypatch):
+    path = nf_zoo.export_saved_model(model, tmp_path / "constant", constants=True)
+    loaded = tf.saved_model.load(str(path))
     assert not loaded.network.captured_inputs
     pixels = model.preprocess(pictures(2, 32, 32))
     outputs, features = loaded.network(tf.constant(pixels))
     np.testing.assert_allclose(outputs, model(pixels, training=False), atol=1e-5)
     assert features.shape == (2, model.get_layer("pool").output.shape[-1])
-    size = sum(file.stat().st_size for file in exported.rglob("*") if file.is_file())
-    assert size < 1.5 * 4 * model.count_params() + 400_000
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert size < 1.5 * 4 * model.count_params() + 400_000  # once, though four signatures use them
+    monkeypatch.setattr(export, "MOST_CONSTANTS", 10)
+    with pytest.raises(ValueError, match="constants=False"):
+        nf_zoo.export_saved_model(model, tmp_path / "too-large", constants=True)
+    assert not (tmp_path / "too-large").exists()
 
 
 def test_fusions_survive_the_graph_optimiser(tmp_path):
