@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -9,58 +10,122 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-EIGHT_BITS = "int8"
 APPLICATIONS = "keras.applications ResNet50V2"
+TENSORFLOW = ("folded", "folded, XLA", "SavedModel, constants")
+EXPORTED = ("ONNX Runtime", "OpenVINO", "LiteRT")
+FROZEN = "torch.compile, frozen"
+
+
+class Times:
+    """Milliseconds and more by (network, form) of one table and batch size."""
+
+    def __init__(self, rows: list[dict], table: str, batch: int):
+        rows = [r for r in rows if r["table"] == table and int(r["batch"]) == batch]
+        self._rows = {(r["network"], r["runtime"], r["form"]): r for r in rows}
+
+    def networks(self) -> list[str]:
+        """Those that timm was measured on."""
+        return list(dict.fromkeys(n for n, runtime, _ in self._rows if n and runtime == "pytorch"))
+
+    def fastest(self, network: str, runtime: str, forms=None, without=()) -> dict | None:
+        """The row of the fastest of the forms; None where none was measured."""
+        found = [
+            row
+            for (name, kind, form), row in self._rows.items()
+            if (name, kind) == (network, runtime) and form not in without
+            if forms is None or form in forms
+        ]
+        return min(found, key=lambda row: float(row["milliseconds"]), default=None)
 
 
 def write(rows: list[dict], output: Path) -> None:
     """Print the tables; draw the picture beside ``output``."""
-    cases = {(r["table"], r["group"], r["batch"], r["network"]): None for r in rows if r["network"]}
-    print(
-        "| task | network | batch | form | ms | images/s | share of matrix product | against timm |"
-    )
-    print("|---|---|---:|---|---:|---:|---:|---:|")
-    for case in cases:
-        for line in _lines(_of(rows, case), _best(_of(rows, case), "pytorch")):
+    for table in ("inference", "training"):
+        batches = sorted({int(r["batch"]) for r in rows if r["table"] == table})
+        print(f"\n| {table}, milliseconds | " + " | ".join(f"batch {b}" for b in batches) + " |")
+        print("|---" + "|---:" * len(batches) + "|")
+        for line in _lines([r for r in rows if r["table"] == table], batches):
             print(line)
+    print("\n| how many times as fast | batch | ratio | of what |\n|---|---:|---:|---|")
+    for what, batch, first, second in ratios(rows):
+        value = float(second["milliseconds"]) / float(first["milliseconds"])
+        forms = f"{first['form']} {first['milliseconds']} ms, {second['form']} "
+        print(f"| {what} | {batch} | {value:.2f} | {forms}{second['milliseconds']} ms |")
     draw(rows, output.with_suffix(".png"))
 
 
-def _of(rows: list[dict], case: tuple) -> list[dict]:
-    return [r for r in rows if (r["table"], r["group"], r["batch"], r["network"]) == case]
+def _lines(rows: list[dict], batches: list[int]) -> Iterator[str]:
+    for network, runtime, form in dict.fromkeys(
+        (r["network"], r["runtime"], r["form"]) for r in rows
+    ):
+        cells = []
+        for batch in batches:
+            key = (network, runtime, form, batch)
+            row = next(
+                (
+                    r
+                    for r in rows
+                    if (r["network"], r["runtime"], r["form"], int(r["batch"])) == key
+                ),
+                None,
+            )
+            cells.append(f"{float(row['milliseconds']):.0f}" if row else "")
+            if row and row["table"] == "training":
+                cells[-1] += f" ({row['step_megabytes']} MB)"
+            elif row and network:
+                cells[-1] += f" ({100 * float(row['share']):.0f} %)"
+        name = f"timm, {form}" if runtime == "pytorch" and network else f"{runtime}, {form}"
+        name = form if runtime == "keras" and network else name
+        yield f"| {network or 'machine'}: {name} | " + " | ".join(cells) + " |"
 
 
-def _best(rows: list[dict], runtime: str) -> float | None:
-    times = [
-        float(r["milliseconds"])
-        for r in rows
-        if r["runtime"] == runtime and EIGHT_BITS not in r["form"]
-    ]
-    return min(times, default=None)
+def ratios(rows: list[dict]) -> Iterator[tuple[str, int, dict, dict]]:
+    """(what is compared, batch size, our row, the other row), where both were measured."""
+    for batch in sorted({int(r["batch"]) for r in rows}):
+        pairs = [*_inference(Times(rows, "inference", batch))]
+        pairs += _training(Times(rows, "training", batch))
+        yield from ((what, batch, a, b) for what, a, b in pairs if a and b)
 
 
-def _lines(rows: list[dict], timm: float | None):
-    for row in rows:
-        milliseconds, batch = float(row["milliseconds"]), int(row["batch"])
-        form = f"timm, {row['form']}" if row["runtime"] == "pytorch" else row["form"]
-        ratio = f"{timm / milliseconds:.2f}" if timm else ""
-        yield (
-            f"| {row['table']} | {row['network']} | {batch} | {form} | {milliseconds:.1f} "
-            f"| {1000 * batch / milliseconds:.1f} | {100 * float(row['share']):.0f} % | {ratio} |"
-        )
+def _inference(times: Times):
+    for network in times.networks():
+        ours = {
+            "in TensorFlow": times.fastest(network, "keras", TENSORFLOW),
+            "exported, float32": times.fastest(network, "keras", EXPORTED),
+        }
+        for where, mine in ours.items():
+            best = times.fastest(network, "pytorch", without=(FROZEN,))
+            yield f"{network} {where}, against the best timm mode", mine, best
+            frozen = times.fastest(network, "pytorch", (FROZEN,))
+            yield f"{network} {where}, against timm compiled with constants", mine, frozen
+        eight = times.fastest(network, "keras", ("ONNX Runtime int8",))
+        floats = times.fastest(network, "keras", (*TENSORFLOW, *EXPORTED))
+        yield f"{network}, eight bits against our best float32", eight, floats
+    folded = times.fastest("nf_resnet50", "keras", TENSORFLOW)
+    twin = times.fastest("resnetv2_50", "keras", TENSORFLOW)
+    yield "nf_resnet50 against resnetv2_50, both folded, in TensorFlow", folded, twin
+    yield f"nf_resnet50 against {APPLICATIONS}", folded, times.fastest(APPLICATIONS, "keras")
+
+
+def _training(times: Times):
+    ours = times.fastest("nf_resnet50", "keras")
+    yield "step of nf_resnet50 against resnetv2_50", ours, times.fastest("resnetv2_50", "keras")
+    best = times.fastest("nf_resnet50", "pytorch")
+    yield "step of nf_resnet50 against the best timm mode", ours, best
 
 
 def draw(rows: list[dict], path: Path) -> None:
     """Bars of images a second, a panel for each network and batch size of inference."""
-    rows = [r for r in rows if r["table"] == "inference" and r["network"] not in ("", APPLICATIONS)]
+    rows = [r for r in rows if r["table"] == "inference"]
+    rows = [r for r in rows if r["network"] not in ("", APPLICATIONS, "resnetv2_50")]
     networks = list(dict.fromkeys(r["network"] for r in rows))
-    batches = sorted({int(r["batch"]) for r in rows})
-    if not rows:
+    batches = [b for b in (1, 8) if any(int(r["batch"]) == b for r in rows)]
+    if not batches:
         return
     figure, grid = plt.subplots(
         len(networks),
         len(batches),
-        figsize=(4.2 * len(batches), 2.6 * len(networks)),
+        figsize=(5.0 * len(batches), 2.7 * len(networks)),
         squeeze=False,
         layout="constrained",
     )
@@ -70,7 +135,7 @@ def draw(rows: list[dict], path: Path) -> None:
             axes.set_title(f"{network}, batch {batch}", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("images a second")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
