@@ -185,6 +185,11 @@ def _export(commands) -> None:
     parser.add_argument(
         "--keep-float", metavar="N|NAMES", help="of int8: layers to leave in float32, or how many"
     )
+    parser.add_argument(
+        "--constants",
+        action="store_true",
+        help="of a SavedModel: weights as constants; faster on CPU, more memory to load",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

@@ -44,6 +44,11 @@ def _options(args: Namespace, kind: str) -> dict:
     """What the function of the format is given beside the model and the path."""
     given = {"precision": args.precision, "pictures": args.pictures, "keep_float": args.keep_float}
     given = {name: value for name, value in given.items() if value is not None}
+    if args.constants and kind != "saved-model":
+        raise ValueError(
+            "The weights of ONNX and LiteRT files are constants in any case: leave --constants "
+            f"out. Received: --constants with --format {kind}"
+        )
     if kind == "saved-model":
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -51,7 +56,7 @@ def _options(args: Namespace, kind: str) -> dict:
                 "A SavedModel is written in the model's own precision; --format onnx has float32 "
                 f"and int8, --format litert float32, float16 and int8. Received: {flags}"
             )
-        return {}
+        return {"constants": args.constants}
     if "pictures" in given:
         given["pictures"] = _some_pictures(args.pictures)
     if "keep_float" in given:

@@ -51,7 +51,10 @@ def test_export(run, tmp_path, capsys):
     assert "serving_bytes" in tf.saved_model.load(str(target)).signatures
     assert main(["export", str(run), str(target)]) == 2
     assert "pass --overwrite" in capsys.readouterr().err
-    assert main(["export", str(run), str(target), "--overwrite"]) == 0
+    assert main(["export", str(run), str(target), "--overwrite", "--constants"]) == 0
+    assert not tf.saved_model.load(str(target)).network.captured_inputs
+    assert main(["export", str(run), f"{target}.onnx", "--constants"]) == 2
+    assert "leave --constants" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
