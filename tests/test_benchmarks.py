@@ -1,0 +1,86 @@
+"""The tables of speed, and the figures that README takes from them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import report
+from benchmarks.tables import read_table, write_table
+
+pytestmark = pytest.mark.fast
+
+ROOT = Path(__file__).parents[1]
+ROWS = {
+    "`export_onnx`, in ONNX Runtime": "ONNX Runtime",
+    "the same file, in OpenVINO": "OpenVINO",
+    "`export_saved_model(constants=True)`": "SavedModel, constants",
+    "`fold` in TensorFlow": "folded",
+    "unfolded": "unfolded",
+    '`export_onnx(precision="int8")`, in ONNX Runtime': "ONNX Runtime int8",
+    "timm, torch.compile with weights frozen": "torch.compile, frozen",
+}
+"""Row of README -> form in the table."""
+
+
+def row(network, runtime, form, milliseconds, table="inference", batch=8):
+    return {
+        **{"table": table, "group": "g", "batch": batch, "network": network, "share": 0.5},
+        **{"runtime": runtime, "form": form, "milliseconds": milliseconds, "step_megabytes": 7},
+    }
+
+
+def test_ratios_take_the_fastest_of_each_side():
+    rows = [
+        row("nf_resnet50", "keras", "unfolded", 10),
+        row("nf_resnet50", "keras", "folded", 50),
+        row("nf_resnet50", "keras", "folded, XLA", 40),
+        row("nf_resnet50", "keras", "LiteRT", 25),
+        row("nf_resnet50", "pytorch", "eager", 200),
+        row("nf_resnet50", "pytorch", "torch.compile", 100),
+        row("nf_resnet50", "pytorch", "torch.compile, frozen", 50),
+        row("nf_resnet50", "pytorch", "eager", 1, batch=1),
+        row("nf_resnet50", "keras", "TensorFlow", 30, table="training"),
+        row("resnetv2_50", "keras", "TensorFlow", 60, table="training"),
+    ]
+    found = {
+        (what, batch): other["milliseconds"] / ours["milliseconds"]
+        for what, batch, ours, other in report.ratios(rows)
+    }
+    assert found == {
+        ("nf_resnet50 in TensorFlow, against the best timm mode", 8): 2.5,
+        ("nf_resnet50 in TensorFlow, against timm compiled with constants", 8): 1.25,
+        ("nf_resnet50 exported, float32, against the best timm mode", 8): 4.0,
+        ("nf_resnet50 exported, float32, against timm compiled with constants", 8): 2.0,
+        ("step of nf_resnet50 against resnetv2_50", 8): 2.0,
+    }
+
+
+def test_report_of_a_table(tmp_path, capsys):
+    rows = [
+        row("nf_resnet50", "keras", "folded", 50),
+        row("nf_resnet50", "pytorch", "eager", 75),
+        row("", "keras", "matrix product", 5),
+    ]
+    write_table(tmp_path / "speed.csv", rows, shown=False)
+    report.write(read_table(tmp_path / "speed.csv"), tmp_path / "speed.csv")
+    printed = capsys.readouterr().out
+    assert "| nf_resnet50: timm, eager | 75 (50 %) |" in printed
+    assert "| 8 | 1.50 | folded 50 ms, eager 75 ms |" in printed
+    assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_figures_of_readme_are_those_of_the_table():
+    table = read_table(ROOT / "benchmarks" / "speed.csv")
+    times = {
+        (r["form"], int(r["batch"])): float(r["milliseconds"])
+        for r in table
+        if (r["table"], r["network"]) == ("inference", "nf_resnet50")
+    }
+    readme = (ROOT / "README.md").read_text()
+    for name, form in ROWS.items():
+        (line,) = re.findall(rf"^\| {re.escape(name)} \|(.+)\|$", readme, re.MULTILINE)
+        rates = [float(cell) for cell in line.split("|")]
+        assert rates == [round(1000 * n / times[form, n], 1) for n in (1, 8, 32)], name
