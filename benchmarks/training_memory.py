@@ -2,8 +2,8 @@
 
     python -m benchmarks.training_memory
 
-Pictures of 224 pixels, float32, SGD with momentum. Every figure is of a fresh process: the most that
-it held during three steps, above what it held with the network built. Writes
+Pictures of 224 pixels, float32, SGD with momentum. Every figure is of a fresh process: the most
+that it held during three steps, above what it held with the network built. Writes
 benchmarks/training_memory.csv.
 """
 
