@@ -115,7 +115,7 @@ class NormFreeBlock(ResidualBlock):
     def preactivate(self, x, training=False):
         """``activation(x) * beta``, the input of branch and projection."""
         if self._is_relu:
-            # The same but for rounding, and training keeps one map for the backward pass instead of two.
+            # The same but for rounding; training keeps one map for the way back instead of two.
             return self.activation(x * self.beta)
         return self.activation(x) * self.beta
 
