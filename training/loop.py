@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 import nf_zoo
+from training import provenance
 from training.divergence import report_divergence
 from training.logs import Log
 
@@ -150,7 +151,8 @@ class Trainer:
         else:
             self.engine.state()  # brings the model up to date
             nf_zoo.save_pretrained(model, path, overwrite=True)
-        results = {"step": self.step, **values, "recipe": self.checkpoints.identity}
+        origin = {"commit": provenance.commit(), "device": provenance.device()}
+        results = {"step": self.step, **values, **origin, "recipe": self.checkpoints.identity}
         temporary = self.folder / ".results.json.tmp"
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, self.folder / "results.json")

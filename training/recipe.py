@@ -42,6 +42,7 @@ def default() -> ConfigDict:
     recipe.data.directory = ""  # where TensorFlow data sets lie
     recipe.data.train = "train"
     recipe.data.test = "validation"
+    recipe.data.train_per_class = 0  # above 0: so many of each class, chosen by the seed
     recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
     recipe.data.input_size = 224  # pixels, in training
     recipe.data.test_size = 224  # pixels, in evaluation
@@ -113,6 +114,7 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "data.input_size": (8, 4096, False),
     "data.test_size": (8, 4096, False),
     "data.crop_fraction": (1e-3, 1, False),
+    "data.train_per_class": (0, math.inf, False),
     "data.shuffle_buffer": (1, math.inf, False),
     "augmentation.smallest_area": (1e-3, 1, False),
     "augmentation.randaugment_layers": (0, 16, False),

@@ -15,15 +15,14 @@ import csv
 import itertools
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from training import provenance
 from training import recipe as recipes
 from training.recipe import RecipeError
 
@@ -66,9 +65,6 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
     A run whose loss is no longer finite has no accuracy, and its row says ``diverged``. SIGTERM
     saves the run and ends the sweep; the same call goes on.
     """
-    from training.loop import Diverged
-    from training.session import run
-
     path = Path(workdir) / RESULTS
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     for *values, seed in itertools.product(*grid.values(), range(seeds)):
@@ -80,27 +76,36 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
         one = recipe.copy_and_resolve_references()
         one.seed = seed
         one.update_from_flattened_dict(cell)
-        try:
-            found = run(one, folder)
-            if found is None:
-                break
-            outcome = {"outcome": "finished", **found}
-        except Diverged as error:
-            logging.warning("%s: %s", folder.name, error)
-            outcome = {"outcome": "diverged"}
-        rows.append(
-            {
-                "run": folder.name,
-                **cell,
-                "seed": seed,
-                **outcome,
-                "recipe": json.dumps(recipes.identity(one)),
-                "commit": _commit(),
-                "device": platform.processor() or platform.machine(),
-            }
-        )
+        found = measure(one, folder)
+        if found is None:
+            break
+        rows.append({"run": folder.name, **cell, "seed": seed, **found})
         _write(path, rows)
     return path
+
+
+def measure(recipe, workdir: str | os.PathLike) -> dict | None:
+    """One run as a row: outcome, loss and accuracies, and where they come from.
+
+    A run whose loss is no longer finite has no accuracy. None if SIGTERM interrupted it.
+    """
+    from training.loop import Diverged
+    from training.session import run
+
+    try:
+        found = run(recipe, workdir)
+        if found is None:
+            return None
+        outcome = {"outcome": "finished", **found}
+    except Diverged as error:
+        logging.warning("%s: %s", Path(workdir).name, error)
+        outcome = {"outcome": "diverged"}
+    return {
+        **outcome,
+        "recipe": json.dumps(recipes.identity(recipe)),
+        "commit": provenance.commit(),
+        "device": provenance.device(),
+    }
 
 
 def _write(path: Path, rows: list[dict]) -> None:
@@ -111,15 +116,6 @@ def _write(path: Path, rows: list[dict]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)
-
-
-def _commit() -> str:
-    """The commit of the code, or "unknown"."""
-    here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def main(argv) -> int:

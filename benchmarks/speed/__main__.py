@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.speed import report
-from benchmarks.speed.measuring import REPOSITORY, build, take_turns
+from benchmarks.speed.measuring import build, take_turns
 from benchmarks.tables import read_table, write_table
+from training import provenance
 
 NETWORKS = ("nf_resnet50", "resnetv2_50", "nf_regnet_b1", "eca_nfnet_l0", "nfnet_f0")
 SIZE = 224
@@ -121,15 +121,8 @@ def groups_of(networks: list[str]) -> list[list[str]]:
 
 def origin_of_run() -> dict:
     """Commit, processor and day."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return {"commit": commit, "processor": processor(), "day": time.strftime("%Y-%m-%d")}
-
-
-def processor() -> str:
-    """What the processor calls itself; Linux only."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    day = time.strftime("%Y-%m-%d")
+    return {"commit": provenance.commit(), "processor": provenance.processor(), "day": day}
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def add_record(
         num_classes=blueprint.num_classes if classes is None else classes,
         parameters=count_parameters(blueprint),
         labels=_labels(config),
-        default=_is_first(path, config.architecture) if default is None else default,
+        default=is_first(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )
     if record.licence == UNKNOWN:
@@ -89,7 +89,7 @@ def add_record(
             f"{uri} states no licence, which a record needs: add one to its model card, or pass "
             "licence='apache-2.0' or what else it is."
         )
-    _write(path, record)
+    write_record(path, record)
     return next(r for r in read_catalog(path) if r.name == record.name)
 
 
@@ -102,7 +102,8 @@ def _labels(config: ModelConfig) -> str:
     return IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG
 
 
-def _is_first(path: Path, architecture: str) -> bool:
+def is_first(path: Path, architecture: str) -> bool:
+    """Whether the catalogue has no checkpoint of the plain architecture yet."""
     return not any(r.architecture == architecture and not r.variant for r in read_catalog(path))
 
 
@@ -133,8 +134,12 @@ def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
     return found
 
 
-def _write(path: Path, record: PretrainedWeights) -> None:
-    """Add the record at the end, and the source of its accuracies to theirs."""
+def write_record(path: Path, record: PretrainedWeights) -> None:
+    """Add a record at the end of a catalog.toml, and the source of its accuracies to theirs.
+
+    Raises:
+        CatalogError: if it has one of that name, or would become malformed; it is then as it was.
+    """
     text = path.read_text(encoding="utf-8").rstrip() + "\n"
     tables = read_tables(path)
     values = {

@@ -292,3 +292,23 @@ def test_pillow_agrees_on_the_tables():
     for operation, expected in pairs:
         found = operation(tf.constant(pixels), 1.0, 0.5).numpy().astype(int)
         assert np.abs(found - np.asarray(expected).astype(int)).max() <= 1, operation.__name__
+
+
+@pytest.mark.fast
+def test_some_pictures_of_each_class(recipe):
+    whole = open_data(recipe)
+    recipe.data.train_per_class = 5
+    some = open_data(recipe)
+    assert np.bincount(some.train[1]).tolist() == [5] * len(some.labels)
+    assert some.train_size == 20 and some.test_size == whole.test_size
+    known = {image.tobytes() for image in whole.train[0]}
+    assert len({image.tobytes() for image in some.train[0]} & known) == 20
+    np.testing.assert_array_equal(open_data(recipe).train[0], some.train[0])
+    recipe.seed = 1
+    assert not np.array_equal(open_data(recipe).train[0], some.train[0])
+    recipe.data.train_per_class = 90
+    with pytest.raises(RecipeError, match="train_per_class=90"):
+        open_data(recipe)
+    recipe.data.source = "tfrecord:somewhere"
+    with pytest.raises(RecipeError, match="in_memory"):
+        open_data(recipe)

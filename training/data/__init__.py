@@ -38,8 +38,18 @@ def open_data(recipe):
                 f"randaugment_layers={varied.randaugment_layers}"
             )
         if kind == "arrays":
-            return read_arrays(place)
-        return read_pictures(place, given.train, given.test, given.input_size)
+            pictures = read_arrays(place)
+        else:
+            pictures = read_pictures(place, given.train, given.test, given.input_size)
+        if given.train_per_class:
+            pictures = pictures.fewer(given.train_per_class, recipe.seed)
+        return pictures
+    if given.train_per_class:
+        raise RecipeError(
+            "Only pictures in memory can be cut down to some of each class: set "
+            "data.in_memory=True, or data.train_per_class=0. Received: "
+            f"data.train_per_class={given.train_per_class}, data.source={given.source!r}"
+        )
     try:
         from training.data import streams
     except ModuleNotFoundError as error:

@@ -33,6 +33,27 @@ class ArrayPictures:
         self.train, self.test = train, test
         self.train_size, self.test_size = len(train[1]), len(test[1])
 
+    def fewer(self, per_class: int, seed: int) -> ArrayPictures:
+        """The same test pictures, and so many training pictures of each class.
+
+        Raises:
+            RecipeError: if a class has fewer.
+        """
+        images, classes = self.train
+        counts = np.bincount(classes, minlength=len(self.labels))
+        if counts.min() < per_class:
+            raise RecipeError(
+                f"The class {self.labels[int(counts.argmin())]!r} has {counts.min()} training "
+                f"pictures. Received: data.train_per_class={per_class}"
+            )
+        generator = np.random.default_rng(seed)
+        chosen = [
+            generator.choice(np.flatnonzero(classes == one), per_class, replace=False)
+            for one in range(len(self.labels))
+        ]
+        rows = np.sort(np.concatenate(chosen))
+        return ArrayPictures((images[rows], classes[rows]), self.test, self.labels)
+
     def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
         """(images, classes, draws) of one replica after the other, endlessly."""
         images, classes = self.train

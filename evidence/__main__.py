@@ -1,0 +1,76 @@
+"""Measures one of the experiments, or draws what was measured.
+
+    python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --size=16 \\
+        --output=cifar10_16.npz
+    python -m evidence learning_rate --pictures=cifar10_16.npz
+
+    python -m training.prepare --source='tiny-imagenet-*.tar.xz' --splits=train,val --size=32 \\
+        --output=tiny_imagenet_32.npz
+    python -m evidence transfer --pictures=tiny_imagenet_32.npz
+
+    python -m evidence report
+
+The tables and pictures are in docs/results/. Rows that are there are not measured again; to measure
+an experiment anew, remove its table. ``--part=1/2`` does every second task, so that two processes
+of one core each share an experiment: faster than one of two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from absl import logging
+
+from evidence import report, transfer
+from evidence.experiments import EXPERIMENTS, Setting
+from training.recipe import RecipeError
+
+NAMES = (*EXPERIMENTS, "transfer", "report")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--pictures", help="the .npz file")
+    parser.add_argument("--output", type=Path, default=report.FOLDER, help="folder of the tables")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every cell")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the pictures of a run")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N")
+    args = parser.parse_args(arguments)
+    logging.set_verbosity(logging.INFO)
+    try:
+        for name in args.names:
+            if name == "report":
+                report.write(args.output)
+            elif args.pictures:
+                _measure(name, args)
+            else:
+                parser.error(f"{name} needs --pictures")
+    except (RecipeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(name: str, args) -> None:
+    setting = Setting(args.pictures, args.output, args.seeds, args.scale)
+    experiment = {**EXPERIMENTS, "transfer": transfer.transfer}[name]
+    number, parts = args.part
+    for index, task in enumerate(experiment(setting)):
+        if index % parts == number - 1:
+            task()
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"K/N with K from 1 to N, not {text!r}")
+    return int(number), int(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Trainings that are compared, on CIFAR-10 shrunk to 16 pixels. One table each.
+
+Each experiment is a function of a :class:`Setting` that yields tasks. A task measures some rows,
+one run after the other; tasks do not depend on each other and may go to different processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from evidence.table import Table, accuracy
+from training import recipe as recipes
+
+RECIPE = Path(__file__).parents[1] / "training" / "configs" / "wide_resnet_cifar10.py"
+CHANCE = 10.0
+"""Accuracy in percent of ten classes of equal size, guessed."""
+
+Task = Callable[[], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all runs of a call share.
+
+    Attributes:
+        pictures: .npz file made by training.prepare, of 16 x 16 pixels.
+        output: folder of the tables.
+        seeds: runs of every cell.
+        scale: factor on the number of pictures that a run sees.
+    """
+
+    pictures: str
+    output: Path
+    seeds: int = 3
+    scale: float = 1.0
+
+    def recipe(self, network: str, seen: int, batch_size: int, rate: float, **model):
+        """Wide ResNet ``"n-k"`` by the recipe of the 2020 paper, for ``seen`` pictures.
+
+        The rate falls along a cosine from ``rate`` without a warm-up.
+        """
+        recipe = recipes.load(f"{RECIPE}:{network},two_cores")
+        recipe.model.fields = json.dumps(model)
+        recipe.data.source = f"arrays:{self.pictures}"
+        recipe.data.input_size = recipe.data.test_size = 16
+        recipe.batch_size = batch_size
+        recipe.steps = math.ceil(seen * self.scale / batch_size)
+        recipe.optimizer.learning_rate = rate
+        recipe.schedule.warmup_epochs = 0.0
+        recipe.evaluation.every_epochs = 1e6
+        recipe.run.log_every = 200
+        recipe.run.checkpoint_minutes = 1e6
+        return recipe
+
+
+def learning_rate(setting: Setting) -> Iterator[Task]:
+    """The best and the largest stable learning rate, by batch size and scheme (2020, section 4)."""
+    table = Table(setting.output / "learning_rate.csv", ("scheme", "batch_size", "learning_rate"))
+    for batch_size in (128, 1024, 16):
+        for scheme in ("bn", "nf", "skipinit", "none"):
+
+            def task(scheme=scheme, batch_size=batch_size):
+                def run(rate: float, seed: int = 0) -> float:
+                    recipe = setting.recipe("10-1", 50000, batch_size, rate, scheme=scheme)
+                    recipe.seed = seed
+                    key = {"scheme": scheme, "batch_size": batch_size, "learning_rate": rate}
+                    return accuracy(table.measure(key, recipe))
+
+                best = search(run, start=0.1 * batch_size / 64)
+                for seed in range(1, setting.seeds):
+                    run(best, seed)
+
+            yield task
+
+
+def search(run: Callable[[float], float], start: float, largest: float = 51.2) -> float:
+    """The best of start x 2^k: up until the runs fail, down while they get better.
+
+    Args:
+        run: learning rate -> accuracy in percent; 0 if it diverged.
+        start: first learning rate.
+        largest: none above it is tried.
+    """
+    found = {start: run(start)}
+    rate = start
+    while found[rate] >= 1.5 * CHANCE and rate * 2 <= largest:
+        rate *= 2
+        found[rate] = run(rate)
+    rate = start
+    while min(found) == max(found, key=found.get) or max(found.values()) < 1.5 * CHANCE:
+        rate /= 2
+        if rate < start / 2**8:
+            break
+        found[rate] = run(rate)
+    return max(found, key=found.get)
+
+
+def small_batches(setting: Setting) -> Iterator[Task]:
+    """Batches of 2 to 128, the rate in proportion (2021, section 5: batch 4 against 1024)."""
+    table = Table(setting.output / "small_batches.csv", ("scheme", "batch_size"))
+    for batch_size in (128, 32, 8, 4, 2):
+        for scheme in ("bn", "nf"):
+
+            def task(scheme=scheme, batch_size=batch_size):
+                for seed in range(setting.seeds):
+                    rate = 0.1 * batch_size / 64
+                    recipe = setting.recipe("10-1", 25000, batch_size, rate, scheme=scheme)
+                    recipe.seed = seed
+                    table.measure({"scheme": scheme, "batch_size": batch_size}, recipe)
+
+            yield task
+
+
+def depth(setting: Setting) -> Iterator[Task]:
+    """Which depth trains, under one recipe (2020, table 1)."""
+    table = Table(setting.output / "depth.csv", ("layers", "scheme"))
+    for layers in (16, 40, 100):
+        for scheme in ("bn", "nf", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "none"):
+
+            def task(scheme=scheme, layers=layers):
+                recipe = setting.recipe("16-1", 9600, 32, 0.05, scheme=scheme)
+                recipe.model.architecture = f"wide_resnet{layers}_1"
+                table.measure({"layers": layers, "scheme": scheme}, recipe)
+
+            yield task
+
+
+WIDE_RESNET_16_1 = {
+    **{"depths": [2, 2, 2], "widths": [16, 32, 64], "stem_width": 16, "stem": "3x3"},
+    **{"block": "basic", "shortcut": "strided", "alpha": 0.2, "zero_init_gain": True},
+}
+"""Fields that make nf_resnet14 the Wide ResNet 16-1 of scheme "nf"."""
+
+ABLATIONS: dict[str, tuple[dict, dict]] = {
+    "the whole recipe": ({}, {}),
+    "without gamma": ({"gamma_in": None}, {}),
+    "without standardisation": ({"standardize": False}, {}),
+    "without alpha and beta": ({"alpha": 1.0, "rescale": False}, {}),
+    "gains from 1": ({"zero_init_gain": False}, {}),
+    "alpha 1, gains from 1": ({"alpha": 1.0, "zero_init_gain": False}, {}),
+    "with stochastic depth 0.1": ({}, {"regularisation.stochastic_depth": 0.1}),
+    "with adaptive gradient clipping": ({}, {"optimizer.agc": 0.02}),
+}
+"""Name -> (fields of the network, fields of the recipe)."""
+
+
+def ablation(setting: Setting) -> Iterator[Task]:
+    """What each part of the 2021 recipe does."""
+    table = Table(setting.output / "ablation.csv", ("variant",))
+    for variant, (fields, changes) in ABLATIONS.items():
+
+        def task(variant=variant, fields=fields, changes=changes):
+            for seed in range(setting.seeds):
+                recipe = setting.recipe("16-1", 50000, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
+                recipe.model.architecture = "nf_resnet14"
+                recipe.update_from_flattened_dict(changes)
+                recipe.seed = seed
+                table.measure({"variant": variant}, recipe)
+
+        yield task
+
+
+SMALL_DATA: dict[str, tuple[str, dict]] = {
+    "BatchNorm, rate 0.8": ("bn", {}),
+    "normaliser-free, rate 0.8": ("nf", {}),
+    "with warm-up": ("nf", {"schedule.warmup_epochs": 2.0}),
+    "with clipping": ("nf", {"optimizer.agc": 0.02}),
+    "with both": ("nf", {"schedule.warmup_epochs": 2.0, "optimizer.agc": 0.02}),
+    "rate 0.1 instead": ("nf", {"optimizer.learning_rate": 0.1}),
+}
+"""Name -> (scheme, fields of the recipe)."""
+
+
+def small_data(setting: Setting) -> Iterator[Task]:
+    """A recipe made for BatchNorm on 500 pictures a class, and what keeps it from blowing up."""
+    table = Table(setting.output / "small_data.csv", ("variant",))
+    for variant, (scheme, changes) in SMALL_DATA.items():
+
+        def task(variant=variant, scheme=scheme, changes=changes):
+            for seed in range(setting.seeds):
+                recipe = setting.recipe("16-1", 50000, 64, 0.8, scheme=scheme)
+                recipe.data.train_per_class = 500
+                recipe.update_from_flattened_dict(changes)
+                recipe.seed = seed
+                table.measure({"variant": variant}, recipe)
+
+        yield task
+
+
+EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
+    "learning_rate": learning_rate,
+    "small_batches": small_batches,
+    "depth": depth,
+    "ablation": ablation,
+    "small_data": small_data,
+}

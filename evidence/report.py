@@ -1,0 +1,228 @@
+"""Tables in docs/results.md and pictures beside the CSV files, of the rows that were measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.tables import read_table
+from evidence.table import accuracy
+
+FOLDER = Path(__file__).parents[1] / "docs" / "results"
+PAGE = FOLDER.with_suffix(".md")
+COLOURS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
+NAMES = {
+    "bn": "BatchNorm",
+    "nf": "NF (SWS, alpha, beta)",
+    "skipinit": "SkipInit, 0",
+    "skipinit_1/sqrt(d)": "SkipInit, 1/sqrt(d)",
+    "divide_sqrt2": "(x + f) / sqrt(2)",
+    "none": "none",
+}
+TRAINS = 15.0
+"""Accuracy in percent, of ten classes, from which on a run counts as having trained."""
+
+Lines = list[list[str]]
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and half the range where there are several runs."""
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {(max(values) - min(values)) / 2:.1f}"
+
+
+def outcome(rows: list[dict]) -> str:
+    """Accuracy over the seeds, or how many of them diverged."""
+    if not rows:
+        return ""
+    failed = sum(row["outcome"] == "diverged" for row in rows)
+    if failed == len(rows):
+        return "diverged"
+    finished = spread([accuracy(row) for row in rows if row["outcome"] != "diverged"])
+    return finished + (f" ({failed} of {len(rows)} diverged)" if failed else "")
+
+
+def where(rows: list[dict], **key) -> list[dict]:
+    """The rows with these values."""
+    return [row for row in rows if all(row[name] == str(one) for name, one in key.items())]
+
+
+def values_of(rows: list[dict], name: str) -> list[str]:
+    """The values of a column, each once, in order."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def rates_of(rows: list[dict], scheme: str, batch_size: str) -> dict[float, list[dict]]:
+    """Learning rate -> its runs, ascending."""
+    found = where(rows, scheme=scheme, batch_size=batch_size)
+    rates = sorted({float(row["learning_rate"]) for row in found})
+    return {rate: [r for r in found if float(r["learning_rate"]) == rate] for rate in rates}
+
+
+def summary(rates: dict[float, list[dict]]) -> tuple[float, float, list[float]]:
+    """Best rate, largest rate that trained, accuracies at the best."""
+    first = {rate: accuracy(rows[0]) for rate, rows in rates.items()}
+    best = max(first, key=first.get)
+    stable = max((rate for rate, value in first.items() if value >= TRAINS), default=0.0)
+    return best, stable, [accuracy(row) for row in rates[best]]
+
+
+def learning_rate_lines(rows: list[dict]) -> Lines:
+    lines = [["scheme", "batch size", "best rate", "largest stable rate", "accuracy, %"]]
+    for scheme in [name for name in COLOURS if where(rows, scheme=name)]:
+        for batch_size in values_of(where(rows, scheme=scheme), "batch_size"):
+            best, stable, found = summary(rates_of(rows, scheme, batch_size))
+            cells = [NAMES[scheme], batch_size, f"{best:g}", f"{stable:g}", spread(found)]
+            lines.append(cells)
+    return lines
+
+
+def learning_rate_plot(rows: list[dict], figure) -> None:
+    batches = values_of(rows, "batch_size")
+    panels = figure.subplots(1, len(batches) + 1)
+    for panel, batch_size in zip(panels, batches, strict=False):
+        for scheme, colour in COLOURS.items():
+            rates = rates_of(rows, scheme, batch_size)
+            means = [statistics.mean(map(accuracy, runs)) for runs in rates.values()]
+            panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
+        panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate", ylim=(0, 70))
+    panels[0].set_ylabel("test accuracy, %")
+    panels[0].legend(fontsize=7)
+    for scheme, colour in COLOURS.items():
+        points = [
+            (int(batch), *summary(rates_of(rows, scheme, batch))[:2])
+            for batch in batches
+            if where(rows, scheme=scheme, batch_size=batch)
+        ]
+        sizes = [size for size, _, _ in points]
+        panels[-1].plot(sizes, [best for _, best, _ in points], "o-", color=colour)
+        panels[-1].plot(sizes, [most for _, _, most in points], "x:", color=colour)
+    panels[-1].set(xscale="log", yscale="log", xlabel="batch size", title="best (-), largest (··)")
+
+
+def grid_lines(rows: list[dict], across: str, down: str, names=None) -> Lines:
+    columns = values_of(rows, across)
+    lines = [[down.replace("_", " "), *((names or {}).get(one, one) for one in columns)]]
+    for value in values_of(rows, down):
+        cells = [outcome(where(rows, **{across: one, down: value})) for one in columns]
+        lines.append([NAMES.get(value, value), *cells])
+    return lines
+
+
+def small_batches_lines(rows: list[dict]) -> Lines:
+    lines = grid_lines(rows, "batch_size", "scheme")
+    lines[0] = ["scheme", *(f"batch {size}" for size in lines[0][1:])]
+    return lines
+
+
+def depth_lines(rows: list[dict]) -> Lines:
+    lines = grid_lines(rows, "layers", "scheme")
+    lines[0] = ["scheme", *(f"{layers} layers" for layers in lines[0][1:])]
+    return lines
+
+
+def variant_lines(rows: list[dict]) -> Lines:
+    lines = [["variant", "accuracy, %", "runs"]]
+    for variant in values_of(rows, "variant"):
+        found = where(rows, variant=variant)
+        lines.append([variant, outcome(found), str(len(found))])
+    return lines
+
+
+def transfer_lines(rows: list[dict]) -> Lines:
+    lines = grid_lines(rows, "per_class", "start")
+    lines[0] = ["start", *(f"{count} a class" for count in lines[0][1:])]
+    return lines
+
+
+def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
+    panel = figure.subplots()
+    for name in values_of(rows, one_line):
+        xs = values_of(where(rows, **{one_line: name}), across)
+        runs = [where(rows, **{one_line: name, across: x}) for x in xs]
+        means = [statistics.mean(map(accuracy, found)) for found in runs]
+        below = [mean - min(map(accuracy, r)) for mean, r in zip(means, runs, strict=True)]
+        above = [max(map(accuracy, r)) - mean for mean, r in zip(means, runs, strict=True)]
+        panel.errorbar(
+            *([float(x) for x in xs], means, (below, above)),
+            **{"fmt": "o-", "capsize": 3, "label": NAMES.get(name, name)},
+            color=COLOURS.get(name),
+        )
+    panel.set(xscale="log", xlabel=across.replace("_", " "), ylabel="test accuracy, %")
+    ticks = values_of(rows, across)
+    panel.set_xticks([float(tick) for tick in ticks], ticks)
+    panel.minorticks_off()
+    panel.legend(fontsize=8)
+
+
+def bars_plot(rows: list[dict], figure) -> None:
+    panel = figure.subplots()
+    variants = values_of(rows, "variant")[::-1]
+    for place, variant in enumerate(variants):
+        found = [accuracy(row) for row in where(rows, variant=variant)]
+        panel.barh(place, statistics.mean(found), color="tab:blue", alpha=0.6)
+        panel.plot(found, [place] * len(found), "k.", markersize=5)
+    panel.set_yticks(range(len(variants)), variants)
+    panel.set_xlabel("test accuracy, % (0: diverged)")
+
+
+TABLES: dict[str, Callable[[list[dict]], Lines]] = {
+    "learning_rate": learning_rate_lines,
+    "small_batches": small_batches_lines,
+    "depth": depth_lines,
+    "ablation": variant_lines,
+    "small_data": variant_lines,
+    "transfer": transfer_lines,
+}
+PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
+    "learning_rate": ((16, 3.6), learning_rate_plot),
+    "small_batches": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "batch_size", "scheme")),
+    "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),
+    "ablation": ((7, 3.5), bars_plot),
+    "small_data": ((7, 3), bars_plot),
+    "transfer": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "per_class", "start")),
+}
+
+
+def markdown(lines: Lines) -> str:
+    """A table of the lines, the first its head."""
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
+
+
+def put_tables(text: str, folder: Path) -> str:
+    """The page with every table between its marks made anew from the CSV files."""
+
+    def table(match: re.Match) -> str:
+        rows = read_table(folder / f"{match[1]}.csv")
+        made = markdown(TABLES[match[1]](rows)) if rows else "Not measured."
+        return f"<!-- {match[1]} -->\n{made}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def write(folder: Path, page: Path = PAGE) -> None:
+    """Draws every table of the folder and puts it into the page; prints it."""
+    for name, (size, plot) in PLOTS.items():
+        rows = read_table(folder / f"{name}.csv")
+        if not rows:
+            continue
+        print(f"\n{name}\n\n{markdown(TABLES[name](rows))}")
+        figure = plt.figure(figsize=size, layout="constrained")
+        plot(rows, figure)
+        temporary = folder / f".{name}.tmp.png"
+        figure.savefig(temporary, dpi=110)
+        plt.close(figure)
+        os.replace(temporary, folder / f"{name}.png")
+    if page.exists():
+        temporary = page.with_name(f".{page.name}.tmp")
+        temporary.write_text(put_tables(page.read_text(), folder))
+        os.replace(temporary, page)

@@ -1,0 +1,113 @@
+"""Rows of measurements in a CSV file that several processes may add to."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from pathlib import Path
+
+from benchmarks.tables import read_table, write_table
+from training import recipe as recipes
+
+MEASURED = ("seed", "outcome", "top1", "loss", "seconds", "commit", "device", "recipe")
+
+
+class Table:
+    """What one experiment measured.
+
+    Args:
+        path: of the CSV file; made with the first row.
+        keys: columns that, with the seed, tell runs apart.
+    """
+
+    def __init__(self, path: Path, keys: tuple[str, ...]):
+        self.path, self.keys = Path(path), keys
+        self.columns = (*keys, *MEASURED)
+
+    def rows(self) -> list[dict]:
+        """All rows, as text."""
+        return read_table(self.path)
+
+    def find(self, key: dict, seed: int) -> dict | None:
+        """The row of one run, if it was measured."""
+        wanted = {name: str(value) for name, value in {**key, "seed": seed}.items()}
+        for row in self.rows():
+            if all(row[name] == value for name, value in wanted.items()):
+                return row
+        return None
+
+    def measure(self, key: dict, recipe) -> dict:
+        """The row of this key and the recipe's seed; runs the recipe if there is none yet.
+
+        Raises:
+            KeyboardInterrupt: if the run was interrupted; there is no row of it then.
+        """
+        found = self.find(key, recipe.seed)
+        return found or self.add({**key, **run(recipe)})
+
+    def add(self, row: dict) -> dict:
+        """Adds a row to the file, sorted among the others; returns it as the file has it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            text = {name: str(row.get(name, "")) for name in self.columns}
+            write_table(self.path, sorted([*self.rows(), text], key=self._place), shown=False)
+        return text
+
+    def _place(self, row: dict) -> list:
+        return [_number_or_word(row[name]) for name in (*self.keys, "seed")]
+
+
+def _number_or_word(text: str) -> tuple:
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def run(recipe) -> dict:
+    """Trains by the recipe in a temporary folder; the measured columns of its row.
+
+    ``seconds`` holds the compilation of the step and the evaluation too.
+    """
+    import tempfile
+
+    import keras
+
+    from training.sweep import measure
+
+    keras.backend.clear_session()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(recipe, Path(folder) / "run")
+    if found is None:
+        raise KeyboardInterrupt
+    return {
+        "seed": recipe.seed,
+        "outcome": found["outcome"],
+        "top1": f"{found['top1']:.2f}" if "top1" in found else "",
+        "loss": f"{found['loss']:.4f}" if "loss" in found else "",
+        "seconds": f"{time.monotonic() - start:.0f}",
+        "commit": found["commit"],
+        "device": found["device"],
+        "recipe": json.dumps(changes(recipe)),
+    }
+
+
+def changes(recipe) -> dict:
+    """The recipe's fields that differ from the defaults, but for the seed and the place."""
+    defaults = recipes.identity(recipes.default())
+    left_out = ("name", "seed")
+    rows = {
+        field: value
+        for field, value in recipes.identity(recipe).items()
+        if value != defaults[field] and field not in left_out
+    }
+    rows["data.source"] = Path(rows["data.source"]).name
+    return rows
+
+
+def accuracy(row: dict) -> float:
+    """Test accuracy in percent; 0 of a run that diverged."""
+    return float(row["top1"] or 0.0)

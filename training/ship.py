@@ -1,0 +1,166 @@
+"""Puts a finished run among the checkpoints that come with nf_zoo.
+
+    python -m training.ship --run=runs/nf --name=wide_resnet16_1.cifar10 --pictures=cifar10/test \\
+        --dataset=cifar10 --dataset_name='CIFAR-10 (JPEG)'
+
+``weights/NAME/`` receives the network in float16, its card, the log of the run (history.csv) and
+metrics.json, and weights/catalog.toml a record. The accuracy is measured here, on the class folders
+of ``--pictures``, from the file that ships.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import app, flags
+
+import nf_zoo
+from nf_zoo.hub.card import CardDetails
+from nf_zoo.hub.catalog import LABELS_IN_CONFIG, PretrainedWeights, weights_directory
+from nf_zoo.hub.catalog_add import is_first, write_record
+from nf_zoo.hub.errors import WeightsError
+from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256
+from training import recipe as recipes
+from training.recipe import RecipeError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run", None, "Working folder of the finished run.")
+flags.DEFINE_string("name", None, "ARCHITECTURE.TAG of the checkpoint.")
+flags.DEFINE_string("pictures", None, "Class folders of the held-out pictures.")
+flags.DEFINE_string("dataset", None, "Name of the training set on the hub.")
+flags.DEFINE_string("dataset_name", None, "What to call the pictures.")
+flags.DEFINE_string("command", None, "The command that trained it, for the card.")
+flags.DEFINE_string("licence", "apache-2.0", "SPDX identifier in lower case.")
+LARGEST = 60_000_000
+"""Bytes of a file that the repository takes."""
+
+
+def ship(
+    run: Path,
+    name: str,
+    pictures: str | Path,
+    details: CardDetails,
+    weights: Path | None = None,
+) -> PretrainedWeights:
+    """Write ``weights/NAME/`` and its record.
+
+    Args:
+        run: working folder of a finished run.
+        name: ``"architecture.tag"``.
+        pictures: folder of class folders that the run has not seen.
+        details: of the card; its ``licence`` and ``dataset_name`` are needed.
+        weights: where catalog.toml is; the checkout's by default.
+
+    Raises:
+        RecipeError: if the run is not finished, or of another architecture, or too large.
+        FileExistsError: if there is such a checkpoint.
+        WeightsError: if the record cannot be written; the folder is then not there either.
+    """
+    weights = weights or weights_directory()
+    architecture, _, tag = name.partition(".")
+    results = _results(run)
+    model = nf_zoo.load_pretrained(run / "model")
+    if model.architecture != architecture or not tag:
+        raise RecipeError(
+            f"name must be {model.architecture}.TAG, the run's architecture. Received: {name!r}"
+        )
+    folder = weights / name
+    if folder.exists():
+        raise FileExistsError(f"There is such a checkpoint already. Received: {folder}")
+    with tempfile.TemporaryDirectory(dir=weights, prefix=".ship-") as scratch:
+        made = Path(scratch) / name
+        metrics = _measured(model, pictures, Path(scratch) / "float16", results)
+        nf_zoo.save_pretrained(model, made, dtype="float16", card=details, metrics=metrics)
+        if (made / WEIGHTS_FILE).stat().st_size > LARGEST:
+            raise RecipeError(
+                f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
+            )
+        write_history(run / "log.jsonl", made / "history.csv")
+        made.rename(folder)
+    record = PretrainedWeights(
+        architecture=architecture,
+        tag=tag,
+        licence=details.licence,
+        preprocessing=model.preprocessing,
+        source="shipped",
+        filename=f"{name}/{WEIGHTS_FILE}",
+        sha256=file_sha256(folder / WEIGHTS_FILE),
+        format="nf_zoo",
+        num_classes=model.num_classes,
+        train_input_size=(results["recipe"]["data.input_size"],) * 2,
+        top1=round(100 * metrics["accuracy"], 2),
+        accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
+        f"weights/{name}/metrics.json",
+        labels=f"{name}/{LABELS_IN_CONFIG}",
+        default=is_first(weights / "catalog.toml", architecture),
+    )
+    try:
+        write_record(weights / "catalog.toml", record)
+    except WeightsError:
+        shutil.rmtree(folder)
+        raise
+    return record
+
+
+def _results(run: Path) -> dict:
+    try:
+        return json.loads((run / "results.json").read_text())
+    except OSError as error:
+        raise RecipeError(
+            f"The run has no results.json: is it finished? Received: {run}"
+        ) from error
+
+
+def _measured(model, pictures, folder: Path, results: dict) -> dict:
+    """What ``evaluate`` gives for the network as it is read back from float16; and the recipe."""
+    nf_zoo.save_pretrained(model, folder, dtype="float16")
+    metrics = nf_zoo.evaluate(nf_zoo.load_pretrained(folder), pictures, batch_size=250)
+    metrics.pop("skipped")
+    defaults = recipes.identity(recipes.default())
+    recipe = {k: v for k, v in results["recipe"].items() if v != defaults.get(k)}
+    recipe["data.source"] = Path(recipe["data.source"]).name
+    origin = {key: results.get(key, "unknown") for key in ("commit", "device")}
+    return {**metrics, **origin, "seed": results["recipe"]["seed"], "recipe": recipe}
+
+
+def write_history(log: Path, path: Path) -> None:
+    """The log of a run as a CSV file: a row for each evaluation, with the training loss before."""
+    columns = ("step", "loss", "learning_rate", "test_loss", "test_top1")
+    with log.open() as lines, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        training: dict = {}
+        for row in map(json.loads, lines):
+            if row["kind"] == "training":
+                training = row
+                continue
+            values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
+            rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
+            writer.writerow({"step": row["step"], **rates, **values})
+
+
+def main(argv) -> int:
+    del argv
+    details = CardDetails(
+        licence=FLAGS.licence,
+        datasets=(FLAGS.dataset,) if FLAGS.dataset else (),
+        dataset_name=FLAGS.dataset_name,
+        training="By a recipe of training/; metrics.json has it in full, history.csv the log.",
+        command=FLAGS.command,
+    )
+    try:
+        print(ship(Path(FLAGS.run), FLAGS.name, FLAGS.pictures, details))
+    except (RecipeError, WeightsError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["run", "name", "pictures", "dataset_name"])
+    app.run(main)
