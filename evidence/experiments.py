@@ -60,12 +60,12 @@ class Setting:
 def learning_rate(setting: Setting) -> Iterator[Task]:
     """The best and the largest stable learning rate, by batch size and scheme (2020, section 4)."""
     table = Table(setting.output / "learning_rate.csv", ("scheme", "batch_size", "learning_rate"))
-    for batch_size in (128, 1024, 16):
+    for batch_size in (128, 512, 16):
         for scheme in ("bn", "nf", "skipinit", "none"):
 
             def task(scheme=scheme, batch_size=batch_size):
                 def run(rate: float, seed: int = 0) -> float:
-                    recipe = setting.recipe("10-1", 50000, batch_size, rate, scheme=scheme)
+                    recipe = setting.recipe("10-1", 25600, batch_size, rate, scheme=scheme)
                     recipe.seed = seed
                     key = {"scheme": scheme, "batch_size": batch_size, "learning_rate": rate}
                     return accuracy(table.measure(key, recipe))
@@ -108,7 +108,7 @@ def small_batches(setting: Setting) -> Iterator[Task]:
             def task(scheme=scheme, batch_size=batch_size):
                 for seed in range(setting.seeds):
                     rate = 0.1 * batch_size / 64
-                    recipe = setting.recipe("10-1", 25000, batch_size, rate, scheme=scheme)
+                    recipe = setting.recipe("10-1", 12800, batch_size, rate, scheme=scheme)
                     recipe.seed = seed
                     table.measure({"scheme": scheme, "batch_size": batch_size}, recipe)
 
@@ -122,7 +122,7 @@ def depth(setting: Setting) -> Iterator[Task]:
         for scheme in ("bn", "nf", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "none"):
 
             def task(scheme=scheme, layers=layers):
-                recipe = setting.recipe("16-1", 9600, 32, 0.05, scheme=scheme)
+                recipe = setting.recipe("16-1", 6400, 32, 0.05, scheme=scheme)
                 recipe.model.architecture = f"wide_resnet{layers}_1"
                 table.measure({"layers": layers, "scheme": scheme}, recipe)
 
@@ -155,7 +155,7 @@ def ablation(setting: Setting) -> Iterator[Task]:
 
         def task(variant=variant, fields=fields, changes=changes):
             for seed in range(setting.seeds):
-                recipe = setting.recipe("16-1", 50000, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
+                recipe = setting.recipe("16-1", 25600, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
                 recipe.model.architecture = "nf_resnet14"
                 recipe.update_from_flattened_dict(changes)
                 recipe.seed = seed
@@ -182,7 +182,7 @@ def small_data(setting: Setting) -> Iterator[Task]:
 
         def task(variant=variant, scheme=scheme, changes=changes):
             for seed in range(setting.seeds):
-                recipe = setting.recipe("16-1", 50000, 64, 0.8, scheme=scheme)
+                recipe = setting.recipe("16-1", 25600, 64, 0.8, scheme=scheme)
                 recipe.data.train_per_class = 500
                 recipe.update_from_flattened_dict(changes)
                 recipe.seed = seed

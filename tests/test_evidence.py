@@ -1,0 +1,133 @@
+"""The programs behind docs/results.md, and that the page says what the tables say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.tables import read_table
+from evidence import report
+from evidence.experiments import EXPERIMENTS, Setting, search
+from evidence.table import Table
+from evidence.transfer import some_classes
+from training.data.arrays import ArrayPictures
+
+ROOT = Path(__file__).parents[1]
+MEASURED = sorted((ROOT / "docs" / "results").glob("*.csv"))
+
+
+@pytest.mark.fast
+def test_the_page_has_the_tables_as_measured():
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert report.put_tables(page, ROOT / "docs" / "results") == page
+    shown = set(re.findall(r"<!-- (\w+) -->\n\|", page))
+    assert shown == {path.stem for path in MEASURED}
+    assert all(path.with_suffix(".png").is_file() for path in MEASURED)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_every_row_says_where_it_comes_from(path):
+    for row in read_table(path):
+        assert row["commit"] and row["device"] and row["recipe"] and row["seed"]
+        assert (row["outcome"] == "finished") == bool(row["top1"])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("start", [0.1, 3.2, 0.0125])
+def test_search_finds_the_best_rate_and_where_runs_fail(start):
+    tried = {}
+
+    def run(rate):
+        tried[rate] = 0.0 if rate > 2.0 else 60.0 - 10.0 * abs(np.log2(rate / 0.4))
+        return tried[rate]
+
+    assert search(run, start) == pytest.approx(0.4)
+    assert max(tried) > 2.0 and min(tried) <= 0.2
+
+
+@pytest.mark.fast
+def test_search_gives_up_where_nothing_trains():
+    tried = []
+    search(lambda rate: tried.append(rate) or 10.0, 0.1)
+    assert len(tried) == len(set(tried)) < 12
+
+
+def row(value, seed=0, top1="50.00", **key):
+    return {"size": value, "seed": seed, "outcome": "finished", "top1": top1, **key}
+
+
+@pytest.mark.fast
+def test_rows_of_several_writers_are_sorted(tmp_path):
+    one, other = (Table(tmp_path / "new" / "table.csv", ("size",)) for _ in range(2))
+    one.add(row(16, seed=1))
+    other.add(row(2))
+    one.add(row(16))
+    assert [(r["size"], r["seed"]) for r in one.rows()] == [("2", "0"), ("16", "0"), ("16", "1")]
+    assert other.find({"size": 16}, 1)["top1"] == "50.00" and other.find({"size": 4}, 0) is None
+
+
+@pytest.mark.fast
+def test_outcomes_in_words():
+    assert report.outcome([]) == ""
+    assert report.outcome([row(1, top1="50.0"), row(1, top1="52.0")]) == "51.0 ± 1.0"
+    failed = {**row(1, top1=""), "outcome": "diverged"}
+    assert report.outcome([failed]) == "diverged"
+    assert report.outcome([failed, row(1)]) == "50.0 (1 of 2 diverged)"
+
+
+@pytest.mark.fast
+def test_the_best_and_the_largest_rate():
+    rows = [
+        {"scheme": "nf", "batch_size": "16", "learning_rate": rate, "top1": top1}
+        for rate, top1 in (("0.1", "40"), ("0.2", "50"), ("0.2", "54"), ("0.4", "30"), ("0.8", ""))
+    ]
+    assert report.summary(report.rates_of(rows, "nf", "16")) == (0.2, 0.4, [50.0, 54.0])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """An .npz file of 60 training and 20 test pictures of ten classes, 16 x 16."""
+    rng = np.random.default_rng(0)
+    values = {"labels": [f"class {n}" for n in range(10)]}
+    for split, count in (("train", 60), ("test", 20)):
+        classes = np.arange(count, dtype="int32") % 10
+        images = rng.integers(0, 100, (count, 16, 16, 3)) + 15 * classes[:, None, None, None]
+        values |= {f"{split}_images": images.astype("uint8"), f"{split}_classes": classes}
+    np.savez(tmp_path / "pictures.npz", **values)
+    return tmp_path / "pictures.npz"
+
+
+def test_an_experiment_is_measured_once_and_drawn(pictures, tmp_path):
+    setting = Setting(str(pictures), tmp_path / "results", seeds=1, scale=0.01)
+    next(EXPERIMENTS["depth"](setting))()
+    path = tmp_path / "results" / "depth.csv"
+    before = path.read_text()
+    (measured,) = read_table(path)
+    assert measured["layers"] == "16" and measured["scheme"] == "bn"
+    assert json.loads(measured["recipe"])["steps"] == 2
+    next(EXPERIMENTS["depth"](setting))()
+    assert path.read_text() == before
+
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- depth -->\nold\n<!-- end -->\nAfter.\n")
+    report.write(tmp_path / "results", page)
+    assert f"| BatchNorm | {float(measured['top1']):.1f} |" in page.read_text()
+    assert page.read_text().startswith("Before.") and page.read_text().endswith("After.\n")
+    assert (tmp_path / "results" / "depth.png").stat().st_size > 5000
+
+
+@pytest.mark.fast
+def test_classes_of_a_seed_are_numbered_anew():
+    classes = np.arange(40, dtype="int32") % 20
+    images = classes[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
+    pictures = ArrayPictures((images, classes), (images, classes), [f"c{n}" for n in range(20)])
+    some = some_classes(pictures, seed=3)
+    assert len(some.labels) == 10 and sorted(set(some.train[1])) == list(range(10))
+    for image, one in zip(*some.test, strict=True):
+        assert some.labels[one] == f"c{image[0, 0, 0]}"
+    assert some_classes(pictures, seed=4).labels != some.labels
