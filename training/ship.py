@@ -135,18 +135,21 @@ def write_history(log: Path, path: Path) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         training: dict = {}
+        rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
         for row in map(json.loads, lines):
             if row["kind"] == "training":
                 training = row
                 continue
             values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
             rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
-            writer.writerow({"step": row["step"], **rates, **values})
+            rows[row["step"]] = {"step": row["step"], **rates, **values}
+        writer.writerows(rows.values())
 
 
 def main(argv) -> int:
     del argv
     details = CardDetails(
+        checkpoint=FLAGS.name,
         licence=FLAGS.licence,
         datasets=(FLAGS.dataset,) if FLAGS.dataset else (),
         dataset_name=FLAGS.dataset_name,

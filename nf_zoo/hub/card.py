@@ -24,6 +24,7 @@ class CardDetails:
 
     Attributes:
         repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
+        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogued checkpoint.
         licence: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
             catalogued checkpoint the model started from, or else "unknown".
         datasets: data sets of the hub that the model was trained on, such as "cifar10".
@@ -44,6 +45,7 @@ class CardDetails:
     """
 
     repository: str | None = None
+    checkpoint: str | None = None
     licence: str | None = None
     datasets: tuple[str, ...] = ()
     dataset_name: str | None = None
@@ -113,7 +115,7 @@ def model_card(
     """
     details = _completed(model, details or CardDetails(), metrics or {})
     results = list(read_results(metrics or {}))
-    name = (details.repository or model.name).rpartition("/")[2]
+    name = details.checkpoint or (details.repository or model.name).rpartition("/")[2]
     head = _metadata(model, name, details, results).to_yaml()
     body = card_text.body(model, name, details, results, metrics or {})
     return f"---\n{head}\n---\n\n{MARK}\n\n{body}"

@@ -89,10 +89,13 @@ def _output(model) -> str:
 
 def _usage(model, details: CardDetails) -> str:
     source = f"hf://{details.repository}" if details.repository else "path/to/this/folder"
+    loaded = f'load_pretrained("{source}")'
+    if details.checkpoint:
+        loaded = f'create_model("{details.checkpoint}", pretrained=True)'
     lines = [
         "import nf_zoo",
         "",
-        f'model = nf_zoo.load_pretrained("{source}")',
+        f"model = nf_zoo.{loaded}",
         'pixels = model.preprocess("picture.jpg")',
     ]
     if not model.num_classes:

@@ -18,7 +18,9 @@ from training.session import run
 from training.ship import ship
 
 NAME = "wide_resnet10_1.squares"
-DETAILS = CardDetails(licence="mit", dataset_name="Squares", command="python -m training.main")
+DETAILS = CardDetails(
+    checkpoint=NAME, licence="mit", dataset_name="Squares", command="python -m training.main"
+)
 
 
 @pytest.fixture
@@ -59,7 +61,8 @@ def test_a_run_becomes_a_checkpoint(finished, weights, pictures):
     assert nf_zoo.evaluate(shipped, pictures)["accuracy"] == metrics["accuracy"]
     assert record.top1 == round(100 * metrics["accuracy"], 2)
     assert metrics["seed"] == 0 and metrics["recipe"]["steps"] == 6 and metrics["commit"]
-    assert f"{record.top1:.2f} %" in (weights / NAME / "README.md").read_text()
+    card = (weights / NAME / "README.md").read_text()
+    assert f"{record.top1:.2f} %" in card and f'create_model("{NAME}", pretrained=True)' in card
 
     with (weights / NAME / "history.csv").open() as file:
         history = list(csv.DictReader(file))
