@@ -12,7 +12,8 @@ class UpdateWrapper(keras.optimizers.Optimizer):
     step: summed over the replicas of a strategy, averaged over accumulated batches and freed of
     the loss scale. What changes a gradient earlier changes each replica's share by itself.
 
-    Subclasses override ``adjust``; as it is here, the update stays what it was.
+    Subclasses override ``adjust``; as it is here, the update stays what it was. A wrapper may stand
+    around another one: the outer one's ``adjust`` comes first.
 
     Args:
         optimizer: any Keras optimizer that updates variable by variable.
@@ -39,6 +40,8 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         # Rate, decay, clipping and averages are those of the wrapped optimizer.
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
+        while isinstance(optimizer, UpdateWrapper):  # its `apply` goes past its `update_step`
+            optimizer = optimizer.inner_optimizer
         update = optimizer.update_step
 
         def update_step(gradient, variable, learning_rate):

@@ -50,6 +50,27 @@ def test_coupled_decay_goes_through_the_momentum():
     np.testing.assert_allclose(variable.value, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("outside", ["clipping", "groups"])
+def test_clipping_and_groups_both_act(outside):
+    start, gradient = np.float32([3.0, -4.0]), np.float32([60.0, 80.0])
+    variable = keras.Variable(start)
+    group = {"paths": [variable.path], "learning_rate_scale": 0.5, "weight_decay": 0.1}
+    sgd = keras.optimizers.SGD(0.2)
+    if outside == "clipping":
+        optimizer = nf_zoo.AdaptiveGradientClipping(
+            nf_zoo.GroupedOptimizer(sgd, [group], coupled=True), clipping=0.01
+        )
+    else:
+        optimizer = nf_zoo.GroupedOptimizer(
+            nf_zoo.AdaptiveGradientClipping(sgd, clipping=0.01), [group], coupled=False
+        )
+    optimizer.apply([tf.constant(gradient)], [variable])
+    clipped = gradient * 0.01 * 5.0 / 100.0
+    np.testing.assert_allclose(
+        variable.value, start - 0.2 * 0.5 * (clipped + 0.1 * start), rtol=1e-4
+    )
+
+
 def test_goes_with_clipping_and_survives_saving(tmp_path):
     model = network()
     groups = nf_zoo.parameter_groups(model, layer_decay=0.5, weight_decay=0.1)

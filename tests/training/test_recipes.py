@@ -198,6 +198,31 @@ def test_the_command_line_fails_in_a_line(arguments, word, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_recipe_clips_the_steps(recipe, name, tmp_path):
+    """Under SGD the clipped gradient bounds the step, under Adam its second moment."""
+    from training.session import Session
+
+    recipe.optimizer.name, recipe.optimizer.agc, recipe.optimizer.agc_eps = name, 1e-4, 1e-2
+    recipe.schedule.warmup_epochs = recipe.regularisation.weight_decay = 0.0
+    session = Session(recipe, tmp_path, strategy="one_device")
+    variables = session.model.trainable_variables
+    before = [np.array(variable.value) for variable in variables]
+    session.engine.train_step(next(iter(session.feed.train(0))))
+    exempt = session.model.head.kernel
+    for variable, old in zip(variables, before, strict=True):
+        limit = 1e-4 * max(np.linalg.norm(old), 1e-2)
+        if name == "sgd":
+            step = 1.9 * recipe.optimizer.learning_rate * limit  # of Nesterov momentum
+            moved = np.linalg.norm(np.asarray(variable.value) - old)
+            assert variable is exempt or moved < 1.1 * step + 1e-6 * np.linalg.norm(old)
+    if name == "adamw":
+        moments = session.optimizer.inner_optimizer.inner_optimizer._velocities
+        for variable, old, moment in zip(variables, before, moments, strict=True):
+            root = np.sqrt(np.sum(moment) / (1 - recipe.optimizer.beta_2))
+            assert variable is exempt or root < 1.1e-4 * max(np.linalg.norm(old), 1e-2)
+
+
 def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
     import csv
 
