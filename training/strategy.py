@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import time
 
 import tensorflow as tf
 
+from training.provenance import available_threads
 from training.recipe import RecipeError
 
 KINDS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
@@ -45,6 +47,7 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
         raise RecipeError(f"{REFUSED[kind]}. Received: --strategy={kind}")
     if kind not in KINDS:
         raise RecipeError(f"--strategy must be one of {', '.join(KINDS)}. Received: {kind!r}")
+    _two_threads()
     cluster, task = read_tf_config() if kind in ("auto", "multi_worker") else ({}, None)
     if replicas:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -77,6 +80,18 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
         )
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
     return tf.distribute.OneDeviceStrategy(device)
+
+
+def _two_threads() -> None:
+    """At least two threads between operations.
+
+    On one, a data set that runs Python waits for itself, now and then, when it is given up: the
+    run then never ends (tensorflow/tensorflow issue 48418 is of that kind).
+    """
+    given = os.environ.get("TF_NUM_INTEROP_THREADS", "")
+    if (int(given) if given.isdigit() and int(given) else available_threads()) < 2:
+        with contextlib.suppress(RuntimeError):  # what runs already keeps its threads
+            tf.config.threading.set_inter_op_parallelism_threads(2)
 
 
 def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:

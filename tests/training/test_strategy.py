@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from test_invariance import free_ports
@@ -84,3 +88,22 @@ def test_workers_that_start_one_after_the_other_meet():
             waiting.append(pool.submit(meet, cluster, task, 20.0))
             time.sleep(0.3)
         assert [one.result() for one in waiting] == [None] * 3
+
+
+def test_one_thread_would_not_do():
+    program = (
+        "import tensorflow as tf; from training.strategy import make_strategy; "
+        "make_strategy('one_device'); print(tf.config.threading.get_inter_op_parallelism_threads())"
+    )
+    threads = {}
+    for given in ("1", "3"):
+        environment = {**os.environ, "TF_NUM_INTEROP_THREADS": given, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        threads[given] = done.stdout.split()[-1]
+    assert threads == {"1": "2", "3": "0"}
