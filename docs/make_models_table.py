@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nf_zoo import list_models, model_info
+from nf_zoo.hub.catalog import read_catalog
 
 HEADER = """# Models and weights
 
 Parameters are counted with the classes of the default checkpoint, or 1000; multiply-adds for one
-picture of 224 x 224 pixels, or 32 x 32 for `nf_resnet14`. `nf-zoo info NAME` says the same of the
+picture of 224 x 224 pixels, or 32 x 32 for those of CIFAR-10. `nf-zoo info NAME` says the same of the
 architectures without a checkpoint. This page is written by
 `python docs/make_models_table.py`.
 
@@ -38,9 +39,9 @@ no figure was published with these settings.
 
 def main() -> None:
     lines, weights = [HEADER], [WEIGHTS]
+    small = {r.architecture for r in read_catalog() if r.preprocessing.input_size == (32, 32)}
     for name in dict.fromkeys(name.partition(".")[0] for name in list_models(pretrained=True)):
-        small = name == "nf_resnet14"
-        info = model_info(name, input_size=(32, 32) if small else (224, 224))
+        info = model_info(name, input_size=(32, 32) if name in small else (224, 224))
         tags = ", ".join(f"`{record.tag}`" for record in info.weights)
         lines.append(
             f"| `{name}` | `{info.factory}` | {info.parameters / 1e6:.2f} | "
