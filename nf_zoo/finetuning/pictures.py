@@ -169,6 +169,8 @@ class DatasetPictures:
         buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
 
         def one_epoch(epoch):
+            # The global seed would change the order too, and TensorFlow fails where it is 0.
+            tf.compat.v1.get_default_graph().seed = None
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             key = tf.random.stateless_uniform((), key, 0, tf.int64.max, tf.int64)
             pictures = self.in_order().shuffle(buffer, key, reshuffle_each_iteration=False)

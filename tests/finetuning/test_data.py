@@ -188,6 +188,20 @@ def test_unstable_dataset_would_leak_and_is_refused():
     assert (len(opened.train), len(opened.validation)) == (64, 8)
 
 
+@pytest.mark.parametrize("global_seed", [None, 0, 7])
+def test_the_order_is_that_of_the_seed_alone(global_seed):
+    opened = open_data(tf.data.Dataset.from_tensor_slices(toy_dataset(64)))
+    try:
+        tf.random.set_seed(global_seed)
+        rows = list(opened.train.shuffled(range(2), 8, seed=3).as_numpy_iterator())
+    finally:
+        tf.random.set_seed(None)
+    order = [int(pixels.flat[0]) for pixels, _, _ in rows]
+    again = opened.train.shuffled(range(2), 8, seed=3).as_numpy_iterator()
+    assert order == [int(pixels.flat[0]) for pixels, _, _ in again]
+    assert order[:8] != sorted(order[:8]) and order[:8] != order[8:]
+
+
 def test_tensorflow_datasets_by_name(monkeypatch):
     pixels, classes = toy_dataset()
     whole = tf.data.Dataset.from_tensor_slices((pixels, classes))
