@@ -13,7 +13,7 @@ from nf_zoo.hub.catalog import read_catalog
 HEADER = """# Models and weights
 
 Parameters are counted with the classes of the default checkpoint, or 1000; multiply-adds for one
-picture of 224 x 224 pixels, or 32 x 32 for those of CIFAR-10. `nf-zoo info NAME` says the same of the
+picture of 224 x 224 pixels, 32 x 32 for CIFAR-10. `nf-zoo info NAME` says the same of the
 architectures without a checkpoint. This page is written by
 `python docs/make_models_table.py`.
 

@@ -171,6 +171,14 @@ SMALL_DATA: dict[str, tuple[str, dict]] = {
     "with clipping": ("nf", {"optimizer.agc": 0.02}),
     "with both": ("nf", {"schedule.warmup_epochs": 2.0, "optimizer.agc": 0.02}),
     "rate 0.1 instead": ("nf", {"optimizer.learning_rate": 0.1}),
+    "rate 0.1, with clipping": ("nf", {"optimizer.learning_rate": 0.1, "optimizer.agc": 0.02}),
+    "rate 0.1, gains from 1": (
+        "nf",
+        {
+            "optimizer.learning_rate": 0.1,
+            "model.fields": '{"scheme": "nf", "zero_init_gain": false}',
+        },
+    ),
 }
 """Name -> (scheme, fields of the recipe)."""
 

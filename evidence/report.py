@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.tables import read_table
+from evidence.experiments import ABLATIONS, SMALL_DATA
 from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
@@ -58,6 +59,11 @@ def where(rows: list[dict], **key) -> list[dict]:
 def values_of(rows: list[dict], name: str) -> list[str]:
     """The values of a column, each once, in order."""
     return list(dict.fromkeys(row[name] for row in rows))
+
+
+def variants_of(rows: list[dict]) -> list[str]:
+    """The variants that were measured, in the order of the experiment."""
+    return [name for name in (*ABLATIONS, *SMALL_DATA) if where(rows, variant=name)]
 
 
 def rates_of(rows: list[dict], scheme: str, batch_size: str) -> dict[float, list[dict]]:
@@ -131,7 +137,7 @@ def depth_lines(rows: list[dict]) -> Lines:
 
 def variant_lines(rows: list[dict]) -> Lines:
     lines = [["variant", "accuracy, %", "runs"]]
-    for variant in values_of(rows, "variant"):
+    for variant in variants_of(rows):
         found = where(rows, variant=variant)
         lines.append([variant, outcome(found), str(len(found))])
     return lines
@@ -165,7 +171,7 @@ def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
 
 def bars_plot(rows: list[dict], figure) -> None:
     panel = figure.subplots()
-    variants = values_of(rows, "variant")[::-1]
+    variants = variants_of(rows)[::-1]
     for place, variant in enumerate(variants):
         found = [accuracy(row) for row in where(rows, variant=variant)]
         panel.barh(place, statistics.mean(found), color="tab:blue", alpha=0.6)
