@@ -99,7 +99,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
             rates = rates_of(rows, scheme, batch_size)
             means = [statistics.mean(map(accuracy, runs)) for runs in rates.values()]
             panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
-        panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate", ylim=(0, 70))
+        panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate", ylim=(0, 55))
     panels[0].set_ylabel("test accuracy, %")
     panels[0].legend(fontsize=7)
     for scheme, colour in COLOURS.items():
@@ -112,6 +112,8 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
         panels[-1].plot(sizes, [best for _, best, _ in points], "o-", color=colour)
         panels[-1].plot(sizes, [most for _, _, most in points], "x:", color=colour)
     panels[-1].set(xscale="log", yscale="log", xlabel="batch size", title="best (-), largest (··)")
+    panels[-1].set_xticks([int(batch) for batch in batches], batches)
+    panels[-1].tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
 def grid_lines(rows: list[dict], across: str, down: str, names=None) -> Lines:
