@@ -38,7 +38,7 @@ def test_every_row_says_where_it_comes_from(path):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("start", [0.1, 3.2, 0.0125])
+@pytest.mark.parametrize("start", [0.1, 3.2, 0.05])
 def test_search_finds_the_best_rate_and_where_runs_fail(start):
     tried = {}
 

@@ -204,8 +204,12 @@ class Convolution(keras.layers.Layer):
         kernel = (_GIVEN.get() or {}).get(self)
         kernel = ops.cast(self.effective_kernel() if kernel is None else kernel, x.dtype)
         x = convolve(x, kernel, self.strides, self.padding, self.dilation, self.groups)
-        # ops.add, because Keras makes it a BiasAdd, which TensorFlow fuses with the convolution.
-        return x if self.bias is None else ops.add(x, ops.cast(self.bias, x.dtype))
+        if self.bias is None:
+            return x
+        bias = ops.cast(self.bias, x.dtype)
+        # Keras makes ops.add a BiasAdd, which TensorFlow fuses with the convolution; that of groups
+        # it fuses too, and cannot run it where oneDNN is off (many AMD processors).
+        return ops.add(x, bias) if self.groups == 1 else x + bias
 
     def compute_output_shape(self, input_shape):
         span = self.dilation * (self.kernel_size - 1)

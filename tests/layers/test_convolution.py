@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -231,3 +236,26 @@ def test_max_pool_pads_with_minus_infinity_on_all_sides(size):
     np.testing.assert_array_equal(layer(x), windows.max((-2, -1)))
     assert tuple(layer.compute_output_shape(x.shape)) == tuple(layer(x).shape)
     assert np.asarray(layer(x)).max() < 0
+
+
+def test_groups_run_where_onednn_is_off():
+    """TensorFlow's graph optimiser may not fuse them with their bias there."""
+    program = (
+        "import keras, numpy as np; from nf_zoo.layers import Conv2D, ScaledWSConv2D\n"
+        "inputs = keras.Input((8, 8, 8))\n"
+        "x = keras.ops.relu(ScaledWSConv2D(8, 3, groups=2)(inputs))\n"
+        "model = keras.Model(inputs, Conv2D(8, 3, groups=4)(x))\n"
+        "for w in model.weights: w.assign(np.random.default_rng(0).standard_normal(w.shape))\n"
+        "pixels = np.random.default_rng(1).standard_normal((2, 8, 8, 8)).astype('float32')\n"
+        "print(abs(np.asarray(model(pixels)) - model.predict(pixels, verbose=0)).max())\n"
+    )
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.split()[-1]) < 1e-4
