@@ -24,7 +24,6 @@ class CardDetails:
 
     Attributes:
         repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
-        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogued checkpoint.
         licence: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
             catalogued checkpoint the model started from, or else "unknown".
         datasets: data sets of the hub that the model was trained on, such as "cifar10".
@@ -35,6 +34,7 @@ class CardDetails:
         command: the command that trained the model.
         intended_use: in Markdown; None says what holds for any such network.
         limits: in Markdown; None says what holds for any such network.
+        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogued checkpoint.
 
     Raises:
         ValueError: for a licence or data set that the hub would not take.
@@ -45,7 +45,6 @@ class CardDetails:
     """
 
     repository: str | None = None
-    checkpoint: str | None = None
     licence: str | None = None
     datasets: tuple[str, ...] = ()
     dataset_name: str | None = None
@@ -54,6 +53,7 @@ class CardDetails:
     command: str | None = None
     intended_use: str | None = None
     limits: str | None = None
+    checkpoint: str | None = None
 
     def __post_init__(self):
         if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.licence):
