@@ -16,8 +16,8 @@ from evidence.table import Table, accuracy
 from training import recipe as recipes
 
 RECIPE = Path(__file__).parents[1] / "training" / "configs" / "wide_resnet_cifar10.py"
-CHANCE = 10.0
-"""Accuracy in percent of ten classes of equal size, guessed."""
+TRAINS = 15.0
+"""Accuracy in percent, of ten classes, from which on a run counts as having trained."""
 
 Task = Callable[[], None]
 
@@ -87,11 +87,11 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
     """
     found = {start: run(start)}
     rate = start
-    while found[rate] >= 1.5 * CHANCE and rate * 2 <= largest:
+    while found[rate] >= TRAINS and rate * 2 <= largest:
         rate *= 2
         found[rate] = run(rate)
     rate = start
-    while min(found) == max(found, key=found.get) or max(found.values()) < 1.5 * CHANCE:
+    while min(found) == max(found, key=found.get) or max(found.values()) < TRAINS:
         rate /= 2
         if rate < start / 2**8:
             break

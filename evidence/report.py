@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.tables import read_table
-from evidence.experiments import ABLATIONS, SMALL_DATA
+from evidence.experiments import ABLATIONS, SMALL_DATA, TRAINS
 from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
@@ -28,8 +28,6 @@ NAMES = {
     "divide_sqrt2": "(x + f) / sqrt(2)",
     "none": "none",
 }
-TRAINS = 15.0
-"""Accuracy in percent, of ten classes, from which on a run counts as having trained."""
 
 Lines = list[list[str]]
 

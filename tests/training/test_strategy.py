@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from programs import printed_by
 from test_invariance import free_ports
 
 from training.recipe import RecipeError
@@ -95,15 +92,5 @@ def test_one_thread_would_not_do():
         "import tensorflow as tf; from training.strategy import make_strategy; "
         "make_strategy('one_device'); print(tf.config.threading.get_inter_op_parallelism_threads())"
     )
-    threads = {}
-    for given in ("1", "3"):
-        environment = {**os.environ, "TF_NUM_INTEROP_THREADS": given, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=Path(__file__).parents[2],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        threads[given] = done.stdout.split()[-1]
+    threads = {n: printed_by(program, TF_NUM_INTEROP_THREADS=n) for n in ("1", "3")}
     assert threads == {"1": "2", "3": "0"}
