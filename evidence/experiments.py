@@ -115,16 +115,26 @@ def small_batches(setting: Setting) -> Iterator[Task]:
             yield task
 
 
+DEPTH_SCHEMES = {
+    **{scheme: {"scheme": scheme} for scheme in ("bn", "nf", "skipinit")},
+    "nf, gains from 1": {"scheme": "nf", "zero_init_gain": False},
+    **{scheme: {"scheme": scheme} for scheme in ("skipinit_1/sqrt(d)", "divide_sqrt2", "none")},
+}
+"""Name -> fields of the Wide ResNet."""
+
+
 def depth(setting: Setting) -> Iterator[Task]:
     """Which depth trains, under one recipe (2020, table 1)."""
     table = Table(setting.output / "depth.csv", ("layers", "scheme"))
     for layers in (16, 40, 100):
-        for scheme in ("bn", "nf", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "none"):
+        for scheme, fields in DEPTH_SCHEMES.items():
 
-            def task(scheme=scheme, layers=layers):
-                recipe = setting.recipe("16-1", 6400, 32, 0.05, scheme=scheme)
-                recipe.model.architecture = f"wide_resnet{layers}_1"
-                table.measure({"layers": layers, "scheme": scheme}, recipe)
+            def task(scheme=scheme, fields=fields, layers=layers):
+                for seed in range(setting.seeds):
+                    recipe = setting.recipe("16-1", 12800, 32, 0.05, **fields)
+                    recipe.model.architecture = f"wide_resnet{layers}_1"
+                    recipe.seed = seed
+                    table.measure({"layers": layers, "scheme": scheme}, recipe)
 
             yield task
 
