@@ -69,7 +69,6 @@ def entry_point(argv: list[str] | None = None) -> None:
     """``python -m training.main``: one line where a flag or a recipe is wrong."""
     arguments = argv or sys.argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     flags.mark_flag_as_required("config")
     try:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from training import recipe as recipes
 
+REPEATABLE = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+"""Environment of a run whose weights must be those of another to the last bit.
+
+On processors without AVX-512 TensorFlow 2.21's oneDNN kernels, where they are forced on, give a
+network of four channels other results from run to run.
+"""
+
 
 def get_config(scheme="nf"):
     """The recipe as the command line loads it; the pictures are an override."""

@@ -8,10 +8,12 @@ import os
 import random
 import signal
 import time
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from small_recipes import REPEATABLE
 
 from training.checkpoints import Checkpoints
 from training.recipe import RecipeError
@@ -36,6 +38,10 @@ def processes():
     context.set_forkserver_preload(
         ["training.session", "training.feeds", "training.tensorflow_engine"]
     )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in REPEATABLE.items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()  # with these variables
     return context
 
 

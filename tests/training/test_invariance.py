@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file
-from small_recipes import small_recipe
+from small_recipes import REPEATABLE, small_recipe
 
 from nf_zoo.layers import ScaledWSConv2D
 from nf_zoo.models.registry import build_model
@@ -175,6 +175,7 @@ def start_workers(arrays, workdir: Path, arguments=()) -> list[subprocess.Popen]
         ]
         environment = {
             **os.environ,
+            **REPEATABLE,
             "TF_CONFIG": json.dumps(config),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONPATH": str(REPOSITORY),
