@@ -174,6 +174,36 @@ def ablation(setting: Setting) -> Iterator[Task]:
         yield task
 
 
+OPEN = '{"scheme": "nf", "zero_init_gain": false}'
+FIVE_EPOCHS: dict[str, tuple[str, dict]] = {
+    "BatchNorm, rate 0.1": ("bn", {}),
+    "BatchNorm, rate 0.2": ("bn", {"optimizer.learning_rate": 0.2}),
+    "normaliser-free, rate 0.1": ("nf", {}),
+    "gains from 1, rate 0.1": ("nf", {"model.fields": OPEN}),
+    "gains from 1, rate 0.2, clipping at 0.1": (
+        "nf",
+        {"model.fields": OPEN, "optimizer.learning_rate": 0.2, "optimizer.agc": 0.1},
+    ),
+}
+"""Name -> (scheme, fields of the recipe)."""
+
+
+def five_epochs(setting: Setting) -> Iterator[Task]:
+    """A recipe for a few passes over all pictures, beside BatchNorm's."""
+    table = Table(setting.output / "five_epochs.csv", ("variant",))
+    for variant, (scheme, changes) in FIVE_EPOCHS.items():
+
+        def task(variant=variant, scheme=scheme, changes=changes):
+            for seed in range(setting.seeds):
+                recipe = setting.recipe("16-1", 250000, 128, 0.1, scheme=scheme)
+                recipe.schedule.warmup_epochs = 0.5
+                recipe.update_from_flattened_dict(changes)
+                recipe.seed = seed
+                table.measure({"variant": variant}, recipe)
+
+        yield task
+
+
 SMALL_DATA: dict[str, tuple[str, dict]] = {
     "BatchNorm, rate 0.8": ("bn", {}),
     "normaliser-free, rate 0.8": ("nf", {}),
@@ -184,10 +214,7 @@ SMALL_DATA: dict[str, tuple[str, dict]] = {
     "rate 0.1, with clipping": ("nf", {"optimizer.learning_rate": 0.1, "optimizer.agc": 0.02}),
     "rate 0.1, gains from 1": (
         "nf",
-        {
-            "optimizer.learning_rate": 0.1,
-            "model.fields": '{"scheme": "nf", "zero_init_gain": false}',
-        },
+        {"optimizer.learning_rate": 0.1, "model.fields": OPEN},
     ),
 }
 """Name -> (scheme, fields of the recipe)."""
@@ -215,4 +242,5 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
     "depth": depth,
     "ablation": ablation,
     "small_data": small_data,
+    "five_epochs": five_epochs,
 }

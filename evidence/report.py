@@ -14,15 +14,22 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.tables import read_table
-from evidence.experiments import ABLATIONS, SMALL_DATA, TRAINS
+from evidence.experiments import ABLATIONS, FIVE_EPOCHS, SMALL_DATA, TRAINS
 from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")
 COLOURS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
+OTHERS = {
+    "nf, gains from 1": "navy",
+    "skipinit_1/sqrt(d)": "olive",
+    "divide_sqrt2": "tab:purple",
+}
+"""Colours of schemes that some experiments alone compare."""
 NAMES = {
     "bn": "BatchNorm",
     "nf": "NF (SWS, alpha, beta)",
+    "nf, gains from 1": "NF, gains from 1",
     "skipinit": "SkipInit, 0",
     "skipinit_1/sqrt(d)": "SkipInit, 1/sqrt(d)",
     "divide_sqrt2": "(x + f) / sqrt(2)",
@@ -61,7 +68,7 @@ def values_of(rows: list[dict], name: str) -> list[str]:
 
 def variants_of(rows: list[dict]) -> list[str]:
     """The variants that were measured, in the order of the experiment."""
-    return [name for name in (*ABLATIONS, *SMALL_DATA) if where(rows, variant=name)]
+    return [name for name in (*ABLATIONS, *SMALL_DATA, *FIVE_EPOCHS) if where(rows, variant=name)]
 
 
 def rates_of(rows: list[dict], scheme: str, batch_size: str) -> dict[float, list[dict]]:
@@ -160,7 +167,7 @@ def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
         panel.errorbar(
             *([float(x) for x in xs], means, (below, above)),
             **{"fmt": "o-", "capsize": 3, "label": NAMES.get(name, name)},
-            color=COLOURS.get(name),
+            color={**COLOURS, **OTHERS}.get(name),
         )
     panel.set(xscale="log", xlabel=across.replace("_", " "), ylabel="test accuracy, %")
     ticks = values_of(rows, across)
@@ -186,6 +193,7 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "depth": depth_lines,
     "ablation": variant_lines,
     "small_data": variant_lines,
+    "five_epochs": variant_lines,
     "transfer": transfer_lines,
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
@@ -194,6 +202,7 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),
     "ablation": ((7, 3.5), bars_plot),
     "small_data": ((7, 3), bars_plot),
+    "five_epochs": ((7, 2.4), bars_plot),
     "transfer": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "per_class", "start")),
 }
 
