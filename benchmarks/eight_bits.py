@@ -3,7 +3,8 @@
     python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --output=cifar10.npz
     python -m benchmarks.eight_bits cifar10.npz
 
-Eight-bit files are calibrated on the first pictures of the training set. Writes
+Eight-bit files are calibrated on the first pictures of the training set; those of ONNX are run as
+they are, and with the session option for processors that lack VNNI. Writes
 benchmarks/eight_bits.csv.
 """
 
@@ -19,11 +20,20 @@ import nf_zoo
 from benchmarks.tables import write_table
 from nf_zoo.deploy import litert_export, onnx_export
 from nf_zoo.deploy.metadata import output_names
+from training import provenance
 from training.data.arrays import read_arrays
 
 BATCH = 250
 EIGHT_BITS = ((256, 0), (1024, 0), (256, 1))
 """(pictures to calibrate on, layers kept in float32)."""
+EXACT = {"session.x64quantprecision": "1"}
+"""No sums of two products in 16 bits, which may saturate, where there is no VNNI."""
+
+
+def vnni() -> bool:
+    """Whether the processor has the instructions that sum products of eight bits in 32."""
+    words = Path("/proc/cpuinfo")
+    return words.is_file() and "vnni" in words.read_text()
 
 
 def accuracy(answer, inputs: np.ndarray, classes: np.ndarray) -> float:
@@ -46,12 +56,17 @@ def main() -> None:
     inputs = np.asarray(nf_zoo.preprocess(images, model))
 
     rows = []
+    origin = {"commit": provenance.commit(), "processor": provenance.processor()}
 
-    def tried(form, precision, path, answer, calibrated="", kept=""):
-        size, right = path.stat().st_size, accuracy(answer, inputs, classes)
-        names = ("format", "precision", "calibrated on", "kept in float32", "accuracy (%)", "bytes")
-        values = (form, precision, calibrated, kept, right, size)
-        rows.append(dict(zip(names, values, strict=True)))
+    def tried(form, precision, path, answer, calibrated="", kept="", option=""):
+        rows.append(
+            {
+                **{"format": form, "precision": precision, "session option": option},
+                **{"calibrated on": calibrated, "kept in float32": kept},
+                "accuracy (%)": accuracy(answer, inputs, classes),
+                **{"bytes": path.stat().st_size, "vnni": vnni(), **origin},
+            }
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         for form in ("onnx", "litert"):
@@ -66,6 +81,9 @@ def main() -> None:
                 if form == "onnx":
                     nf_zoo.export_onnx(model, path, **options)
                     answer = onnx_export.runner(path)
+                    if count:
+                        exact = onnx_export.runner(path, **EXACT)
+                        tried(form, precision, path, exact, count, kept, "x64quantprecision=1")
                 else:
                     nf_zoo.export_litert(model, path, **options)
                     answer = litert_export.runner(path, output_names(model))

@@ -101,11 +101,18 @@ def _properties(model) -> dict[str, str]:
     }
 
 
-def runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function that runs the file on a batch and gives its outputs in order."""
+def runner(path: Path, **entries: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function that runs the file on a batch and gives its outputs in order.
+
+    ``entries`` are configuration entries of ONNX Runtime's session options.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     name = session.get_inputs()[0].name
     return lambda inputs: session.run(None, {name: inputs})
 
