@@ -169,7 +169,9 @@ def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
             **{"fmt": "o-", "capsize": 3, "label": NAMES.get(name, name)},
             color={**COLOURS, **OTHERS}.get(name),
         )
-    panel.set(xscale="log", xlabel=across.replace("_", " "), ylabel="test accuracy, %")
+    failed = any(row["outcome"] == "diverged" for row in rows)
+    label = "test accuracy, %" + (" (0: diverged)" if failed else "")
+    panel.set(xscale="log", xlabel=across.replace("_", " "), ylabel=label)
     ticks = values_of(rows, across)
     panel.set_xticks([float(tick) for tick in ticks], ticks)
     panel.minorticks_off()
