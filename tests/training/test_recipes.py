@@ -26,7 +26,7 @@ VARIANTS = {
     "nf_resnet50_imagenet": ("nf_resnet288", "resnetv2_101", "skipinit_resnet50"),
     "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50"),
     "nfnet_imagenet": ("F0", "F1", "F2", "F3", "F4", "F5"),
-    "wide_resnet_cifar10": ("bn", "skipinit_1/sqrt(d)", "fixup", "1000-4", "short"),
+    "wide_resnet_cifar10": ("bn", "skipinit_1/sqrt(d)", "fixup", "1000-4", "short", "open"),
 }
 
 
@@ -59,6 +59,16 @@ def test_every_variant_is_a_recipe(path):
         ) or "gives" in path.read_text()
     with pytest.raises(RecipeError, match="variants"):
         recipes.load(f"{path}:nonsense")
+
+
+@pytest.mark.fast
+def test_the_open_recipe_is_of_one_scheme():
+    path = str(REPOSITORY / "training" / "configs" / "wide_resnet_cifar10.py")
+    recipe = recipes.load(f"{path}:nf,16-2,two_cores,open")
+    assert json.loads(recipe.model.fields) == {"scheme": "nf", "zero_init_gain": False}
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.agc) == (0.2, 0.1)
+    with pytest.raises(RecipeError, match="Received: bn"):
+        recipes.load(f"{path}:bn,open")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

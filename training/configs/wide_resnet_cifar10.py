@@ -5,7 +5,8 @@
 
 Variants, joined by commas: a scheme (bn, nf, skipinit, skipinit_1/sqrt(d), divide_sqrt2, fixup,
 none), ``16-4`` or another n-k, ``short`` (30 epochs instead of 200), ``two_cores`` (40 epochs along
-a cosine, for processors without a GPU), ``smoke`` (20 steps).
+a cosine, for processors without a GPU), ``open`` (of scheme nf, for few epochs: gains from 1, rate
+0.2, adaptive gradient clipping at 0.1), ``smoke`` (20 steps).
 
 The recipe is that of the paper's section 4 and its appendix: SGD with momentum at batch 128, 200
 epochs, the rate constant for the first half and then halved every ten epochs, weight decay 5e-4 of
@@ -22,7 +23,7 @@ SIZES = ("10-1", "16-1", "16-2", "16-4", "28-10", "40-4", "100-4", "1000-4")
 
 
 def get_config(variants=""):
-    chosen = recipes.words(variants, (*SCHEMES, *SIZES, "short", "two_cores", "smoke"))
+    chosen = recipes.words(variants, (*SCHEMES, *SIZES, "short", "two_cores", "open", "smoke"))
     scheme = next((word for word in chosen if word in SCHEMES), "nf")
     size = next((word for word in chosen if word in SIZES), "16-4")
 
@@ -57,4 +58,9 @@ def get_config(variants=""):
         recipe.epochs = 40.0
         recipe.schedule.kind = "cosine"
         recipe.schedule.warmup_epochs = 1.0
+    if "open" in chosen:
+        if scheme != "nf":
+            raise recipes.RecipeError(f"The variant open is of scheme nf. Received: {scheme}")
+        recipe.model.fields = json.dumps({**fields, "zero_init_gain": False})
+        recipe.optimizer.learning_rate, recipe.optimizer.agc = 0.2, 0.1
     return recipes.smoke(recipe) if "smoke" in chosen else recipe
