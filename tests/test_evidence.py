@@ -103,7 +103,7 @@ def pictures(tmp_path):
 
 
 def test_an_experiment_is_measured_once_and_drawn(pictures, tmp_path):
-    setting = Setting(str(pictures), tmp_path / "results", seeds=1, scale=0.01)
+    setting = Setting(str(pictures), tmp_path / "results", seeds=1, scale=0.005)
     next(EXPERIMENTS["depth"](setting))()
     path = tmp_path / "results" / "depth.csv"
     before = path.read_text()
