@@ -4,7 +4,7 @@
     python -m benchmarks.eight_bits cifar10.npz
 
 Eight-bit files are calibrated on the first pictures of the training set; those of ONNX are run as
-they are, and with the session option for processors that lack VNNI. Writes
+they are, and with ONNX Runtime's option for processors that lack VNNI. Writes
 benchmarks/eight_bits.csv.
 """
 

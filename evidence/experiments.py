@@ -139,6 +139,28 @@ def depth(setting: Setting) -> Iterator[Task]:
             yield task
 
 
+def of_variants(setting: Setting, name: str, variants: dict, make: Callable) -> Iterator[Task]:
+    """A task for each variant of a recipe.
+
+    Args:
+        setting: what all runs share.
+        name: of the CSV file.
+        variants: name -> (what ``make`` takes, fields of the recipe).
+        make: gives the recipe that the fields then change.
+    """
+    table = Table(setting.output / f"{name}.csv", ("variant",))
+    for variant, (network, changes) in variants.items():
+
+        def task(variant=variant, network=network, changes=changes):
+            for seed in range(setting.seeds):
+                recipe = make(network)
+                recipe.update_from_flattened_dict(changes)
+                recipe.seed = seed
+                table.measure({"variant": variant}, recipe)
+
+        yield task
+
+
 WIDE_RESNET_16_1 = {
     **{"depths": [2, 2, 2], "widths": [16, 32, 64], "stem_width": 16, "stem": "3x3"},
     **{"block": "basic", "shortcut": "strided", "alpha": 0.2, "zero_init_gain": True},
@@ -160,18 +182,13 @@ ABLATIONS: dict[str, tuple[dict, dict]] = {
 
 def ablation(setting: Setting) -> Iterator[Task]:
     """What each part of the 2021 recipe does."""
-    table = Table(setting.output / "ablation.csv", ("variant",))
-    for variant, (fields, changes) in ABLATIONS.items():
 
-        def task(variant=variant, fields=fields, changes=changes):
-            for seed in range(setting.seeds):
-                recipe = setting.recipe("16-1", 25600, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
-                recipe.model.architecture = "nf_resnet14"
-                recipe.update_from_flattened_dict(changes)
-                recipe.seed = seed
-                table.measure({"variant": variant}, recipe)
+    def make(fields):
+        recipe = setting.recipe("16-1", 25600, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
+        recipe.model.architecture = "nf_resnet14"
+        return recipe
 
-        yield task
+    return of_variants(setting, "ablation", ABLATIONS, make)
 
 
 OPEN = '{"scheme": "nf", "zero_init_gain": false}'
@@ -190,18 +207,13 @@ FIVE_EPOCHS: dict[str, tuple[str, dict]] = {
 
 def five_epochs(setting: Setting) -> Iterator[Task]:
     """A recipe for a few passes over all pictures, beside BatchNorm's."""
-    table = Table(setting.output / "five_epochs.csv", ("variant",))
-    for variant, (scheme, changes) in FIVE_EPOCHS.items():
 
-        def task(variant=variant, scheme=scheme, changes=changes):
-            for seed in range(setting.seeds):
-                recipe = setting.recipe("16-1", 250000, 128, 0.1, scheme=scheme)
-                recipe.schedule.warmup_epochs = 0.5
-                recipe.update_from_flattened_dict(changes)
-                recipe.seed = seed
-                table.measure({"variant": variant}, recipe)
+    def make(scheme):
+        recipe = setting.recipe("16-1", 250000, 128, 0.1, scheme=scheme)
+        recipe.schedule.warmup_epochs = 0.5
+        return recipe
 
-        yield task
+    return of_variants(setting, "five_epochs", FIVE_EPOCHS, make)
 
 
 SMALL_DATA: dict[str, tuple[str, dict]] = {
@@ -222,18 +234,13 @@ SMALL_DATA: dict[str, tuple[str, dict]] = {
 
 def small_data(setting: Setting) -> Iterator[Task]:
     """A recipe made for BatchNorm on 500 pictures a class, and what keeps it from blowing up."""
-    table = Table(setting.output / "small_data.csv", ("variant",))
-    for variant, (scheme, changes) in SMALL_DATA.items():
 
-        def task(variant=variant, scheme=scheme, changes=changes):
-            for seed in range(setting.seeds):
-                recipe = setting.recipe("16-1", 25600, 64, 0.8, scheme=scheme)
-                recipe.data.train_per_class = 500
-                recipe.update_from_flattened_dict(changes)
-                recipe.seed = seed
-                table.measure({"variant": variant}, recipe)
+    def make(scheme):
+        recipe = setting.recipe("16-1", 25600, 64, 0.8, scheme=scheme)
+        recipe.data.train_per_class = 500
+        return recipe
 
-        yield task
+    return of_variants(setting, "small_data", SMALL_DATA, make)
 
 
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
