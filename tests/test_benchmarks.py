@@ -84,3 +84,27 @@ def test_figures_of_readme_are_those_of_the_table():
         (line,) = re.findall(rf"^\| {re.escape(name)} \|(.+)\|$", readme, re.MULTILINE)
         rates = [float(cell) for cell in line.split("|")]
         assert rates == [round(1000 * n / times[form, n], 1) for n in (1, 8, 32)], name
+
+
+def test_the_page_has_the_tables_of_the_second_processor():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    rows = [r for r in read_table(ROOT / "benchmarks" / "speed_avx2.csv") if r["network"]]
+    for table, batch in (("inference", 32), ("training", 8)):
+        found = [r for r in rows if r["table"] == table]
+        assert found and {int(r["batch"]) for r in found} == {batch}
+        for line in report._lines(found, [batch]):
+            assert line in page
+
+
+def test_the_page_has_the_ratios_of_the_second_processor():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    found = {
+        what: float(other["milliseconds"]) / float(ours["milliseconds"])
+        for what, _, ours, other in report.ratios(read_table(ROOT / "benchmarks/speed_avx2.csv"))
+    }
+    for network in ("nf_regnet_b1", "eca_nfnet_l0", "nfnet_f0"):
+        cells = [
+            f"{found[f'{network} {where}, against the best timm mode']:.2f}"
+            for where in ("in TensorFlow", "exported, float32")
+        ]
+        assert f"| {network} | {' | '.join(cells)} |" in page
