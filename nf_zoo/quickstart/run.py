@@ -51,7 +51,8 @@ import tensorflow as tf
 model = tf.saved_model.load(str(Path(__file__).parent / "fine_tuned" / "saved_model"))
 pictures = [Path(name).read_bytes() for name in sys.argv[1:]]
 answer = model.signatures["serving_bytes"](image_bytes=tf.constant(pictures))
-for name, labels, scores in zip(sys.argv[1:], answer["labels"].numpy(), answer["scores"].numpy()):
+found = zip(sys.argv[1:], answer["labels"].numpy(), answer["scores"].numpy(), strict=True)
+for name, labels, scores in found:
     print(name, labels[0].decode(), f"{scores[0]:.6f}", sep="\\t")
 assert "nf_zoo" not in sys.modules
 '''
