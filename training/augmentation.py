@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 from keras import ops
+from PIL import Image
 
 COLUMNS = ("flip", "erase", "area", "aspect", "top", "left", "cut", "ratio", "cut_top", "cut_left")
 """Columns of ``draws``."""
@@ -44,7 +45,7 @@ def make_draws(recipe, step: int, first: int, count: int) -> np.ndarray:
     return draws[first : first + count]
 
 
-def vary(recipe, images, classes, draws, num_classes: int):
+def vary(recipe, images, classes, draws, num_classes: int, size: int | None = None):
     """The pictures and targets that a step trains on.
 
     Args:
@@ -53,9 +54,10 @@ def vary(recipe, images, classes, draws, num_classes: int):
         classes: (N,) integers.
         draws: (N, len(COLUMNS)), from :func:`make_draws`.
         num_classes: length of a target.
+        size: pixels of a side that they are shrunk to; None for those they have.
 
     Returns:
-        (N, H, W, 3) normalised float32 pictures and (N, num_classes) float32 targets, label
+        (N, H, W, 3) or (N, size, size, 3) normalised float32 pictures and (N, num_classes) float32 targets, label
         smoothing included.
     """
     given = recipe.augmentation
@@ -65,6 +67,8 @@ def vary(recipe, images, classes, draws, num_classes: int):
         flipped = _each(chance["flip"] < 0.5)
         images = ops.where(flipped, images[:, :, ::-1], images)
     images = normalise(recipe, images)
+    if size:
+        images = shrink(images, size)
     if given.erasing:
         erased = _rectangle_of_area(images, chance) & _each(chance["erase"] < given.erasing)
         images = ops.where(erased, 0.0, images)
@@ -82,6 +86,21 @@ def normalise(recipe, images):
     mean = ops.convert_to_tensor(recipe.data.mean, "float32")
     std = ops.convert_to_tensor(recipe.data.std, "float32")
     return (ops.cast(images, "float32") / 255.0 - mean) / std
+
+
+def shrink(images, size: int):
+    """(N, H, W, C) -> (N, size, size, C), as Pillow's bilinear filter does it: without aliasing.
+
+    Resizing is linear, so that a matrix for each axis does it, on any device.
+    """
+    rows, columns = (_resizing_matrix(length, size) for length in images.shape[1:3])
+    return ops.einsum("ah,bw,nhwc->nabc", rows, columns, images)
+
+
+def _resizing_matrix(length: int, size: int) -> np.ndarray:
+    """(size, length): what Pillow makes of each unit vector."""
+    units = Image.fromarray(np.eye(length, dtype="float32"))
+    return np.asarray(units.resize((length, size), Image.Resampling.BILINEAR))
 
 
 def _mix(images, targets, chance):

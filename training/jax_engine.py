@@ -37,12 +37,12 @@ class JaxEngine:
             layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)
         ]
         self._read_variables()
-        self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2))
+        self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2), static_argnums=6)
         self._evaluate = jax.jit(self._evaluation_step)
 
-    def train_step(self, batch):
-        """One update; returns the mean loss."""
-        *state, loss = self._step(*self._state, *batch)
+    def train_step(self, batch, size: int | None = None):
+        """One update, of pictures shrunk to ``size`` pixels; returns the mean loss."""
+        *state, loss = self._step(*self._state, *batch, size)
         self._state = state
         return loss
 
@@ -151,9 +151,9 @@ class JaxEngine:
         (through,) = back(upstream)
         return other, loss, [b if a is None else a for a, b in zip(free, through, strict=True)]
 
-    def _train_step(self, trainable, other, optimizer, images, classes, draws):
+    def _train_step(self, trainable, other, optimizer, images, classes, draws, size):
         images, targets = augmentation.vary(
-            self.recipe, images, classes, draws, self.model.num_classes
+            self.recipe, images, classes, draws, self.model.num_classes, size
         )
         images, targets = (
             value.reshape((self.recipe.accumulate, -1, *value.shape[1:]))

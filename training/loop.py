@@ -27,11 +27,13 @@ class Plan:
         steps: of the whole run.
         steps_per_epoch: may be a fraction.
         evaluate_every: steps between evaluations.
+        early_steps: of those, on pictures of the recipe's ``data.early_size``.
     """
 
     steps: int
     steps_per_epoch: float
     evaluate_every: int
+    early_steps: int = 0
 
     @classmethod
     def of(cls, recipe, train_size: int) -> Plan:
@@ -39,7 +41,7 @@ class Plan:
         per_epoch = train_size / recipe.batch_size
         steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
         every = max(round(recipe.evaluation.every_epochs * per_epoch), 1)
-        return cls(steps, per_epoch, every)
+        return cls(steps, per_epoch, every, round(recipe.data.early_epochs * per_epoch))
 
 
 class Diverged(RuntimeError):
@@ -105,7 +107,9 @@ class Trainer:
         batches = iter(self.feed.train(self.step)) if self.step < self.plan.steps else None
         values: dict[str, float] = {}
         while self.step < self.plan.steps:
-            self._losses.append(self.engine.train_step(next(batches)))
+            early = self.step < self.plan.early_steps
+            size = self.recipe.data.early_size if early else None
+            self._losses.append(self.engine.train_step(next(batches), size))
             self.step += 1
             last = self.step == self.plan.steps
             if last or self.step % self.recipe.run.log_every == 0:

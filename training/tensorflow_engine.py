@@ -53,17 +53,18 @@ class TensorFlowEngine:
         self._train = tf.function(self._train_step, autograph=False)
         self._evaluate = tf.function(self._evaluation_step, autograph=False)
 
-    def train_step(self, batch):
+    def train_step(self, batch, size: int | None = None):
         """One update.
 
         Args:
             batch: (images, classes, draws), each a value of every replica.
+            size: pixels of a side that the pictures are shrunk to; None for those they have.
 
         Returns:
             The mean loss of the batch, a scalar tensor; not finite if the step diverged. The
             update of a step whose gradient is not finite is left out.
         """
-        return self._train(batch)
+        return self._train(batch, size)
 
     def evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over batches of (images, classes, weights)."""
@@ -109,8 +110,9 @@ class TensorFlowEngine:
             variable.assign(average.value)
             average.assign(value)
 
-    def _varied(self, images, classes, draws):
-        return augmentation.vary(self.recipe, images, classes, draws, self.model.num_classes)
+    def _varied(self, images, classes, draws, size):
+        classes_of_model = self.model.num_classes
+        return augmentation.vary(self.recipe, images, classes, draws, classes_of_model, size)
 
     def _loss_and_gradient(self, images, targets):
         """This replica's share of the loss, and its gradient."""
@@ -160,9 +162,9 @@ class TensorFlowEngine:
         trained = [k for layer, k in kernels.items() if moving & {id(layer.kernel), id(layer.gain)}]
         return behind, others, trained
 
-    def _train_step(self, batch):
+    def _train_step(self, batch, size):
         def step(images, classes, draws):
-            loss, gradients = self._gradient(*self._vary(images, classes, draws))
+            loss, gradients = self._gradient(*self._vary(images, classes, draws, size))
             if not self._scaled:  # loss scaling meets infinities and leaves such steps out itself
                 largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]
                 finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.add_n(largest))
