@@ -57,8 +57,8 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
         size: pixels of a side that they are shrunk to; None for those they have.
 
     Returns:
-        (N, H, W, 3) or (N, size, size, 3) normalised float32 pictures and (N, num_classes) float32 targets, label
-        smoothing included.
+        Normalised pictures, (N, H, W, 3) or (N, size, size, 3), and targets with label smoothing,
+        (N, num_classes), both float32.
     """
     given = recipe.augmentation
     images = ops.cast(images, "float32")

@@ -218,6 +218,19 @@ def test_without_variations_pictures_are_normalised():
     np.testing.assert_allclose(targets.sum(1), 1.0, rtol=1e-6)
 
 
+def test_smaller_pictures_are_those_of_pillow():
+    recipe = small_recipe("")
+    recipe.augmentation.flip = False
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3)).astype("uint8")
+    draws = augmentation.make_draws(recipe, 0, 0, 3)
+    varied, _ = augmentation.vary(recipe, images, np.arange(3), draws, 4, size=9)
+    for picture, given in zip(np.asarray(varied), images, strict=True):
+        normalised = ((given / 255.0 - recipe.data.mean) / recipe.data.std).astype("float32")
+        for channel in range(3):
+            expected = Image.fromarray(normalised[..., channel]).resize((9, 9), Image.BILINEAR)
+            np.testing.assert_allclose(picture[..., channel], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     recipe = small_recipe("")

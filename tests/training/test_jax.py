@@ -36,6 +36,7 @@ def weights(arrays, tmp_path_factory):
     recipe.ema = 0.5
     recipe.augmentation.mixup, recipe.augmentation.erasing = 0.2, 0.5
     recipe.steps = 6
+    recipe.data.early_size, recipe.data.early_epochs = 12, 2 / 3  # the first four steps
     parts = recipe.copy_and_resolve_references()
     parts.accumulate, parts.run.checkpoint_steps = 2, 3
     jobs = [(recipe.to_json(), str(root / "jax")), (parts.to_json(), str(root / "parts"))]

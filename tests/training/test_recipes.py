@@ -26,7 +26,15 @@ VARIANTS = {
     "nf_resnet50_imagenet": ("nf_resnet288", "resnetv2_101", "skipinit_resnet50"),
     "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50"),
     "nfnet_imagenet": ("F0", "F1", "F2", "F3", "F4", "F5"),
-    "wide_resnet_cifar10": ("bn", "skipinit_1/sqrt(d)", "fixup", "1000-4", "short", "open"),
+    "wide_resnet_cifar10": (
+        "bn",
+        "skipinit_1/sqrt(d)",
+        "fixup",
+        "1000-4",
+        "short",
+        "open",
+        "bn,growing",
+    ),
 }
 
 
@@ -105,6 +113,28 @@ def test_learns_evaluates_and_stays_where_it_was(recipe, tmp_path, caplog):
         assert again[key] == pytest.approx(value) and evaluated[key] == pytest.approx(value)
 
 
+def test_the_first_epochs_are_on_smaller_pictures(recipe, tmp_path, monkeypatch):
+    from training.tensorflow_engine import TensorFlowEngine
+
+    asked, seen = [], set()
+    step, forward = TensorFlowEngine.train_step, TensorFlowEngine._loss_and_gradient
+
+    def train_step(engine, batch, size=None):
+        asked.append(size)
+        return step(engine, batch, size)
+
+    def loss_and_gradient(engine, images, targets):
+        seen.add(tuple(images.shape))
+        return forward(engine, images, targets)
+
+    monkeypatch.setattr(TensorFlowEngine, "train_step", train_step)
+    monkeypatch.setattr(TensorFlowEngine, "_loss_and_gradient", loss_and_gradient)
+    recipe.data.early_size, recipe.data.early_epochs = 8, 0.5  # of six steps
+    run(recipe, tmp_path, strategy="one_device")
+    assert asked == [8, 8, 8, None, None]
+    assert seen == {(16, 8, 8, 3), (16, 16, 16, 3)}
+
+
 def test_half_precision(recipe, tmp_path):
     for precision in ("mixed_bfloat16", "mixed_float16"):
         values = run(recipe, tmp_path / precision, precision=precision)
@@ -173,6 +203,7 @@ def test_a_dry_run_says_what_would_be_done(recipe, capsys):
         ("model.architecture", "wide_resnet11_1", "wide_resnet10_1"),
         ("data.source", "arrays:nowhere", "training.prepare"),
         ("regularisation.label_smoothing", -0.1, "label_smoothing"),
+        ("data.early_epochs", 1.0, r"data.early_size must be in \[8, data.input_size = 16\]"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_explained(recipe, tmp_path, field, value, word):
