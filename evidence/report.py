@@ -151,13 +151,29 @@ def variant_lines(rows: list[dict]) -> Lines:
 
 
 def transfer_lines(rows: list[dict]) -> Lines:
-    lines = grid_lines(rows, "per_class", "start")
-    lines[0] = ["start", *(f"{count} a class" for count in lines[0][1:])]
+    counts = sorted(values_of(rows, "per_class"), key=int)
+    lines = [["network", "start", *(f"{count} a class" for count in counts)]]
+    for network in values_of(rows, "network"):
+        for start in values_of(rows, "start"):
+            key = {"network": network, "start": start}
+            cells = [outcome(where(rows, **key, per_class=count)) for count in counts]
+            lines.append([network, start, *cells])
     return lines
 
 
+def transfer_plot(rows: list[dict], figure) -> None:
+    panels = figure.subplots(1, len(values_of(rows, "network")), sharey=True, squeeze=False)[0]
+    for panel, network in zip(panels, values_of(rows, "network"), strict=True):
+        curves_on(panel, where(rows, network=network), "per_class", "start")
+        panel.set(title=network, xlabel="pictures of a class")
+        panel.label_outer()
+
+
 def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
-    panel = figure.subplots()
+    curves_on(figure.subplots(), rows, across, one_line)
+
+
+def curves_on(panel, rows: list[dict], across: str, one_line: str) -> None:
     for name in values_of(rows, one_line):
         xs = values_of(where(rows, **{one_line: name}), across)
         runs = [where(rows, **{one_line: name, across: x}) for x in xs]
@@ -205,7 +221,7 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "ablation": ((7, 3.5), bars_plot),
     "small_data": ((7, 3), bars_plot),
     "five_epochs": ((7, 2.4), bars_plot),
-    "transfer": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "per_class", "start")),
+    "transfer": ((10, 3.6), transfer_plot),
 }
 
 

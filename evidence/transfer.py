@@ -1,7 +1,8 @@
-"""Fine-tuning from a CIFAR-10 checkpoint against from scratch, on classes of Tiny ImageNet."""
+"""Fine-tuning from CIFAR-10 checkpoints against from scratch, on classes of Tiny ImageNet."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from training.data.arrays import ArrayPictures, read_arrays
 CLASSES = 10
 PER_CLASS = (10, 50, 200)
 EPOCHS = 30
-NETWORK = "wide_resnet16_1"
+NETWORKS = ("wide_resnet16_1", "wide_resnet16_2", "nf_resnet14")
 STARTS = {"checkpoint": "cifar10", "scratch": False}
 
 
@@ -26,17 +27,19 @@ def transfer(setting: Setting) -> Iterator[Task]:
     """Accuracy on ten classes that the seed draws, by pictures of a class; 50 a class to test."""
     table = Table(setting.output / "transfer.csv", ("network", "per_class", "start"))
     pictures = read_arrays(setting.pictures)
-    for seed in range(setting.seeds):
-        for per_class in PER_CLASS:
+    cells = itertools.product(range(setting.seeds), NETWORKS, PER_CLASS, STARTS)
+    for seed, network, per_class, start in cells:
 
-            def task(seed=seed, per_class=per_class):
+        def task(seed=seed, network=network, per_class=per_class, start=start):
+            key = {"network": network, "per_class": per_class, "start": start}
+            if not table.find(key, seed):
                 chosen = some_classes(pictures, seed).fewer(per_class, seed)
-                for start, weights in STARTS.items():
-                    key = {"network": NETWORK, "per_class": per_class, "start": start}
-                    if not table.find(key, seed):
-                        table.add({**key, **_run(chosen, weights, seed, setting.scale)})
+                keras.backend.clear_session()
+                keras.utils.set_random_seed(seed)
+                model = nf_zoo.create_model(network, pretrained=STARTS[start])
+                table.add({**key, **_run(model, chosen, seed, setting.scale)})
 
-            yield task
+        yield task
 
 
 def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
@@ -52,15 +55,13 @@ def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
     return ArrayPictures(of(*pictures.train), of(*pictures.test), labels)
 
 
-def _run(pictures: ArrayPictures, weights: str | bool, seed: int, scale: float) -> dict:
+def _run(model, pictures: ArrayPictures, seed: int, scale: float) -> dict:
     """Fine-tunes and evaluates; the measured columns of the row."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
     start = time.monotonic()
     epochs = max(round(EPOCHS * scale), 2)
     train, test = map(tf.data.Dataset.from_tensor_slices, (pictures.train, pictures.test))
     result = nf_zoo.finetune(
-        nf_zoo.create_model(NETWORK, pretrained=weights),
+        model,
         train,
         labels=pictures.labels,
         validation_data=test,
