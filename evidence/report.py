@@ -56,6 +56,12 @@ def outcome(rows: list[dict]) -> str:
     return finished + (f" ({failed} of {len(rows)} diverged)" if failed else "")
 
 
+def mean_accuracy(rows: list[dict]) -> float:
+    """Mean of the runs that did not diverge; 0 where all did."""
+    finished = [accuracy(row) for row in rows if row["outcome"] != "diverged"]
+    return statistics.mean(finished) if finished else 0.0
+
+
 def where(rows: list[dict], **key) -> list[dict]:
     """The rows with these values."""
     return [row for row in rows if all(row[name] == str(one) for name, one in key.items())]
@@ -102,7 +108,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
     for panel, batch_size in zip(panels, batches, strict=False):
         for scheme, colour in COLOURS.items():
             rates = rates_of(rows, scheme, batch_size)
-            means = [statistics.mean(map(accuracy, runs)) for runs in rates.values()]
+            means = [mean_accuracy(runs) for runs in rates.values()]
             panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate", ylim=(0, 55))
     panels[0].set_ylabel("test accuracy, %")
@@ -177,7 +183,7 @@ def curves_on(panel, rows: list[dict], across: str, one_line: str) -> None:
     for name in values_of(rows, one_line):
         xs = values_of(where(rows, **{one_line: name}), across)
         runs = [where(rows, **{one_line: name, across: x}) for x in xs]
-        means = [statistics.mean(map(accuracy, found)) for found in runs]
+        means = [mean_accuracy(found) for found in runs]
         below = [mean - min(map(accuracy, r)) for mean, r in zip(means, runs, strict=True)]
         above = [max(map(accuracy, r)) - mean for mean, r in zip(means, runs, strict=True)]
         panel.errorbar(
@@ -198,9 +204,9 @@ def bars_plot(rows: list[dict], figure) -> None:
     panel = figure.subplots()
     variants = variants_of(rows)[::-1]
     for place, variant in enumerate(variants):
-        found = [accuracy(row) for row in where(rows, variant=variant)]
-        panel.barh(place, statistics.mean(found), color="tab:blue", alpha=0.6)
-        panel.plot(found, [place] * len(found), "k.", markersize=5)
+        runs = where(rows, variant=variant)
+        panel.barh(place, mean_accuracy(runs), color="tab:blue", alpha=0.6)
+        panel.plot([accuracy(run) for run in runs], [place] * len(runs), "k.", markersize=5)
     panel.set_yticks(range(len(variants)), variants)
     panel.set_xlabel("test accuracy, % (0: diverged)")
 

@@ -4,15 +4,20 @@
         --config.data.source=folder:cifar10-jpeg.tar.xz --workdir=runs/nf
 
 Variants, joined by commas: a scheme (bn, nf, skipinit, skipinit_1/sqrt(d), divide_sqrt2, fixup,
-none), ``16-4`` or another n-k, ``short`` (30 epochs instead of 200), ``two_cores`` (40 epochs along
-a cosine, for processors without a GPU), ``growing`` (30 epochs along a cosine, the first 20 on
-pictures of 24 pixels, which cost half as much), ``open`` (of scheme nf, for few epochs: gains from
-1, rate 0.2, adaptive gradient clipping at 0.1), ``smoke`` (20 steps).
+none), a size from ``10-1`` to ``1000-4`` (SIZES; 16-4 unless one is named), and
+
+    short       30 epochs instead of 200
+    two_cores   40 epochs along a cosine, for processors without a GPU
+    growing     30 epochs along a cosine, the first 20 on pictures of 24 pixels, which cost a
+                little more than half
+    open        of scheme nf, for few epochs: gains from 1, rate 0.2, adaptive gradient clipping
+                at 0.1
+    smoke       20 steps
 
 The recipe is that of the paper's section 4 and its appendix: SGD with momentum at batch 128, 200
 epochs, the rate constant for the first half and then halved every ten epochs, weight decay 5e-4 of
-the loss on kernels (here decoupled), pictures shifted and mirrored. The paper gives about 95 % for
-16-4; on the JPEG pictures expect a little less. One GPU: about an hour.
+the loss on kernels, pictures shifted and mirrored. The paper gives about 95 % for 16-4; on the JPEG
+pictures expect a little less. One GPU: about an hour.
 """
 
 import json
