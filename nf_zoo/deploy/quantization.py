@@ -54,7 +54,7 @@ def quantization_report(model, pictures: Any) -> list[LayerError]:
         ValueError: if the model cannot be folded, or the pictures cannot be read.
 
     Example:
-        >>> model = nf_zoo.NFResNet14(pretrained="cifar10")
+        >>> model = nf_zoo.WideResNet16_2(pretrained="cifar10")
         >>> nf_zoo.quantization_report(model, "pictures/0.png")[0].name  # doctest: +SKIP
         'head'
     """

@@ -36,7 +36,7 @@ def fetch_pretrained(name: str) -> list[Path]:
         ValueError: if there is no such architecture.
 
     Example:
-        >>> fetch_pretrained("nf_resnet14.cifar10")[0].name
+        >>> fetch_pretrained("wide_resnet16_2.cifar10")[0].name
         'model.safetensors'
     """
     source = HubRepository.parse(name) if name.startswith(HUB) else _named(name)

@@ -32,7 +32,7 @@ from nf_zoo.quickstart.terminal import (
     print_served,
 )
 
-ARCHITECTURE = "nf_resnet14"
+ARCHITECTURE = "wide_resnet16_2"
 SIDE = 32
 RECORD = "quickstart.json"
 TOLERANCE = 1e-4
@@ -75,7 +75,7 @@ def quickstart(
     Args:
         output: folder to write: digits/ (the pictures), fine_tuned/ (as ``finetune`` writes it),
             predict.py (uses the SavedModel), quickstart.json.
-        pretrained: weights of nf_resnet14 to start from, as ``create_model`` takes them.
+        pretrained: weights of wide_resnet16_2 to start from, as ``create_model`` takes them.
         epochs: passes over the training pictures, for either network; all other settings are
             the defaults of ``finetune``, which gives an untrained network a higher learning rate
             and no epochs of the classifier alone.
