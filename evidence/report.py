@@ -52,14 +52,17 @@ def outcome(rows: list[dict]) -> str:
     failed = sum(row["outcome"] == "diverged" for row in rows)
     if failed == len(rows):
         return "diverged"
-    finished = spread([accuracy(row) for row in rows if row["outcome"] != "diverged"])
-    return finished + (f" ({failed} of {len(rows)} diverged)" if failed else "")
+    return spread(finished(rows)) + (f" ({failed} of {len(rows)} diverged)" if failed else "")
+
+
+def finished(rows: list[dict]) -> list[float]:
+    """Accuracies of the runs that did not diverge."""
+    return [accuracy(row) for row in rows if row["outcome"] != "diverged"]
 
 
 def mean_accuracy(rows: list[dict]) -> float:
     """Mean of the runs that did not diverge; 0 where all did."""
-    finished = [accuracy(row) for row in rows if row["outcome"] != "diverged"]
-    return statistics.mean(finished) if finished else 0.0
+    return statistics.mean(finished(rows) or [0.0])
 
 
 def where(rows: list[dict], **key) -> list[dict]:
@@ -157,13 +160,10 @@ def variant_lines(rows: list[dict]) -> Lines:
 
 
 def transfer_lines(rows: list[dict]) -> Lines:
-    counts = sorted(values_of(rows, "per_class"), key=int)
-    lines = [["network", "start", *(f"{count} a class" for count in counts)]]
-    for network in values_of(rows, "network"):
-        for start in values_of(rows, "start"):
-            key = {"network": network, "start": start}
-            cells = [outcome(where(rows, **key, per_class=count)) for count in counts]
-            lines.append([network, start, *cells])
+    which = "network, start"
+    rows = [{**row, which: f"{row['network']}, {row['start']}"} for row in rows]
+    lines = grid_lines(rows, "per_class", which)
+    lines[0] = [which, *(f"{count} a class" for count in lines[0][1:])]
     return lines
 
 

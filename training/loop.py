@@ -33,7 +33,7 @@ class Plan:
     steps: int
     steps_per_epoch: float
     evaluate_every: int
-    early_steps: int = 0
+    early_steps: int
 
     @classmethod
     def of(cls, recipe, train_size: int) -> Plan:

@@ -46,8 +46,8 @@ def default() -> ConfigDict:
     recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
     recipe.data.input_size = 224  # pixels, in training
     recipe.data.test_size = 224  # pixels, in evaluation
-    recipe.data.early_size = 0  # pixels, in the first early_epochs of training
-    recipe.data.early_epochs = 0.0  # 0: input_size from the first step on
+    recipe.data.early_epochs = 0.0  # begun on smaller pictures, of early_size
+    recipe.data.early_size = 0  # pixels; both 0: input_size from the first step on
     recipe.data.crop_fraction = 0.875  # of the resized picture that evaluation keeps, in (0, 1]
     recipe.data.mean = (0.485, 0.456, 0.406)
     recipe.data.std = (0.229, 0.224, 0.225)
@@ -115,7 +115,6 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "ema": (0, 1, True),
     "data.input_size": (8, 4096, False),
     "data.test_size": (8, 4096, False),
-    "data.early_size": (0, 4096, False),
     "data.early_epochs": (0, math.inf, True),
     "data.crop_fraction": (1e-3, 1, False),
     "data.train_per_class": (0, math.inf, False),
@@ -222,10 +221,12 @@ def check(recipe: ConfigDict) -> None:
             "The schedule 'step' has no warm-up: set schedule.warmup_epochs=0. "
             f"Received: {recipe.schedule.warmup_epochs}"
         )
-    if recipe.data.early_epochs and not 8 <= recipe.data.early_size <= recipe.data.input_size:
+    early, size = recipe.data.early_epochs, recipe.data.early_size
+    if (early or size) and not (early and 8 <= size <= recipe.data.input_size):
         raise RecipeError(
-            "With data.early_epochs pictures begin smaller: data.early_size must be in "
-            f"[8, data.input_size = {recipe.data.input_size}]. Received: {recipe.data.early_size}"
+            "For pictures that begin smaller data.early_epochs must be above 0, and "
+            f"data.early_size in [8, data.input_size = {recipe.data.input_size}]. "
+            f"Received: {early} and {size}"
         )
     if not recipe.epochs and not recipe.steps:
         raise RecipeError("epochs or steps must be above 0. Received: 0 and 0")

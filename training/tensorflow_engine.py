@@ -111,8 +111,8 @@ class TensorFlowEngine:
             average.assign(value)
 
     def _varied(self, images, classes, draws, size):
-        classes_of_model = self.model.num_classes
-        return augmentation.vary(self.recipe, images, classes, draws, classes_of_model, size)
+        count = self.model.num_classes
+        return augmentation.vary(self.recipe, images, classes, draws, count, size)
 
     def _loss_and_gradient(self, images, targets):
         """This replica's share of the loss, and its gradient."""

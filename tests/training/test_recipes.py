@@ -205,7 +205,8 @@ def test_a_dry_run_says_what_would_be_done(recipe, capsys):
         ("model.architecture", "wide_resnet11_1", "wide_resnet10_1"),
         ("data.source", "arrays:nowhere", "training.prepare"),
         ("regularisation.label_smoothing", -0.1, "label_smoothing"),
-        ("data.early_epochs", 1.0, r"data.early_size must be in \[8, data.input_size = 16\]"),
+        ("data.early_epochs", 1.0, r"data.early_size in \[8, data.input_size = 16\]"),
+        ("data.early_size", 8, "data.early_epochs must be above 0"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_explained(recipe, tmp_path, field, value, word):
