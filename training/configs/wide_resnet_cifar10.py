@@ -9,7 +9,7 @@ none), a size from ``10-1`` to ``1000-4`` (SIZES; 16-4 unless one is named), and
     short       30 epochs instead of 200
     two_cores   40 epochs along a cosine, for processors without a GPU
     growing     40 epochs along a cosine, the first 26 on pictures of 24 pixels, with 56 % of the
-                multiply-adds; half the pictures have a rectangle greyed out, and targets are smoothed
+                multiply-adds; half the pictures have a rectangle greyed out; smoothed targets
     open        for few epochs: rate 0.2, adaptive gradient clipping at 0.1, and the gains of nf
                 from 1
     smoke       20 steps
