@@ -6,6 +6,7 @@ ICLR 2021, section 4 and appendix D.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -30,6 +31,25 @@ def _gelu_tanh(x):
 
 def _gelu_erf(x):
     return ops.gelu(x, approximate=False)
+
+
+def _gelu_erf_keeping_its_input(x):
+    """As ``_gelu_erf`` on TensorFlow; of all its maps the gradient needs the input alone.
+
+    TensorFlow's own GELU is a chain of operations, each of which keeps a map for its gradient.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def gelu(x):
+        def gradient(upstream):
+            density = tf.exp(-0.5 * x * x) * tf.cast(1.0 / math.sqrt(2.0 * math.pi), x.dtype)
+            below = 0.5 * (1.0 + tf.math.erf(x * tf.cast(math.sqrt(0.5), x.dtype)))
+            return upstream * (below + x * density)
+
+        return tf.nn.gelu(x, approximate=False), gradient
+
+    return gelu(x)
 
 
 def activation_function(activation: str | Callable) -> Callable:
@@ -143,8 +163,11 @@ class ScaledActivation(keras.layers.Layer):
             gamma = known if known is not None else gamma_of(activation)
         self.gamma = float(gamma)
 
-    def call(self, x):
-        x = self._function(x)
+    def call(self, x, training=None):
+        function = self._function
+        if training and function is _gelu_erf and keras.backend.backend() == "tensorflow":
+            function = _gelu_erf_keeping_its_input
+        x = function(x)
         return x if self.gamma == 1.0 else x * self.gamma
 
     def compute_output_shape(self, input_shape):

@@ -3,8 +3,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nf_zoo.layers import GAMMA, ScaledActivation, gamma_of
+from nf_zoo.models.norm_free_block import NormFreeBlock
 
 pytestmark = pytest.mark.fast
 
@@ -52,6 +54,40 @@ def test_gelu_is_exact_and_its_approximation_has_its_own_name():
     tanh = np.asarray(ScaledActivation("gelu_tanh", gamma=1.0)(x))
     assert 1e-4 < np.abs(exact - tanh).max() < 1e-2
     np.testing.assert_allclose(exact, keras.ops.gelu(x, approximate=False), atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("mixed_bfloat16", 2e-2)])
+def test_gelu_has_its_gradient_from_its_input_alone(dtype, tolerance):
+    layer = ScaledActivation("gelu", gamma=1.5, dtype=dtype)
+    z = tf.cast(np.linspace(-6, 6, 401), layer.compute_dtype)
+
+    def derivatives(function, z):
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch(z)
+                y = function(z)
+            first = inner.gradient(y, z)
+        return y, first, outer.gradient(first, z)
+
+    found = derivatives(lambda z: layer(z, training=True), z)
+    expected = derivatives(lambda z: 1.5 * tf.nn.gelu(z, approximate=False), tf.cast(z, "float64"))
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_allclose(tf.cast(one, "float64"), two, rtol=tolerance, atol=tolerance)
+
+
+def test_a_model_passes_on_that_it_trains_and_inference_has_no_gradient_of_its_own():
+    block = NormFreeBlock(8, width=4, activation="gelu")
+    block.build((None, 4, 4, 8))
+
+    def gradients_of_their_own(training):
+        traced = tf.function(lambda x: block(x, training=training)).get_concrete_function(
+            tf.TensorSpec((1, 4, 4, 8))
+        )
+        names = [operation.type for operation in traced.graph.get_operations()]
+        return names.count("IdentityN")
+
+    assert gradients_of_their_own(True) == gradients_of_their_own(False) + 3
 
 
 def test_config_round_trip():
