@@ -108,3 +108,11 @@ def test_the_page_has_the_ratios_of_the_second_processor():
             for where in ("in TensorFlow", "exported, float32")
         ]
         assert f"| {network} | {' | '.join(cells)} |" in page
+
+
+@pytest.mark.parametrize("name", ["batch_normalization", "gelu"])
+def test_the_page_has_the_milliseconds(name):
+    page = (ROOT / "docs" / "speed.md").read_text()
+    for row in read_table(ROOT / "benchmarks" / f"{name}.csv"):
+        cells = [value for column, value in row.items() if column.endswith(("(ms)", "(MB)"))]
+        assert f"| {' | '.join(cells)} |" in page
