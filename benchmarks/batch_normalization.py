@@ -16,43 +16,19 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import nf_zoo
 from benchmarks.tables import write_table
+from training.normalisation import fuse_batch_normalization
 
 BATCH = 8
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
-class Fused(keras.layers.BatchNormalization):
-    """Trains through TensorFlow's operation, on maps of float32 or bfloat16."""
-
-    def call(self, inputs, training=None, mask=None):
-        if not training:
-            return super().call(inputs, training=training, mask=mask)
-        none = tf.zeros((0,))
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.cast(self.gamma, "float32"),
-            offset=tf.cast(self.beta, "float32"),
-            mean=none,
-            variance=none,
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
-        biased = variance * (count - 1.0) / count
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, biased)):
-            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
-        return outputs
-
-
 def compiled(name: str, precision: str, fused: bool = False):
     model = nf_zoo.create_model(name, dtype=precision)
-    for layer in model._flatten_layers():
-        if fused and type(layer) is keras.layers.BatchNormalization:
-            layer.__class__ = Fused
+    if fused:
+        fuse_batch_normalization(model)
     model.compile(
         keras.optimizers.SGD(1e-4, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
+from training.normalisation import fuse_batch_normalization
 from training.recipe import RecipeError
 from training.state import averages_of, read_state, write_state
 
@@ -42,6 +43,8 @@ class TensorFlowEngine:
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._variables = model.trainable_variables
         self._standardised = _standardised_layers(model)
+        if not jit:  # XLA fuses by itself
+            fuse_batch_normalization(model)
         double = model.dtype_policy.compute_dtype == "float64"
         self._loss_type = tf.float64 if double else tf.float32
         self._gradient = tf.function(

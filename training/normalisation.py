@@ -1,0 +1,56 @@
+"""Batch normalisation in one of TensorFlow's operations, for as long as a network trains."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, whose statistics, normalisation and gradient are one operation each.
+
+    Keras composes them of elementwise operations, each of which goes over the whole map. The
+    values are the same to rounding, in float32 closer to those of float64. What the operation does
+    not know, and inference, is Keras's own code.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and mask is None and self._can_be_fused(inputs)):
+            return super().call(inputs, training=training, mask=mask)
+        none = tf.zeros((0,))
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, "float32"),
+            offset=tf.cast(self.beta, "float32"),
+            mean=none,
+            variance=none,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
+        biased = variance * (count - 1.0) / count  # the operation gives the unbiased one
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        return outputs
+
+    def _can_be_fused(self, inputs) -> bool:
+        maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
+        plain = self.scale and self.center and not self.synchronized
+        plain = plain and not getattr(self, "renorm", False)
+        return maps and plain and keras.backend.standardize_dtype(inputs.dtype) in DTYPES
+
+
+def fuse_batch_normalization(model) -> None:
+    """Every ``keras.layers.BatchNormalization`` of the model becomes the class above, in place.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.BatchNormalization()])
+        >>> fuse_batch_normalization(model)
+        >>> type(model.layers[0]).__name__
+        'FusedBatchNormalization'
+    """
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.__class__ = FusedBatchNormalization
