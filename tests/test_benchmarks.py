@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import training_forms
 from benchmarks.speed import report
 from benchmarks.tables import read_table, write_table
 
@@ -110,9 +111,13 @@ def test_the_page_has_the_ratios_of_the_second_processor():
         assert f"| {network} | {' | '.join(cells)} |" in page
 
 
-@pytest.mark.parametrize("name", ["batch_normalization", "gelu"])
-def test_the_page_has_the_milliseconds(name):
+def test_the_page_has_the_forms_of_training():
     page = (ROOT / "docs" / "speed.md").read_text()
-    for row in read_table(ROOT / "benchmarks" / f"{name}.csv"):
-        cells = [value for column, value in row.items() if column.endswith(("(ms)", "(MB)"))]
-        assert f"| {' | '.join(cells)} |" in page
+    rows = read_table(ROOT / "benchmarks" / "training_forms.csv")
+    assert len(rows) == sum(len(group) for group in training_forms.GROUPS.values())
+    for found in rows:
+        assert f"| {' | '.join(found.values())} |" in page
+    times = {tuple(found.values())[:3]: int(found["milliseconds"]) for found in rows}
+    fused = times["resnetv2_50", "TensorFlow, fused normalisation", "float32"]
+    ratio = fused / times["nf_resnet50", "TensorFlow", "float32"]
+    assert f"(with TensorFlow's fused normalisation in the twin: {ratio:.2f})" in page

@@ -12,8 +12,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, whose statistics, normalisation and gradient are one operation each.
 
     Keras composes them of elementwise operations, each of which goes over the whole map. The
-    values are the same to rounding, in float32 closer to those of float64. What the operation does
-    not know, and inference, is Keras's own code.
+    values are the same to rounding. What the operation does not know, and inference, is Keras's own
+    code.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -36,10 +36,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _can_be_fused(self, inputs) -> bool:
-        maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
-        plain = self.scale and self.center and not self.synchronized
-        plain = plain and not getattr(self, "renorm", False)
-        return maps and plain and keras.backend.standardize_dtype(inputs.dtype) in DTYPES
+        return (
+            len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and not self.synchronized
+            and not getattr(self, "renorm", False)  # not every Keras has it
+            and keras.backend.standardize_dtype(inputs.dtype) in DTYPES
+        )
 
 
 def fuse_batch_normalization(model) -> None:

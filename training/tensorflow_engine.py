@@ -27,7 +27,7 @@ class TensorFlowEngine:
     Args:
         recipe: a checked recipe.
         strategy: a tf.distribute.Strategy; model and optimizer were made in its scope.
-        model: an ImageClassifier.
+        model: an ImageClassifier; its BatchNormalization layers are fused in place, without jit.
         optimizer: built for the model's trainable variables.
         jit: compile the gradient with XLA.
 

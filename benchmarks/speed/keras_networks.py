@@ -16,8 +16,8 @@ CALIBRATION_PICTURES = 8
 def prepare(task: dict):
     """A function from a batch size to a run of the task, and facts about it.
 
-    ``task["form"]`` is a key of ``FORMS``, ``"matrix product"``, or of training ``"TensorFlow"`` or
-    ``"XLA"``.
+    ``task["form"]`` is a key of ``FORMS``, ``"matrix product"``, or of training ``"TensorFlow"``,
+    ``"XLA"`` or a key of ``TRAINING_CHANGES``. ``task["precision"]``, if any, is a dtype policy.
     """
     size = task["size"]
     if task["form"] in FILES and not task["training"]:
@@ -42,7 +42,7 @@ def _in_keras(task: dict):
     if task["form"] == "matrix product":
         a = tf.random.normal((task["size"], task["size"]))
         return lambda images: lambda: tf.matmul(a, a).numpy(), version
-    model, facts = _network(task["network"], task["size"])
+    model, facts = _network(task["network"], task["size"], task.get("precision"))
     form = _training(model, task["form"]) if task["training"] else FORMS[task["form"]](model)
     return form, facts | version
 
@@ -75,7 +75,7 @@ def _write(network: str, size: int, path: Path, precision: str) -> dict:
     return facts
 
 
-def _network(name: str, size: int):
+def _network(name: str, size: int, precision: str | None = None):
     """The network with every branch and bias at work, and facts about it."""
     import keras
 
@@ -87,7 +87,7 @@ def _network(name: str, size: int):
         shape = (size, size, 3)
         model = keras.applications.ResNet50V2(weights=None, input_shape=shape)
         return model, {"multiply_adds": _multiply_adds(model), "parameters": model.count_params()}
-    model = nf_zoo.create_model(name)
+    model = nf_zoo.create_model(name, dtype=precision)
     # As after training: optimisers of graphs would leave out additions of zero.
     for variable in model.variables:
         if variable.name.endswith("gain"):
@@ -207,10 +207,33 @@ FILES = {
 """Form -> (ending of the file, precision, what opens it)."""
 
 
+def _fuse_normalisation(model) -> None:
+    from training.normalisation import fuse_batch_normalization
+
+    fuse_batch_normalization(model)
+
+
+def _take_gelu_of_tensorflow(model) -> None:
+    from keras import ops
+
+    for layer in model._flatten_layers():
+        if getattr(layer, "activation", None) == "gelu":
+            layer._function = lambda x: ops.gelu(x, approximate=False)
+
+
+TRAINING_CHANGES = {
+    "TensorFlow, fused normalisation": _fuse_normalisation,
+    "TensorFlow, GELU of TensorFlow": _take_gelu_of_tensorflow,
+}
+"""Form -> what changes the operations of the model before it trains."""
+
+
 def _training(model, form: str):
     """A step of SGD with momentum through ``compile`` and ``train_on_batch``."""
     import keras
 
+    if form in TRAINING_CHANGES:
+        TRAINING_CHANGES[form](model)
     logits = model.layers[-1].get_config().get("activation") != "softmax"
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9),

@@ -7,8 +7,8 @@ Variants, joined by commas: an architecture (nf_resnet26, nf_resnet50, resnetv2_
 
     two_cores   for processors without a GPU: half the width, the stem of stride 4, 24 epochs, the
                 first 10 on pictures of 48 pixels, and what the variants ``open`` and ``growing`` of
-                wide_resnet_cifar10.py have; the last stage has maps of 2 x 2. An hour in bfloat16
-                on two cores with AMX, by the first 80 steps; no further did it go
+                wide_resnet_cifar10.py have. By its first 80 steps an hour in bfloat16 on two
+                cores with AMX; it was not run to its end
     smoke       20 steps
 
 SGD at batch 256 for 90 epochs, rate 0.1 with warm-up and half a cosine, adaptive gradient clipping
