@@ -87,20 +87,20 @@ def rates_of(rows: list[dict], scheme: str, batch_size: str) -> dict[float, list
     return {rate: [r for r in found if float(r["learning_rate"]) == rate] for rate in rates}
 
 
-def summary(rates: dict[float, list[dict]]) -> tuple[float, float, list[float]]:
-    """Best rate, largest rate that trained, accuracies at the best."""
+def summary(rates: dict[float, list[dict]]) -> tuple[float, float]:
+    """Best rate and largest rate that trained, of the first seed, which had them all."""
     first = {rate: accuracy(rows[0]) for rate, rows in rates.items()}
-    best = max(first, key=first.get)
     stable = max((rate for rate, value in first.items() if value >= TRAINS), default=0.0)
-    return best, stable, [accuracy(row) for row in rates[best]]
+    return max(first, key=first.get), stable
 
 
 def learning_rate_lines(rows: list[dict]) -> Lines:
     lines = [["scheme", "batch size", "best rate", "largest stable rate", "accuracy, %"]]
     for scheme in [name for name in COLOURS if where(rows, scheme=name)]:
         for batch_size in values_of(where(rows, scheme=scheme), "batch_size"):
-            best, stable, found = summary(rates_of(rows, scheme, batch_size))
-            cells = [NAMES[scheme], batch_size, f"{best:g}", f"{stable:g}", spread(found)]
+            rates = rates_of(rows, scheme, batch_size)
+            best, stable = summary(rates)
+            cells = [NAMES[scheme], batch_size, f"{best:g}", f"{stable:g}", outcome(rates[best])]
             lines.append(cells)
     return lines
 
@@ -118,7 +118,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
     panels[0].legend(fontsize=7)
     for scheme, colour in COLOURS.items():
         points = [
-            (int(batch), *summary(rates_of(rows, scheme, batch))[:2])
+            (int(batch), *summary(rates_of(rows, scheme, batch)))
             for batch in batches
             if where(rows, scheme=scheme, batch_size=batch)
         ]

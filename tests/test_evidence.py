@@ -82,11 +82,17 @@ def test_outcomes_in_words():
 
 @pytest.mark.fast
 def test_the_best_and_the_largest_rate():
+    runs = (("0.1", "40"), ("0.2", "50"), ("0.2", "54"), ("0.2", ""), ("0.4", "30"), ("0.8", ""))
     rows = [
-        {"scheme": "nf", "batch_size": "16", "learning_rate": rate, "top1": top1}
-        for rate, top1 in (("0.1", "40"), ("0.2", "50"), ("0.2", "54"), ("0.4", "30"), ("0.8", ""))
+        {
+            **{"scheme": "nf", "batch_size": "16", "learning_rate": rate, "top1": top1},
+            "outcome": "finished" if top1 else "diverged",
+        }
+        for rate, top1 in runs
     ]
-    assert report.summary(report.rates_of(rows, "nf", "16")) == (0.2, 0.4, [50.0, 54.0])
+    assert report.summary(report.rates_of(rows, "nf", "16")) == (0.2, 0.4)
+    (_, cells) = report.learning_rate_lines(rows)
+    assert cells[1:] == ["16", "0.2", "0.4", "52.0 ± 2.0 (1 of 3 diverged)"]
 
 
 @pytest.fixture
