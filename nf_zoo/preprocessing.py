@@ -200,7 +200,8 @@ class Prediction(NamedTuple):
     """One class and how probable it is.
 
     Attributes:
-        label: the WordNet id ("n02099601") for ImageNet, the index of the class for own labels.
+        label: the WordNet id ("n02099601") for ImageNet and its subsets with such labels, the
+            index of the class for own labels.
         name: the name to show.
         probability: in 0..1.
     """
@@ -236,7 +237,8 @@ def decode_predictions(
             (1e-2 for 16-bit floats); otherwise softmax is applied.
         top: how many classes to return per picture; at most C are.
         labels: C names in class order, or a model with ``.labels``. Without either, 1000 classes
-            are taken to be ImageNet's.
+            are taken to be ImageNet's. Where all of them are WordNet ids of ImageNet's classes, as
+            the class folders of its subsets are called, the names to show are ImageNet's.
 
     Returns:
         For each picture a list of :class:`Prediction` (label, name, probability), most probable
@@ -293,4 +295,7 @@ def _classes(labels: Any, count: int) -> Sequence[tuple[str | int, str]]:
         raise ValueError(f"labels must be a list of names or a model. Received: {labels!r}")
     if len(names) != count:
         raise ValueError(f"Expected {count} labels, one per class. Received: {len(names)}")
+    known = dict(imagenet_classes())
+    if all(name in known for name in map(str, names)):
+        return [(str(name), known[str(name)]) for name in names]
     return [(index, str(name)) for index, name in enumerate(names)]

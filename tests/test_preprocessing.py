@@ -290,6 +290,16 @@ def test_own_labels_from_a_list_or_a_model():
     assert decode_predictions(np.eye(1000)[3], labels=plain)[0][0].name == "tiger shark"
 
 
+def test_wordnet_ids_are_shown_by_name():
+    (found,) = decode_predictions([0.0, 1.0], labels=["n02099601", "n02123045"])
+    assert [tuple(p)[:2] for p in found] == [
+        ("n02123045", "tabby"),
+        ("n02099601", "golden retriever"),
+    ]
+    (mixed,) = decode_predictions([0.0, 1.0], labels=["n02099601", "my cat"])
+    assert [tuple(p)[:2] for p in mixed] == [(1, "my cat"), (0, "n02099601")]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
