@@ -8,6 +8,10 @@
         --output=tiny_imagenet_32.npz
     python -m evidence transfer --pictures=tiny_imagenet_32.npz
 
+    python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --size=32 \\
+        --output=cifar10.npz
+    python -m evidence transfer_to_cifar10 --pictures=cifar10.npz
+
     python -m evidence report
 
 The tables and pictures are in docs/results/. Rows that are there are not measured again; to measure
@@ -27,7 +31,8 @@ from evidence import report, transfer
 from evidence.experiments import EXPERIMENTS, Setting
 from training.recipe import RecipeError
 
-NAMES = (*EXPERIMENTS, "transfer", "report")
+ALL = {**EXPERIMENTS, **transfer.EXPERIMENTS}
+NAMES = (*ALL, "report")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,9 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(name: str, args) -> None:
     setting = Setting(args.pictures, args.output, args.seeds, args.scale)
-    experiment = {**EXPERIMENTS, "transfer": transfer.transfer}[name]
     number, parts = args.part
-    for index, task in enumerate(experiment(setting)):
+    for index, task in enumerate(ALL[name](setting)):
         if index % parts == number - 1:
             task()
 

@@ -219,6 +219,7 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "small_data": variant_lines,
     "five_epochs": variant_lines,
     "transfer": transfer_lines,
+    "transfer_to_cifar10": transfer_lines,
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((16, 3.6), learning_rate_plot),
@@ -228,6 +229,7 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "small_data": ((7, 3), bars_plot),
     "five_epochs": ((7, 2.4), bars_plot),
     "transfer": ((10, 3.6), transfer_plot),
+    "transfer_to_cifar10": ((5, 3.6), transfer_plot),
 }
 
 

@@ -1,10 +1,11 @@
-"""Fine-tuning from CIFAR-10 checkpoints against from scratch, on classes of Tiny ImageNet."""
+"""Fine-tuning from the checkpoints that ship against from scratch, on pictures they never saw."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -13,33 +14,75 @@ import tensorflow as tf
 import nf_zoo
 from evidence.experiments import Setting, Task
 from evidence.table import Table
+from nf_zoo.models.registry import build_model
 from training import provenance
 from training.data.arrays import ArrayPictures, read_arrays
 
 CLASSES = 10
 PER_CLASS = (10, 50, 200)
 EPOCHS = 30
-NETWORKS = ("wide_resnet16_1", "wide_resnet16_2", "nf_resnet14")
-STARTS = {"checkpoint": "cifar10", "scratch": False}
+STARTS = ("checkpoint", "scratch")
 
 
-def transfer(setting: Setting) -> Iterator[Task]:
-    """Accuracy on ten classes that the seed draws, by pictures of a class; 50 a class to test."""
-    table = Table(setting.output / "transfer.csv", ("network", "per_class", "start"))
-    pictures = read_arrays(setting.pictures)
-    cells = itertools.product(range(setting.seeds), NETWORKS, PER_CLASS, STARTS)
-    for seed, network, per_class, start in cells:
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """From checkpoints to pictures of another kind.
 
-        def task(seed=seed, network=network, per_class=per_class, start=start):
-            key = {"network": network, "per_class": per_class, "start": start}
-            if not table.find(key, seed):
-                chosen = some_classes(pictures, seed).fewer(per_class, seed)
-                keras.backend.clear_session()
-                keras.utils.set_random_seed(seed)
-                model = nf_zoo.create_model(network, pretrained=STARTS[start])
-                table.add({**key, **_run(model, chosen, seed, setting.scale)})
+    Attributes:
+        table: name of the experiment.
+        checkpoints: ``"architecture.tag"``.
+        size: pixels of the pictures that the networks see.
+        test_per_class: pictures of each class that they are tested on.
+    """
 
-        yield task
+    table: str
+    checkpoints: tuple[str, ...]
+    size: int
+    test_per_class: int
+
+    def __call__(self, setting: Setting) -> Iterator[Task]:
+        """Accuracy on ten classes that the seed draws, by pictures of a class."""
+        table = Table(setting.output / f"{self.table}.csv", ("network", "per_class", "start"))
+        pictures = read_arrays(setting.pictures)
+        cells = itertools.product(range(setting.seeds), self.checkpoints, PER_CLASS, STARTS)
+        for seed, checkpoint, per_class, start in cells:
+
+            def task(seed=seed, checkpoint=checkpoint, per_class=per_class, start=start):
+                network = checkpoint.partition(".")[0]
+                key = {"network": network, "per_class": per_class, "start": start}
+                if not table.find(key, seed):
+                    chosen = some_classes(pictures, seed).fewer(per_class, seed)
+                    chosen = tested_on(chosen, self.test_per_class)
+                    keras.backend.clear_session()
+                    keras.utils.set_random_seed(seed)
+                    model = starting_from(checkpoint, start)
+                    table.add({**key, **_run(model, chosen, self.size, seed, setting.scale)})
+
+            yield task
+
+
+EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
+    # The first to classes of Tiny ImageNet, the second to CIFAR-10.
+    one.table: one
+    for one in (
+        Transfer(
+            "transfer",
+            ("wide_resnet16_1.cifar10", "wide_resnet16_2.cifar10", "nf_resnet14.cifar10"),
+            size=32,
+            test_per_class=50,
+        ),
+        Transfer("transfer_to_cifar10", ("nf_resnet26.tiny_imagenet",), 64, test_per_class=100),
+    )
+}
+
+
+def starting_from(checkpoint: str, start: str):
+    """The network of a checkpoint, or an untrained one with the same options."""
+    model = nf_zoo.create_model(checkpoint, pretrained=True)
+    if start == "checkpoint":
+        return model
+    options = {**model.options(), "preprocessing": model.preprocessing}
+    return build_model(model.architecture, **options)
 
 
 def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
@@ -55,7 +98,15 @@ def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
     return ArrayPictures(of(*pictures.train), of(*pictures.test), labels)
 
 
-def _run(model, pictures: ArrayPictures, seed: int, scale: float) -> dict:
+def tested_on(pictures: ArrayPictures, per_class: int) -> ArrayPictures:
+    """The same training pictures, and the first so many test pictures of each class."""
+    images, classes = pictures.test
+    members = [np.flatnonzero(classes == one)[:per_class] for one in range(len(pictures.labels))]
+    rows = np.sort(np.concatenate(members))
+    return ArrayPictures(pictures.train, (images[rows], classes[rows]), pictures.labels)
+
+
+def _run(model, pictures: ArrayPictures, size: int, seed: int, scale: float) -> dict:
     """Fine-tunes and evaluates; the measured columns of the row."""
     start = time.monotonic()
     epochs = max(round(EPOCHS * scale), 2)
@@ -65,7 +116,7 @@ def _run(model, pictures: ArrayPictures, seed: int, scale: float) -> dict:
         train,
         labels=pictures.labels,
         validation_data=test,
-        image_size=32,
+        image_size=size,
         epochs=epochs,
         batch_size=32,
         seed=seed,
@@ -80,5 +131,5 @@ def _run(model, pictures: ArrayPictures, seed: int, scale: float) -> dict:
         "seconds": f"{time.monotonic() - start:.0f}",
         "commit": provenance.commit(),
         "device": provenance.device(),
-        "recipe": f"nf_zoo.finetune, {epochs} epochs, batch 32, 32 pixels",
+        "recipe": f"nf_zoo.finetune, {epochs} epochs, batch 32, {size} pixels",
     }

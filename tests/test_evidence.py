@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.tables import read_table
-from evidence import report
+from evidence import report, transfer
 from evidence.experiments import EXPERIMENTS, Setting, search
 from evidence.table import Table
-from evidence.transfer import some_classes
 from training.data.arrays import ArrayPictures
 
 ROOT = Path(__file__).parents[1]
@@ -127,13 +126,43 @@ def test_an_experiment_is_measured_once_and_drawn(pictures, tmp_path):
     assert (tmp_path / "results" / "depth.png").stat().st_size > 5000
 
 
+def test_transfer_starts_from_a_checkpoint_or_from_the_same_network_untrained(
+    pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transfer, "PER_CLASS", (2,))
+    experiment = transfer.Transfer("small", ("wide_resnet16_1.cifar10",), 16, test_per_class=1)
+    for task in experiment(Setting(str(pictures), tmp_path, seeds=1, scale=0.005)):
+        task()
+    rows = read_table(tmp_path / "small.csv")
+    assert [(row["network"], row["per_class"], row["start"]) for row in rows] == [
+        ("wide_resnet16_1", "2", "checkpoint"),
+        ("wide_resnet16_1", "2", "scratch"),
+    ]
+    assert all(float(row["top1"]) % 10 == 0 for row in rows)  # of ten test pictures
+
+    trained, untrained = (
+        transfer.starting_from("wide_resnet16_2.cifar10", start) for start in transfer.STARTS
+    )
+    assert trained.options() == untrained.options() and not trained.config.zero_init_gain
+    assert not np.allclose(trained.head.kernel, untrained.head.kernel)
+
+
+@pytest.mark.fast
+def test_test_pictures_are_the_first_of_each_class():
+    classes = np.array([0, 1, 1, 0, 1, 0])
+    images = np.arange(6).reshape(6, 1, 1, 1) * np.ones((1, 2, 2, 3), "uint8")
+    pictures = ArrayPictures((images, classes), (images, classes), ["a", "b"])
+    chosen = transfer.tested_on(pictures, 2)
+    assert chosen.test[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3] and len(chosen.train[1]) == 6
+
+
 @pytest.mark.fast
 def test_classes_of_a_seed_are_numbered_anew():
     classes = np.arange(40, dtype="int32") % 20
     images = classes[:, None, None, None] * np.ones((1, 2, 2, 3), "uint8")
     pictures = ArrayPictures((images, classes), (images, classes), [f"c{n}" for n in range(20)])
-    some = some_classes(pictures, seed=3)
+    some = transfer.some_classes(pictures, seed=3)
     assert len(some.labels) == 10 and sorted(set(some.train[1])) == list(range(10))
     for image, one in zip(*some.test, strict=True):
         assert some.labels[one] == f"c{image[0, 0, 0]}"
-    assert some_classes(pictures, seed=4).labels != some.labels
+    assert transfer.some_classes(pictures, seed=4).labels != some.labels
