@@ -22,7 +22,7 @@ from absl import app, flags
 import nf_zoo
 from nf_zoo.hub.card import CardDetails
 from nf_zoo.hub.catalog import LABELS_IN_CONFIG, PretrainedWeights, weights_directory
-from nf_zoo.hub.catalog_add import is_first, write_record
+from nf_zoo.hub.catalog_add import has_no_default, write_record
 from nf_zoo.hub.errors import WeightsError
 from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256
 from training import recipe as recipes
@@ -36,6 +36,7 @@ flags.DEFINE_string("dataset", None, "Name of the training set on the hub.")
 flags.DEFINE_string("dataset_name", None, "What to call the pictures.")
 flags.DEFINE_string("command", None, "The command that trained it, for the card.")
 flags.DEFINE_string("licence", "apache-2.0", "SPDX identifier in lower case.")
+flags.DEFINE_boolean("default", None, "Whether pretrained=True takes it.")
 LARGEST = 60_000_000
 """Bytes of a file that the repository takes."""
 
@@ -46,6 +47,7 @@ def ship(
     pictures: str | Path,
     details: CardDetails,
     weights: Path | None = None,
+    default: bool | None = None,
 ) -> PretrainedWeights:
     """Write ``weights/NAME/`` and its record.
 
@@ -55,6 +57,7 @@ def ship(
         pictures: folder of class folders that the run has not seen.
         details: of the card; its ``licence`` and ``dataset_name`` are needed.
         weights: where catalog.toml is; the checkout's by default.
+        default: whether ``pretrained=True`` is to take it; None: if nothing else does.
 
     Raises:
         RecipeError: if the run is not finished, or of another architecture, or too large.
@@ -97,7 +100,9 @@ def ship(
         accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
         f"weights/{name}/metrics.json",
         labels=f"{name}/{LABELS_IN_CONFIG}",
-        default=is_first(weights / "catalog.toml", architecture),
+        default=has_no_default(weights / "catalog.toml", architecture)
+        if default is None
+        else default,
     )
     try:
         write_record(weights / "catalog.toml", record)
@@ -157,7 +162,8 @@ def main(argv) -> int:
         command=FLAGS.command,
     )
     try:
-        print(ship(Path(FLAGS.run), FLAGS.name, FLAGS.pictures, details))
+        run, name, pictures = Path(FLAGS.run), FLAGS.name, FLAGS.pictures
+        print(ship(run, name, pictures, details, default=FLAGS.default))
     except (RecipeError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -43,7 +43,7 @@ def add_record(
         uri: "hf://owner/name[@revision]".
         tag: Its name among the architecture's checkpoints; None takes it from the repository's.
         licence: None takes that of the model card.
-        default: Whether `pretrained=True` is to take it; None if it is the only one.
+        default: Whether `pretrained=True` is to take it; None: if nothing else does.
         path: The catalog.toml to write; None for the one that comes with nf_zoo.
 
     Returns:
@@ -81,7 +81,7 @@ def add_record(
         num_classes=blueprint.num_classes if classes is None else classes,
         parameters=count_parameters(blueprint),
         labels=_labels(config),
-        default=is_first(path, config.architecture) if default is None else default,
+        default=has_no_default(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )
     if record.licence == UNKNOWN:
@@ -102,9 +102,10 @@ def _labels(config: ModelConfig) -> str:
     return IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG
 
 
-def is_first(path: Path, architecture: str) -> bool:
-    """Whether the catalogue has no checkpoint of the plain architecture yet."""
-    return not any(r.architecture == architecture and not r.variant for r in read_catalog(path))
+def has_no_default(path: Path, architecture: str) -> bool:
+    """Whether the catalogue has no default checkpoint of the plain architecture yet."""
+    records = (r for r in read_catalog(path) if r.architecture == architecture and not r.variant)
+    return not any(record.default for record in records)
 
 
 def _card(repository: HubRepository):

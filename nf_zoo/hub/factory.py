@@ -193,7 +193,8 @@ class ModelInfo:
         name: ``"nf_resnet50"``.
         family: ``"nf_resnet"``.
         factory: ``"NFResNet50"``.
-        parameters: trainable parameters with 1000 classes, or as the default checkpoint has.
+        parameters: trainable parameters: of a checkpoint, its own; of an architecture with the
+            classes of its default checkpoint, or 1000.
         multiply_adds: of one picture of ``input_size``.
         input_size: (height, width) in pixels, at which they are counted.
         config: the architecture record.
@@ -218,7 +219,8 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
 
     Args:
         name: an architecture or one of its checkpoints (``"nf_resnet50.ra2_in1k"``), to which the
-            answer is then restricted, and of whose variant it is.
+            answer is then restricted, and of whose variant and (if it comes with the package)
+            widths and other fields it is.
         input_size: (height, width) in pixels for the multiply-adds; None takes the size at which
             the checkpoint was evaluated, or 224.
 
@@ -239,10 +241,12 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
     records = sorted(records_of(bare), key=lambda record: not record.default)
     if tag:
         records = [resolve_pretrained(bare, tag)]
-    classes = records[0].num_classes if records else 1000
-    size = input_size or (records[0].preprocessing.input_size if records else (224, 224))
-    variant = records[0].variant if tag else None
-    model = build_blueprint(bare, num_classes=classes, variant=variant)
+    shown = records[0] if records and (tag or records[0].default) else None
+    size = input_size or (shown.preprocessing.input_size if shown else (224, 224))
+    options: dict[str, Any] = {"num_classes": shown.num_classes if shown else 1000}
+    if tag:
+        options = _blueprint_options(shown)
+    model = build_blueprint(bare, **options)
     return ModelInfo(
         name=bare,
         family=row.family,
@@ -254,3 +258,12 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         weights=tuple(records),
         unpinned=tuple(record.name for record in records if not record.pinned),
     )
+
+
+def _blueprint_options(record: PretrainedWeights) -> dict[str, Any]:
+    """What a checkpoint prescribes to its network, as far as it can be had without a download."""
+    from nf_zoo.hub.loading import build_options
+
+    if record.source == "shipped":
+        return build_options(record.architecture, record)
+    return {"num_classes": record.num_classes, "variant": record.variant}

@@ -167,6 +167,12 @@ def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
 def _no_weights(architecture: str, variant: str | None = None) -> PretrainedWeights:
     from nf_zoo.models.registry import architectures
 
+    tags = [record.tag for record in records_of(architecture) if record.variant == variant]
+    if tags:
+        raise UnknownWeights(
+            f"{architecture} has no default weights; those that there are have other widths or "
+            f"fields. Ask for them by name: pretrained={' or '.join(map(repr, tags))}."
+        )
     for record in records_of(architecture):
         if variant is None and record.variant is not None:
             raise UnknownWeights(

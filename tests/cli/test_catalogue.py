@@ -107,7 +107,7 @@ def test_info_in_words(capsys):
 
 
 def test_info_without_checkpoints(capsys):
-    assert main(["info", "nf_resnet26"]) == 0
+    assert main(["info", "nf_resnet101"]) == 0
     assert "No checkpoints are published" in capsys.readouterr().out
 
 

@@ -15,10 +15,10 @@ def test_every_form_keeps_its_labels(saved, model):
 
 def test_a_name_is_a_name_and_a_path_is_a_path(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "nf_resnet26").symlink_to(saved["tuned"])
-    with pytest.raises(WeightsError, match="No weights are published for nf_resnet26"):
-        open_model("nf_resnet26")
-    assert open_model("./nf_resnet26").num_classes == 3
+    (tmp_path / "nf_resnet101").symlink_to(saved["tuned"])
+    with pytest.raises(WeightsError, match="No weights are published for nf_resnet101"):
+        open_model("nf_resnet101")
+    assert open_model("./nf_resnet101").num_classes == 3
 
 
 @pytest.mark.fast
