@@ -12,7 +12,8 @@ from nf_zoo.hub.catalog import read_catalog
 
 HEADER = """# Models and weights
 
-Parameters are counted with the classes of the default checkpoint, or 1000; multiply-adds for one
+Parameters are counted with the classes of the default checkpoint, or 1000 (behind a checkpoint of a
+narrower network its own); multiply-adds for one
 picture of 224 x 224 pixels, 32 x 32 for CIFAR-10. `nf-zoo info NAME` says the same of the
 architectures without a checkpoint. This page is written by
 `python docs/make_models_table.py`.
@@ -37,12 +38,20 @@ no figure was published with these settings.
 """
 
 
+def tag_and_size(record, parameters: int) -> str:
+    """The tag, and how many parameters a checkpoint has whose widths are not the architecture's."""
+    if record.source != "shipped":
+        return f"`{record.tag}`"
+    own = model_info(record.name).parameters
+    return f"`{record.tag}`" + (f" ({own / 1e6:.2f} M)" if own < 0.9 * parameters else "")
+
+
 def main() -> None:
     lines, weights = [HEADER], [WEIGHTS]
     small = {r.architecture for r in read_catalog() if r.preprocessing.input_size == (32, 32)}
     for name in dict.fromkeys(name.partition(".")[0] for name in list_models(pretrained=True)):
         info = model_info(name, input_size=(32, 32) if name in small else (224, 224))
-        tags = ", ".join(f"`{record.tag}`" for record in info.weights)
+        tags = ", ".join(tag_and_size(record, info.parameters) for record in info.weights)
         lines.append(
             f"| `{name}` | `{info.factory}` | {info.parameters / 1e6:.2f} | "
             f"{info.multiply_adds / 1e9:.2f} | {tags} |\n"
