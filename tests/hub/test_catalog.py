@@ -10,7 +10,9 @@ import textwrap
 import goldens
 import pytest
 
+from nf_zoo import create_model, model_info
 from nf_zoo.hub import catalog
+from nf_zoo.hub.blueprint import count_parameters
 from nf_zoo.hub.catalog import find_record, label_names, read_catalog, records_of
 from nf_zoo.hub.errors import CatalogError, UnknownWeights
 from nf_zoo.hub.recognise import recognise
@@ -107,7 +109,7 @@ def test_deepminds_files(size):
 
 
 def test_every_architecture_with_published_weights_has_its_records():
-    assert len(read_catalog()) == 65
+    assert len(read_catalog()) == 66
     for name in ("nf_resnet50", "resnet18", "resnet26", "resnet50", "resnet101"):
         assert records_of(name)
     for name in ("resnetv2_18", "resnetv2_34", "resnetv2_50"):
@@ -294,6 +296,21 @@ def test_names_are_unique_and_defaults_single(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(CatalogError, match="one record can have default"):
         read_catalog(write_catalog(tmp_path / "b", SOUND, {**SOUND, "tag": '"u"'}))
+
+
+def test_an_architecture_may_have_no_default():
+    assert [record.default for record in records_of("nf_resnet26")] == [False]
+    with pytest.raises(UnknownWeights, match="no default weights.*pretrained='tiny_imagenet'"):
+        resolve_pretrained("nf_resnet26", True)
+    assert resolve_pretrained("nf_resnet26", "tiny_imagenet").num_classes == 200
+
+
+def test_the_size_of_a_checkpoint_is_its_own():
+    whole, half = model_info("nf_resnet26"), model_info("nf_resnet26.tiny_imagenet")
+    assert whole.config.widths[-1] == 2 * half.config.widths[-1]
+    assert whole.parameters > 3 * half.parameters and whole.input_size == (224, 224)
+    assert half.parameters == count_parameters(create_model(half.weights[0].name))
+    assert model_info("wide_resnet16_2.cifar10_bn").config.scheme == "bn"
 
 
 def test_labels_of_a_shipped_record(tmp_path, monkeypatch):
