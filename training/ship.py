@@ -96,7 +96,8 @@ def ship(
         format="nf_zoo",
         num_classes=model.num_classes,
         train_input_size=(results["recipe"]["data.input_size"],) * 2,
-        top1=round(100 * metrics["accuracy"], 2),
+        top1=_percent(metrics["accuracy"]),
+        top5=_percent(metrics.get("top5_accuracy")),
         accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
         f"weights/{name}/metrics.json",
         labels=f"{name}/{LABELS_IN_CONFIG}",
@@ -110,6 +111,10 @@ def ship(
         shutil.rmtree(folder)
         raise
     return record
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else round(100 * fraction, 2)
 
 
 def _results(run: Path) -> dict:
