@@ -14,7 +14,6 @@ import tensorflow as tf
 import nf_zoo
 from evidence.experiments import Setting, Task
 from evidence.table import Table
-from nf_zoo.models.registry import build_model
 from training import provenance
 from training.data.arrays import ArrayPictures, read_arrays
 
@@ -55,7 +54,8 @@ class Transfer:
                     chosen = tested_on(chosen, self.test_per_class)
                     keras.backend.clear_session()
                     keras.utils.set_random_seed(seed)
-                    model = starting_from(checkpoint, start)
+                    # Without weights, a checkpoint's name still gives the options of its network.
+                    model = nf_zoo.create_model(checkpoint, pretrained=start == "checkpoint")
                     table.add({**key, **_run(model, chosen, self.size, seed, setting.scale)})
 
             yield task
@@ -74,15 +74,6 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
         Transfer("transfer_to_cifar10", ("nf_resnet26.tiny_imagenet",), 64, test_per_class=100),
     )
 }
-
-
-def starting_from(checkpoint: str, start: str):
-    """The network of a checkpoint, or an untrained one with the same options."""
-    model = nf_zoo.create_model(checkpoint, pretrained=True)
-    if start == "checkpoint":
-        return model
-    options = {**model.options(), "preprocessing": model.preprocessing}
-    return build_model(model.architecture, **options)
 
 
 def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:

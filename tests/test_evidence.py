@@ -13,6 +13,7 @@ from benchmarks.tables import read_table
 from evidence import report, transfer
 from evidence.experiments import EXPERIMENTS, Setting, search
 from evidence.table import Table
+from nf_zoo import create_model
 from training.data.arrays import ArrayPictures
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +142,7 @@ def test_transfer_starts_from_a_checkpoint_or_from_the_same_network_untrained(
     assert all(float(row["top1"]) % 10 == 0 for row in rows)  # of ten test pictures
 
     trained, untrained = (
-        transfer.starting_from("wide_resnet16_2.cifar10", start) for start in transfer.STARTS
+        create_model("wide_resnet16_2.cifar10", pretrained=trained) for trained in (True, False)
     )
     assert trained.options() == untrained.options() and not trained.config.zero_init_gain
     assert not np.allclose(trained.head.kernel, untrained.head.kernel)

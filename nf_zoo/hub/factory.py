@@ -243,10 +243,8 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         records = [resolve_pretrained(bare, tag)]
     shown = records[0] if records and (tag or records[0].default) else None
     size = input_size or (shown.preprocessing.input_size if shown else (224, 224))
-    options: dict[str, Any] = {"num_classes": shown.num_classes if shown else 1000}
-    if tag:
-        options = _blueprint_options(shown)
-    model = build_blueprint(bare, **options)
+    classes = {"num_classes": shown.num_classes if shown else 1000}
+    model = build_blueprint(bare, **(_blueprint_options(shown) if tag else classes))
     return ModelInfo(
         name=bare,
         family=row.family,
