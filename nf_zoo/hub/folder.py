@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -107,12 +108,14 @@ def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any]
 
 def _metrics_json(metrics: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(
             "metrics must be what evaluate() returns or a finetune() result's .metrics: plain "
             f"numbers, texts, lists and dictionaries. Received: {error}"
         ) from error
+    # A row of a confusion matrix on one line; within a text no line ends.
+    return re.sub(r"\[\n[\d\s,.eE+-]+\]", lambda row: " ".join(row[0].split()), text)
 
 
 def _keep_others(folder: Path, made: Path) -> None:

@@ -104,9 +104,11 @@ def test_a_smaller_model_leaves_no_old_shards(model, tmp_path):
 
 
 def test_what_other_programs_read(model, tmp_path):
-    folder = save_pretrained(model, tmp_path / "model", metrics=REPORT)
+    metrics = {**REPORT, "confusion_matrix": [[3, 1], [0, 4]], "labels": ["[\n1\n]", "b"]}
+    folder = save_pretrained(model, tmp_path / "model", metrics=metrics)
     assert (folder / "labels.txt").read_text().split() == list(LABELS)
-    assert json.loads((folder / "metrics.json").read_text()) == REPORT
+    text = (folder / "metrics.json").read_text()
+    assert json.loads(text) == metrics and "\n    [ 3, 1 ],\n" in text
     settings = json.loads((folder / "preprocessing.json").read_text())
     assert settings == {"architecture": "nf_resnet50", **model.preprocessing.to_dict()}
 
