@@ -195,7 +195,15 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
         base_model=details.base_model,
         datasets=list(details.datasets) or None,
         metrics=["accuracy"] if found else None,
-        tags=[task, "keras", "normalizer-free", *(f"arxiv:{p}" for p in card_text.PAPERS)],
+        tags=[task, "keras", _norm(model), *(f"arxiv:{p}" for p in card_text.PAPERS)],
         model_name=name if found else None,
         eval_results=found or None,
     )
+
+
+def _norm(model) -> str:
+    """The tag that says whether the network normalises."""
+    import keras
+
+    norms = (isinstance(x, keras.layers.BatchNormalization) for x in model._flatten_layers())
+    return "batch-normalization" if any(norms) else "normalizer-free"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nf_zoo.hub.blueprint import count_parameters
+from nf_zoo.models.registry import architecture
 
 if TYPE_CHECKING:
     from nf_zoo.hub.card import CardDetails, Result
@@ -70,14 +71,23 @@ def _summary(model) -> str:
     parameters = count_parameters(model)
     height, width = model.preprocessing.input_size
     channels = model.input_shape[-1]
+    options = _options(model)
     rows = {
         "Architecture": f"`{model.architecture}` of nf_zoo",
+        **({"Options": f"`{options}`"} if options else {}),
         "Parameters": f"{parameters:,}",
         "Input": f"{height} x {width} pixels, {channels} channels",
         "Output": _output(model),
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
     return f"| | |\n|---|---|\n{table}"
+
+
+def _options(model) -> str:
+    """What ``create_model`` needs beside the architecture's name to build this network."""
+    published = architecture(model.architecture).configure(None)
+    changes = model.config.changes_from(published)
+    return ", ".join(f"{name}={value!r}" for name, value in changes.items())
 
 
 def _output(model) -> str:

@@ -10,7 +10,8 @@ import yaml
 
 import nf_zoo
 from nf_zoo.hub import folder as folders
-from nf_zoo.hub.card import CardDetails, model_card
+from nf_zoo.hub.card import CARD_FILE, CardDetails, model_card
+from nf_zoo.hub.catalog import weights_directory
 from nf_zoo.hub.files import open_weights
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
@@ -215,6 +216,7 @@ class TestCard:
         ]
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         for words in (
+            "| Options | `depths=[1, 1], widths=[8, 16], stem_width=8` |",
             f"| Parameters | {parameters:,} |",
             "| validation | 40 | Top-1 accuracy | 87.50 % |",
             "| test | 80 | Top-1 accuracy | 85.00 % |",
@@ -228,6 +230,21 @@ class TestCard:
             'load_pretrained("hf://me/trees")',
         ):
             assert words in text, words
+
+    @pytest.mark.parametrize(
+        ("checkpoint", "options", "tag"),
+        [
+            ("wide_resnet16_2.cifar10", "zero_init_gain=False", "normalizer-free"),
+            ("wide_resnet16_2.cifar10_bn", "scheme='bn'", "batch-normalization"),
+            ("nf_resnet14.cifar10", None, "normalizer-free"),
+        ],
+    )
+    def test_which_network_it_is(self, checkpoint, options, tag):
+        shipped = (weights_directory() / checkpoint / CARD_FILE).read_text()
+        for text in (model_card(nf_zoo.create_model(checkpoint)), shipped):
+            assert self.head(text)["tags"][2] == tag
+            row = next((line for line in text.splitlines() if line.startswith("| Options")), None)
+            assert row == (options and f"| Options | `{options}` |")
 
     def test_without_anything_known(self, tiny):
         text = model_card(tiny("resnet50", num_classes=0))
