@@ -60,7 +60,7 @@ class Setting:
 def learning_rate(setting: Setting) -> Iterator[Task]:
     """The best and the largest stable learning rate, by batch size and scheme (2020, section 4)."""
     table = Table(setting.output / "learning_rate.csv", ("scheme", "batch_size", "learning_rate"))
-    for batch_size in (128, 512, 16):
+    for batch_size in (128, 512, 16, 8, 1024):
         for scheme in ("bn", "nf", "skipinit", "none"):
 
             def task(scheme=scheme, batch_size=batch_size):
