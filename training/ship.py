@@ -139,20 +139,26 @@ def _measured(model, pictures, folder: Path, results: dict) -> dict:
 
 
 def write_history(log: Path, path: Path) -> None:
-    """The log of a run as a CSV file: a row for each evaluation, with the training loss before."""
-    columns = ("step", "loss", "learning_rate", "test_loss", "test_top1")
+    """The log of a run as a CSV file: a row for each evaluation, with the training loss before.
+
+    The minutes are those since the first line of the log; an interruption counts.
+    """
+    columns = ("step", "minutes", "loss", "learning_rate", "test_loss", "test_top1")
     with log.open() as lines, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         training: dict = {}
+        started = None
         rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
         for row in map(json.loads, lines):
+            started = started or row["time"]
             if row["kind"] == "training":
                 training = row
                 continue
             values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
             rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
-            rows[row["step"]] = {"step": row["step"], **rates, **values}
+            minutes = {"minutes": f"{(row['time'] - started) / 60:.1f}"}
+            rows[row["step"]] = {"step": row["step"], **minutes, **rates, **values}
         writer.writerows(rows.values())
 
 

@@ -67,6 +67,8 @@ def test_a_run_becomes_a_checkpoint(finished, weights, pictures):
     with (weights / NAME / "history.csv").open() as file:
         history = list(csv.DictReader(file))
     assert [row["step"] for row in history] == ["3", "6"]
+    minutes = [float(row["minutes"]) for row in history]
+    assert 0 <= minutes[0] <= minutes[1] < 60
     last = json.loads((finished / "results.json").read_text())
     assert float(history[-1]["test_top1"]) == pytest.approx(last["top1"], abs=0.01)
 
