@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -107,15 +108,17 @@ def learning_rate_lines(rows: list[dict]) -> Lines:
 
 def learning_rate_plot(rows: list[dict], figure) -> None:
     batches = values_of(rows, "batch_size")
-    panels = figure.subplots(1, len(batches) + 1)
+    panels = figure.subplots(2, math.ceil((len(batches) + 1) / 2)).flat
+    extent = [float(row["learning_rate"]) for row in rows]
+    extent = (min(extent) / 1.5, max(extent) * 1.5)
     for panel, batch_size in zip(panels, batches, strict=False):
         for scheme, colour in COLOURS.items():
             rates = rates_of(rows, scheme, batch_size)
             means = [mean_accuracy(runs) for runs in rates.values()]
             panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
-        panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate", ylim=(0, 55))
-    panels[0].set_ylabel("test accuracy, %")
-    panels[0].legend(fontsize=7)
+        panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
+        panel.set(xlim=extent, ylim=(0, 55), ylabel="test accuracy, %")
+    panels[0].legend(fontsize=7, loc="upper right")
     for scheme, colour in COLOURS.items():
         points = [
             (int(batch), *summary(rates_of(rows, scheme, batch)))
@@ -222,7 +225,7 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "transfer_to_cifar10": transfer_lines,
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
-    "learning_rate": ((16, 3.6), learning_rate_plot),
+    "learning_rate": ((11, 6.4), learning_rate_plot),
     "small_batches": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "batch_size", "scheme")),
     "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),
     "ablation": ((7, 3.5), bars_plot),
