@@ -117,7 +117,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
             means = [mean_accuracy(runs) for runs in rates.values()]
             panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
-        panel.set(xlim=extent, ylim=(0, 55), ylabel="test accuracy, %")
+        panel.set(xlim=extent, ylim=(0, 55), ylabel="test accuracy, % (0: diverged)")
     panels[0].legend(fontsize=7, loc="upper right")
     for scheme, colour in COLOURS.items():
         points = [
