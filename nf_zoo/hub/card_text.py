@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nf_zoo.hub.blueprint import count_parameters
+from nf_zoo.hub.variants import is_the_papers
 from nf_zoo.models.registry import architecture
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def _summary(model) -> str:
 
 def _options(model) -> str:
     """What ``create_model`` needs beside the architecture's name to build this network."""
-    published = architecture(model.architecture).configure(None)
-    changes = model.config.changes_from(published)
+    variant = {"variant": "paper"} if is_the_papers(model) else {}
+    published = architecture(model.architecture).configure(**variant)
+    changes = {**variant, **model.config.changes_from(published)}
     return ", ".join(f"{name}={value!r}" for name, value in changes.items())
 
 

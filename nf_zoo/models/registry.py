@@ -72,8 +72,8 @@ class Architecture:
         changes = {}
         if variant is not None:
             if variant not in self.module.VARIANTS:
-                known = ", ".join(map(repr, self.module.VARIANTS))
-                raise ValueError(f"variant must be None or {known}. Received: {variant!r}")
+                known = " or ".join(["None", *map(repr, self.module.VARIANTS)])
+                raise ValueError(f"{self.name}: variant must be {known}. Received: {variant!r}")
             changes = self.module.VARIANTS[variant]
         own = self.config.changes_from(type(self.config)())
         return make_config(type(self.config), {**own, **changes, **fields})

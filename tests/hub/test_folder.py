@@ -246,6 +246,10 @@ class TestCard:
             row = next((line for line in text.splitlines() if line.startswith("| Options")), None)
             assert row == (options and f"| Options | `{options}` |")
 
+    def test_the_network_of_the_paper(self, tiny):
+        text = model_card(tiny("nf_resnet50", variant="paper"))
+        assert "| Options | `variant='paper', depths=" in text
+
     def test_without_anything_known(self, tiny):
         text = model_card(tiny("resnet50", num_classes=0))
         head = self.head(text)
