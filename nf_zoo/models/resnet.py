@@ -105,7 +105,7 @@ ARCHITECTURES = {
     **{f"resnetv2_{n}": (f"ResNetV2_{n}", fields) for n, fields in SMALL.items()},
     **{
         f"resnetv2_{size}": (f"ResNetV2_{size}", _row(size, preactivation=True))
-        for size in ("18", "34", "50", "50d", "101", "152", "200", "288")
+        for size in ("18", "26", "34", "50", "50d", "101", "152", "200", "288")
     },
 }
 """Architecture name -> (factory name, fields that differ from the defaults)."""

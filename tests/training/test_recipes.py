@@ -24,7 +24,7 @@ CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("[a-z]*.py"))
 VARIANTS = {
     "nf_regnet_imagenet": ("B0", "B1", "B2", "B3", "B4", "B5"),
     "nf_resnet50_imagenet": ("nf_resnet288", "resnetv2_101", "skipinit_resnet50"),
-    "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50", "resnetv2_50,two_cores"),
+    "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50", "resnetv2_26,two_cores"),
     "nfnet_imagenet": ("F0", "F1", "F2", "F3", "F4", "F5"),
     "wide_resnet_cifar10": (
         "bn",
@@ -79,6 +79,21 @@ def test_the_open_recipe_differs_between_schemes_in_the_gains_alone():
     assert json.loads(twin.model.fields) == {"scheme": "bn"}
     ours, theirs = recipes.identity(recipe), recipes.identity(twin)
     assert {key for key in ours if ours[key] != theirs[key]} == {"name", "model.fields"}
+
+
+@pytest.mark.fast
+def test_the_twins_of_26_layers_differ_in_the_network_alone():
+    path = str(REPOSITORY / "training" / "configs" / "nf_resnet50_tiny_imagenet.py")
+    recipe = recipes.load(f"{path}:nf_resnet26,two_cores")
+    twin = recipes.load(f"{path}:resnetv2_26,two_cores")
+    ours, theirs = recipes.identity(recipe), recipes.identity(twin)
+    differing = {key for key in ours if ours[key] != theirs[key]}
+    assert differing == {"name", "model.architecture", "model.fields"}
+    kernels = []
+    for name, fields in (("nf_resnet26", recipe), ("resnetv2_26", twin)):
+        model = nf_zoo.create_model(name, num_classes=200, **json.loads(fields.model.fields))
+        kernels.append(sorted(tuple(w.shape) for w in model.trainable_weights if len(w.shape) == 4))
+    assert kernels[0] == kernels[1]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -3,7 +3,8 @@
     python -m training.main --config=training/configs/nf_resnet50_tiny_imagenet.py \\
         --config.data.source='folder:tiny-imagenet-*.tar.xz' --workdir=runs/tiny
 
-Variants, joined by commas: an architecture (nf_resnet26, nf_resnet50, resnetv2_50, resnet26) and
+Variants, joined by commas: an architecture (nf_resnet26, nf_resnet50 or their BatchNorm twins
+resnetv2_26, resnetv2_50) and
 
     two_cores   for processors without a GPU: half the width, the stem of stride 4, 15 epochs, the
                 first 9 on pictures of 48 pixels, and what the variants ``open`` and ``growing`` of
@@ -22,7 +23,7 @@ import json
 
 from training import recipe as recipes
 
-ARCHITECTURES = ("nf_resnet26", "nf_resnet50", "resnetv2_50", "resnet26")
+ARCHITECTURES = ("nf_resnet26", "nf_resnet50", "resnetv2_26", "resnetv2_50")
 
 
 def get_config(variants=""):
@@ -53,6 +54,8 @@ def _for_two_cores(recipe, normaliser_free: bool) -> None:
     fields = {"widths": (128, 256, 512, 1024), "stem_width": 32}
     if normaliser_free:
         fields["zero_init_gain"] = False
+    else:
+        fields["shortcut"] = "average_pool"  # as in the network without normalisation
     recipe.model.fields = json.dumps(fields)
     recipe.batch_size, recipe.epochs, recipe.ema = 128, 15.0, 0.0
     recipe.data.early_epochs, recipe.data.early_size = 9.0, 48
