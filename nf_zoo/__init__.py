@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from nf_zoo.registration import register_with_keras
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -71,3 +73,6 @@ def _factory(name: str) -> Any:
 def __dir__() -> list[str]:
     factories = importlib.import_module("nf_zoo.hub.factory").FACTORIES
     return sorted({*globals(), *_HOMES, *_MODULES, *factories})
+
+
+register_with_keras()

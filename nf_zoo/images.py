@@ -246,6 +246,45 @@ def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
     return np.array(crop)
 
 
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey, as Pillow's mode "L" and JPEG have them."""
+
+
+def as_input(
+    pixels: np.ndarray, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
+) -> np.ndarray:
+    """Pixels as a network takes them: normalized or not, in colour or grey.
+
+    Args:
+        pixels: array (N, H, W, 3), values 0..255.
+        preprocessing: mean and std.
+        channels: 3, or 1 for grey, which is normalized by the mean of the three.
+        raw: leave them at 0..255, for a network that normalizes for itself.
+
+    Returns:
+        float32 array (N, H, W, channels).
+    """
+    if channels == 1:
+        pixels = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)[:, None]
+        preprocessing = preprocessing.averaged()
+    return pixels.astype(np.float32) if raw else normalise(pixels, preprocessing)
+
+
+def input_of(model: Any) -> dict[str, Any]:
+    """``channels`` and ``raw``, as :func:`as_input` takes them, of a model or Preprocessing.
+
+    Raises:
+        ValueError: if the model takes neither one channel nor three.
+    """
+    channels = model.input_shape[-1] if hasattr(model, "input_shape") else 3
+    if channels not in (1, 3):
+        raise ValueError(
+            "Pictures give one channel or three: make arrays for this model yourself. "
+            f"Received: {model.name!r}, which takes {channels}"
+        )
+    return {"channels": channels, "raw": bool(getattr(model, "include_preprocessing", False))}
+
+
 def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """``(pixels / 255 - mean) / std``.
 

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nf_zoo.images import load_image, load_images, normalise, resize_and_crop
+from nf_zoo.images import as_input, input_of, load_image, load_images, resize_and_crop
 
 __all__ = [
     "Prediction",
     "Preprocessing",
+    "class_names",
     "decode_predictions",
     "imagenet_classes",
     "load_image",
@@ -93,6 +94,15 @@ class Preprocessing:
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
+    def fitted_to(self, input_shape: Sequence[int | None]) -> Preprocessing:
+        """The same, with the sides that a network of that (height, width, channels) is fixed to."""
+        sides = zip(input_shape[:2], self.input_size, strict=True)
+        return replace(self, input_size=tuple(fixed or own for fixed, own in sides))
+
+    def averaged(self) -> Preprocessing:
+        """The same, with the mean of ``mean`` and of ``std`` for every channel."""
+        return replace(self, mean=(sum(self.mean) / 3,) * 3, std=(sum(self.std) / 3,) * 3)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able values (lists for tuples)."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -160,11 +170,13 @@ def preprocess(
     Returns:
         float32 array (N, height, width, 3), also for a single picture: normalised by mean and
         std, or raw pixels 0..255 if ``model.include_preprocessing`` is true, since that network
-        normalises for itself.
+        normalises for itself. A model of one channel gets (N, height, width, 1), grey; one of a
+        fixed size gets that size.
 
     Raises:
         ValueError: a picture cannot be read or is out of range (the message names the file or
-            its position in the list), or there is none.
+            its position in the list), or there is none; or the model takes neither one channel
+            nor three.
         FileNotFoundError: there is no such file.
         TypeError: ``model`` has no preprocessing.
 
@@ -174,26 +186,23 @@ def preprocess(
         >>> preprocess(pictures, Preprocessing(input_size=224)).shape
         (2, 224, 224, 3)
     """
-    preprocessing, raw = _settings_of(model)
+    preprocessing, form = _preprocessing_of(model), input_of(model)
     if input_size is not None:
         preprocessing = replace(preprocessing, input_size=input_size)
     pixels = [resize_and_crop(image, preprocessing) for image in load_images(images)]
     if not pixels:
         raise ValueError("There are no pictures to preprocess. Received: an empty list.")
-    batch = np.stack(pixels)
-    return batch.astype(np.float32) if raw else normalise(batch, preprocessing)
+    return as_input(np.stack(pixels), preprocessing, **form)
 
 
-def _settings_of(model: Any) -> tuple[Preprocessing, bool]:
-    if isinstance(model, Preprocessing):
-        return model, False
-    preprocessing = getattr(model, "preprocessing", None)
+def _preprocessing_of(model: Any) -> Preprocessing:
+    preprocessing = getattr(model, "preprocessing", model)
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(
             "The second argument must be a Preprocessing, or a model that has one as "
             f".preprocessing. Received: {type(model).__name__}"
         )
-    return preprocessing, bool(getattr(model, "include_preprocessing", False))
+    return preprocessing
 
 
 class Prediction(NamedTuple):
@@ -226,19 +235,35 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     return tuple((wnid, name) for wnid, name in (line.split("\t") for line in lines))
 
 
+def class_names(model: Any) -> list[str]:
+    """What the classes of a model are called, in the order of its outputs.
+
+    Its labels; ImageNet's names for 1000 classes without any; else class_0, class_1, ...
+
+    Args:
+        model: a network of the zoo.
+    """
+    if model.labels is not None:
+        return list(model.labels)
+    if model.num_classes == 1000:
+        return [name for _, name in imagenet_classes()]
+    return [f"class_{index}" for index in range(model.num_classes)]
+
+
 def decode_predictions(
     predictions: Any, top: int = 5, labels: Sequence[str] | Any | None = None
 ) -> list[list[Prediction]]:
-    """Names the most probable classes.
+    """Names the most probable classes. ``model.decode_predictions`` names a model's own.
 
     Args:
         predictions: array (N, C), or (C,) for one picture: logits or probabilities. They are
             taken as probabilities if no value is negative and every row sums to 1 within 1e-3
             (1e-2 for 16-bit floats); otherwise softmax is applied.
         top: how many classes to return per picture; at most C are.
-        labels: C names in class order, or a model with ``.labels``. Without either, 1000 classes
-            are taken to be ImageNet's. Where all of them are WordNet ids of ImageNet's classes, as
-            the class folders of its subsets are called, the names to show are ImageNet's.
+        labels: C names in class order, or a model, whose :func:`class_names` are taken. Without
+            either, 1000 classes are taken to be ImageNet's. Where all of them are WordNet ids of
+            ImageNet's classes, as the class folders of its subsets are called, the names to show
+            are ImageNet's.
 
     Returns:
         For each picture a list of :class:`Prediction` (label, name, probability), most probable
@@ -283,13 +308,17 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def _classes(labels: Any, count: int) -> Sequence[tuple[str | int, str]]:
+    if hasattr(labels, "num_classes"):
+        # Without labels and of 1000 classes it is ImageNet's, of which more is known than names.
+        labels = labels.labels if labels.num_classes == 1000 else class_names(labels)
     names = getattr(labels, "labels", labels)
     if names is None:
         if count == 1000:
             return imagenet_classes()
         raise ValueError(
-            f"Only the 1000 ImageNet classes have built-in names: pass labels=, a list of {count} "
-            f"names or a model that has them. Received: {count} classes and no labels"
+            "Only the 1000 ImageNet classes have built-in names: call model.decode_predictions("
+            f"...), or pass labels=, the model or a list of {count} names. "
+            f"Received: {count} classes and no labels"
         )
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
         raise ValueError(f"labels must be a list of names or a model. Received: {labels!r}")

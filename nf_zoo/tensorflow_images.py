@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from nf_zoo.images import LUMA
 from nf_zoo.preprocessing import Preprocessing
 
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle", "lanczos": "lanczos3"}
@@ -89,6 +90,17 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
     if preprocessing.crop_mode == "border":
         pixels = _with_border(pixels, resized, offset, preprocessing)
     return tf.ensure_shape(pixels, (*preprocessing.input_size, 3))
+
+
+def as_input(
+    pixels: tf.Tensor, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
+) -> tf.Tensor:
+    """As :func:`nf_zoo.images.as_input`, for tensors."""
+    pixels = tf.cast(pixels, tf.float32)
+    if channels == 1:
+        pixels = tf.tensordot(pixels, tf.constant(LUMA)[:, None], 1)
+        preprocessing = preprocessing.averaged()
+    return pixels if raw else normalise(pixels, preprocessing)
 
 
 def normalise(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,8 @@ class Emitter:
         return tensors
 
     def _layer(self, layer_class: Callable, name: str, node: graph.Node, *args, **kwargs):
+        if "data_format" in inspect.signature(layer_class).parameters:
+            kwargs["data_format"] = "channels_last"  # whatever Keras's global setting
         return layer_class(*args, name=self._names.unique(name), dtype=node.policy, **kwargs)
 
     def _linear(self, node: graph.Linear, inputs: list):

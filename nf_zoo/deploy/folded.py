@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from nf_zoo.functional import deep_graphs
-from nf_zoo.preprocessing import Preprocessing, preprocess
+from nf_zoo.models.picture_model import PictureModel
+from nf_zoo.preprocessing import Preprocessing
 
 MOST_CONFIG_BYTES = 2**22
 """Of the description of a network of a thousand layers, with room to spare."""
@@ -23,7 +24,7 @@ _RECORD = (
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class FoldedModel(keras.Model):
+class FoldedModel(PictureModel):
     """A functional Keras model without standardisation, gains and normalisation, for inference.
 
     Made by :func:`nf_zoo.fold`. It predicts, evaluates and is saved and loaded as any Keras model;
@@ -51,15 +52,6 @@ class FoldedModel(keras.Model):
         for key, value in record.items():
             setattr(self, key, value)
         self.trainable = False
-
-    @property
-    def head(self):
-        """The classifier layer, or None without one."""
-        return self.get_layer("head") if self.num_classes else None
-
-    def preprocess(self, images):
-        """Pictures -> the array this model takes; see :func:`nf_zoo.preprocess`."""
-        return preprocess(images, self)
 
     def fit(self, *args, **kwargs):
         """Raises RuntimeError: a folded model is for inference."""

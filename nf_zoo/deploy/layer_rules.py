@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -116,9 +117,12 @@ def _batch_norm(layer, inputs: Inputs, name: str) -> graph.Node | None:
     return graph.Affine(name, inputs, layer.dtype_policy, scale=scale, offset=offset)
 
 
-def _rescaling(layer, inputs: Inputs, name: str) -> graph.Node:
-    scale, offset = array(layer.scale), array(layer.offset)
-    return graph.Affine(name, inputs, layer.dtype_policy, scale=scale, offset=offset)
+def _rescaling(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    values = {"scale": array(layer.scale), "offset": array(layer.offset)}
+    if any(value.size != math.prod(value.shape[-1:]) for value in values.values()):
+        return None
+    values = {key: value.reshape(value.shape[-1:]) for key, value in values.items()}
+    return graph.Affine(name, inputs, layer.dtype_policy, **values)
 
 
 def _channel_affine(layer, inputs: Inputs, name: str) -> graph.Node:

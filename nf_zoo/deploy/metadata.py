@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import nf_zoo
-
-
-def class_names(model) -> list[str]:
-    """The model's labels; ImageNet's for 1000 classes without any; else class_0, class_1, ..."""
-    from nf_zoo.preprocessing import imagenet_classes
-
-    if model.labels is not None:
-        return list(model.labels)
-    if model.num_classes == 1000:
-        return [name for _, name in imagenet_classes()]
-    return [f"class_{index}" for index in range(model.num_classes)]
+from nf_zoo.preprocessing import class_names
 
 
 def metadata_of(model) -> dict[str, Any]:

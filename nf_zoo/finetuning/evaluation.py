@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from nf_zoo.finetuning.data import open_one
-from nf_zoo.images import normalise, resize_and_crop
+from nf_zoo.images import as_input, input_of, resize_and_crop
 from nf_zoo.preprocessing import Preprocessing
 
 
@@ -193,8 +193,7 @@ def _batches(
 
 def predict(model, pixels: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes), float64, for uint8 pixels (N, h, w, 3)."""
-    raw = model.include_preprocessing
-    images = pixels.astype("float32") if raw else normalise(pixels, model.preprocessing)
+    images = as_input(pixels, model.preprocessing, **input_of(model))
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
     if model.classifier_activation is not None:
         return outputs

@@ -14,6 +14,7 @@ from nf_zoo.finetuning.input_pipeline import training_batches, validation_batche
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.schedule import learning_rate_schedule, make_optimizer
 from nf_zoo.finetuning.settings import Settings
+from nf_zoo.images import input_of
 
 
 @dataclasses.dataclass
@@ -64,6 +65,7 @@ def fit(
     progress = Progress()
     if checkpoint is not None:
         progress = Progress(**checkpoint.state, best_weights=checkpoint.best_weights())
+    flags = {layer: layer.trainable for layer in model._flatten_layers(include_self=False)}
     phases = [("head", range(settings.warmup_epochs))]
     phases.append(("whole", range(settings.warmup_epochs, settings.epochs)))
     for name, epochs in phases:
@@ -71,18 +73,18 @@ def fit(
         resumes = checkpoint is not None and epochs.start < checkpoint.state["epoch"] <= epochs.stop
         if not epochs or (checkpoint is not None and checkpoint.state["epoch"] > epochs.stop):
             continue
+        _set_trainable(model, flags, body=name == "whole")
         _prepare_phase(model, name, epochs, data, settings)
         if resumes:
             checkpoint.restore(model)
         _fit_phase(model, name, epochs, data, settings, folder, progress, verbose)
-    _set_trainable(model, body=True)
+    _set_trainable(model, flags, body=True)
     if progress.best_weights is not None:
         model.set_weights(progress.best_weights)
     return progress.history
 
 
 def _prepare_phase(model, name: str, epochs: range, data: Data, settings: Settings) -> None:
-    _set_trainable(model, body=name == "whole")
     steps = len(epochs) * (len(data.train) // settings.batch_size)
     model.compile(
         optimizer=make_optimizer(model, settings, steps, average=name == "whole"),
@@ -101,7 +103,7 @@ def _fit_phase(
     steps = len(data.train) // settings.batch_size
     averaged = name == "whole" and settings.ema is not None
     if progress.epoch < epochs.stop and not progress.stopped:
-        common = {"num_classes": len(data.labels), "raw": model.include_preprocessing}
+        common = {"num_classes": len(data.labels), **input_of(model)}
         rest = range(progress.epoch, epochs.stop)
         if verbose:
             what = "the classifier alone" if name == "head" else "the whole network"
@@ -137,7 +139,7 @@ def _training_batches(model, data: Data, epochs: range, settings: Settings):
         settings.batch_size,
         num_classes=len(data.labels),
         class_weights=settings.class_weight,
-        raw=model.include_preprocessing,
+        **input_of(model),
         flip=settings.flip,
         randaugment=settings.randaugment,
         mixup=settings.mixup,
@@ -146,9 +148,13 @@ def _training_batches(model, data: Data, epochs: range, settings: Settings):
     )
 
 
-def _set_trainable(model, body: bool) -> None:
+def _set_trainable(model, flags: dict, body: bool) -> None:
+    """Train what the user did not freeze, or the head alone; the outer layers come first."""
+    for layer, flag in flags.items():
+        layer.trainable = flag
     for layer in model.layers:
-        layer.trainable = body or layer is model.head
+        if not body and layer is not model.head:
+            layer.trainable = False
 
 
 class _StopOnNaN(keras.callbacks.Callback):

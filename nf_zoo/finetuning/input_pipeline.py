@@ -9,7 +9,7 @@ import tensorflow as tf
 from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
 from nf_zoo.finetuning.pictures import CACHE_BYTES
 from nf_zoo.preprocessing import Preprocessing
-from nf_zoo.tensorflow_images import normalise, resize_and_crop
+from nf_zoo.tensorflow_images import as_input, resize_and_crop
 
 
 def training_batches(
@@ -20,6 +20,7 @@ def training_batches(
     *,
     num_classes: int,
     class_weights: Sequence[float] | None = None,
+    channels: int = 3,
     raw: bool = False,
     flip: bool = True,
     randaugment: bool = False,
@@ -39,15 +40,15 @@ def training_batches(
         batch_size: pictures in a batch.
         num_classes: length of the one-hot targets.
         class_weights: (num_classes,) weight of each class in the loss, or None.
-        raw: leave pixels at 0..255, for a network that normalises them itself.
+        channels, raw: see :func:`nf_zoo.images.as_input`.
         flip: mirror half of the pictures.
         randaugment: vary shape and colours too.
         mixup, cutmix: alpha of the mixing of pictures; 0 for none.
         seed: any integer.
 
     Returns:
-        A data set of (images, targets) or (images, targets, weights): float32 (N, h, w, 3),
-        (N, num_classes) and (N,).
+        A data set of (images, targets) or (images, targets, weights): float32
+        (N, h, w, channels), (N, num_classes) and (N,).
     """
     steps = len(pictures) // batch_size
     vary = RandAugment() if randaugment else None
@@ -69,12 +70,13 @@ def training_batches(
         batches = batches.enumerate(epochs.start * steps).map(
             lambda serial, batch: mix(*batch, tf.stack([tf.constant(seed, tf.int64), serial]))
         )
-    return batches.map(_finish(preprocessing, raw, class_weights)).prefetch(tf.data.AUTOTUNE)
+    finish = _finish(preprocessing, class_weights, channels=channels, raw=raw)
+    return batches.map(finish).prefetch(tf.data.AUTOTUNE)
 
 
-def _finish(preprocessing, raw, class_weights):
+def _finish(preprocessing, class_weights=None, **form):
     def finish(pixels, targets):
-        images = tf.cast(pixels, tf.float32) if raw else normalise(pixels, preprocessing)
+        images = as_input(pixels, preprocessing, **form)
         if class_weights is None:
             return images, targets
         return images, targets, tf.linalg.matvec(targets, tf.constant(class_weights, tf.float32))
@@ -108,10 +110,13 @@ def evaluation_batches(
 
 
 def validation_batches(
-    pictures, preprocessing: Preprocessing, batch_size: int, *, num_classes: int, raw: bool = False
+    pictures, preprocessing: Preprocessing, batch_size: int, *, num_classes: int, **form
 ) -> tf.data.Dataset:
-    """:func:`evaluation_batches` as ``Model.fit`` takes them: (images, one-hot targets)."""
-    finish = _finish(preprocessing, raw, None)
+    """:func:`evaluation_batches` as ``Model.fit`` takes them: (images, one-hot targets).
+
+    ``form`` is what :func:`nf_zoo.images.as_input` takes beside the pixels.
+    """
+    finish = _finish(preprocessing, **form)
     return evaluation_batches(pictures, preprocessing, batch_size, cache=True).map(
         lambda pixels, classes: finish(pixels, tf.one_hot(classes, num_classes))
     )

@@ -194,6 +194,11 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     dtype = {} if settings.precision is None else {"dtype": settings.precision}
     preprocessing = dataclasses.replace(model.preprocessing, input_size=settings.image_size)
     fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **dtype)
+    if fitted.preprocessing.input_size != settings.image_size:
+        raise ValueError(
+            f"The model takes pictures of {fitted.preprocessing.input_size} pixels alone: leave "
+            f"image_size out, or build it with free sides. Received: {settings.image_size}"
+        )
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
     else:

@@ -6,12 +6,15 @@ ICLR 2021, section 4 and appendix D.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
+
+from nf_zoo.layers.gradients import with_own_gradient
 
 GAMMA: dict[str, float] = {
     "identity": 1.0,
@@ -33,14 +36,14 @@ def _gelu_erf(x):
     return ops.gelu(x, approximate=False)
 
 
-def _gelu_erf_keeping_its_input(x):
+@functools.cache
+def _gelu_erf_keeping_its_input() -> Callable:
     """As ``_gelu_erf`` on TensorFlow; of all its maps the gradient needs the input alone.
 
     TensorFlow's own GELU is a chain of operations, each of which keeps a map for its gradient.
     """
     import tensorflow as tf
 
-    @tf.custom_gradient
     def gelu(x):
         def gradient(upstream):
             density = tf.exp(-0.5 * x * x) * tf.cast(1.0 / math.sqrt(2.0 * math.pi), x.dtype)
@@ -49,7 +52,7 @@ def _gelu_erf_keeping_its_input(x):
 
         return tf.nn.gelu(x, approximate=False), gradient
 
-    return gelu(x)
+    return with_own_gradient(gelu)
 
 
 def activation_function(activation: str | Callable) -> Callable:
@@ -166,7 +169,7 @@ class ScaledActivation(keras.layers.Layer):
     def call(self, x, training=None):
         function = self._function
         if training and function is _gelu_erf and keras.backend.backend() == "tensorflow":
-            function = _gelu_erf_keeping_its_input
+            function = _gelu_erf_keeping_its_input()
         x = function(x)
         return x if self.gamma == 1.0 else x * self.gamma
 
@@ -210,6 +213,3 @@ class Rectifier(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return dict(super().get_config())

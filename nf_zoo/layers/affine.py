@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nf_zoo.layers.channels import checked_channels, require_channels
+
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ChannelAffine(keras.layers.Layer):
@@ -36,6 +38,8 @@ class ChannelAffine(keras.layers.Layer):
         self.scale = self.offset = None
 
     def build(self, input_shape):
+        # A vector would spread a picture of one channel over many.
+        require_channels(self, input_shape[-1])
         self.scale = self._vector("scale", "ones", input_shape[-1])
         self.offset = self._vector("offset", "zeros", input_shape[-1])
 
@@ -47,6 +51,7 @@ class ChannelAffine(keras.layers.Layer):
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def call(self, x):
+        x = checked_channels(self, x)
         if self.scale is not None:
             x = ops.multiply(x, ops.cast(self.scale, x.dtype))
         if self.offset is not None:
@@ -55,6 +60,3 @@ class ChannelAffine(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), **self._extents}

@@ -7,9 +7,12 @@ import math
 import keras
 from keras import ops
 
+from nf_zoo.layers.channels import checked_channels, require_channels
+from nf_zoo.layers.composite import CompositeLayer
+
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class SqueezeExcite(keras.layers.Layer):
+class SqueezeExcite(CompositeLayer):
     """Squeeze-and-excitation: ``gate_gain * sigmoid(W2 relu(W1 mean(x))) * x``, channel by channel.
 
     Args:
@@ -30,11 +33,13 @@ class SqueezeExcite(keras.layers.Layer):
     def __init__(self, hidden: int, gate_gain: float = 1.0, **kwargs):
         super().__init__(**kwargs)
         self.hidden, self.gate_gain = int(hidden), float(gate_gain)
-        self.reduce = keras.layers.Dense(self.hidden, activation="relu", name="reduce")
+        policy = {"dtype": self.dtype_policy}
+        self.reduce = keras.layers.Dense(self.hidden, activation="relu", name="reduce", **policy)
+        # Its width is that of the input, which build knows.
+        self.expand = keras.layers.Dense(1, activation="sigmoid", name="expand", **policy)
 
     def build(self, input_shape):
-        channels = input_shape[-1]
-        self.expand = keras.layers.Dense(channels, activation="sigmoid", name="expand")
+        channels = self.expand.units = input_shape[-1]
         self.reduce.build((None, channels))
         self.expand.build((None, self.hidden))
 
@@ -44,9 +49,6 @@ class SqueezeExcite(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "hidden": self.hidden, "gate_gain": self.gate_gain}
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -73,6 +75,8 @@ class EfficientChannelAttention(keras.layers.Layer):
         self.gate_gain, self.kernel_size = float(gate_gain), kernel_size
 
     def build(self, input_shape):
+        # Its kernel would fit any number of channels.
+        require_channels(self, input_shape[-1], ndim=4)
         size = self.kernel_size
         if size is None:
             half = int(abs(math.log2(input_shape[-1]) + 1) / 2)
@@ -80,7 +84,7 @@ class EfficientChannelAttention(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=(size, 1, 1))
 
     def call(self, x):
-        pooled = ops.mean(x, axis=(1, 2))[:, :, None]
+        pooled = ops.mean(checked_channels(self, x), axis=(1, 2))[:, :, None]
         kernel = ops.cast(self.kernel, pooled.dtype)
         gate = ops.conv(pooled, kernel, padding="same", data_format="channels_last")
         gate = ops.sigmoid(ops.squeeze(gate, -1))
@@ -88,7 +92,3 @@ class EfficientChannelAttention(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        own = {"gate_gain": self.gate_gain, "kernel_size": self.kernel_size}
-        return {**super().get_config(), **own}

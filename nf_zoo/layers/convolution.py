@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
+
+from nf_zoo.layers.channels import checked_channels, require_channels
+from nf_zoo.layers.gradients import with_own_gradient
 
 PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
 
@@ -39,7 +44,7 @@ def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int =
     elif padding in ("reflect", "circular"):
         x, padding = _pad_with_pixels(x, kernel.shape[:2], dilation, padding), "valid"
     if keras.backend.backend() == "tensorflow" and groups > 1:
-        return _grouped_on_tensorflow(x, kernel, strides, padding.upper(), dilation, groups)
+        return _grouped_on_tensorflow(strides, padding.upper(), dilation, groups)(x, kernel)
     return ops.conv(
         x,
         kernel,
@@ -76,7 +81,8 @@ def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
     return x
 
 
-def _grouped_on_tensorflow(x, kernel, strides, padding, dilation, groups):
+@functools.cache
+def _grouped_on_tensorflow(strides, padding, dilation, groups) -> Callable:
     """Native forward pass; TensorFlow has no portable grouped gradient on CPU, so it is split."""
     import tensorflow as tf
 
@@ -88,11 +94,10 @@ def _grouped_on_tensorflow(x, kernel, strides, padding, dilation, groups):
         return tf.concat([_dilated(a, b, strides, padding, dilation) for a, b in parts], -1)
 
     if tf.config.list_logical_devices("GPU"):
-        return native(x, kernel)
+        return native
     if dilation > 1:
-        return split(x, kernel)
+        return split
 
-    @tf.custom_gradient
     def convolution(x, kernel):
         def gradient(upstream):
             with tf.GradientTape() as tape:
@@ -102,7 +107,7 @@ def _grouped_on_tensorflow(x, kernel, strides, padding, dilation, groups):
 
         return native(x, kernel), gradient
 
-    return convolution(tf.convert_to_tensor(x), tf.convert_to_tensor(kernel))
+    return with_own_gradient(convolution)
 
 
 def _dilated(x, kernel, strides, padding, dilation):
@@ -185,6 +190,7 @@ class Convolution(keras.layers.Layer):
                 f"{self.name}: the input's channels (last axis) must be known and divisible by "
                 f"groups={self.groups}. Received: input shape {tuple(input_shape)}"
             )
+        require_channels(self, channels, ndim=4)
         shape = (self.kernel_size, self.kernel_size, channels // self.groups, self.filters)
         # Standardisation needs the float32 master weight, so the layer casts, not Keras.
         self.kernel = self.add_weight(
@@ -201,6 +207,7 @@ class Convolution(keras.layers.Layer):
         return self.kernel
 
     def call(self, x):
+        x = checked_channels(self, x)
         kernel = (_GIVEN.get() or {}).get(self)
         kernel = ops.cast(self.effective_kernel() if kernel is None else kernel, x.dtype)
         x = convolve(x, kernel, self.strides, self.padding, self.dilation, self.groups)

@@ -57,10 +57,6 @@ class MaxPool2D(keras.layers.Layer):
         sides = (None if n is None else -((lost - n) // self.strides) for n in input_shape[1:3])
         return (input_shape[0], *sides, input_shape[-1])
 
-    def get_config(self):
-        own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class DilatedAveragePool2D(keras.layers.Layer):
@@ -95,6 +91,3 @@ class DilatedAveragePool2D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "dilation": self.dilation}

@@ -42,9 +42,6 @@ class SkipInit(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
-        return {**super().get_config(), "initial_gain": self.initial_gain}
-
 
 class RandomStateSaved:
     """Mixin for layers with a ``seed_generator``: its state is saved with the weights.
@@ -132,10 +129,6 @@ class StochasticDepth(RandomStateSaved, keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
-        own = {"rate": self.rate, "rescale": self.rescale, "seed": self.seed}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class Dropout(RandomStateSaved, keras.layers.Layer):
@@ -169,9 +162,6 @@ class Dropout(RandomStateSaved, keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
 def _probability(rate: float) -> float:

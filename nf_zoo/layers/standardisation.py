@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -23,57 +24,30 @@ def standardise(kernel, gain, gamma: float, eps: float, eps_form: str):
 
     Returns:
         A tensor of the kernel's shape and type.
+    """
+    fan_in = math.prod(kernel.shape[:-1])
+    rows = ops.reshape(kernel, (fan_in, -1))
+    sum_up, repeat = _sums_of(rows, fan_in)
+    centred = rows - repeat(sum_up(rows) / fan_in)
+    squares = sum_up(ops.square(centred))
+    squares = ops.maximum(squares, eps) if eps_form == "floor" else squares + fan_in * eps
+    return ops.reshape(centred * repeat(gain * gamma * ops.rsqrt(squares)), kernel.shape)
 
-    TensorFlow takes the gradient from a formula: half the work of going back op by op.
+
+def _sums_of(rows, fan_in: int) -> tuple[Callable, Callable]:
+    """(rows -> their sum, a row -> ``fan_in`` of it), by what is fast forwards and backwards.
+
+    The gradient of either is the other. On CPU TensorFlow adds slowly over rows: there both are
+    matrix products. On GPU a product may be rounded to TF32.
     """
     if keras.backend.backend() == "tensorflow":
-        return _standardise_on_tensorflow(kernel, gain, gamma, eps, eps_form)
-    fan_in = math.prod(kernel.shape[:-1])
-    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-    squares = ops.sum(ops.square(centred), axis=(0, 1, 2))
-    return centred * (gain * gamma * ops.rsqrt(_with_eps(ops, squares, fan_in, eps, eps_form)))
+        import tensorflow as tf
 
-
-def _with_eps(namespace, squares, fan_in: int, eps: float, eps_form: str):
-    """``fan_in * var``, kept from zero."""
-    return namespace.maximum(squares, eps) if eps_form == "floor" else squares + fan_in * eps
-
-
-def _standardise_on_tensorflow(kernel, gain, gamma, eps, eps_form):
-    import tensorflow as tf
-
-    fan_in = math.prod(kernel.shape[:-1])
-
-    def sums(rows):
-        # Over the rows TensorFlow adds slowly on CPU; on GPU a product may be rounded to TF32.
-        if tf.config.list_logical_devices("GPU"):
-            return tf.reduce_sum(rows, 0, keepdims=True)
-        return tf.matmul(tf.ones((1, fan_in), rows.dtype), rows)
-
-    def parts(kernel):
-        rows = tf.reshape(kernel, (fan_in, -1))
-        centred = rows - sums(rows) / fan_in
-        squares = sums(tf.square(centred))
-        return centred, squares, tf.math.rsqrt(_with_eps(tf, squares, fan_in, eps, eps_form))
-
-    @tf.custom_gradient
-    def standardised(kernel, gain):
-        def gradient(upstream):
-            # From the arguments again, so that the gradient can be differentiated itself.
-            centred, squares, inverse = parts(kernel)
-            upstream = tf.reshape(upstream, (fan_in, -1))
-            along = sums(upstream * centred) * inverse
-            back = along * inverse
-            if eps_form == "floor":
-                back = tf.where(squares >= eps, back, tf.zeros_like(back))
-            of_rows = upstream - sums(upstream) / fan_in - centred * back
-            of_rows *= gain * gamma * inverse
-            return tf.reshape(of_rows, kernel.shape), tf.reshape(along * gamma, gain.shape)
-
-        centred, _, inverse = parts(kernel)
-        return tf.reshape(centred * (gain * gamma * inverse), kernel.shape), gradient
-
-    return standardised(tf.convert_to_tensor(kernel), tf.convert_to_tensor(gain))
+        if not tf.config.list_logical_devices("GPU"):
+            ones = ops.ones((fan_in, 1), rows.dtype)
+            across = ops.transpose(ones)
+            return lambda rows: ops.matmul(across, rows), lambda row: ops.matmul(ones, row)
+    return lambda rows: ops.sum(rows, axis=0, keepdims=True), lambda row: row
 
 
 @keras.saving.register_keras_serializable("nf_zoo")

@@ -44,13 +44,6 @@ class BatchNormBlock(ResidualBlock):
         zero_init_last: bool = False,
         **kwargs,
     ):
-        self._own_config = {
-            "preactivation": preactivation,
-            "activation_first": activation_first,
-            "momentum": momentum,
-            "eps": eps,
-            "zero_init_last": zero_init_last,
-        }
         super().__init__(filters, **kwargs)
         self.preactivation, self._activation_first = preactivation, activation_first
         self.norms = [
@@ -59,12 +52,13 @@ class BatchNormBlock(ResidualBlock):
                 momentum,
                 eps,
                 zero=zero_init_last and not preactivation and self.is_last(i),
+                dtype=self.dtype_policy,
             )
             for i in range(len(self.convs))
         ]
         self.shortcut_norm = None
         if self.shortcut_conv is not None and not preactivation:
-            self.shortcut_norm = batch_norm("shortcut_norm", momentum, eps)
+            self.shortcut_norm = batch_norm("shortcut_norm", momentum, eps, dtype=self.dtype_policy)
         self._record = None
 
     def make_convolution(self, index, **arguments):
@@ -141,9 +135,6 @@ class BatchNormBlock(ResidualBlock):
         y = ops.batch_normalization(x32, mean, variance, -1, offset, scale, norm.epsilon)
         return ops.cast(y, x.dtype)
 
-    def get_config(self):
-        return {**super().get_config(), **self._own_config}
-
 
 def update_moving_statistics(norm, mean, variance):
     """What Keras's layer does with the statistics of a batch."""
@@ -152,13 +143,14 @@ def update_moving_statistics(norm, mean, variance):
         moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
 
 
-def batch_norm(name: str, momentum: float, eps: float, zero: bool = False):
-    """Batch normalisation over the channels of NHWC images."""
+def batch_norm(name: str, momentum: float, eps: float, zero: bool = False, dtype=None):
+    """Batch normalization over the channels of NHWC images."""
     return keras.layers.BatchNormalization(
         momentum=momentum,
         epsilon=eps,
         gamma_initializer="zeros" if zero else "ones",
         name=name,
+        dtype=dtype,
     )
 
 

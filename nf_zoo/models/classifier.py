@@ -8,13 +8,20 @@ from typing import Any
 
 import keras
 
+from nf_zoo.layers.composite import (
+    parts_of,
+    plain_policy,
+    set_states_of_parts,
+    states_of_parts,
+)
 from nf_zoo.models import registry
 from nf_zoo.models.graph import GraphOptions, Stage, build_graph, count_classes
-from nf_zoo.preprocessing import Preprocessing, preprocess
+from nf_zoo.models.picture_model import PictureModel
+from nf_zoo.preprocessing import Preprocessing
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class ImageClassifier(keras.Model):
+class ImageClassifier(PictureModel):
     """An image classifier of the zoo; a functional Keras model that knows what it is.
 
     Made by the factories (``nf_zoo.NFResNet50()``), :func:`nf_zoo.create_model` and
@@ -59,7 +66,6 @@ class ImageClassifier(keras.Model):
     ):
         if isinstance(preprocessing, dict):
             preprocessing = Preprocessing.from_dict(preprocessing)
-        preprocessing = preprocessing or Preprocessing()
         options = GraphOptions(
             count_classes(num_classes, labels, otherwise=0 if features_only else 1000),
             input_shape,
@@ -69,6 +75,7 @@ class ImageClassifier(keras.Model):
             features_only,
             out_indices,
         )
+        preprocessing = (preprocessing or Preprocessing()).fitted_to(options.input_shape)
         row = registry.architecture(architecture)
         inputs, outputs, stages, policy = build_graph(row, config, options, preprocessing, dtype)
         super().__init__(inputs, outputs, name=name or architecture)
@@ -86,18 +93,9 @@ class ImageClassifier(keras.Model):
         return self._stages
 
     @property
-    def head(self):
-        """The classifier layer, or None with ``num_classes=0``."""
-        return self.get_layer("head") if self.num_classes else None
-
-    @property
     def blocks(self) -> list:
         """The residual blocks, in depth order."""
         return [layer for layer in self.layers if re.fullmatch(r"stage\d+_block\d+", layer.name)]
-
-    def preprocess(self, images):
-        """Pictures -> the array this model takes; see :func:`nf_zoo.preprocess`."""
-        return preprocess(images, self)
 
     def options(self) -> dict[str, Any]:
         """What ``build_model(architecture, ...)`` needs to make this graph, JSON-able.
@@ -106,6 +104,25 @@ class ImageClassifier(keras.Model):
         """
         return {**self._graph_options.to_dict(), **self.config.to_dict()}
 
+    def layer_states(self) -> dict[str, Any]:
+        """What was set on the model and its layers by hand, JSON-able; empty if nothing was.
+
+        ``trainable`` if the model as a whole is frozen; ``parts``, by the path of a layer, as
+        :func:`~nf_zoo.layers.composite.states_of_parts` records them.
+        """
+        states = {"trainable": self.trainable, "parts": states_of_parts(self)}
+        return {key: value for key, value in states.items() if value not in (True, {})}
+
+    def set_layer_states(self, trainable: bool = True, parts: dict[str, Any] | None = None) -> None:
+        """Set again what :meth:`layer_states` recorded.
+
+        Raises:
+            ValueError: if ``parts`` names a layer that the model has not.
+        """
+        if not trainable:
+            self.trainable = False
+        set_states_of_parts(self, parts or {})
+
     def get_config(self):
         return {
             "architecture": self.architecture,
@@ -113,15 +130,19 @@ class ImageClassifier(keras.Model):
             "labels": list(self.labels) if self.labels is not None else None,
             "weights_tag": self.weights_tag,
             "name": self.name,
-            "dtype": self.dtype_policy.name,
+            "dtype": plain_policy(self.dtype_policy),
             **self.options(),
+            **self.layer_states(),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        states = {key: config.pop(key) for key in ("trainable", "parts") if key in config}
         name = config.pop("name")
-        return registry.build_model(config.pop("architecture"), model_name=name, **config)
+        model = registry.build_model(config.pop("architecture"), model_name=name, **config)
+        model.set_layer_states(**states)
+        return model
 
     def with_classifier(
         self, num_classes: int, labels: Sequence[str] | None = None, **overrides
@@ -180,11 +201,12 @@ class ImageClassifier(keras.Model):
     def _rebuilt(self, **changes) -> ImageClassifier:
         options = {
             "preprocessing": self.preprocessing,
-            "dtype": self.dtype_policy.name,
+            "dtype": self.dtype_policy,
             **self.options(),
             **changes,
         }
         model = registry.build_model(self.architecture, **options)
+        self._hand_on_states(model)
         mine, theirs = variable_names(self), variable_names(model)
         for name, variable in theirs.items():
             if name.startswith("head/"):
@@ -196,6 +218,18 @@ class ImageClassifier(keras.Model):
                 )
             variable.assign(mine[name])
         return model
+
+    def _hand_on_states(self, model: ImageClassifier) -> None:
+        """The body of ``model`` is frozen and set up as this one's; its head is trainable."""
+        mine = {layer.name: layer for layer in parts_of(self)}
+        states = states_of_parts(self)
+        for layer in parts_of(model):
+            if layer.name in mine and layer.name != "head":
+                layer.trainable = mine[layer.name].trainable
+            else:
+                states = {p: s for p, s in states.items() if p.partition("/")[0] != layer.name}
+        kept = {layer.name for layer in parts_of(model)}
+        set_states_of_parts(model, {p: s for p, s in states.items() if p.partition("/")[0] in kept})
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of convolutions and classifier for one picture of that size.
@@ -230,12 +264,23 @@ def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
         A dict; the names are the keys of the safetensors files of the zoo.
     """
     return {
-        published_name(variable.path): variable
+        published_name(name): variable
         for layer in model.layers
-        for variable in layer.weights
+        for name, variable in _names_below(layer, f"{layer.name}/").values()
     }
 
 
-def published_name(path: str) -> str:
+def _names_below(layer, prefix: str) -> dict[int, tuple[str, keras.Variable]]:
+    """Identity -> (name, variable) of all weights of a layer.
+
+    Keras's paths hold the scopes in which a model was made; names are of the model alone.
+    """
+    names = {id(variable): (prefix + variable.name, variable) for variable in layer.weights}
+    for part in parts_of(layer):
+        names |= _names_below(part, f"{prefix}{part.name}/")
+    return names
+
+
+def published_name(name: str) -> str:
     """``"stage1_block2/conv1/kernel"`` -> ``"stage1/block2/conv1/kernel"``."""
-    return re.sub(r"^(stem|stage\d+)_", r"\1/", path)
+    return re.sub(r"^(stem|stage\d+)_", r"\1/", name)

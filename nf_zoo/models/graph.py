@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 
 from nf_zoo import layers
+from nf_zoo.layers.channels import require_channels
 from nf_zoo.models.trunk import Level
 
 POOLINGS = ("avg", "max", None)
@@ -141,9 +142,9 @@ def _feature_maps(module, config, levels: list[Level], indices: Sequence[int] | 
 
 def _classifier(module, config, options: GraphOptions, x, precision: str):
     if options.pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.GlobalAveragePooling2D("channels_last", name="pool")(x)
     elif options.pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+        x = keras.layers.GlobalMaxPooling2D("channels_last", name="pool")(x)
     if not options.num_classes:
         return x
     if config.drop_rate:
@@ -191,12 +192,16 @@ def _normalisation(preprocessing, channels: int):
     mean, std = list(preprocessing.mean), list(preprocessing.std)
     if channels != len(mean):
         mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
-    return keras.layers.Rescaling(
-        scale=[1.0 / (255.0 * s) for s in std],
-        offset=[-m / s for m, s in zip(mean, std, strict=True)],
+    # A bare vector would follow Keras's global image_data_format.
+    layer = keras.layers.Rescaling(
+        scale=[[[1.0 / (255.0 * s) for s in std]]],
+        offset=[[[-m / s for m, s in zip(mean, std, strict=True)]]],
         dtype="float32",
         name="normalisation",
     )
+    # The vectors would spread a picture of one channel over three.
+    require_channels(layer, channels, ndim=4)
+    return layer
 
 
 @contextlib.contextmanager
@@ -205,7 +210,7 @@ def _dtype_policy(dtype: str | None):
     before = keras.config.dtype_policy()
     try:
         if dtype is not None:
-            keras.config.set_dtype_policy(dtype)
+            keras.config.set_dtype_policy(keras.dtype_policies.get(dtype))
         yield keras.config.dtype_policy()
     finally:
         keras.config.set_dtype_policy(before)

@@ -58,19 +58,6 @@ class NormFreeBlock(ResidualBlock):
         attention_inside: bool = False,
         **kwargs,
     ):
-        self._own_config = {
-            "beta": beta,
-            "alpha": alpha,
-            "gamma_in": gamma_in,
-            "standardize": standardize,
-            "eps": eps,
-            "eps_form": eps_form,
-            "zero_init_gain": zero_init_gain,
-            "skip_gain": skip_gain,
-            "attention": attention,
-            "attention_width": attention_width,
-            "attention_inside": attention_inside,
-        }
         self.beta, self.alpha, self._is_relu = beta, alpha, activation == "relu"
         self._gamma_in, self._zero_init_gain = gamma_in, zero_init_gain
         self._standardize = standardize
@@ -83,16 +70,19 @@ class NormFreeBlock(ResidualBlock):
             self._attended = max(i for i, size in enumerate(sizes) if size == 3)
         self.attention = None
         if attention == "se":
-            self.attention = layers.SqueezeExcite(attention_width, gate_gain=2.0, name="attention")
+            self.attention = layers.SqueezeExcite(
+                attention_width, gate_gain=2.0, name="attention", dtype=self.dtype_policy
+            )
         elif attention == "eca":
-            self.attention = layers.EfficientChannelAttention(gate_gain=2.0, name="attention")
+            self.attention = layers.EfficientChannelAttention(
+                gate_gain=2.0, name="attention", dtype=self.dtype_policy
+            )
         self.skip_gain = None
         if skip_gain is not None:
-            self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
+            self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain", dtype=self.dtype_policy)
 
     def make_activation(self, activation):
-        gamma = None if self._gamma_in == "activation" else 1.0
-        return layers.ScaledActivation(activation, gamma=gamma, name="activation")
+        return self._activation(activation, None if self._gamma_in == "activation" else 1.0)
 
     def make_convolution(self, index, **arguments):
         if not self._standardize:
@@ -140,9 +130,6 @@ class NormFreeBlock(ResidualBlock):
         if isinstance(self.attention, layers.SqueezeExcite):
             total += 2 * self.convs[self._attended].filters * self.attention.hidden
         return total
-
-    def get_config(self):
-        return {**super().get_config(), **self._own_config}
 
 
 def fan_in_normal():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import keras
 
 from nf_zoo import layers
+from nf_zoo.layers.composite import CompositeLayer
 
 KERNEL_SIZES = {"bottleneck": (1, 3, 1), "double_bottleneck": (1, 3, 3, 1), "basic": (3, 3)}
 """Kernel sides along the residual branch; the first 3x3 carries the stride."""
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(CompositeLayer):
     """What all residual blocks share; a subclass says what happens to the input and the merge.
 
     The branch starts from ``preactivate(x)``, and so does a projected shortcut.
@@ -58,26 +59,14 @@ class ResidualBlock(keras.layers.Layer):
         self.groups, self.projection, self.padding = groups, projection, padding
         self.dilation, self.entry_dilation = dilation, entry_dilation or dilation
         self.rematerialize = rematerialize
-        self._block_config = {
-            "filters": filters,
-            "width": width,
-            "block": block,
-            "strides": strides,
-            "dilation": dilation,
-            "entry_dilation": entry_dilation,
-            "groups": groups,
-            "projection": projection,
-            "padding": padding,
-            "activation": activation,
-            "stochastic_depth_rate": stochastic_depth_rate,
-            "stochastic_depth_rescale": stochastic_depth_rescale,
-            "rematerialize": rematerialize,
-        }
         self.activation = self.make_activation(activation)
         self.convs = self._branch_convolutions()
         self.shortcut_pool, self.shortcut_conv = self._projection()
         self.stochastic_depth = layers.StochasticDepth(
-            stochastic_depth_rate, stochastic_depth_rescale, name="stochastic_depth"
+            stochastic_depth_rate,
+            stochastic_depth_rescale,
+            name="stochastic_depth",
+            dtype=self.dtype_policy,
         )
 
     def _branch_convolutions(self) -> list:
@@ -93,6 +82,7 @@ class ResidualBlock(keras.layers.Layer):
                 dilation=self.entry_dilation if index <= strided else self.dilation,
                 groups=self.groups if size == 3 else 1,
                 name=f"conv{index + 1}",
+                dtype=self.dtype_policy,
             )
             for index, size in enumerate(kernel_sizes)
         ]
@@ -102,10 +92,18 @@ class ResidualBlock(keras.layers.Layer):
             return None, None
         pool = None
         if self.projection == "average_pool" and self.dilation != self.entry_dilation:
-            pool = layers.DilatedAveragePool2D(self.entry_dilation, name="shortcut_pool")
+            pool = layers.DilatedAveragePool2D(
+                self.entry_dilation, name="shortcut_pool", dtype=self.dtype_policy
+            )
         elif self.projection == "average_pool" and self.strides > 1:
             # SAME average pooling counts real pixels only, on odd sizes too.
-            pool = keras.layers.AveragePooling2D(self.strides, padding="same", name="shortcut_pool")
+            pool = keras.layers.AveragePooling2D(
+                self.strides,
+                padding="same",
+                data_format="channels_last",
+                name="shortcut_pool",
+                dtype=self.dtype_policy,
+            )
         convolution = self.make_convolution(
             None,
             filters=self.filters,
@@ -113,12 +111,18 @@ class ResidualBlock(keras.layers.Layer):
             strides=1 if pool else self.strides,
             padding=self.padding,
             name="shortcut_conv",
+            dtype=self.dtype_policy,
         )
         return pool, convolution
 
     def make_activation(self, activation: str):
         """The activation layer of the branch."""
-        return layers.ScaledActivation(activation, gamma=1.0, name="activation")
+        return self._activation(activation, gamma=1.0)
+
+    def _activation(self, activation: str, gamma: float | None):
+        return layers.ScaledActivation(
+            activation, gamma=gamma, name="activation", dtype=self.dtype_policy
+        )
 
     def make_convolution(self, index: int | None, **arguments):
         """The convolution at ``index`` of the branch (None: of the shortcut)."""
@@ -208,6 +212,3 @@ class ResidualBlock(keras.layers.Layer):
                 shape = self.shortcut_pool.compute_output_shape(shape)
             total += self.shortcut_conv.multiply_adds(shape)
         return total
-
-    def get_config(self):
-        return {**super().get_config(), **self._block_config}

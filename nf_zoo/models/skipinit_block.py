@@ -37,12 +37,11 @@ class SkipInitBlock(ResidualBlock):
         merge_scale: float = 1.0,
         **kwargs,
     ):
-        self._own_config = {"skip_gain": skip_gain, "merge_scale": merge_scale}
         super().__init__(filters, **kwargs)
         self.merge_scale = merge_scale
         self.skip_gain = None
         if skip_gain is not None:
-            self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain")
+            self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain", dtype=self.dtype_policy)
 
     def make_convolution(self, index, **arguments):
         return layers.Conv2D(kernel_initializer="he_normal", **arguments)
@@ -58,9 +57,6 @@ class SkipInitBlock(ResidualBlock):
             residual = self.skip_gain(residual)
         total = residual + skip
         return total if self.merge_scale == 1.0 else total * self.merge_scale
-
-    def get_config(self):
-        return {**super().get_config(), **self._own_config}
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -130,9 +126,6 @@ class FixupBlock(ResidualBlock):
     def merge(self, residual, skip):
         """The activated sum."""
         return self.activation(residual + skip)
-
-    def get_config(self):
-        return {**super().get_config(), "num_blocks": self._num_blocks}
 
 
 @keras.saving.register_keras_serializable("nf_zoo")

@@ -1,0 +1,120 @@
+"""Layers made of layers. What a user set on a part is saved with the whole.
+
+Keras saves ``trainable``, the dtype policy and the LoRA rank of a layer with its config, but it
+does not look inside a layer: the parts of a composite layer come back as the constructor makes
+them, so that frozen parts would thaw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+class CompositeLayer(keras.layers.Layer):
+    """Base of layers whose parts are layers. Keras records the constructor's arguments."""
+
+    def get_config(self):
+        config, parts = super().get_config(), states_of_parts(self)
+        return {**config, "parts": parts} if parts else config
+
+    # Without this mark Keras takes the arguments to be recorded by hand.
+    get_config._is_default = True
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        parts = config.pop("parts", {})
+        layer = super().from_config(config)
+        layer.trainable = layer.trainable  # hands it to the parts
+        set_states_of_parts(layer, parts)
+        return layer
+
+
+def parts_of(layer) -> list:
+    """The layers that a layer or model is made of directly, but for inputs."""
+    parts = layer._flatten_layers(include_self=False, recursive=False)
+    return [part for part in parts if not isinstance(part, keras.layers.InputLayer)]
+
+
+def states_of_parts(layer) -> dict[str, dict[str, Any]]:
+    """In what the parts differ from the layer that they belong to.
+
+    Args:
+        layer: a composite layer or a model.
+
+    Returns:
+        Path of a part, ``"stage1_block2/conv1"``, to its fields, JSON-able: ``trainable`` and
+        ``dtype`` where they are not those of the layer around it, ``lora_rank`` and
+        ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
+    """
+    return dict(_differing(layer, ""))
+
+
+def _differing(layer, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in parts_of(layer):
+        path, state = prefix + part.name, {}
+        if part.trainable != layer.trainable:
+            state["trainable"] = part.trainable
+        if part.dtype_policy != layer.dtype_policy:
+            state["dtype"] = plain_policy(part.dtype_policy)
+        if getattr(part, "lora_enabled", False):
+            state |= {"lora_rank": part.lora_rank, "lora_alpha": part.lora_alpha}
+        if state:
+            yield path, state
+        yield from _differing(part, f"{path}/")
+
+
+def set_states_of_parts(layer, states: dict[str, dict[str, Any]]) -> None:
+    """Give the parts of a layer the states that :func:`states_of_parts` recorded.
+
+    Args:
+        layer: built or not; what a part lacks until it is built is set up by its ``build``.
+        states: by path.
+
+    Raises:
+        ValueError: naming the paths that lead to no part.
+    """
+    left = dict(states)
+    _apply(layer, "", left)
+    if left:
+        raise ValueError(
+            f"{layer.name} has no parts of these names. Received: {', '.join(sorted(left))}"
+        )
+
+
+def _apply(layer, prefix: str, left: dict[str, dict[str, Any]]) -> None:
+    for part in parts_of(layer):
+        path = prefix + part.name
+        state = left.pop(path, {})
+        if "trainable" in state:
+            part.trainable = state["trainable"]
+        if "dtype" in state:
+            _set_policy(part, keras.dtype_policies.get(state["dtype"]))
+        if "lora_rank" in state:
+            _enable_lora(part, state["lora_rank"], state.get("lora_alpha"))
+        _apply(part, f"{path}/", left)
+
+
+def _set_policy(part, policy) -> None:
+    if part.built and policy.quantization_mode is not None:
+        part.quantize(policy.quantization_mode)
+    part.dtype_policy = policy
+
+
+def _enable_lora(part, rank: int, alpha: float | None) -> None:
+    if part.built:
+        part.enable_lora(rank, lora_alpha=alpha)
+    else:
+        part.lora_rank, part.lora_alpha = rank, alpha
+
+
+def plain_policy(policy) -> str | dict:
+    """A dtype policy as its name, or as Keras's dict where the name does not tell all."""
+    try:
+        told = keras.dtype_policies.get(policy.name) == policy
+    except ValueError:
+        told = False
+    return policy.name if told else keras.dtype_policies.serialize(policy)
