@@ -49,9 +49,10 @@ def options(document: Mapping[str, Any]) -> dict[str, Any]:
     weights, arguments = document["pretrained_cfg"], document.get("model_args") or {}
     if not isinstance(arguments, dict):
         raise TypeError(f"'model_args' must be an object. Received: {printable(repr(arguments))}")
+    fields = weights, document
     told = (
         {"num_classes": 1000, "in_chans": _input_size(weights)[0], "global_pool": "avg"},
-        {name: document.get(name) for name in ("num_classes", "global_pool")},
+        *({name: part.get(name) for name in ("num_classes", "global_pool")} for part in fields),
         arguments,
     )
     # To timm, None is what has not been said.
@@ -74,8 +75,8 @@ def options(document: Mapping[str, Any]) -> dict[str, Any]:
     options["input_shape"] = [None, None, options["input_shape"]]
     for departure in _departures(document["architecture"], options):
         logger.warning(
-            "%s with these arguments of timm's answers here a little otherwise than in timm: %s. "
-            "Measure its accuracy before you rely on it.",
+            "%s with these arguments answers here otherwise than in timm: %s. Measure its accuracy "
+            "before you rely on it.",
             *(printable(document["architecture"]), departure),
         )
     return options
@@ -126,7 +127,7 @@ def _departures(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     if stride != 32 and getattr(row and row.config, "shortcut", None) == "average_pool":
         yield f"with output_stride={printable(stride)} its shortcuts pool in another way"
     if hasattr(row and row.config, "gamma_in") and activation not in PUBLISHED_ACTIVATIONS:
-        yield f"the gamma of {activation} is integrated, timm's sampled, 0.1 % apart"
+        yield f"the gamma of {activation} is integrated, timm's sampled, up to 0.1 % apart"
 
 
 def _input_size(weights: Mapping[str, Any]) -> list[int]:

@@ -156,7 +156,7 @@ class TestFolders:
 
     def test_where_arguments_are_not_said_the_fields_count(self, folder):
         config = document("nf_resnet10", {}, {"input_size": [4, 64, 64]}, global_pool="max")
-        del config["model_args"]
+        del config["model_args"], config["num_classes"]
         path, _ = folder(config, input_shape=(None, None, 4))
         found = load_pretrained(path)
         assert (found.num_classes, found.input_shape[-1]) == (7, 4)
