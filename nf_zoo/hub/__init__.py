@@ -12,7 +12,7 @@
 - `variants`: timm's network and DeepMind's of one name are not filled with each other's weights.
 - `files`: safetensors files opened, one or several with the index of `shards`; `diagnosis`: what
   a file is instead.
-- `model_config`: config.json; `keras_files`: what Keras saved.
+- `model_config`: config.json; `timm_config`: timm's; `keras_files`: what Keras saved.
 - `haiku_files`, `restricted_pickle`, `pickled_arrays`: DeepMind's pickles, read without running.
 - `saving`: weights written; `folder`: save_pretrained; `card`, `card_text`: the model card.
 - `publishing`: push_to_hub; `uploading`: one commit, or nothing.

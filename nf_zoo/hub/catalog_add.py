@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nf_zoo.hub.blueprint import count_parameters
+from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.card import CARD_FILE, UNKNOWN
 from nf_zoo.hub.catalog import (
     IMAGENET_LABELS,
@@ -19,7 +19,7 @@ from nf_zoo.hub.catalog import (
     read_tables,
     weights_directory,
 )
-from nf_zoo.hub.errors import CatalogError, printable
+from nf_zoo.hub.errors import CatalogError, first_few, printable
 from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256, open_weights
 from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES, ModelConfig, read_config
 from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_file
@@ -69,6 +69,8 @@ def add_record(
     card = _card(repository)
     classes = config.options.get("num_classes")
     blueprint = config.blueprint(config_path)
+    if origin == "timm":
+        _refuse_changes(blueprint, repository)
     record = PretrainedWeights(
         architecture=config.architecture,
         tag=tag or _tag(repository.name, config.architecture),
@@ -91,6 +93,20 @@ def add_record(
         )
     write_record(path, record)
     return next(r for r in read_catalog(path) if r.name == record.name)
+
+
+def _refuse_changes(blueprint, repository: HubRepository) -> None:
+    """A record of timm's says nothing of the network but its name and its classes."""
+    plain = build_blueprint(blueprint.architecture, num_classes=blueprint.num_classes).options()
+    changes = [
+        f"{name}={value!r}" for name, value in blueprint.options().items() if value != plain[name]
+    ]
+    if changes:
+        raise CatalogError(
+            f"{repository} holds a {blueprint.architecture} with {first_few(changes)}, which a "
+            "record of timm's files cannot say: open it with load_pretrained, publish it with "
+            "push_to_hub, and add that repository."
+        )
 
 
 def _tag(repository: str, architecture: str) -> str:

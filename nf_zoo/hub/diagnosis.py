@@ -7,19 +7,38 @@ from pathlib import Path
 from nf_zoo.hub.errors import CorruptWeights, UnsafeWeights, WeightsError, printable
 
 _PICKLED = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
-_PICKLE_REMEDY = (
-    "Convert it once, where its origin is trusted: "
-    "safetensors.torch.save_file(torch.load(file, weights_only=True), 'model.safetensors'), "
-    "or take the model.safetensors that most hub repositories hold beside it."
-)
+
+
+def is_pickle(path: Path | str) -> bool:
+    """Whether a file name is one that PyTorch and others use for pickles."""
+    return Path(path).suffix.lower() in _PICKLED
+
+
+def pickle_remedy(path: Path | str) -> str:
+    """How to make a safetensors file of one of PyTorch's, in words and as code to paste.
+
+    The semicolons keep it code where a message is printed as one line.
+    """
+    return f"""\
+Take the model.safetensors that most hub repositories hold beside it. Or convert it once, where its
+origin is trusted, with torch and safetensors. Checkpoints of timm's training hold their weights as
+"state_dict", and averaged ones as "state_dict_ema":
+
+    import argparse, safetensors.torch, torch;
+    torch.serialization.add_safe_globals([argparse.Namespace]);
+    state = torch.load({str(path)!r}, map_location="cpu", weights_only=True);
+    state = state.get("state_dict", state);
+    state = {{name: tensor.clone().contiguous() for name, tensor in state.items()}};
+    safetensors.torch.save_file(state, "model.safetensors")
+"""
 
 
 def refuse_pickle(path: Path | str) -> None:
     """Raise `UnsafeWeights` for a file name that PyTorch and others use for pickles."""
-    if Path(path).suffix.lower() in _PICKLED:
+    if is_pickle(path):
         raise UnsafeWeights(
             f"{path} is a pickle by its name: loading it could run any code, so nf_zoo reads "
-            f"safetensors only. {_PICKLE_REMEDY}"
+            f"safetensors only. {pickle_remedy(path)}"
         )
 
 
@@ -31,7 +50,7 @@ def diagnosis(path: Path, error: Exception) -> WeightsError:
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UnsafeWeights(
             f"{path} is not a safetensors file but a pickle or a zip archive, as PyTorch writes "
-            f"them: nf_zoo reads safetensors only. {_PICKLE_REMEDY}"
+            f"them: nf_zoo reads safetensors only. {pickle_remedy(path)}"
         )
     if head[:8] == b"\x89HDF\r\n\x1a\n":
         return CorruptWeights(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from nf_zoo.hub.shards import is_index, read_index, without_doubles
 WEIGHTS_FILE = "model.safetensors"
 MOST_HEADER_BYTES = 32 * 2**20
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.|model\.)*")
+"""What DataParallel, torch.compile and Lightning put before a network's names, in any order."""
 
 
 class WeightsFile:
@@ -118,6 +122,27 @@ class ShardedFile(WeightsFile):
         return self._owners[key].read(key)
 
 
+class UnwrappedFile(WeightsFile):
+    """An open file of a network that PyTorch wrapped: its tensors by the network's own names."""
+
+    def __init__(self, file: WeightsFile, prefix: str) -> None:
+        self.path, self.metadata = file.path, file.metadata
+        self._file, self._prefix = file, prefix
+        self.shapes = {key.removeprefix(prefix): shape for key, shape in file.shapes.items()}
+
+    def is_float(self, key: str) -> bool:
+        """Whether the tensor holds floating-point numbers."""
+        return self._file.is_float(self._prefix + key)
+
+    def dtype(self, key: str) -> str:
+        """The tensor's type in safetensors' spelling, e.g. "BF16"."""
+        return self._file.dtype(self._prefix + key)
+
+    def read(self, key: str) -> np.ndarray:
+        """One tensor, as float32."""
+        return self._file.read(self._prefix + key)
+
+
 @contextlib.contextmanager
 def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[WeightsFile]:
     """Open a safetensors file whose header and length have been checked, or one of DeepMind's.
@@ -126,6 +151,9 @@ def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[Weight
         path: The file; .npz and .npy are read whole, as trees of DeepMind's code. An index of
             several files opens them all.
         sha256: Its expected checksum; None to accept any.
+
+    Yields:
+        The open file. What a wrapper of PyTorch's put before all of timm's names is not in its.
 
     Raises:
         WeightsNotFound: if there is no such file.
@@ -138,6 +166,21 @@ def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[Weight
     refuse_pickle(path)
     if not path.is_file():
         raise WeightsNotFound(f"There is no weights file at {path}. Check the path.")
+    with _open(path, sha256) as file:
+        prefix = _wrapper(file)
+        yield UnwrappedFile(file, prefix) if prefix else file
+
+
+def _wrapper(file: WeightsFile) -> str:
+    """What wrappers put before the names of a file of timm's; "" if they are its own."""
+    if file.format != "timm":
+        return ""
+    common = os.path.commonprefix(list(file.shapes))  # noqa: RUF071 (letters are meant)
+    return _WRAPPERS.match(common)[0]
+
+
+@contextlib.contextmanager
+def _open(path: Path, sha256: str | None) -> Iterator[WeightsFile]:
     if path.suffix.lower() in haiku_files.SUFFIXES:
         _check_sha256(path, sha256)
         yield HaikuFile(path)

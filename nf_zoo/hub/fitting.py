@@ -15,7 +15,7 @@ from nf_zoo.hub import from_haiku, from_timm
 from nf_zoo.hub.conversion import Assignment
 from nf_zoo.hub.errors import WeightsMismatch, first_few
 from nf_zoo.hub.files import WeightsFile
-from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.recognise import recognise_but_for_attention
 from nf_zoo.hub.variants import check_variant
 
 _HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
@@ -93,10 +93,10 @@ def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list
     A standardised kernel forgets its scale, so what the change of channels does to the scale goes
     into the stem's gain.
     """
-    kernel = next((a for a in assignments if _is_rgb_stem(a, file)), None)
-    channels = model.input_shape[-1]
-    if kernel is None or channels == 3:
+    kernel = next((a for a in assignments if _other_channels(a, file) == 3), None)
+    if kernel is None:
         return assignments
+    channels = model.input_shape[-1]
     rgb = kernel.convert(file.read(kernel.key))
     adapted = adapt_input_channels(rgb, channels)
     changes = {}
@@ -111,15 +111,16 @@ def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list
     ]
 
 
-def _is_rgb_stem(assignment: Assignment, file: WeightsFile) -> bool:
-    """Whether this is the first kernel, of the right shape but for its three input channels."""
-    return (
-        re.fullmatch(r"stem/conv1?/kernel", assignment.name) is not None
+def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
+    """The input channels of the first kernel in the file, where nothing else differs from ours."""
+    if (
+        re.fullmatch(r"stem/conv1?/kernel", assignment.name)
         and assignment.key in file.shapes
         and file.is_float(assignment.key)
         and differs_in(assignment, file) == [2]
-        and _converted_shape(assignment, file)[2] == 3
-    )
+    ):
+        return _converted_shape(assignment, file)[2]
+    return None
 
 
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -177,19 +178,28 @@ def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head:
     found = [f"{len(keys)} {fault} ({first_few(keys)})" for fault, keys in faults.items() if keys]
     if not found:
         return
-    remedy = _remedy(model, file, missing)
+    remedy = _remedy(model, file, assignments, missing)
     raise WeightsMismatch(
         f"{file.path} does not fit {model.architecture}. Tensors {'; '.join(found)}. {remedy}"
     )
 
 
-def _remedy(model, file: WeightsFile, missing: list[str]) -> str:
-    other = recognise(file)
-    if other is not None and other != model.architecture:
-        variant = "variant='paper', " if file.format == "haiku" else ""
+def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: list[str]) -> str:
+    other, fields = recognise_but_for_attention(file)
+    differ = any(getattr(model.config, name, None) != value for name, value in fields.items())
+    if other is not None and (other != model.architecture or differ):
+        options = {"variant": "paper", **fields} if file.format == "haiku" else fields
+        written = "".join(f"{name}={value!r}, " for name, value in options.items())
         return (
-            f"The file looks like {other}: build that, nf_zoo.create_model({other!r}, {variant}"
-            f"...), or take weights of {model.architecture}."
+            f"The file looks like {other}{' but for its attention' if fields else ''}: build that, "
+            f"nf_zoo.create_model({other!r}, {written}...), or take weights of "
+            f"{model.architecture}."
+        )
+    for channels in filter(None, (_other_channels(a, file) for a in assignments)):
+        return (
+            f"The file's network takes {channels} input channels and this one "
+            f"{model.input_shape[-1]}: nf_zoo.create_model({model.architecture!r}, "
+            f"input_shape=(None, None, {channels}), pretrained=...)."
         )
     if missing and all(key.endswith("_ema/average") for key in missing):
         return "Only the moving averages are missing: save both trees, (params, state)."

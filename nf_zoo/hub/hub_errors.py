@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from nf_zoo.hub.catalog import read_catalog
+from nf_zoo.hub.diagnosis import pickle_remedy
 from nf_zoo.hub.errors import (
     CacheNotWritable,
     UnsafeWeights,
@@ -64,7 +65,7 @@ def explain(error: Exception, repository: HubRepository, filename: str) -> Weigh
         if filename.endswith(".safetensors"):
             remedy = (
                 " nf_zoo reads safetensors only; older repositories may hold just a pickle, which "
-                "must be converted first."
+                f"must be converted first. {pickle_remedy('pytorch_model.bin')}"
             )
         return WeightsNotFound(f"{where} holds no {filename}.{remedy}")
     if isinstance(error, OSError) and error.errno in CLOSED:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
 from nf_zoo.hub.shards import without_doubles
 from nf_zoo.preprocessing import Preprocessing
@@ -36,6 +37,7 @@ _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "out_indices": (list, type(None)),
 }
 """The options of the graph; those of the architecture are checked by its record."""
+_COUNTS = ("num_classes", "input_shape")
 
 
 @dataclass(frozen=True)
@@ -173,50 +175,33 @@ def parse_config(document: dict[str, Any]) -> ModelConfig:
     for name, wanted in _FIELDS.items():
         if not isinstance(document[name], wanted):
             raise TypeError(f"{name!r} is of the wrong type. Received: {_shown(document[name])}")
-    _check_architecture(document["architecture"])
-    for name, value in document["options"].items():
-        _check_option(name, value)
-        is_misplaced_bool = name == "num_classes" and isinstance(value, bool)
-        if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
-            raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
-    labels = _labels(document["labels"])
-    classes = document["options"].get("num_classes")
+    return _checked(
+        document["architecture"], document["options"], document["preprocessing"], document["labels"]
+    )
+
+
+def _checked(
+    architecture: str, options: dict[str, Any], preprocessing: dict[str, Any], labels: Any
+) -> ModelConfig:
+    _check_architecture(architecture)
+    _check_options(options)
+    labels, classes = _labels(labels), options.get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
-    return ModelConfig(
-        document["architecture"],
-        document["options"],
-        _preprocessing(document["preprocessing"]),
-        labels,
-    )
+    return ModelConfig(architecture, options, _preprocessing(preprocessing), labels)
 
 
 def _from_timm(document: dict[str, Any]) -> ModelConfig:
     """timm's config.json, at its settings for evaluation."""
-    weights = document["pretrained_cfg"]
     if not isinstance(document["architecture"], str):
         raise TypeError(f"'architecture' must be a name. Received: {document['architecture']!r}")
-    _check_architecture(document["architecture"])
-    if document.get("model_args"):
-        raise ValueError(
-            "timm builds this network with arguments of its own, which have no counterpart here: "
-            f"{_shown(document['model_args'])}"
-        )
-    size = weights.get("test_input_size") or weights["input_size"]
-    preprocessing = {
-        "input_size": size[1:],
-        "crop_fraction": weights.get("test_crop_pct") or weights["crop_pct"],
-        **{name: weights[name] for name in ("crop_mode", "interpolation", "mean", "std")},
-    }
-    classes = document.get("num_classes", 1000)
-    if not isinstance(classes, int) or isinstance(classes, bool):
-        raise TypeError(f"'num_classes' must be an integer. Received: {_shown(classes)}")
-    _check_option("num_classes", classes)
-    return ModelConfig(
+    options = timm_config.options(document)
+    _check_options(options)  # so that no labels are counted for a number beyond any network
+    return _checked(
         document["architecture"],
-        {"num_classes": classes},
-        _preprocessing(preprocessing),
-        _labels(document.get("label_names")),
+        options,
+        timm_config.preprocessing(document),
+        timm_config.labels(document, options["num_classes"]),
     )
 
 
@@ -240,6 +225,15 @@ def _labels(labels: Any) -> tuple[str, ...] | None:
 def _check_architecture(name: str) -> None:
     if len(name) > LONGEST_NAME:
         raise ValueError(f"no architecture has so long a name. Received: {_shown(name)}")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        _check_option(name, value)
+        entries = value if isinstance(value, list) else [value]
+        is_misplaced_bool = name in _COUNTS and any(isinstance(entry, bool) for entry in entries)
+        if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
+            raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
 
 
 def _check_option(name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from nf_zoo.hub.files import WeightsFile
+from nf_zoo.models.registry import Architecture, architectures
 
 _BLOCK = re.compile(
     r"(?:layer|stages\.|stage)(?P<stage>\d+)[./](?:blocks\.|block)?(?P<block>\d+)[./](?P<part>.+)"
@@ -15,29 +16,45 @@ _HAIKU_BLOCK = re.compile(r"\w+/~/\w+_block(_v2)?(_\d+)?/")
 
 def recognise(file: WeightsFile) -> str | None:
     """The name of the architecture whose tensors these are, or None if that cannot be told."""
-    from nf_zoo.models.registry import architectures
+    name, attention = recognise_but_for_attention(file)
+    return None if attention else name
 
+
+def recognise_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str, str | None]]:
+    """The architecture, and {"attention": ...} if the file's differs from the architecture's."""
     named = file.metadata.get("architecture")
     if named in architectures():
-        return named
+        return named, {}
     if any("/~/" in key for key in file.shapes):
-        return _recognise_haiku(file.shapes)
-    traits = _traits(file.shapes)
-    for name, architecture in architectures().items():
-        config = architecture.config
-        if traits == {
-            "family": architecture.family,
-            "preactivation": getattr(config, "preactivation", True),
-            "depths": config.depths,
-            "bottleneck": getattr(config, "block", "bottleneck") == "bottleneck",
-            "attention": getattr(config, "attention", None),
-            "skip_gain": getattr(config, "skip_gain", None) is not None,
-            "deep_stem": getattr(config, "stem", None) == "deep_pool"
-            or architecture.family == "nfnet",
-            "features": config.features,
-        }:
-            return name
-    return None
+        return _recognise_haiku(file.shapes), {}
+    found = _traits(file.shapes)
+    attention = {"attention": found.pop("attention")}
+    near = {
+        name: getattr(row.config, "attention", None)
+        for name, row in architectures().items()
+        if found == _traits_of(row)
+    }
+    for name, own in near.items():
+        if own == attention["attention"]:
+            return name, {}
+    for name in near:
+        if hasattr(architectures()[name].config, "attention"):
+            return name, attention
+    return None, {}
+
+
+def _traits_of(architecture: Architecture) -> dict:
+    """What `_traits` finds in a file of that architecture, but for the attention."""
+    config = architecture.config
+    return {
+        "family": architecture.family,
+        "preactivation": getattr(config, "preactivation", True),
+        "depths": config.depths,
+        "bottleneck": getattr(config, "block", "bottleneck") == "bottleneck",
+        "skip_gain": getattr(config, "skip_gain", None) is not None,
+        "deep_stem": getattr(config, "stem", None) == "deep_pool" or architecture.family == "nfnet",
+        "features": config.features,
+    }
 
 
 def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict:
@@ -49,7 +66,8 @@ def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict:
             parts.setdefault(match["part"].replace("/", "."), set()).add(place)
     blocks = parts.get("conv1.weight", set()) | parts.get("conv1.kernel", set())
     stages = sorted({stage for stage, _ in blocks})
-    attention = "eca" if {"attn_last.conv.weight", "attention.kernel"} & set(parts) else None
+    eca = {"attn.conv.weight", "attn_last.conv.weight", "attention.kernel"}
+    attention = "eca" if eca & set(parts) else None
     if any(re.match(r"attn(_last)?\.fc1\.|attention\.reduce\.", part) for part in parts):
         attention = "se"
     head = [s for key, s in shapes.items() if re.fullmatch(r"(head\.)?fc\.weight|head/kernel", key)]
@@ -69,7 +87,6 @@ def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict:
 def _recognise_haiku(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """DeepMind's names hold the family; blocks and features tell its members apart."""
     from nf_zoo.hub.from_haiku import FAMILIES
-    from nf_zoo.models.registry import architectures
 
     roots = {key.partition("/")[0] for key in shapes}
     root = roots.pop() if len(roots) == 1 else ""

@@ -1,8 +1,8 @@
 """Where weights come from: `pretrained=...` resolved to a source, and the source to a local file.
 
 A source is a catalogue record, "hf://owner/name[@revision]", or the path of a weights file
-(.safetensors; .npz for DeepMind's) or of a folder that holds model.safetensors (and, if nf_zoo
-wrote it, config.json).
+(.safetensors; .npz for DeepMind's) or of a folder that holds model.safetensors (and, if nf_zoo or
+timm wrote it, config.json).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nf_zoo.hub.catalog import (
     records_of,
     weights_directory,
 )
-from nf_zoo.hub.diagnosis import refuse_pickle
+from nf_zoo.hub.diagnosis import is_pickle, pickle_remedy, refuse_pickle
 from nf_zoo.hub.downloads import fetch_url
 from nf_zoo.hub.errors import (
     UnknownWeights,
@@ -84,7 +84,7 @@ def fetch_weights(source: Source) -> Path:
     HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token are huggingface_hub's affair.
 
     Raises:
-        WeightsNotFound: if the repository, revision or file does not exist.
+        WeightsNotFound: if the repository, revision or file does not exist, or a folder holds none.
         WeightsAccessDenied: if the hub refuses this user.
         WeightsOffline: if the hub cannot be reached and the file is not cached.
         CacheNotWritable: if the disk is full or closed.
@@ -131,8 +131,15 @@ def _fetch_from_hub(repository: HubRepository) -> Path:
 
 
 def _weights_in(folder: Path) -> Path:
-    path = folder / WEIGHTS_FILE
-    return path if path.is_file() else folder / INDEX_FILE
+    for name in (WEIGHTS_FILE, INDEX_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    names = sorted(path.name for path in folder.iterdir())
+    pickles = [name for name in names if is_pickle(name)]
+    raise WeightsNotFound(
+        f"The folder {folder} holds no {WEIGHTS_FILE}. It holds: {first_few(names) or 'nothing'}. "
+        + (pickle_remedy(folder / pickles[0]) if pickles else "")
+    )
 
 
 def _looks_like_a_path(text: str) -> bool:
@@ -142,11 +149,8 @@ def _looks_like_a_path(text: str) -> bool:
 def _local(path: Path) -> Path:
     refuse_pickle(path)
     path = path.expanduser()
-    if path.is_dir() and not _weights_in(path).is_file():
-        raise WeightsNotFound(
-            f"The folder {path} holds no {WEIGHTS_FILE}. "
-            f"It holds: {first_few(sorted(p.name for p in path.iterdir())) or 'nothing'}"
-        )
+    if path.is_dir():
+        _weights_in(path)
     if not path.exists():
         raise WeightsNotFound(
             f"There is no file or folder {path}. A tag contains no '/' and no file suffix; "

@@ -162,7 +162,7 @@ class TestConfigs:
     def test_timm_with_arguments_of_its_own(self, attack):
         text = {"architecture": "nf_resnet26", "model_args": {"act_layer": "os.system"}}
         bad = {"config.json": json.dumps({**text, "pretrained_cfg": {}}).encode()}
-        with attack(InvalidConfig, "arguments of its own", bad=bad):
+        with attack(InvalidConfig, "act_layer='os.system'", bad=bad):
             pass
 
     def test_larger_than_any_is_not_fetched(self, attack, hub):
