@@ -55,11 +55,9 @@ def _network(args: Namespace):
     """A network by name, freshly initialised unless weights are asked for; else as everywhere."""
     import keras
 
-    from nf_zoo.models.registry import architectures, build_model
-    from nf_zoo.models.wide_resnet import row_of
+    from nf_zoo.models.registry import build_model, is_architecture
 
-    named = args.model in architectures() or row_of(args.model) is not None
-    if args.pretrained or not named:
+    if args.pretrained or not is_architecture(args.model):
         return open_classifier(args.model)
     keras.utils.set_random_seed(args.seed)
     return build_model(args.model)

@@ -54,10 +54,10 @@ def _check_folder(data: str) -> None:
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
     from nf_zoo.hub.factory import create_model
-    from nf_zoo.models.registry import architectures
+    from nf_zoo.models.registry import is_architecture
 
     fields, pretrained = dict(args.fields), args.pretrained
-    if args.model.partition(".")[0] not in architectures():
+    if not is_architecture(args.model.partition(".")[0]):
         if pretrained is not None or fields:
             raise ValueError(
                 "--pretrained and --set go with the name of a network, not with a finished model. "

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,9 +9,6 @@ import keras
 from nf_zoo.functional import deep_graphs
 from nf_zoo.models.picture_model import PictureModel
 from nf_zoo.preprocessing import Preprocessing
-
-MOST_CONFIG_BYTES = 2**22
-"""Of the description of a network of a thousand layers, with room to spare."""
 
 _RECORD = (
     *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),
@@ -89,28 +82,3 @@ class FoldedModel(PictureModel):
         for key in ("folded_from", "remaining"):
             record[key] = dict(record[key])
         return {**super().get_config(), **record}
-
-
-def open_folded(path: Path) -> FoldedModel | None:
-    """The folded model that a .keras file holds; None if it holds another, or is no such file.
-
-    Args:
-        path: of a file that ``model.save`` wrote.
-
-    Raises:
-        ValueError: if it holds one that cannot be read.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("config.json") as file:
-            kind = json.loads(file.read(MOST_CONFIG_BYTES))["class_name"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None
-    if kind != FoldedModel.__name__:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as a folded model: {reason}") from error

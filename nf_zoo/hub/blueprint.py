@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,18 +28,23 @@ def build_blueprint(name: str, **options: Any):
         >>> build_blueprint("nfnet_f6", variant="paper").output_shape
         (None, 1000)
     """
-    # Keras remembers what is still to be initialised, by thread: a thread of its own forgets it.
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(_build, name, options).result()
-
-
-def _build(name: str, options: dict[str, Any]):
-    import keras
-
     from nf_zoo.models.registry import build_model
 
+    return without_values(lambda: build_model(name, **options))
+
+
+def without_values(make: Callable):
+    """What ``make()`` returns, a model, with variables that are not allocated."""
+    # Keras remembers what is still to be initialised, by thread: a thread of its own forgets it.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(_in_stateless_scope, make).result()
+
+
+def _in_stateless_scope(make: Callable):
+    import keras
+
     with keras.StatelessScope(initialize_variables=False):
-        return build_model(name, **options)
+        return make()
 
 
 def count_parameters(model) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +18,12 @@ from nf_zoo.models.registry import Architecture, architecture, architectures, bu
 
 Pretrained = bool | str | os.PathLike
 
+logger = logging.getLogger("nf_zoo")
+
 
 def create_model(
     name: str,
-    pretrained: Pretrained = False,
+    pretrained: Pretrained | None = None,
     *,
     variant: str | None = None,
     num_classes: int | None = None,
@@ -31,9 +34,11 @@ def create_model(
     Args:
         name: an architecture (``"nf_resnet50"``) or one of its checkpoints
             (``"nf_resnet50.ra2_in1k"``); timm's names where timm has the network.
-        pretrained: False, True (the tag in ``name``, or the default one), a tag,
+        pretrained: True (the tag in ``name``, or the default one), a tag,
             ``"hf://owner/name[@revision]"``, or the path of a safetensors file or folder, or of
-            an .npz of DeepMind's code (with ``variant="paper"``).
+            an .npz of DeepMind's code (with ``variant="paper"``). None means True for the name of
+            a checkpoint, else False. False with the name of a checkpoint builds its network with
+            fresh weights and without its labels.
         variant: None for the network with timm's weights, ``"paper"`` for DeepMind's; a
             checkpoint's name ("nfnet_f0.haiku") implies it.
         num_classes: width of the classifier; None takes the checkpoint's (1000 without one); 0
@@ -62,9 +67,14 @@ def create_model(
     """
     name, _, tag = name.partition(".")
     row = architecture(name)
+    pretrained = bool(tag) if pretrained is None else pretrained
     if pretrained is False:
         # The tag alone still says how pictures are prepared and how many classes there are.
         source = resolve_pretrained(name, tag) if tag else None
+        if tag:
+            logger.warning(
+                "%s.%s: pretrained=False builds its network with fresh weights", name, tag
+            )
     else:
         wanted = tag if tag and pretrained is True else pretrained
         source = resolve_pretrained(name, wanted, variant)
@@ -94,7 +104,11 @@ def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
     if "labels" in options or classes not in (None, prescribed.get("num_classes")):
         prescribed.pop("labels", None)
         prescribed.pop("num_classes", None)
-    if load:
+    if options.get("num_classes") and prescribed.get("pooling", "avg") is None:
+        prescribed.pop("pooling")  # of a checkpoint without a classifier
+    if not load:
+        prescribed.pop("labels", None)
+    else:
         # Fine-tuning asks it whether the body is pretrained, wherever the weights came from.
         prescribed["weights_tag"] = getattr(source, "tag", None) or getattr(
             source, "name", str(source)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
 from nf_zoo.hub.model_config import CONFIG_FILE, ModelConfig, is_readable_config
+from nf_zoo.hub.pretrained import check_described
 from nf_zoo.hub.saving import MAX_SHARD_SIZE, check_dtype, save_shards
 from nf_zoo.hub.shards import is_ours
 
@@ -56,7 +57,9 @@ def save_pretrained(
 
     Raises:
         FileExistsError: if the folder is not empty (and `overwrite` is false), or is a file.
-        ValueError: for another dtype, a value too large for float16, or metrics that are no JSON.
+        ValueError: for another dtype, a value too large for float16, metrics that are no JSON, or
+            a model with LoRA or quantized layers.
+        WeightsError: if what was written does not describe the model; then nothing is left.
         RuntimeError, ImportError: for a SavedModel without TensorFlow.
 
     Example:
@@ -72,6 +75,7 @@ def save_pretrained(
             f"nf_zoo wrote there. Received: {folder}"
         )
     check_dtype(dtype)
+    _check_plain(model)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -79,6 +83,7 @@ def save_pretrained(
         made.mkdir()
         save_shards(model, made, dtype, max_shard_size)
         _describe(model, made, card or CardDetails(), metrics)
+        check_described(made / CONFIG_FILE, made)
         if saved_model:
             from nf_zoo.deploy.export import export_saved_model
 
@@ -87,6 +92,17 @@ def save_pretrained(
             _keep_others(folder, made)
         _put_in_place(made, folder, Path(scratch) / "old")
     return folder
+
+
+def _check_plain(model) -> None:
+    """Refuse what safetensors of plain weights would lose."""
+    for layer in model._flatten_layers():
+        if getattr(layer, "lora_enabled", False) or layer.dtype_policy.quantization_mode:
+            raise ValueError(
+                "save_pretrained writes plain weights; model.save('name.keras') keeps LoRA and "
+                f"quantization. Received: the layer {layer.name!r} with {layer.dtype_policy.name}"
+                f"{' and LoRA' if getattr(layer, 'lora_enabled', False) else ''}"
+            )
 
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:

@@ -1,7 +1,8 @@
 """Models of nf_zoo as Keras saves them: a .keras file, or a folder of the same three files.
 
-A .keras file can name any class and hold anything; here it may name `ImageClassifier` alone, with
-plain values, and its parts are measured before Keras reads them.
+A .keras file can name any class and hold anything; here it may be an `ImageClassifier` of plain
+values, or a `FoldedModel` of layers of Keras and nf_zoo, and its parts are measured before Keras
+reads them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 import zipfile
 import zlib
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import nf_zoo
+from nf_zoo.hub.blueprint import without_values
 from nf_zoo.hub.errors import (
     CorruptWeights,
     InvalidConfig,
@@ -26,7 +29,7 @@ from nf_zoo.hub.errors import (
     first_few,
     printable,
 )
-from nf_zoo.hub.model_config import CONFIG_FILE, ModelConfig, parse_config
+from nf_zoo.hub.model_config import CONFIG_FILE, LONGEST_MESSAGE, ModelConfig, parse_config
 from nf_zoo.hub.shards import without_doubles
 
 SUFFIX = ".keras"
@@ -36,11 +39,22 @@ MOST_CONFIG_BYTES = 2**22
 MOST_EXPANSION = 4
 MOST_ENTRIES = 200_000
 _ROOM = 2**20
-_CLASS = {
+_CLASSIFIER = {
     "module": "nf_zoo.models.classifier",
     "class_name": "ImageClassifier",
     "registered_name": "nf_zoo>ImageClassifier",
 }
+_FOLDED = {
+    "module": "nf_zoo.deploy.folded",
+    "class_name": "FoldedModel",
+    "registered_name": "nf_zoo>FoldedModel",
+}
+_KERAS_CLASSES = re.compile(
+    r"keras(\.(layers|initializers|dtype_policies|activations|src\.ops\.\w+))?\."
+    r"(?!Lambda$|TFSMLayer$|JaxLayer$|FlaxLayer$|TorchModuleWrapper$)\w+"
+)
+_NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
+"""What a folded model may be made of: nothing that runs what a file brings."""
 
 
 def open_keras(path: Path):
@@ -50,7 +64,7 @@ def open_keras(path: Path):
         path: A .keras file, or a folder that `model.save(folder, zipped=False)` made.
 
     Returns:
-        An `ImageClassifier`, not compiled.
+        An `ImageClassifier` or a `FoldedModel`, not compiled.
 
     Raises:
         InvalidConfig: if it is a Keras model, but none of nf_zoo, or asks for what no network has.
@@ -61,13 +75,18 @@ def open_keras(path: Path):
     import keras
 
     text, stream, size = _folder_parts(path) if path.is_dir() else _archive_parts(path)
-    config = _read_config(text, path)
+    document = _read_document(text, path)
+    is_folded = all(document.get(key) == value for key, value in _FOLDED.items())
+    config = None if is_folded else _read_config(document, path)
     with stream:
         stored = _check_weights(stream, size, path)
-    blocks = config.count_blocks(path)
-    if blocks > stored:
-        raise InvalidConfig(f"{path} asks for {blocks} residual blocks with {stored} arrays.")
-    _check_parameters(config, size, path)
+    if is_folded:
+        _check_parameters(_folded_blueprint(document, path), size, path)
+    else:
+        blocks = config.count_blocks(path)
+        if blocks > stored:
+            raise InvalidConfig(f"{path} asks for {blocks} residual blocks with {stored} arrays.")
+        _check_parameters(config.blueprint(path), size, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -138,18 +157,69 @@ def _folder_parts(folder: Path) -> tuple[bytes, BinaryIO, int]:
     return (folder / CONFIG_FILE).read_bytes(), open(weights, "rb"), weights.stat().st_size
 
 
-def _read_config(text: bytes, path: Path) -> ModelConfig:
+def _read_document(text: bytes, path: Path) -> dict[str, Any]:
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=without_doubles)
-        for name, wanted in _CLASS.items():
+        if not isinstance(document, dict):
+            raise TypeError("it must be an object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
+    return document
+
+
+def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:
+    try:
+        for name, wanted in _CLASSIFIER.items():
             if document[name] != wanted:
                 raise ValueError(
-                    "a Keras model, but none of nf_zoo. Received: "
-                    f"{printable(document['class_name'])}"
+                    "a Keras model, but none of nf_zoo. If you trust it, import nf_zoo and open it "
+                    "with keras.saving.load_model, whatever layers of nf_zoo are in it. "
+                    f"Received: {printable(document['class_name'])}"
                 )
         return parse_config(_own_fields(document["config"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
+        raise InvalidConfig(
+            f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+        ) from error
+
+
+def _folded_blueprint(document: dict[str, Any], path: Path):
+    """The folded model without values, if it is made of nothing but known classes."""
+    import keras
+
+    others = sorted(set(_foreign_classes(document["config"])))
+    if others:
+        raise UnsafeWeights(
+            f"{path} is a folded model with layers of others, so nothing of it is read. If you "
+            "trust it, open it with keras.saving.load_model. "
+            f"Received: {first_few(others)}"
+        )
+    described = {key: value for key, value in document.items() if key != "compile_config"}
+    try:
+        return without_values(lambda: keras.saving.deserialize_keras_object(described))
+    # Keras raises what its layers happen to raise.
+    except Exception as error:
+        raise InvalidConfig(
+            f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+        ) from error
+
+
+def _foreign_classes(config: Any) -> Iterator[str]:
+    """The classes anywhere in a config that a folded model is not made of."""
+    stack = [config]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack += value
+        if not isinstance(value, dict):
+            continue
+        stack += value.values()
+        kind = value.get("class_name")
+        if kind is None or (kind == "__keras_tensor__" and "module" not in value):
+            continue
+        name = f"{value.get('module')}.{kind}"
+        if not (_KERAS_CLASSES.fullmatch(name) or _NF_ZOO_CLASSES.fullmatch(name)):
+            yield printable(name)
 
 
 def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +228,7 @@ def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
         raise TypeError("its config must be an object")
     options = dict(config)
     fields = {name: options.pop(name) for name in ("architecture", "preprocessing", "labels")}
+    fields |= {name: options.pop(name) for name in ("trainable", "parts") if name in options}
     for name in ("name", "dtype", "weights_tag"):
         value = options.pop(name)
         if value is not None and not isinstance(value, str):
@@ -211,10 +282,8 @@ def _arrays(root, path: Path) -> Iterator[Any]:
             yield entry
 
 
-def _check_parameters(config: ModelConfig, size: int, path: Path) -> None:
-    from nf_zoo.hub.blueprint import count_parameters
-
-    parameters = count_parameters(config.blueprint(path))
+def _check_parameters(blueprint, size: int, path: Path) -> None:
+    parameters = sum(math.prod(variable.shape) for variable in blueprint.weights)
     if parameters > size:
         raise InvalidConfig(
             f"{path} describes a model of {parameters} parameters, but has {size} bytes of weights."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,13 @@ _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "out_indices": (list, type(None)),
 }
 """The options of the graph; those of the architecture are checked by its record."""
+_PART_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "trainable": bool,
+    "dtype": str,
+    "lora_rank": int,
+    "lora_alpha": (int, float),
+}
+MOST_PARTS = 20_000
 _COUNTS = ("num_classes", "input_shape")
 
 
@@ -49,17 +57,25 @@ class ModelConfig:
         options: Arguments of `build_model` other than those below; plain JSON values.
         preprocessing: How pictures are prepared for it.
         labels: Its class names, or None for ImageNet's.
+        states: What was set on its layers by hand, as `ImageClassifier.layer_states` gives it.
     """
 
     architecture: str
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] | None = None
+    states: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model) -> ModelConfig:
         """The configuration of an `ImageClassifier`."""
-        return cls(model.architecture, model.options(), model.preprocessing, model.labels)
+        return cls(
+            model.architecture,
+            model.options(),
+            model.preprocessing,
+            model.labels,
+            model.layer_states(),
+        )
 
     def to_json(self) -> str:
         """The text of config.json."""
@@ -72,6 +88,7 @@ class ModelConfig:
             "options": dict(self.options),
             "preprocessing": self.preprocessing.to_dict(),
             "labels": labels,
+            **self.states,
         }
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -88,7 +105,12 @@ class ModelConfig:
         """
         from nf_zoo.models.registry import build_model
 
-        return self._made_by(build_model, origin)
+        def make(architecture: str, **arguments):
+            model = build_model(architecture, **arguments)
+            model.set_layer_states(**self.states)
+            return model
+
+        return self._made_by(make, origin)
 
     def blueprint(self, origin: str | Path = CONFIG_FILE):
         """The same model without values, at the cost of none of its weights. Raises as `build`."""
@@ -166,7 +188,9 @@ def parse_config(document: dict[str, Any]) -> ModelConfig:
     Raises:
         ValueError, TypeError: naming the field.
     """
-    unknown, missing = sorted(set(document) - set(_FIELDS)), sorted(set(_FIELDS) - set(document))
+    states = {name: document[name] for name in ("trainable", "parts") if name in document}
+    unknown = sorted(set(document) - set(_FIELDS) - set(states))
+    missing = sorted(set(_FIELDS) - set(document))
     if missing or unknown:
         raise ValueError(
             f"not a config.json of nf_zoo: missing fields: {', '.join(missing) or 'none'}; "
@@ -175,9 +199,25 @@ def parse_config(document: dict[str, Any]) -> ModelConfig:
     for name, wanted in _FIELDS.items():
         if not isinstance(document[name], wanted):
             raise TypeError(f"{name!r} is of the wrong type. Received: {_shown(document[name])}")
-    return _checked(
+    _check_states(**states)
+    config = _checked(
         document["architecture"], document["options"], document["preprocessing"], document["labels"]
     )
+    return dataclasses.replace(config, states=states)
+
+
+def _check_states(trainable: Any = True, parts: Any = None) -> None:
+    """Flags and types of layers, by paths; there are not more than a network has layers."""
+    if not isinstance(trainable, bool):
+        raise TypeError(f"'trainable' must be true or false. Received: {_shown(trainable)}")
+    if not isinstance(parts, dict | None) or len(parts or {}) > MOST_PARTS:
+        raise TypeError(f"'parts' must be an object of {MOST_PARTS} entries at most")
+    for path, state in (parts or {}).items():
+        kinds = {name: _PART_FIELDS.get(name) for name in state} if isinstance(state, dict) else {}
+        fits = all(kind and isinstance(state[name], kind) for name, kind in kinds.items())
+        numbers = [value for value in state.values() if not isinstance(value, str)] if kinds else []
+        if not kinds or not fits or not all(0 <= n <= LARGEST_OTHERWISE for n in numbers):
+            raise TypeError(f"part {_shown(path)} has no such state. Received: {_shown(state)}")
 
 
 def _checked(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nf_zoo.hub import haiku_files, keras_files
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound
+from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
 from nf_zoo.hub.fetching import only_model_file
 from nf_zoo.hub.files import WeightsFile, open_weights, refuse_way_out
 from nf_zoo.hub.fitting import classes_of, plan_assignments
@@ -28,10 +28,15 @@ from nf_zoo.hub.repository import (
     find_file,
 )
 from nf_zoo.hub.sources import Source, fetch_weights
+from nf_zoo.models.registry import architecture, is_architecture
+
+RUN_MODEL_FILE = "model.keras"
+"""The fitted model in a folder of `finetune`."""
+SAVED_MODEL_FILE = "saved_model.pb"
 
 
 def load_pretrained(source: str | os.PathLike):
-    """The model that a folder, a file or a hub repository describes, with its weights.
+    """The model that a name, a folder, a file or a hub repository stands for, with its weights.
 
     No code of the source runs, and nothing is allocated before its description has been checked
     and held against its weights. Whatever goes wrong, the cache of the hub answers afterwards as
@@ -40,19 +45,22 @@ def load_pretrained(source: str | os.PathLike):
     Args:
         source: One of
 
-            - a folder written by `save_pretrained`, or by Keras' `model.save(folder,
-              zipped=False)`;
+            - the name of an architecture or checkpoint of the catalogue, as `create_model` takes
+              it; a folder of such a name is written "./name";
+            - a folder written by `save_pretrained`, by `finetune`, by timm's `save_for_hf`, or by
+              Keras' `model.save(folder, zipped=False)`;
             - "hf://owner/name[@revision]": a repository that holds such a folder, or one .keras
               file, or is one of timm's of an architecture of nf_zoo;
-            - a .keras file of a model of nf_zoo;
+            - a .keras file of a model of nf_zoo, folded or not;
             - an .npz or .npy of DeepMind's code, told by its tensors.
 
     Returns:
-        An `ImageClassifier`: architecture, preprocessing and labels come from the source; for
-        DeepMind's files, which have none, from the catalogue.
+        An `ImageClassifier`, or a `FoldedModel` if that was saved: architecture, preprocessing and
+        labels come from the source; for DeepMind's files, which have none, from the catalogue.
 
     Raises:
         WeightsError: one of its subclasses; `InvalidConfig` if the description is of no model.
+        ValueError: if the source is neither a name nor a path.
 
     Example:
         >>> import nf_zoo
@@ -63,12 +71,45 @@ def load_pretrained(source: str | os.PathLike):
         origin = HubRepository.parse(text)
         with earlier_version_kept(origin):
             model = _from_hub(origin)
+    elif _is_name(source):
+        from nf_zoo.hub.factory import create_model
+
+        return create_model(text, pretrained=True)
     else:
-        path = Path(text).expanduser()
-        model = _from_folder(path) if path.is_dir() else _from_file(path)
+        model = _from_path(Path(text).expanduser(), text)
     # A .keras file may remember an earlier one.
     model.weights_tag = model.weights_tag or text
     return model
+
+
+def _is_name(source: str | os.PathLike) -> bool:
+    if not isinstance(source, str) or source.endswith((keras_files.SUFFIX, *haiku_files.SUFFIXES)):
+        return False
+    return is_architecture(source.partition(".")[0])
+
+
+def _from_path(path: Path, text: str):
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_file(path)
+    _check_unfinished(path)
+    if path.suffix in (keras_files.SUFFIX, ".safetensors") or os.sep in text:
+        raise WeightsNotFound(f"There is no such model file or folder. Received: {text}")
+    try:
+        architecture(text)
+    except ValueError as error:
+        raise ValueError(f"{error} Nor is there a file or folder of that name.") from None
+
+
+def _check_unfinished(path: Path) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    for run in (path, partial):
+        if run.suffix == ".partial" and (run / "run.json").is_file():
+            raise WeightsNotFound(
+                "This fine-tuning run is unfinished and has no model yet: go on with it, "
+                f"nf-zoo finetune ... --output {run.with_suffix('')} --resume. Received: {path}"
+            )
 
 
 def _from_hub(origin: HubRepository):
@@ -91,11 +132,22 @@ def _from_hub(origin: HubRepository):
 
 
 def _from_folder(folder: Path):
+    if (folder / RUN_MODEL_FILE).is_file():
+        refuse_way_out(folder / RUN_MODEL_FILE)
+        return keras_files.open_keras(folder / RUN_MODEL_FILE)
     path = folder / CONFIG_FILE
+    if (folder / SAVED_MODEL_FILE).is_file() and not path.is_file():
+        raise InvalidConfig(
+            "A SavedModel can only predict: take the .keras file or the folder it was made from, "
+            f"or run it with tf.saved_model.load or `nf-zoo predict`. Received: {folder}"
+        )
     if not path.is_file():
+        _check_unfinished(folder)
+        held = sorted(entry.name for entry in folder.iterdir())
         raise WeightsNotFound(
-            f"{path} is missing: load_pretrained takes a folder that save_pretrained wrote, or "
-            "hf://owner/name. For a lone weights file, give it to a factory as pretrained=."
+            f"The folder holds no model: no {RUN_MODEL_FILE} and no {CONFIG_FILE}. A lone weights "
+            "file goes to a factory as pretrained=. "
+            f"Received: {folder} with {first_few(held) or 'nothing'}"
         )
     refuse_way_out(path)
     if is_keras_config(path):
@@ -106,10 +158,11 @@ def _from_folder(folder: Path):
 
 
 def _from_file(path: Path):
-    if path.suffix not in (keras_files.SUFFIX, *haiku_files.SUFFIXES) or not path.is_file():
+    if path.suffix not in (keras_files.SUFFIX, *haiku_files.SUFFIXES):
         raise WeightsNotFound(
-            f"{path} is no folder, and no .keras file or .npz of DeepMind's that is there. For a "
-            "lone weights file, give it to a factory as pretrained=."
+            "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
+            "alone does not say what network it is for: give it to a factory as pretrained=, or "
+            f"load the folder that holds it with its {CONFIG_FILE}. Received: {path}"
         )
     if path.suffix == keras_files.SUFFIX:
         return keras_files.open_keras(path)
@@ -117,16 +170,29 @@ def _from_file(path: Path):
 
 
 def _described(path: Path, source: Source):
-    config = read_config(path)
-    with open_weights(fetch_weights(source)) as file:
-        _check_before_building(config, file, path)
+    config = check_described(path, source)
     model = config.build(path)
     load_pretrained_weights(model, source)
     return model
 
 
+def check_described(path: Path, source: Source) -> ModelConfig:
+    """The description of a model, held against its weights before anything is allocated.
+
+    Args:
+        path: Its config.json.
+        source: Where its weights are.
+
+    Raises:
+        WeightsError: as `load_pretrained`.
+    """
+    config = read_config(path)
+    with open_weights(fetch_weights(source)) as file:
+        _check_before_building(config, file, path)
+    return config
+
+
 def _check_before_building(config: ModelConfig, file: WeightsFile, path: Path) -> None:
-    """A description costs nothing; what it asks for must be in the file before it is allocated."""
     blocks = config.count_blocks(path)
     if blocks > len(file.shapes):
         raise InvalidConfig(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 
 from nf_zoo.hub.files import WeightsFile
-from nf_zoo.models.registry import Architecture, architectures
+from nf_zoo.models.registry import Architecture, architectures, is_architecture
 
 _BLOCK = re.compile(
     r"(?:layer|stages\.|stage)(?P<stage>\d+)[./](?:blocks\.|block)?(?P<block>\d+)[./](?P<part>.+)"
@@ -22,9 +23,10 @@ def recognise(file: WeightsFile) -> str | None:
 
 def recognise_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str, str | None]]:
     """The architecture, and {"attention": ...} if the file's differs from the architecture's."""
-    named = file.metadata.get("architecture")
-    if named in architectures():
-        return named, {}
+    named = file.metadata.get("architecture", "")
+    with contextlib.suppress(ValueError):  # what a file says may be of no network
+        if is_architecture(named):
+            return named, {}
     if any("/~/" in key for key in file.shapes):
         return _recognise_haiku(file.shapes), {}
     found = _traits(file.shapes)

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo.layers.gradients import with_own_gradient
+from nf_zoo.layers.recorded import RecordedLayer
 
 GAMMA: dict[str, float] = {
     "identity": 1.0,
@@ -165,6 +166,7 @@ class ScaledActivation(keras.layers.Layer):
             known = GAMMA.get(activation) if isinstance(activation, str) else None
             gamma = known if known is not None else gamma_of(activation)
         self.gamma = float(gamma)
+        self.built = True
 
     def call(self, x, training=None):
         function = self._function
@@ -191,7 +193,7 @@ class ScaledActivation(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class Rectifier(keras.layers.Layer):
+class Rectifier(RecordedLayer):
     """ReLU as ``maximum(x, 0)``, for inputs that are used elsewhere too; for inference.
 
     TensorFlow's graph optimiser (2.21 with oneDNN) looks for sums that a ReLU follows. Where the
@@ -207,6 +209,10 @@ class Rectifier(keras.layers.Layer):
     """
 
     activation = "relu"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
 
     def call(self, x):
         return ops.maximum(x, ops.cast(0, x.dtype))

@@ -6,10 +6,11 @@ import keras
 from keras import ops
 
 from nf_zoo.layers.channels import checked_channels, require_channels
+from nf_zoo.layers.recorded import RecordedLayer
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class ChannelAffine(keras.layers.Layer):
+class ChannelAffine(RecordedLayer):
     """``scale * x + offset``, either a vector over the channels, a scalar, or absent.
 
     Args:

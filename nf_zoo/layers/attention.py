@@ -9,6 +9,7 @@ from keras import ops
 
 from nf_zoo.layers.channels import checked_channels, require_channels
 from nf_zoo.layers.composite import CompositeLayer
+from nf_zoo.layers.recorded import RecordedLayer
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -52,7 +53,7 @@ class SqueezeExcite(CompositeLayer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class EfficientChannelAttention(keras.layers.Layer):
+class EfficientChannelAttention(RecordedLayer):
     """ECA: a short 1-D convolution over the pooled channels gives the sigmoid gate.
 
     Args:

@@ -12,8 +12,10 @@ from typing import Any
 
 import keras
 
+from nf_zoo.layers.recorded import RecordedLayer
 
-class CompositeLayer(keras.layers.Layer):
+
+class CompositeLayer(RecordedLayer):
     """Base of layers whose parts are layers. Keras records the constructor's arguments."""
 
     def get_config(self):
@@ -28,7 +30,8 @@ class CompositeLayer(keras.layers.Layer):
         config = dict(config)
         parts = config.pop("parts", {})
         layer = super().from_config(config)
-        layer.trainable = layer.trainable  # hands it to the parts
+        for part in parts_of(layer):
+            part.trainable = layer.trainable
         set_states_of_parts(layer, parts)
         return layer
 

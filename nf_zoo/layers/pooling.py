@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nf_zoo.layers.recorded import RecordedLayer
+
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class MaxPool2D(keras.layers.Layer):
+class MaxPool2D(RecordedLayer):
     """Max pooling whose padding is minus infinity, placed symmetrically or as TensorFlow's SAME.
 
     Keras offers only SAME, which at stride 2 pads the bottom and right; networks published from
@@ -39,6 +41,7 @@ class MaxPool2D(keras.layers.Layer):
                 f"padding must be 'symmetric', 'mirrored', 'same' or 'valid'. Received: {padding!r}"
             )
         self.pool_size, self.strides, self.padding = int(pool_size), int(strides), padding
+        self.built = True
 
     def call(self, x):
         padding = self.padding
@@ -59,7 +62,7 @@ class MaxPool2D(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class DilatedAveragePool2D(keras.layers.Layer):
+class DilatedAveragePool2D(RecordedLayer):
     """2x2 average pooling of stride 1 whose taps lie ``dilation`` pixels apart.
 
     What becomes of a 2x2 pooling of stride 2 in a network that dilates instead of striding: at
@@ -79,6 +82,7 @@ class DilatedAveragePool2D(keras.layers.Layer):
     def __init__(self, dilation: int = 1, **kwargs):
         super().__init__(**kwargs)
         self.dilation = int(dilation)
+        self.built = True
 
     def call(self, x):
         total = self._sum_of_taps(x)

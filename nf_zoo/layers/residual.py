@@ -5,11 +5,13 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nf_zoo.layers.recorded import RecordedLayer
+
 REPLICA_SEED_STEP = 7919
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class SkipInit(keras.layers.Layer):
+class SkipInit(RecordedLayer):
     """One learnable scalar that multiplies its input, initialised to 0 by default.
 
     At the end of every residual branch it replaces normalisation: at initialisation the block is
@@ -87,7 +89,7 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class StochasticDepth(RandomStateSaved, keras.layers.Layer):
+class StochasticDepth(RandomStateSaved, RecordedLayer):
     """Drops whole residual branches, each sample of the batch on its own, while training.
 
     Args:
@@ -131,7 +133,7 @@ class StochasticDepth(RandomStateSaved, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class Dropout(RandomStateSaved, keras.layers.Layer):
+class Dropout(RandomStateSaved, RecordedLayer):
     """Dropout with masks that differ per replica and a random state that is saved.
 
     Args:

@@ -89,7 +89,19 @@ class ImageClassifier(PictureModel):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The maps of the trunk, to which ``out_indices`` points: name, channels and stride."""
+        """The maps that the model gives or has inside: name, channels and stride.
+
+        Of a model of feature maps, those of its outputs, in their order; else those of the trunk,
+        to which ``out_indices`` points.
+        """
+        options = self._graph_options
+        if options.out_indices is None:
+            return self.trunk_stages
+        return tuple(self.trunk_stages[index] for index in options.out_indices)
+
+    @property
+    def trunk_stages(self) -> tuple[Stage, ...]:
+        """The maps of the trunk, to which ``out_indices`` points, whatever the model gives."""
         return self._stages
 
     @property
@@ -173,7 +185,7 @@ class ImageClassifier(PictureModel):
         """A new model with this one's weights that gives maps of several strides.
 
         Args:
-            out_indices: indices into :attr:`stages`; None gives them all.
+            out_indices: indices into :attr:`trunk_stages`; None gives them all.
 
         Returns:
             An :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
@@ -187,7 +199,7 @@ class ImageClassifier(PictureModel):
         Example:
             >>> import nf_zoo
             >>> model = nf_zoo.NFResNet26().with_feature_maps((1, 2, 3, 4))
-            >>> [model.stages[i].stride for i in (1, 2, 3, 4)]
+            >>> [stage.stride for stage in model.stages]
             [4, 8, 16, 32]
         """
         return self._rebuilt(

@@ -1,4 +1,4 @@
-"""What ``compile`` of a network of the zoo sees to: a loss of logits, and a ``fit`` without leak."""
+"""What ``compile`` of a network of the zoo sees to: a loss of logits, a ``fit`` without leak."""
 
 from __future__ import annotations
 

@@ -142,6 +142,21 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
 
 
+ELSEWHERE = {
+    "act_layer": "activation=",
+    "checkpoint_path": "pretrained=",
+    "classes": "num_classes=",
+    "drop_path_rate": "stochastic_depth_rate=",
+    "global_pool": "pooling=",
+    "img_size": "input_shape=(height, width, channels)",
+    "in_chans": "input_shape=(None, None, channels)",
+    "include_top": "num_classes=0 for pooled features, features_only=True for maps",
+    "input_tensor": "model(tensor) afterwards",
+    "weights": "pretrained=True, a tag or a path",
+}
+"""What keras.applications and timm call it -> what to write here."""
+
+
 def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
     """``config_class(**fields)``, with unknown fields named in the error.
 
@@ -152,8 +167,11 @@ def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
     known = {field.name for field in dataclasses.fields(config_class)}
     unknown = sorted(set(fields) - known)
     if unknown:
+        habits = "".join(
+            f"Instead of {name}= write {ELSEWHERE[name]}. " for name in unknown if name in ELSEWHERE
+        )
         raise TypeError(
-            f"{config_class.__name__} has no field {', '.join(unknown)}. "
+            f"{config_class.__name__} has no field {', '.join(unknown)}. {habits}"
             f"Fields: {', '.join(sorted(known))}. Received: {fields!r}"
         )
     return config_class(**fields)

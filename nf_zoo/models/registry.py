@@ -89,6 +89,19 @@ def architectures() -> dict[str, Architecture]:
     }
 
 
+def is_architecture(name: str) -> bool:
+    """Whether :func:`architecture` knows the name, of the tables or of a Wide ResNet.
+
+    Raises:
+        ValueError: if it is a Wide ResNet of so many layers as there is none.
+
+    Example:
+        >>> is_architecture("wide_resnet22_8"), is_architecture("resnet51")
+        (True, False)
+    """
+    return name in architectures() or wide_resnet.row_of(name) is not None
+
+
 def architecture(name: str) -> Architecture:
     """The architecture of that name.
 

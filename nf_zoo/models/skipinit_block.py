@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from nf_zoo import layers
+from nf_zoo.layers.recorded import RecordedLayer
 from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
 
 
@@ -129,7 +130,7 @@ class FixupBlock(ResidualBlock):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class ScalarBias(keras.layers.Layer):
+class ScalarBias(RecordedLayer):
     """Adds one learnable scalar, which starts at 0.
 
     Input and output: any shape, the same.

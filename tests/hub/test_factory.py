@@ -161,10 +161,41 @@ def test_model_info_of_one_checkpoint():
 
 
 def test_a_tag_without_weights_still_prepares_pictures_as_its_checkpoint():
-    model = nf_zoo.create_model("resnetv2_18.ra4_e3600_r224_in1k")
+    model = nf_zoo.create_model("resnetv2_18.ra4_e3600_r224_in1k", pretrained=False)
     assert model.preprocessing.mean == (0.5, 0.5, 0.5)
     assert model.preprocessing.input_size == (288, 288)
     assert model.weights_tag is None
+
+
+def test_the_name_of_a_checkpoint_means_its_weights():
+    by_name = nf_zoo.create_model("wide_resnet16_1.cifar10")
+    asked_for = nf_zoo.create_model("wide_resnet16_1", pretrained="cifar10")
+    assert by_name.weights_tag == "cifar10" and by_name.labels == asked_for.labels
+    for mine, theirs in zip(by_name.get_weights(), asked_for.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_fresh_weights_of_a_checkpoints_network_are_said_and_have_no_labels(caplog):
+    fresh = nf_zoo.create_model("nf_resnet26.tiny_imagenet", pretrained=False)
+    assert "pretrained=False builds its network with fresh weights" in caplog.text
+    assert (fresh.labels, fresh.weights_tag, fresh.num_classes) == (None, None, 200)
+    assert fresh.config.widths == nf_zoo.model_info("nf_resnet26.tiny_imagenet").config.widths
+
+
+@pytest.mark.parametrize(
+    ("habit", "value", "here"),
+    [
+        ("weights", "imagenet", "pretrained=True"),
+        ("include_top", False, "num_classes=0"),
+        ("classes", 5, "num_classes="),
+        ("in_chans", 1, r"input_shape=\(None, None, channels\)"),
+        ("drop_path_rate", 0.1, "stochastic_depth_rate="),
+        ("global_pool", "avg", "pooling="),
+    ],
+)
+def test_habits_of_elsewhere_are_told_what_to_write(habit, value, here):
+    with pytest.raises(TypeError, match=f"Instead of {habit}= write {here}"):
+        nf_zoo.NFResNet50(**{habit: value})
 
 
 def test_unknown_names_offer_near_ones():

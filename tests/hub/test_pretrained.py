@@ -64,12 +64,13 @@ def test_everything_of_one_load_is_of_one_commit(hub, model, tiny, tmp_path, mon
     from nf_zoo.hub import pretrained
 
     hub.add_folder("me/trees", save_pretrained(model, tmp_path / "one"))
+    other = tiny("nf_resnet50", labels=LABELS, activation="silu", depths=(1,), widths=(16,))
+    theirs = save_pretrained(other, tmp_path / "two")
     read = pretrained.read_config
 
     def read_while_somebody_publishes(path):
         config = read(path)
-        other = tiny("nf_resnet50", labels=LABELS, activation="silu", depths=(1,), widths=(16,))
-        hub.add_folder("me/trees", save_pretrained(other, tmp_path / "two", overwrite=True))
+        hub.add_folder("me/trees", theirs)
         return config
 
     monkeypatch.setattr(pretrained, "read_config", read_while_somebody_publishes)
@@ -141,7 +142,7 @@ def test_a_repository_of_nothing_that_says_what_it_is(hub, model, tmp_path):
         hub.add("me/trees", name, b"x")
     with pytest.raises(WeightsNotFound, match=r"just one \.keras"):
         load_pretrained(ME)
-    with pytest.raises(WeightsNotFound, match="no folder"):
+    with pytest.raises(WeightsNotFound, match=r"must be called \*\.keras"):
         load_pretrained(folder / "model.safetensors")
 
 
