@@ -22,7 +22,7 @@ BatchNormalization = keras.layers.BatchNormalization
 
 def signal_propagation(
     model: keras.Model,
-    images_or_shape: Any = (32, 64, 64, 3),
+    images_or_shape: Any = None,
     *,
     batch_size: int = 32,
     unit_gains: bool = False,
@@ -41,8 +41,11 @@ def signal_propagation(
             branch to what it started from are the residual blocks; where there are none, every
             layer with weights and an output of two axes or more is a row.
         images_or_shape: images (N, H, W, C) as the model takes them, a dataset of such batches
-            (with labels or without), or a shape, (H, W, C) or (N, H, W, C), for N(0, 1) noise.
-        batch_size: pictures at a time.
+            (with labels or without), the path of a picture or of a folder of pictures, or a list
+            of such paths, which the model's own ``preprocess`` prepares, or a shape, (H, W, C)
+            or (N, H, W, C), for N(0, 1) noise. None: noise of the model's own shape, 64 pixels
+            where it leaves a side free.
+        batch_size: pictures at a time, and how many of noise where the shape does not say.
         unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
             branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalises by the batch, as in training, instead of by its
@@ -53,7 +56,9 @@ def signal_propagation(
         A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block.
 
     Raises:
-        TypeError: if the model is not a functional one of one input.
+        FileNotFoundError: there is no such picture or folder.
+        TypeError: if the model is not a functional one of one input, or has no preprocessing for
+            files.
         ValueError: on pictures that it does not take, or none.
 
     Source: Brock, De & Smith, ICLR 2021, section 3 and appendix; De & Smith, NeurIPS 2020, for
@@ -77,7 +82,8 @@ def signal_propagation(
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
     if batch_statistics is None:
         batch_statistics = bool(norms) and all(map(_untouched, norms))
-    batches, kind = batches_of(images_or_shape, functional.input_shape, batch_size, seed)
+    input_shape, preprocess = functional.inputs[0].shape, getattr(model, "preprocess", None)
+    batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
     walk = _Walk(batch_statistics)
     with contextlib.ExitStack() as stack:
         if unit_gains:
