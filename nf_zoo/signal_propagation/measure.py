@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.models.classifier import ImageClassifier
 from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation import graph, theory
+from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.inputs import batches_of
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 from nf_zoo.signal_propagation.statistics import ChannelMoments
@@ -53,7 +53,11 @@ def signal_propagation(
         seed: of the noise.
 
     Returns:
-        A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block.
+        A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block. Its
+        ``predicted_variance`` is what theory expects of the network's configuration at
+        initialisation; what average-pool shortcuts leave of the variance depends on how alike
+        neighbouring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
+        why.
 
     Raises:
         FileNotFoundError: there is no such picture or folder.
@@ -79,6 +83,7 @@ def signal_propagation(
             f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
             "subclassed model: keras.Model(inputs, model.call(inputs))."
         )
+    trained = is_trained(model)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
     if batch_statistics is None:
         batch_statistics = bool(norms) and all(map(_untouched, norms))
@@ -92,9 +97,12 @@ def signal_propagation(
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
             walk.through(functional, keras.ops.convert_to_tensor(batch))
+    no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
-    if isinstance(model, ImageClassifier):
-        predicted = theory.predicted_variances(model, unit_gains, batch_statistics, walk.size)
+    if not no_theory:
+        predicted = theory.predicted_variances(
+            model, unit_gains, batch_statistics, walk.size, walk.pooling
+        )
     return SignalPropagation(
         model=model.name,
         blocks=walk.rows(predicted),
@@ -104,6 +112,7 @@ def signal_propagation(
         residual=walk.residual,
         unit_gains=unit_gains,
         batch_statistics=batch_statistics,
+        no_theory=no_theory,
     )
 
 
@@ -116,6 +125,8 @@ class _Signal:
     output: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     residual: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     norm_variance: float = 0.0
+    unpooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
+    pooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
 
 
 class _Walk:
@@ -190,6 +201,10 @@ class _Walk:
         output = block.merge(residual, skip)
         norms = getattr(block, "norms", None)
         self._note(block.name, norms[0] if norms else None, residual, output)
+        if block.shortcut_pool is not None:
+            activated = block.preactivate(x, training=self._training)
+            self.signals[block.name].unpooled.add(activated)
+            self.signals[block.name].pooled.add(block.shortcut_pool(activated))
         return output
 
     def _note_before(self, x) -> None:
@@ -208,6 +223,16 @@ class _Walk:
         if norm is not None:
             variance = float(np.mean(keras.ops.convert_to_numpy(norm.moving_variance)))
             signal.norm_variance += variance * self._batch
+
+    @property
+    def pooling(self) -> list[float | None]:
+        """Per block, the share of the variance that its shortcut's average pooling leaves."""
+        return [
+            signal.pooled.variance / signal.unpooled.variance
+            if signal.pooled.count and signal.unpooled.variance
+            else None
+            for signal in self.signals.values()
+        ]
 
     def rows(self, predicted: list[float | None]) -> tuple[BlockSignal, ...]:
         """The rows, in the order in which the blocks came."""
