@@ -108,7 +108,8 @@ def test_pictures_datasets_and_noise():
         (np.zeros((0, 32, 32, 3)), "at least one"),
         (np.zeros((2, 32, 32)), r"Received: \(2, 32, 32\)"),
         ([], "at least one|no batches"),
-        ("pictures/", "Give images"),
+        (b"pictures/", "Give images"),
+        ([b"a picture"], "Give images.*Received: bytes"),
     ],
 )
 def test_bad_pictures(source, match):

@@ -6,7 +6,6 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from nf_zoo.cli.opening import SavedModel, answers, open_model
 from nf_zoo.cli.output import console, import_backend, print_error, table
-from nf_zoo.finetuning.folder import PICTURE_SUFFIXES
+from nf_zoo.finetuning.folder import pictures_below
 from nf_zoo.preprocessing import decode_predictions, load_image
 
 MOST_CLASSES = 40
@@ -54,15 +53,6 @@ def _list_files(names: list[str]) -> Iterator[dict[str, Any]]:
         yield from ({"file": file} for file in found)
         if not found:
             yield {"file": name, "error": f"There is no picture in the folder. Received: {name}"}
-
-
-def pictures_below(root: str) -> Iterator[str]:
-    """Paths of all pictures in a folder and its folders, hidden ones left out."""
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
-                yield os.path.join(place, name)
 
 
 def _predict(model, found: list[dict[str, Any]], top: int) -> None:

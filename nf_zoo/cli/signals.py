@@ -7,10 +7,7 @@ from argparse import Namespace
 
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import import_backend
-from nf_zoo.cli.pictures import pictures_below
-
-BATCH = 32
-NOISE = (64, 64)
+from nf_zoo.finetuning.folder import pictures_below
 
 
 def figure_command(args: Namespace) -> int:
@@ -33,13 +30,8 @@ def measure_command(args: Namespace) -> int:
 
     folder = None if args.output is None else writable_folder(args.output)
     model = _network(args)
-    source = (BATCH, *(args.shape or NOISE), 3)
-    if files is not None:
-        starts = range(0, len(files), BATCH)
-        source = (model.preprocess(files[start : start + BATCH]) for start in starts)
-    result = signal_propagation(
-        model, source, batch_size=BATCH, unit_gains=args.unit_gains, seed=args.seed
-    )
+    source = files if args.shape is None else (*args.shape, model.input_shape[-1])
+    result = signal_propagation(model, source, unit_gains=args.unit_gains, seed=args.seed)
     if folder is None:
         print(result)
         return 0

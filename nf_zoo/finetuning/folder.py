@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,15 @@ def _visible_folders(root: Path) -> list[Path]:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
+
+
+def pictures_below(root: str) -> Iterator[str]:
+    """Paths of all pictures in a folder and its folders, hidden ones left out."""
+    for place, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in files:
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name):
+                yield os.path.join(place, name)
 
 
 def _pictures_below(folder: Path, root: Path, ignored: collections.Counter[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """Signal propagation: measured on any Keras model, predicted for ours, plotted.
 
-``nf_zoo.signal_propagation`` is this package and, called, its function of the same name.
+``nf_zoo.signal_propagation`` is this package and, called, its function of the same name:
 """
 
+import inspect
 import sys
 import types
 
@@ -30,3 +31,6 @@ class _CallablePackage(types.ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallablePackage
+# What inspect.signature and help say of a package that is called as a function.
+__signature__ = inspect.signature(signal_propagation)
+__doc__ += f"\nsignal_propagation{__signature__}\n\n{inspect.getdoc(signal_propagation)}\n"

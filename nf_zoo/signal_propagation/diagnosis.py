@@ -1,4 +1,4 @@
-"""What is wrong with a network at initialisation, in words, with the evidence and the remedy."""
+"""What is wrong with a network, in words, with the evidence and a remedy that it lacks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo.layers import ScaledWSConv2D, SkipInit
 from nf_zoo.models.norm_free_block import NormFreeBlock
 from nf_zoo.models.variance import variance_ledger
 from nf_zoo.signal_propagation import graph
+from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.result import (
     BlockSignal,
@@ -31,23 +33,53 @@ LARGE_SHARE = 2.5
 """How many times the share 1 / (l + 1) late blocks may add, in the median."""
 
 
-def diagnose(model: keras.Model, images_or_shape: Any = (16, 64, 64, 3), **options) -> Diagnosis:
+BETA = ("beta", "multiply the input of every branch by beta = 1 / sqrt(expected variance)")
+STANDARDIZED = ("standardised kernels", "standardise the kernels (ScaledWSConv2D)")
+GAMMA = ("gamma", "multiply the activations, or the kernels behind them, by the activation's gamma")
+BATCH_NORM = ("BatchNorm", "put BatchNorm on the branches")
+SKIP_GAIN = (
+    "skip gains",
+    "give the branches a skip gain that starts at 0 (SkipInit), or at most at "
+    "1 / sqrt(number of blocks)",
+)
+NORM_FREE = ("normaliser-free blocks", "use normaliser-free blocks")
+KEEPING = (
+    "",
+    "initialise the branches to keep the variance, and add them to an unscaled skip path",
+)
+"""Remedies: what a network has that has taken them (nothing, if that cannot be seen), and the
+advice."""
+
+
+def diagnose(
+    model: keras.Model,
+    images_or_shape: Any = None,
+    *,
+    batch_size: int = 16,
+    batch_statistics: bool | None = None,
+    seed: int = 0,
+) -> Diagnosis:
     """Measure a network's signal propagation and say what is wrong where.
 
-    Meant for initialisation. A network of normaliser-free blocks is held to its variance ledger,
-    with gains at one; any other to what normalised residual networks do: variance that grows
-    linearly at most, and branches that weigh ever less against the skip path.
+    At initialisation a network of normaliser-free blocks is held to its variance ledger, with
+    gains at one; any other to what normalised residual networks do: variance that grows linearly
+    at most, and branches that weigh ever less against the skip path. What is advised, the network
+    does not have. Nothing of this applies to trained weights, which go where the loss takes them:
+    of these, measured with their own gains, only what is wrong in any network is said, namely
+    activations that are not finite and branches that are dead.
 
     Args:
         model: as for :func:`~nf_zoo.signal_propagation.measure.signal_propagation`.
         images_or_shape: likewise; large enough that the last stage has some pixels.
-        **options: likewise (``batch_size``, ``seed``, ``batch_statistics``).
+        batch_size, batch_statistics, seed: likewise.
 
     Returns:
-        A :class:`Diagnosis`; it is false if nothing is wrong.
+        A :class:`Diagnosis`; it is false if nothing is wrong. Its ``trained`` says what the
+        weights were taken for: trained, if most biases, gains, scales and moving statistics have
+        left where they start.
 
     Raises:
-        TypeError, ValueError: as ``signal_propagation``.
+        FileNotFoundError, TypeError, ValueError: as ``signal_propagation``.
 
     Source: the statements on initialisation in De & Smith, NeurIPS 2020, and Brock, De & Smith,
     ICLR 2021; the thresholds are this library's.
@@ -60,17 +92,51 @@ def diagnose(model: keras.Model, images_or_shape: Any = (16, 64, 64, 3), **optio
     """
     layers = list(model._flatten_layers())
     blocks = [layer for layer in layers if isinstance(layer, NormFreeBlock)]
-    signals = signal_propagation(model, images_or_shape, unit_gains=bool(blocks), **options)
-    findings = _not_finite(signals)
+    trained = is_trained(model)
+    signals = signal_propagation(
+        model,
+        images_or_shape,
+        batch_size=batch_size,
+        unit_gains=bool(blocks) and not trained,
+        batch_statistics=batch_statistics,
+        seed=seed,
+    )
+    has = _remedies_in(layers, blocks)
+    findings = _not_finite(signals, has, trained)
     if not findings:
-        for rule in (_norm_free if blocks else _any_network, _mean_shift):
-            findings += rule(signals, blocks)
-        findings += _dead_branches(model, signals)
-    findings += _order(model, layers)
-    return Diagnosis(tuple(findings), signals)
+        if not trained:
+            findings = _norm_free(signals, blocks, has) if blocks else _any_network(signals, has)
+            findings += _mean_shift(signals, blocks, has)
+        findings += _dead_branches(model, signals, trained)
+    if not trained:
+        findings += _order(model, layers)
+    return Diagnosis(tuple(findings), signals, trained)
 
 
-def _not_finite(signals) -> list[Finding]:
+def _remedies_in(layers: list, blocks: list) -> set[str]:
+    """Names of the remedies that a network has."""
+    present = {
+        BETA: any(block.beta != 1 for block in blocks),
+        STANDARDIZED: any(isinstance(layer, ScaledWSConv2D) for layer in layers),
+        GAMMA: bool(blocks) and all(block._gamma_in for block in blocks),
+        BATCH_NORM: any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers),
+        SKIP_GAIN: any(isinstance(layer, SkipInit) for layer in layers),
+        NORM_FREE: bool(blocks),
+    }
+    return {name for (name, _), is_there in present.items() if is_there}
+
+
+def _advice(has: set[str], *remedies: tuple[str, str]) -> str:
+    """Those of the remedies that the network lacks, as a sentence."""
+    lacking = [advice for name, advice in remedies if name not in has]
+    if not lacking:
+        names = ", ".join(name for name, _ in remedies)
+        return f"What helps is there ({names}): look at the weights, and at what goes in."
+    text = ", or ".join(lacking)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _not_finite(signals, has: set[str], trained: bool) -> list[Finding]:
     finite = list(itertools.takewhile(lambda row: math.isfinite(row.variance), signals))
     if len(finite) == len(signals):
         return []
@@ -82,14 +148,16 @@ def _not_finite(signals) -> list[Finding]:
         Finding(
             "exploding",
             signals[len(finite)].name,
-            f"The activations overflow.{grown}",
-            "Put BatchNorm on the branches, or a skip gain that starts at 0 (SkipInit), or use "
-            "normaliser-free blocks.",
+            f"The activations are not finite.{grown}",
+            "The training has diverged: go back to weights from before, and lower the learning "
+            "rate or clip the gradients."
+            if trained
+            else _advice(has, BATCH_NORM, SKIP_GAIN, NORM_FREE),
         )
     ]
 
 
-def _norm_free(signals, blocks) -> list[Finding]:
+def _norm_free(signals, blocks, has: set[str]) -> list[Finding]:
     """Against the ledger: the variances of branches and outputs that the betas reckon with."""
     depths = [len(list(rows)) for _, rows in itertools.groupby(signals, key=lambda row: row.stage)]
     ledger = variance_ledger(depths, blocks[0].alpha)
@@ -104,11 +172,11 @@ def _norm_free(signals, blocks) -> list[Finding]:
                     row.name,
                     f"The variance is {row.variance:.3g} where the ledger expects "
                     f"{expected.after:.3g}: it grows by a factor of {rate:.3f} per block.",
-                    "Multiply the input of every branch by beta = 1 / sqrt(expected variance).",
+                    _advice(has, BETA, STANDARDIZED, GAMMA),
                 )
             )
             break
-    findings += _branch_growth(signals)
+    findings += _branch_growth(signals, has)
     # What reaches a branch is the input over what the ledger expects of it.
     inputs = [signals.before[1], *(row.variance for row in signals)]
     weak = [
@@ -123,13 +191,13 @@ def _norm_free(signals, blocks) -> list[Finding]:
                 weak[0].name,
                 f"The branch has a variance of {weak[0].residual_variance:.3g} at its end, where "
                 f"it should keep that of its input; so do {len(weak)} of {len(signals)} branches.",
-                "Give the convolutions scaled weight standardisation with the activation's gamma.",
+                _advice(has, STANDARDIZED, GAMMA),
             )
         )
     return findings
 
 
-def _branch_growth(signals) -> list[Finding]:
+def _branch_growth(signals, has: set[str]) -> list[Finding]:
     """A branch whose variance follows the skip path's is not fed the down-scaled input."""
     for _, rows in itertools.groupby(signals, key=lambda row: row.stage):
         stage = list(rows)
@@ -142,14 +210,13 @@ def _branch_growth(signals) -> list[Finding]:
                     grown[0].name,
                     f"The branch's variance grows with the skip path's, from {first:.3g} to "
                     f"{stage[-1].residual_variance:.3g} within its stage.",
-                    "Divide the branch's input by the expected standard deviation (beta), so that "
-                    "the block's share falls with depth.",
+                    _advice(has, BETA),
                 )
             ]
     return []
 
 
-def _any_network(signals: SignalPropagation, blocks) -> list[Finding]:
+def _any_network(signals: SignalPropagation, has: set[str]) -> list[Finding]:
     first, count = signals[0].variance, len(signals)
     findings = []
     for row in signals:
@@ -164,18 +231,14 @@ def _any_network(signals: SignalPropagation, blocks) -> list[Finding]:
                     f"The variance goes from {first:.3g} to {signals[-1].variance:.3g}, by a "
                     f"factor of {rate:.3g} per block; in a normalised network of {count} blocks it "
                     "changes linearly at most.",
-                    "Put BatchNorm on the branches, or a skip gain that starts at 0 (SkipInit), or "
-                    "use normaliser-free blocks."
-                    if grows
-                    else "Initialise the branches to keep the variance, and add them to an "
-                    "unscaled skip path.",
+                    _advice(has, *((BATCH_NORM, SKIP_GAIN, NORM_FREE) if grows else (KEEPING,))),
                 )
             )
             break
-    return findings + _shares(signals)
+    return findings + _shares(signals, has)
 
 
-def _shares(signals: SignalPropagation) -> list[Finding]:
+def _shares(signals: SignalPropagation, has: set[str]) -> list[Finding]:
     """The share of the variance that a block adds: 1 / (l + 1) for the l-th, if normalised."""
     excesses, late = [], None
     for _, rows in itertools.groupby(signals, key=lambda row: row.stage):
@@ -196,12 +259,12 @@ def _shares(signals: SignalPropagation) -> list[Finding]:
             name,
             f"Block {index} of its stage adds {share:.0%} of the variance; a normalised branch "
             f"would add about 1 / (l + 1), {1 / (index + 1):.1%}.",
-            "Add a skip gain that starts at 0, or at most 1 / sqrt(number of blocks).",
+            _advice(has, SKIP_GAIN, BATCH_NORM),
         )
     ]
 
 
-def _mean_shift(signals: SignalPropagation, blocks) -> list[Finding]:
+def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> list[Finding]:
     limit = MEAN_SHIFT_NORM_FREE if blocks else MEAN_SHIFT
     # What the stem hands over is not the blocks' doing.
     squared_mean, variance = signals.before
@@ -216,37 +279,39 @@ def _mean_shift(signals: SignalPropagation, blocks) -> list[Finding]:
             shifted[0].name,
             f"The channels' squared mean is {worst.squared_mean / worst.variance:.2g} times their "
             f"variance at {worst.name}.",
-            "Standardise the kernels (ScaledWSConv2D), so that an activation with positive mean "
-            "cannot push the channels off zero.",
+            _advice(has, STANDARDIZED),
         )
     ]
 
 
-def _dead_branches(model, signals: SignalPropagation) -> list[Finding]:
+def _dead_branches(model, signals: SignalPropagation, trained: bool) -> list[Finding]:
     """Branches that give a constant though none of their weights is all zero."""
     silent = [row for row in signals if row.residual_variance is not None and _is_silent(row)]
     layers = {layer.name: layer for layer in model._flatten_layers()}
     branches = {m.name: m.branch for m in graph.find_merges(graph.as_functional(model))}
-    dead = []
+    dead, largest = [], []
     for row in silent:
         members = branches.get(row.name) or (layers[row.name],)
         weights = [w for member in members for w in getattr(member, "weights", ())]
         # The branch is measured before its skip gain.
-        # The branch is measured before its skip gain.
         scales = [w for w in weights if re.search(r"(?<!skip_gain)/(kernel|gain|gamma)$", w.path)]
-        if all(np.any(keras.ops.convert_to_numpy(w)) for w in scales):
+        sizes = [float(np.max(np.abs(keras.ops.convert_to_numpy(w)))) for w in scales]
+        if all(sizes):
             dead.append(row)
+            largest.append(min(sizes, default=0.0))
     if not dead:
         return []
-    return [
-        Finding(
-            "dead branch",
-            dead[0].name,
-            f"{len(dead)} of {len(signals)} branches give the same value for every pixel, though "
-            "no kernel or gain in them is zero.",
-            "Look for activations that never fire (large negative biases) or a blocked input.",
+    evidence = f"{len(dead)} of {len(signals)} branches give the same value for every pixel, "
+    if trained:
+        evidence += f"with kernels or gains that are at most {largest[0]:.1g} in the first of them."
+        remedy = (
+            "The training has shut these blocks, by weight decay or by activations that never "
+            "fire: the network does without them."
         )
-    ]
+    else:
+        evidence += "though no kernel or gain in them is zero."
+        remedy = "Look for activations that never fire (large negative biases) or a blocked input."
+    return [Finding("dead branch", dead[0].name, evidence, remedy)]
 
 
 def _is_silent(row: BlockSignal) -> bool:

@@ -1,43 +1,80 @@
-"""What signals are measured on: noise, images or a dataset, as batches."""
+"""What signals are measured on: noise, images, files or a dataset, as batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+FREE_SIDE = 64
+"""Pixels of a side that the model leaves free, where no shape is given."""
+
 
 def batches_of(
-    source: Any, input_shape: tuple, batch_size: int, seed: int
+    source: Any,
+    input_shape: tuple,
+    batch_size: int,
+    seed: int,
+    preprocess: Callable[[Any], np.ndarray] | None = None,
 ) -> tuple[Iterator[np.ndarray], str]:
     """Batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
 
     Args:
-        source: a shape without or with the number of pictures, an array, or a dataset.
+        source: a shape without or with the number of pictures, None for the model's own, an
+            array, a dataset, or paths of pictures and of folders of pictures, one or a list.
         input_shape: of the model, the batch axis first.
         batch_size: pictures at a time, at least 1.
         seed: of the noise.
+        preprocess: what makes the model's input of a file; None of a model that has nothing.
 
     Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: on files for a model without preprocessing.
         ValueError: on a source that is none of these, is empty, or does not fit the model.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
+    if source is None:
+        source = own_shape(input_shape)
     if _is_shape(source):
         shape = tuple(int(side) for side in source)
         if len(shape) == len(input_shape) - 1:
             shape = (batch_size, *shape)
         _check(shape, input_shape, source)
         return _noise(shape, batch_size, seed), "noise"
+    if _are_paths(source):
+        batches = _of_files(_files_of(source), batch_size, preprocess)
+        return _from_dataset(batches, input_shape, batch_size), "images"
     if hasattr(source, "shape") and not callable(source.shape):
         _check(tuple(source.shape), input_shape, tuple(source.shape))
         return (source[i : i + batch_size] for i in range(0, len(source), batch_size)), "images"
-    if isinstance(source, Iterable) and not isinstance(source, str | bytes | dict):
+    if isinstance(source, Iterable) and not isinstance(source, bytes | dict):
         return _from_dataset(source, input_shape, batch_size), "images"
-    raise ValueError(
-        "Give images (N, H, W, C), a dataset of such batches, or a shape such as (32, 64, 64, 3) "
-        f"for noise. Received: {type(source).__name__}"
+    raise _unknown(source)
+
+
+def own_shape(input_shape: tuple) -> tuple[int, ...]:
+    """The shape of one picture that a model of that input shape takes, free sides at 64.
+
+    Example:
+        >>> own_shape((None, None, 32, 3))
+        (64, 32, 3)
+    """
+    *sides, channels = input_shape[1:]
+    if channels is None:
+        raise ValueError(
+            "The model leaves its channels free: say the shape of the noise, such as "
+            f"(32, 64, 64, 3). Received: a model of input shape {input_shape}"
+        )
+    return (*(FREE_SIDE if side is None else side for side in sides), channels)
+
+
+def _unknown(source: Any) -> ValueError:
+    return ValueError(
+        "Give images (N, H, W, C), a dataset of such batches, paths of pictures, or a shape such "
+        f"as (32, 64, 64, 3) for noise. Received: {type(source).__name__}"
     )
 
 
@@ -45,6 +82,38 @@ def _is_shape(source: Any) -> bool:
     return isinstance(source, tuple | list) and all(
         isinstance(side, int | np.integer) for side in source
     )
+
+
+def _are_paths(source: Any) -> bool:
+    paths = source if isinstance(source, tuple | list) else [source]
+    return all(isinstance(path, str | os.PathLike) for path in paths)
+
+
+def _files_of(source: Any) -> list[str]:
+    """The files, and of folders every picture below them."""
+    from nf_zoo.finetuning.folder import pictures_below
+
+    files = []
+    for path in map(os.fspath, source if isinstance(source, tuple | list) else [source]):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"There is no such picture or folder. Received: {path}")
+        found = sorted(pictures_below(path)) if os.path.isdir(path) else [path]
+        if not found:
+            raise ValueError(f"There is no picture in the folder. Received: {path}")
+        files += found
+    return files
+
+
+def _of_files(files: list[str], batch_size: int, preprocess) -> Iterator[np.ndarray]:
+    if preprocess is None:
+        raise TypeError(
+            "Files are prepared by the model's own preprocess, and this model has none. Give the "
+            "pictures as it was trained on them: images (N, H, W, C), for example from "
+            "nf_zoo.preprocess(files, nf_zoo.Preprocessing(input_size=224)). "
+            f"Received: {len(files)} files"
+        )
+    starts = range(0, len(files), batch_size)
+    return (np.concatenate([preprocess(f) for f in files[i : i + batch_size]]) for i in starts)
 
 
 def _noise(shape: tuple[int, ...], batch_size: int, seed: int) -> Iterator[np.ndarray]:
@@ -58,6 +127,8 @@ def _from_dataset(source: Iterable, input_shape: tuple, batch_size: int) -> Iter
     empty = True
     for element in source:
         images = element[0] if isinstance(element, tuple | list) else element
+        if not hasattr(images, "shape"):
+            raise _unknown(images)
         _check(tuple(images.shape), input_shape, tuple(images.shape))
         empty = False
         for start in range(0, images.shape[0], batch_size):

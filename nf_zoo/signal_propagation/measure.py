@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.models.classifier import ImageClassifier
 from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation import graph, theory
+from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.inputs import batches_of
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 from nf_zoo.signal_propagation.statistics import ChannelMoments
@@ -22,7 +22,7 @@ BatchNormalization = keras.layers.BatchNormalization
 
 def signal_propagation(
     model: keras.Model,
-    images_or_shape: Any = (32, 64, 64, 3),
+    images_or_shape: Any = None,
     *,
     batch_size: int = 32,
     unit_gains: bool = False,
@@ -41,8 +41,11 @@ def signal_propagation(
             branch to what it started from are the residual blocks; where there are none, every
             layer with weights and an output of two axes or more is a row.
         images_or_shape: images (N, H, W, C) as the model takes them, a dataset of such batches
-            (with labels or without), or a shape, (H, W, C) or (N, H, W, C), for N(0, 1) noise.
-        batch_size: pictures at a time.
+            (with labels or without), the path of a picture or of a folder of pictures, or a list
+            of such paths, which the model's own ``preprocess`` prepares, or a shape, (H, W, C)
+            or (N, H, W, C), for N(0, 1) noise. None: noise of the model's own shape, 64 pixels
+            where it leaves a side free.
+        batch_size: pictures at a time, and how many of noise where the shape does not say.
         unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
             branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalises by the batch, as in training, instead of by its
@@ -50,10 +53,16 @@ def signal_propagation(
         seed: of the noise.
 
     Returns:
-        A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block.
+        A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block. Its
+        ``predicted_variance`` is what theory expects of the network's configuration at
+        initialisation; what average-pool shortcuts leave of the variance depends on how alike
+        neighbouring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
+        why.
 
     Raises:
-        TypeError: if the model is not a functional one of one input.
+        FileNotFoundError: there is no such picture or folder.
+        TypeError: if the model is not a functional one of one input, or has no preprocessing for
+            files.
         ValueError: on pictures that it does not take, or none.
 
     Source: Brock, De & Smith, ICLR 2021, section 3 and appendix; De & Smith, NeurIPS 2020, for
@@ -74,10 +83,12 @@ def signal_propagation(
             f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
             "subclassed model: keras.Model(inputs, model.call(inputs))."
         )
+    trained = is_trained(model)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
     if batch_statistics is None:
         batch_statistics = bool(norms) and all(map(_untouched, norms))
-    batches, kind = batches_of(images_or_shape, functional.input_shape, batch_size, seed)
+    input_shape, preprocess = functional.inputs[0].shape, getattr(model, "preprocess", None)
+    batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
     walk = _Walk(batch_statistics)
     with contextlib.ExitStack() as stack:
         if unit_gains:
@@ -86,9 +97,12 @@ def signal_propagation(
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
             walk.through(functional, keras.ops.convert_to_tensor(batch))
+    no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
-    if isinstance(model, ImageClassifier):
-        predicted = theory.predicted_variances(model, unit_gains, batch_statistics, walk.size)
+    if not no_theory:
+        predicted = theory.predicted_variances(
+            model, unit_gains, batch_statistics, walk.size, walk.pooling
+        )
     return SignalPropagation(
         model=model.name,
         blocks=walk.rows(predicted),
@@ -98,6 +112,7 @@ def signal_propagation(
         residual=walk.residual,
         unit_gains=unit_gains,
         batch_statistics=batch_statistics,
+        no_theory=no_theory,
     )
 
 
@@ -110,6 +125,8 @@ class _Signal:
     output: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     residual: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     norm_variance: float = 0.0
+    unpooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
+    pooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
 
 
 class _Walk:
@@ -184,6 +201,10 @@ class _Walk:
         output = block.merge(residual, skip)
         norms = getattr(block, "norms", None)
         self._note(block.name, norms[0] if norms else None, residual, output)
+        if block.shortcut_pool is not None:
+            activated = block.preactivate(x, training=self._training)
+            self.signals[block.name].unpooled.add(activated)
+            self.signals[block.name].pooled.add(block.shortcut_pool(activated))
         return output
 
     def _note_before(self, x) -> None:
@@ -202,6 +223,16 @@ class _Walk:
         if norm is not None:
             variance = float(np.mean(keras.ops.convert_to_numpy(norm.moving_variance)))
             signal.norm_variance += variance * self._batch
+
+    @property
+    def pooling(self) -> list[float | None]:
+        """Per block, the share of the variance that its shortcut's average pooling leaves."""
+        return [
+            signal.pooled.variance / signal.unpooled.variance
+            if signal.pooled.count and signal.unpooled.variance
+            else None
+            for signal in self.signals.values()
+        ]
 
     def rows(self, predicted: list[float | None]) -> tuple[BlockSignal, ...]:
         """The rows, in the order in which the blocks came."""

@@ -23,7 +23,8 @@ class BlockSignal:
             and alpha; None for a layer that is no block.
         bn_moving_variance: average over channels of the variance that the first BatchNorm of the
             branch sees or holds; None without one.
-        predicted_variance: what theory expects of ``variance``; None where it says nothing.
+        predicted_variance: what theory expects of ``variance`` at initialisation, given what
+            average-pool shortcuts leave, as measured; None where it says nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SignalPropagation:
         residual: whether the rows are of residual blocks.
         unit_gains: whether the gains were set to one.
         batch_statistics: whether BatchNorm used the statistics of the batch.
+        no_theory: why the rows have no ``predicted_variance``; empty if they have.
     """
 
     model: str
@@ -61,6 +63,7 @@ class SignalPropagation:
     residual: bool = True
     unit_gains: bool = False
     batch_statistics: bool = False
+    no_theory: str = ""
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -107,7 +110,7 @@ class SignalPropagation:
             dataclasses.replace(block, predicted_variance=variance)
             for block, variance in zip(self.blocks, variances, strict=True)
         )
-        return dataclasses.replace(self, blocks=blocks)
+        return dataclasses.replace(self, blocks=blocks, no_theory="")
 
     def __repr__(self) -> str:
         kind = "blocks" if self.residual else "layers (nothing merges)"
@@ -123,6 +126,7 @@ class SignalPropagation:
             f"{_cell(block.predicted_variance)}"
             for block in self._shown()
         ]
+        lines += [f"No theory: {self.no_theory}."] if self.no_theory else []
         return "\n".join(lines)
 
     def _shown(self, most: int = 60) -> list[BlockSignal]:
@@ -189,10 +193,12 @@ class Diagnosis:
     Attributes:
         findings: in the order of the rules.
         signals: the measurement that they rest on.
+        trained: whether the weights are, so that what holds at initialisation was not asked for.
     """
 
     findings: tuple[Finding, ...]
     signals: SignalPropagation
+    trained: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.findings)
@@ -204,12 +210,18 @@ class Diagnosis:
         return len(self.findings)
 
     def __repr__(self) -> str:
+        about = self.signals.model
+        if self.trained:
+            about += ": trained, so that statements on initialisation do not apply"
         if not self.findings:
-            return f"{self.signals.model}: nothing wrong in {len(self.signals)} blocks"
-        return "\n".join([f"{self.signals.model}:", *(f"- {f}" for f in self.findings)])
+            return f"{about}: nothing wrong in {len(self.signals)} blocks"
+        return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])
 
 
-_ABOUT = ("model", "pictures", "inputs", "residual", "unit_gains", "batch_statistics")
+_ABOUT = (
+    *("model", "pictures", "inputs", "residual"),
+    *("unit_gains", "batch_statistics", "no_theory"),
+)
 
 
 def _cell(value: float | None) -> str:

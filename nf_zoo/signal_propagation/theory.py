@@ -6,11 +6,12 @@ Plain arithmetic: nothing here looks at a tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from nf_zoo.layers import ScaledActivation
 from nf_zoo.layers.activations import activation_function, gamma_of, mean_of
 from nf_zoo.models import registry
-from nf_zoo.models.variance import variance_ledger
+from nf_zoo.models.classifier import ImageClassifier
 
 
 def unnormalised_variance(block: int) -> float:
@@ -143,8 +144,8 @@ def relative_squared_mean(activation: str = "relu") -> float:
     """Squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
 
     Example:
-        >>> round(relative_squared_mean("relu"), 3)
-        0.467
+        >>> round(relative_squared_mean("relu"), 2)
+        0.47
     """
     return (ScaledActivation(activation).gamma * mean_of(activation)) ** 2
 
@@ -171,14 +172,15 @@ def predicted_variances(
     unit_gains: bool = False,
     batch_statistics: bool = True,
     size: tuple[int, int] | None = None,
+    pooling: Sequence[float | None] | None = None,
 ) -> list[float | None]:
-    """Expected variance of every block's output at initialisation.
+    """Expected variance of every block's output at initialisation, on N(0, 1) noise.
 
     Normaliser-free networks follow their ledger, up to what skip gains and zero gains leave of the
-    branches. The ledger does not know that average-pool shortcuts lower the variance of maps
-    without spatial correlation, up to fourfold: on noise, networks with these fall below it.
-    Pre-activation BatchNorm networks grow by the branch variance per block and start afresh at
-    every projection. The other networks have no such prediction.
+    branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
+    afresh at every projection, whatever the pictures. The other networks have no such prediction.
+    What average-pool shortcuts leave of the variance, a quarter on maps without spatial
+    correlation and nearly all on smooth ones, must be told.
 
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
@@ -186,6 +188,8 @@ def predicted_variances(
         batch_statistics: BatchNorm normalises by the batch.
         size: (height, width) of the pictures, to reckon with the zeros at the border; None for
             maps without one.
+        pooling: per block, the share of the variance that its shortcut's pooling leaves; None
+            for all of it.
 
     Returns:
         One number, or None, per block.
@@ -196,35 +200,79 @@ def predicted_variances(
         >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
         [1.04, 1.08, 1.12, 1.04]
     """
-    config = registry.architecture(model.architecture).builder(model.config)[1]
+    config = _record(model)
     blocks = model.blocks
     strides = [stage.stride for stage in model.stages[1:]]
     stages = [int(block.name.split("_")[0].removeprefix("stage")) - 1 for block in blocks]
     sizes = [None if size is None else tuple(-(-n // strides[i]) for n in size) for i in stages]
-    if hasattr(config, "alpha") and config.standardize and config.gamma_in:
-        return _norm_free(config, blocks, sizes, unit_gains)
-    normalised = getattr(config, "preactivation", False) and not config.activation_first
-    if normalised and batch_statistics:
-        return _batch_norm(config, blocks, sizes)
+    shares = [1.0 if share is None else share for share in pooling or [None] * len(blocks)]
+    if _follows_ledger(config):
+        return _norm_free(config, blocks, sizes, shares, unit_gains)
+    if _grows_linearly(config) and batch_statistics:
+        return _batch_norm(config, blocks, sizes, shares)
     return [None] * len(blocks)
 
 
-def _norm_free(config, blocks, sizes, unit_gains: bool) -> list[float]:
+def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) -> str:
+    """Why theory says nothing of a measurement; empty if it does.
+
+    Args:
+        model: any Keras model.
+        trained: its weights are.
+        inputs: ``"noise"`` or ``"images"``.
+        batch_statistics: BatchNorm normalises by the batch.
+    """
+    if not isinstance(model, ImageClassifier):
+        return "it reckons with a network of nf_zoo by itself, and this is another model"
+    if trained:
+        return "it is of initialisation, and these weights are trained"
+    config = _record(model)
+    if _follows_ledger(config):
+        return "" if inputs == "noise" else "it reckons with noise, and these are pictures"
+    if _grows_linearly(config):
+        return "" if batch_statistics else "BatchNorm does not normalise by the batch"
+    return "there is none of such blocks"
+
+
+def _record(model):
+    return registry.architecture(model.architecture).builder(model.config)[1]
+
+
+def _follows_ledger(config) -> bool:
+    if not (hasattr(config, "alpha") and config.standardize and config.gamma_in):
+        return False
+    # Of N(0, 1) a 3x3 max pool leaves 0.36, all positive: there ReLU's gamma finds nothing to make
+    # up for, and behind ReLU 1.05 is back. So it is with ReLU and a projection alone.
+    pooled = getattr(config, "stem", None) == "7x7_pool"
+    return not pooled or (config.activation == "relu" and config.stem_width != config.widths[0])
+
+
+def _grows_linearly(config) -> bool:
+    return getattr(config, "preactivation", False) and not config.activation_first
+
+
+def _behind_stem(config) -> float:
+    """Variance that the first block starts from, a max pool left out."""
+    # timm's stem carries a gamma that no activation before it has called for.
+    gamma = ScaledActivation(config.activation).gamma
+    variance = gamma**2 if config.gamma_in == "weights" else 1.0
+    for _ in getattr(config, "stem_widths", ())[1:]:
+        variance = activated_variance(variance, config.activation)
+    return variance
+
+
+def _norm_free(config, blocks, sizes, shares, unit_gains: bool) -> list[float]:
     strength = 1.0
     if not unit_gains:
         strength = 1.0 if config.skip_gain is None else config.skip_gain
         strength *= 0.0 if config.zero_init_gain else 1.0
-    # timm's stem carries a gamma that no activation before it has called for.
-    gamma = ScaledActivation(config.activation).gamma
     mean_square = relative_squared_mean(config.activation)
-    variance = gamma**2 if config.gamma_in == "weights" else 1.0
     variances = []
-    ledger = variance_ledger(config.depths, config.alpha)
-    for row, block, size in zip(ledger, blocks, sizes, strict=False):
+    variance = _behind_stem(config)
+    for block, size, share in zip(blocks, sizes, shares, strict=True):
         # Silent branches leave less variance than the ledger, and so than beta, reckons with.
-        scaled = activated_variance(variance, config.activation)
-        scaled *= row.beta**2 if config.rescale else 1.0
-        skip = variance if block.shortcut_conv is None else scaled
+        scaled = activated_variance(variance, config.activation) * block.beta**2
+        skip = variance if block.shortcut_conv is None else scaled * share
         branch = scaled * _border(block.convs[0], size, mean_square, True)
         for conv in block.convs[1:]:
             branch = activated_variance(branch, config.activation)
@@ -234,15 +282,15 @@ def _norm_free(config, blocks, sizes, unit_gains: bool) -> list[float]:
     return variances
 
 
-def _batch_norm(config, blocks, sizes) -> list[float | None]:
+def _batch_norm(config, blocks, sizes, shares) -> list[float | None]:
     variances, variance = [], None
     mean_square = relative_squared_mean(config.activation)
-    for block, size in zip(blocks, sizes, strict=True):
+    for block, size, share in zip(blocks, sizes, shares, strict=True):
         last, projection = block.convs[-1], block.shortcut_conv
         branch = branch_variance(config.activation, _fan_ratio(last))
         branch *= _border(last, size, mean_square)
         if projection is not None:
-            variance = branch_variance(config.activation, _fan_ratio(projection))
+            variance = branch_variance(config.activation, _fan_ratio(projection)) * share
         variance = None if variance is None else variance + branch
         variances.append(variance)
     return variances

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from nf_zoo.cli import main
+from nf_zoo.models.registry import build_model
 
 SMALL = ["--depth", "2", "--width", "8", "--pictures", "6"]
 
@@ -103,3 +104,18 @@ def test_nothing_is_called_that(capsys):
     assert "the nearest is wide_resnet16_1" in capsys.readouterr().err
     assert run("measure", "no_such_network") == 2
     assert "no_such_network" in capsys.readouterr().err
+
+
+def test_measure_on_the_model_s_own_shape_and_channels(tmp_path, capsys):
+    model = build_model("wide_resnet10_1", num_classes=2, widths=(4, 8, 8), input_shape=(24, 16, 1))
+    model.save(tmp_path / "grey.keras")
+    assert run("measure", tmp_path / "grey.keras") == 0
+    assert "3 blocks, 32 noise" in capsys.readouterr().out
+    assert run("measure", tmp_path / "grey.keras", "--shape", "24x16") == 0
+    assert "3 blocks, 32 noise" in capsys.readouterr().out
+
+
+def test_measure_says_why_there_is_no_theory(pictures, capsys):
+    assert run("measure", "wide_resnet10_1", "--images", pictures) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "No theory: it reckons with noise, and these are pictures."
