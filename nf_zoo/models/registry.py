@@ -157,7 +157,7 @@ def build_model(
         include_preprocessing: the graph takes raw pixels, 0..255, and normalises them itself.
         pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
         features_only: the outputs are maps of several strides, for detection and segmentation.
-        out_indices: which, as indices into ``model.stages``; None gives them all.
+        out_indices: which, as indices into ``model.trunk_stages``; None gives them all.
         preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
         labels: class names.
         weights_tag: name of the weights that are about to be loaded.

@@ -202,7 +202,7 @@ def predicted_variances(
     """
     config = _record(model)
     blocks = model.blocks
-    strides = [stage.stride for stage in model.stages[1:]]
+    strides = [stage.stride for stage in model.trunk_stages[1:]]
     stages = [int(block.name.split("_")[0].removeprefix("stage")) - 1 for block in blocks]
     sizes = [None if size is None else tuple(-(-n // strides[i]) for n in size) for i in stages]
     shares = [1.0 if share is None else share for share in pooling or [None] * len(blocks)]
