@@ -52,6 +52,13 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             return update(*self.adjust(index, gradient, variable, learning_rate))
 
         optimizer.update_step = update_step
+        if hasattr(optimizer, "_parallel_update_step"):
+            # Under PyTorch some update all variables at once, past `update_step`.
+            def one_by_one(gradients, variables, learning_rate):
+                for gradient, variable in zip(gradients, variables, strict=True):
+                    optimizer.update_step(gradient, variable, learning_rate)
+
+            optimizer._backend_update_step = one_by_one
 
     def prepare(self, variables) -> None:
         """Sees the variables once, before anything is built."""
