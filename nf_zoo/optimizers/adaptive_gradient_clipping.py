@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
 
+from nf_zoo.optimizers.identity import Mark, describe, find, missing
+from nf_zoo.optimizers.owners import owners
+from nf_zoo.optimizers.units import published_axes, unit_axes
 from nf_zoo.optimizers.wrapper import UpdateWrapper
 
 SMALLEST_NORM = 1e-6
 """Keeps the division by the norm of a zero gradient finite."""
 
 
-def unitwise_norm(value):
-    """The norm of each output unit, kept in a shape that broadcasts against ``value``.
+def unitwise_norm(value, axes: Sequence[int] | None = None):
+    """The norm of each unit, kept in a shape that broadcasts against ``value``.
 
     Args:
-        value: (), (O,), (I, O) or (H, W, I, O). What has one axis longer than 1 at most is one
-            unit, as are biases and gains; matrices and kernels have one unit for each output.
+        value: of any shape.
+        axes: those that the norm of a unit runs over, from 0. None takes them from the shape as the
+            published code does: (), (O,), (I, O) or (H, W, I, O); see
+            :func:`~nf_zoo.optimizers.units.published_axes`.
 
     Returns:
-        Norms: () or (1, ..., O), float32 (float64 for float64 values).
+        Norms: () for a single unit, (1, ..., O) for a matrix or kernel, float32 (float64 for
+        float64 values).
 
     Raises:
-        ValueError: on a value of another rank.
+        ValueError: without axes on a value of another rank.
 
     Source: DeepMind nfnets ``agc_optax.py``.
 
@@ -33,17 +39,10 @@ def unitwise_norm(value):
         >>> unitwise_norm(np.full((2, 2, 1, 5), 3.0)).shape
         TensorShape([1, 1, 1, 5])
     """
+    axes = published_axes(value.shape) if axes is None else tuple(axes)
     double = keras.backend.standardize_dtype(value.dtype) == "float64"
     squares = ops.square(ops.cast(value, "float64" if double else "float32"))
-    if sum(side > 1 for side in value.shape) <= 1:
-        return ops.sqrt(ops.sum(squares))
-    if len(value.shape) not in (2, 4):
-        raise ValueError(
-            "Units are known of scalars, vectors, (I, O) matrices and (H, W, I, O) kernels. "
-            f"Received: shape {tuple(value.shape)}"
-        )
-    axes = tuple(range(len(value.shape) - 1))
-    return ops.sqrt(ops.sum(squares, axes, keepdims=True))
+    return ops.sqrt(ops.sum(squares, axes, keepdims=len(axes) < len(value.shape)))
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -52,8 +51,12 @@ class AdaptiveGradientClipping(UpdateWrapper):
 
     ``G_i <- G_i * min(1, clipping * max(||W_i||, eps) / ||G_i||)`` for every output unit i; a
     bias or a vector of gains is one unit. The gradient is that of the whole step, so that neither
-    replicas nor loss scaling nor accumulation change what is clipped. Works in ``compile``, in a
-    loop of one's own, and with every optimizer that updates variable by variable.
+    replicas nor loss scaling nor accumulation change what is clipped. Works in ``compile`` and in a
+    loop of one's own, with every optimizer and backend of Keras.
+
+    What a unit is follows from the type of the variable's layer: one output of a dense, recurrent
+    or convolutional layer of Keras's, transposed and depthwise ones too, and one row of an
+    Embedding. Of other layers, matrices are taken as (I, O), kernels of rank 4 as (H, W, I, O).
 
     Args:
         optimizer: the Keras optimizer that receives the clipped gradients.
@@ -62,11 +65,14 @@ class AdaptiveGradientClipping(UpdateWrapper):
         eps: least norm a unit is taken to have, so that zero weights can move; above 0.
         exclude: variables, or layers with all their variables, that are not clipped. The paper
             does not clip the classifier; DeepMind's code leaves out its kernel alone:
-            ``exclude=model.head.kernel``. After loading, they are known by their paths.
+            ``exclude=model.head.kernel``. It stays excluded in a model that is saved and loaded or
+            cloned; a frozen one is excluded if it is trained later.
         name: of the optimizer.
 
     Raises:
-        ValueError: if clipping or eps is not above 0.
+        ValueError: if clipping or eps is not above 0, or an excluded layer is not built. When this
+            is built: if something excluded is neither among the variables nor frozen, or the units
+            of a variable are not known.
         TypeError: if ``optimizer`` is not a Keras optimizer, or something excluded is neither a
             variable nor a layer nor a path.
 
@@ -80,7 +86,8 @@ class AdaptiveGradientClipping(UpdateWrapper):
         ...     clipping=0.01,
         ...     exclude=model.head.kernel,
         ... )
-        >>> model.compile(optimizer, "sparse_categorical_crossentropy")
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(optimizer, loss)
     """
 
     def __init__(
@@ -96,55 +103,91 @@ class AdaptiveGradientClipping(UpdateWrapper):
                 raise ValueError(f"{field} must be above 0. Received: {value!r}")
         super().__init__(optimizer, name=name)
         self.clipping, self.eps = float(clipping), float(eps)
-        excluded = list(_variables_and_paths(exclude))
-        self._excluded_ids = {id(one) for one in excluded if not isinstance(one, str)}
-        self._excluded_paths = {one for one in excluded if isinstance(one, str)}
-        self._paths = [one if isinstance(one, str) else one.path for one in excluded]
+        self._marks = _marks(exclude)
         self._unclipped: set[int] = set()
+        self._axes: tuple[tuple[int, ...] | None, ...] = ()
 
-    def build(self, variables):
-        super().build(variables)
-        self._unclipped = {
-            index
-            for index, variable in enumerate(variables)
-            if id(variable) in self._excluded_ids or variable.path in self._excluded_paths
-        }
+    def prepare(self, variables):
+        if lost := missing(self._marks, variables):
+            raise ValueError(
+                "exclude takes trainable variables of the model, or its layers, such as "
+                f"model.head.kernel. Received: {lost}"
+            )
+        self._unclipped = set(find(self._marks, variables)) - {None}
+        self._axes = _axes(variables, self._unclipped)
 
     def adjust(self, index, gradient, variable, learning_rate):
         if index not in self._unclipped:
-            gradient = self.clip(gradient, ops.convert_to_tensor(variable))
+            weights = ops.convert_to_tensor(variable)
+            if hasattr(gradient, "indices"):  # of some rows alone, which may come more than once
+                gradient = ops.add(gradient, ops.zeros_like(weights))
+            gradient = self.clip(gradient, weights, self._axes[index])
         return gradient, variable, learning_rate
 
-    def clip(self, gradient, weights):
+    def clip(self, gradient, weights, axes: Sequence[int] | None = None):
         """The clipped gradient of one variable.
 
         Args:
             gradient: of the shape of ``weights``.
-            weights: a tensor; see :func:`unitwise_norm` for its shape.
+            weights: a tensor.
+            axes: those that the norm of a unit runs over; None as in :func:`unitwise_norm`.
 
         Returns:
             A tensor of the gradient's dtype.
         """
-        limit = self.clipping * ops.maximum(unitwise_norm(weights), self.eps)
-        norm = unitwise_norm(gradient)
+        limit = self.clipping * ops.maximum(unitwise_norm(weights, axes), self.eps)
+        norm = unitwise_norm(gradient, axes)
         scale = ops.where(norm > limit, limit / ops.maximum(norm, SMALLEST_NORM), 1.0)
         return gradient * ops.cast(scale, gradient.dtype)
 
     def get_config(self):
-        own = {"clipping": self.clipping, "eps": self.eps, "exclude": self._paths}
+        excluded = describe(self._marks, self.trained_variables() if self._marks else None)
+        own = {"clipping": self.clipping, "eps": self.eps, "exclude": excluded}
         return {**super().get_config(), **own}
 
 
-def _variables_and_paths(exclude) -> Iterable[keras.Variable | str]:
+def _axes(variables, unclipped) -> tuple[tuple[int, ...] | None, ...]:
+    """Of each variable the axes of a unit's norm; None if it is not clipped."""
+    axes, unknown = [], []
+    for index, (variable, layers) in enumerate(zip(variables, owners(variables), strict=True)):
+        try:
+            axes.append(None if index in unclipped else unit_axes(variable, layers))
+        except ValueError as error:
+            unknown.append(f"{variable.path}, shape {tuple(variable.shape)}: {error}")
+    if unknown:
+        raise ValueError(
+            "Adaptive gradient clipping does not know the units of some variables: exclude them, "
+            "or their layers. Received:\n" + "\n".join(unknown)
+        )
+    return tuple(axes)
+
+
+def _marks(exclude) -> tuple[Mark, ...]:
+    found = tuple(_known(exclude))
+    if not found and exclude not in (None, (), []):
+        raise ValueError(
+            f"exclude takes variables, or layers that have some. Received none in: {exclude!r}"
+        )
+    different = {id(one) if isinstance(one, keras.Variable) else repr(one): one for one in found}
+    return tuple(Mark.make(one) for one in different.values())
+
+
+def _known(exclude) -> Iterable[keras.Variable | str | dict]:
+    """Variables, paths, and what a config says of variables."""
     if exclude is None:
         return
-    if isinstance(exclude, keras.Variable | str):
+    if isinstance(exclude, keras.Variable | str | dict):
         yield exclude
     elif isinstance(exclude, keras.layers.Layer):
-        yield from exclude.trainable_variables
+        if not exclude.built and not exclude.weights:
+            raise ValueError(
+                "An excluded layer must have its weights: build the model first. Received: "
+                f"{type(exclude).__name__} named {exclude.name!r}, which is not built"
+            )
+        yield from exclude.weights
     elif isinstance(exclude, Iterable):
         for one in exclude:
-            yield from _variables_and_paths(one)
+            yield from _known(one)
     else:
         raise TypeError(
             "exclude takes variables, layers and lists of them, such as model.head.kernel. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nf_zoo.optimizers.identity import Mark, describe, find, missing
 from nf_zoo.optimizers.parameter_groups import ParameterGroup
 from nf_zoo.optimizers.wrapper import UpdateWrapper
 
@@ -19,7 +20,8 @@ class GroupedOptimizer(UpdateWrapper):
 
     Args:
         optimizer: the Keras optimizer that does the updates, with ``weight_decay=None``.
-        groups: from :func:`~nf_zoo.parameter_groups`, every trainable variable in one.
+        groups: from :func:`~nf_zoo.parameter_groups`, every trainable variable in one. A model that
+            is saved and loaded, or cloned, keeps them.
         coupled: the decay is a part of the gradient, as in the published recipes with SGD
             (DeepMind nfnets ``optim.py``, PyTorch's ``SGD``).
         name: of the optimizer.
@@ -33,7 +35,8 @@ class GroupedOptimizer(UpdateWrapper):
         >>> model = nf_zoo.NFResNet26(num_classes=10)
         >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
         >>> optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.01), groups)
-        >>> model.compile(optimizer, "sparse_categorical_crossentropy")
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(optimizer, loss)
     """
 
     def __init__(self, optimizer, groups, coupled: bool = False, name: str = "grouped_optimizer"):
@@ -44,19 +47,26 @@ class GroupedOptimizer(UpdateWrapper):
                 f"Received: weight_decay={optimizer.weight_decay!r}"
             )
         self.coupled = bool(coupled)
-        self._rows = [_row(group) for group in groups]
-        self._settings: list[tuple[float, float]] = []
+        self._rows = tuple(_row(group) for group in groups)
+        self._settings: tuple[tuple[float, float], ...] = ()
 
-    def build(self, variables):
-        super().build(variables)
-        known = {key: row[1:] for row in self._rows for key in row[0]}
-        unknown = [v.path for v in variables if not {id(v), v.path} & set(known)]
+    def prepare(self, variables):
+        marks, settings = self._marked()
+        known = dict(zip(find(marks, variables), settings, strict=True))
+        unknown = [v.path for index, v in enumerate(variables) if index not in known]
         if unknown:
+            lost = missing(marks, variables)
             raise ValueError(
                 "Every trainable variable belongs in a group: pass those of "
                 f"nf_zoo.parameter_groups(model). Received none with: {unknown[:5]}"
+                + (f". Received groups with: {lost}" if lost else "")
             )
-        self._settings = [known[id(v)] if id(v) in known else known[v.path] for v in variables]
+        self._settings = tuple(known[index] for index in range(len(variables)))
+
+    def _marked(self) -> tuple[list[Mark], list[tuple[float, float]]]:
+        """All variables of the groups, and the rate scale and decay of each."""
+        marks = [mark for row in self._rows for mark in row[0]]
+        return marks, [row[1:] for row in self._rows for _ in row[0]]
 
     def adjust(self, index, gradient, variable, learning_rate):
         scale, decay = self._settings[index]
@@ -64,27 +74,30 @@ class GroupedOptimizer(UpdateWrapper):
         if decay:
             weights = ops.convert_to_tensor(variable)
             if self.coupled:
-                gradient = gradient + decay * weights
+                gradient = ops.add(gradient, decay * weights)
             else:
                 shrinkage = ops.cast(rate * decay, weights.dtype)
                 self.inner_optimizer.assign_sub(variable, weights * shrinkage)
         return gradient, variable, rate
 
     def get_config(self):
+        rows = iter(describe(self._marked()[0], self.trained_variables()))
         groups = [
             {
-                "paths": [key for key in keys if isinstance(key, str)],
+                "variables": [next(rows) for _ in marks],
                 "learning_rate_scale": scale,
                 "weight_decay": decay,
             }
-            for keys, scale, decay in self._rows
+            for marks, scale, decay in self._rows
         ]
         return {**super().get_config(), "groups": groups, "coupled": self.coupled}
 
 
-def _row(group: ParameterGroup | dict) -> tuple[list, float, float]:
-    """How the variables of a group are known (identity and path), rate scale and decay."""
-    if isinstance(group, dict):  # loaded from a file
-        return list(group["paths"]), group["learning_rate_scale"], group["weight_decay"]
-    keys = [key for variable in group.variables for key in (id(variable), variable.path)]
-    return keys, group.learning_rate_scale, group.weight_decay
+def _row(group: ParameterGroup | dict) -> tuple[tuple[Mark, ...], float, float]:
+    """How the variables of a group are known, rate scale and decay."""
+    if isinstance(group, dict):  # loaded from a file; those of version 0.1.0 say "paths"
+        known = group["variables"] if "variables" in group else group["paths"]
+        scale, decay = group["learning_rate_scale"], group["weight_decay"]
+    else:
+        known, scale, decay = group.variables, group.learning_rate_scale, group.weight_decay
+    return tuple(Mark.make(one) for one in known), scale, decay

@@ -11,7 +11,7 @@ import re
 
 import keras
 
-from nf_zoo.models.classifier import variable_names
+from nf_zoo.models.classifier import ImageClassifier, variable_names
 
 PLACES = (
     (re.compile(r"stem/"), "stem"),
@@ -20,7 +20,7 @@ PLACES = (
 )
 """Pattern of a published name -> which part of the network the variable is in."""
 
-DECAYED = re.compile(r"/kernel$")
+DECAYED = re.compile(r"kernel$")
 """Weight decay acts on these alone: not on gains, biases, skip gains and BatchNorm's scales."""
 
 
@@ -53,10 +53,13 @@ def parameter_groups(
     """The trainable variables of a model, by depth and by whether weight decay acts on them.
 
     Stem, residual blocks and the final convolution lie at increasing depth, the classifier at the
-    largest. The classifier is known by identity (``model.head``), whatever it is called.
+    largest. The classifier is known by identity (``model.head``), whatever it is called. In a model
+    around a network of the zoo, what leads to the network lies at depth 0, with its stem, and all
+    else, such as a new head, at the head's depth.
 
     Args:
-        model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
+        model: an :class:`~nf_zoo.models.classifier.ImageClassifier`, or a Keras model that holds
+            one.
         layer_decay: the learning rate is scaled by ``layer_decay ** (largest depth - depth)``; in
             (0, 1], where 1 trains all layers alike.
         weight_decay: of the kernels; at least 0.
@@ -66,7 +69,8 @@ def parameter_groups(
         Groups in order of depth. Every trainable variable is in exactly one.
 
     Raises:
-        ValueError: on a layer_decay or weight_decay out of range.
+        ValueError: on a layer_decay or weight_decay out of range, or a model that is not around
+            exactly one network of the zoo.
 
     Example:
         >>> import nf_zoo
@@ -80,12 +84,11 @@ def parameter_groups(
         raise ValueError(f"layer_decay must be in (0, 1]. Received: {layer_decay!r}")
     if not weight_decay >= 0.0:
         raise ValueError(f"weight_decay must be at least 0. Received: {weight_decay!r}")
-    head = {id(variable) for variable in (model.head.variables if model.head else ())}
-    rows = []
-    for name, variable in variable_names(model).items():
-        if variable.trainable:
-            place = "head" if id(variable) in head else _place(name, by_stage)
-            rows.append((place, bool(DECAYED.search(name)), variable))
+    rows = [
+        (place, bool(DECAYED.search(variable.path)), variable)
+        for place, variable in _placed(model, by_stage)
+        if variable.trainable
+    ]
     # Model order is depth order, and the head comes last.
     places = list(dict.fromkeys(place for place, _, _ in rows))
     deepest = len(places) - 1
@@ -99,6 +102,69 @@ def parameter_groups(
             weight_decay=weight_decay if decayed else 0.0,
         )
         for (place, decayed), members in itertools.groupby(rows, key=lambda row: row[:2])
+    ]
+
+
+def _placed(model, by_stage: bool):
+    """(place, variable) of a network, or of a model around one, in order of depth."""
+    network = _network(model)
+    head = {id(variable) for variable in (network.head.variables if network.head else ())}
+    inside = [
+        ("head" if id(variable) in head else _place(name, by_stage), variable)
+        for name, variable in variable_names(network).items()
+    ]
+    seen = {id(variable) for _, variable in inside}
+    before = _standing_before(model, network)
+    around = {id(v): ("stem", v) for layer in before for v in layer.weights if id(v) not in seen}
+    seen |= set(around)
+    after = [("head", v) for v in model.weights if id(v) not in seen]
+    return [*around.values(), *inside, *after]
+
+
+def _network(model) -> ImageClassifier:
+    """The one network of the zoo that a model is or holds."""
+    if isinstance(model, keras.Model) and not model.built:
+        raise ValueError(
+            "A model must have its variables to be grouped: call model.build(input_shape) first. "
+            f"Received: {model.name!r}, which is not built"
+        )
+    layers = model._flatten_layers() if isinstance(model, keras.layers.Layer) else ()
+    networks = [layer for layer in layers if isinstance(layer, ImageClassifier)]
+    if len(networks) != 1:
+        raise ValueError(
+            "parameter_groups takes a network of the zoo, or a Keras model around one; of several, "
+            "take the groups of each. Received: "
+            f"{type(model).__name__} with {len(networks)} networks of the zoo"
+        )
+    return networks[0]
+
+
+def _standing_before(model, network) -> list[keras.layers.Layer]:
+    """The layers of a Sequential or functional model that lead to the network."""
+    if model is network or not isinstance(model, keras.Model):
+        return []
+    holder = next(layer for layer in model._layers if network in layer._flatten_layers())
+    before = []
+    if isinstance(model, keras.Sequential):
+        before = itertools.takewhile(lambda layer: layer is not holder, model.layers)
+    elif hasattr(model, "operations"):  # a functional model
+        before = _upstream(model.operations, holder)
+    return [*before, *_standing_before(holder, network)]
+
+
+def _upstream(operations, layer) -> list[keras.layers.Layer]:
+    """Those of the operations of a graph that the input of a layer is made with."""
+    todo, found = [layer], []
+    while todo:
+        nodes = [parent for node in todo.pop()._inbound_nodes for parent in node.parent_nodes]
+        # A layer may have been called in other graphs as well.
+        made = {node.operation for node in nodes}.intersection(operations).difference(found)
+        todo += made
+        found += made
+    return [
+        operation
+        for operation in operations
+        if operation in found and hasattr(operation, "weights")
     ]
 
 

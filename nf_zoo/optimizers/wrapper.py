@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from nf_zoo.optimizers.owners import compiled_model
+
 
 class UpdateWrapper(keras.optimizers.Optimizer):
     """Stands around an optimizer and changes what its ``update_step`` is given.
@@ -12,11 +14,12 @@ class UpdateWrapper(keras.optimizers.Optimizer):
     step: summed over the replicas of a strategy, averaged over accumulated batches and freed of
     the loss scale. What changes a gradient earlier changes each replica's share by itself.
 
-    Subclasses override ``adjust``; as it is here, the update stays what it was. A wrapper may stand
-    around another one: the outer one's ``adjust`` comes first.
+    Subclasses override ``adjust``; as it is here, the update stays what it was. What they must know
+    of the variables beforehand they find out in ``prepare``. A wrapper may stand around another
+    one: the outer one's ``adjust`` comes first.
 
     Args:
-        optimizer: any Keras optimizer that updates variable by variable.
+        optimizer: any Keras optimizer, on any backend.
         name: of the wrapper.
 
     Raises:
@@ -49,6 +52,16 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             return update(*self.adjust(index, gradient, variable, learning_rate))
 
         optimizer.update_step = update_step
+        if hasattr(optimizer, "_parallel_update_step"):
+            # Under PyTorch some update all variables at once, past `update_step`.
+            def one_by_one(gradients, variables, learning_rate):
+                for gradient, variable in zip(gradients, variables, strict=True):
+                    optimizer.update_step(gradient, variable, learning_rate)
+
+            optimizer._backend_update_step = one_by_one
+
+    def prepare(self, variables) -> None:
+        """Sees the variables once, before anything is built."""
 
     def adjust(self, index: int, gradient, variable, learning_rate):
         """``(gradient, variable, learning_rate)`` to update with.
@@ -60,6 +73,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built:
             return
+        self.prepare(variables)
         if not self.inner_optimizer.built:
             self.inner_optimizer.build(variables)
         super().build(variables)
@@ -67,6 +81,13 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         if self.use_ema:  # where callbacks that evaluate the averages look for them
             averages = self.inner_optimizer._model_variables_moving_average
             self._model_variables_moving_average = averages
+
+    def trained_variables(self) -> list | None:
+        """What this is, or will be, built with; None if that is not known yet."""
+        if self.built:
+            return self._trainable_variables
+        model = compiled_model(self)
+        return model.trainable_variables if model is not None and model.built else None
 
     @property
     def variables(self):

@@ -1,0 +1,160 @@
+"""How an optimizer knows variables again: in this process, and in the one that loads it.
+
+A path identifies no variable by itself. Keras numbers names within a process, leaves out the name
+of a Sequential on loading, and puts that of every scope and of every outer model in front. So a
+variable is known by identity; from a config by its position in the list that the optimizer is built
+with; and where that list has changed, as when layers were frozen, by what is left of the path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mark:
+    """How one variable is known.
+
+    Attributes:
+        path: the variable's, or what a config or the user says of it.
+        shape: None where only the path is known.
+        position: in the list that the optimizer was built with; None if it was not in it.
+        of: length of that list; None if the optimizer was not built.
+        frozen: the variable was not trained, and so need not be found.
+        variable: None if the mark is from a config.
+    """
+
+    path: str
+    shape: tuple[int, ...] | None = None
+    position: int | None = None
+    of: int | None = None
+    frozen: bool = False
+    variable: keras.Variable | None = None
+
+    @classmethod
+    def make(cls, known: keras.Variable | str | dict[str, Any]) -> Mark:
+        """The mark of a variable, of a path, or of what :func:`describe` made."""
+        if isinstance(known, str):
+            return cls(known)
+        if isinstance(known, dict):
+            shape = known["shape"]
+            return cls(**{**known, "shape": shape if shape is None else tuple(shape)})
+        return cls(known.path, tuple(known.shape), variable=known)
+
+    @property
+    def may_be_absent(self) -> bool:
+        return self.frozen if self.variable is None else not self.variable.trainable
+
+    def fits(self, variable: keras.Variable) -> bool:
+        """Whether the variable has this shape and this name within its layer."""
+        names = [_unnumbered(path.rpartition("/")[2]) for path in (self.path, variable.path)]
+        return names[0] == names[1] and self.shape in (None, tuple(variable.shape))
+
+    def stands(self, variables: Sequence[keras.Variable]) -> bool:
+        """Whether the position can be believed: the list is as long, and the variable fits."""
+        if self.of != len(variables):
+            return False
+        return self.position is None or self.fits(variables[self.position])
+
+
+def find(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> list[int | None]:
+    """The position of each marked variable in the list; None where it is not in it.
+
+    Args:
+        marks: of different variables.
+        variables: what the optimizer is, or will be, built with.
+    """
+    positions = {id(variable): index for index, variable in enumerate(variables)}
+    found = [positions.get(id(mark.variable)) for mark in marks]
+    loaded = [number for number, mark in enumerate(marks) if mark.variable is None]
+    if all(marks[number].stands(variables) for number in loaded):
+        for number in loaded:
+            found[number] = marks[number].position
+    else:
+        _find_by_path(marks, loaded, found, variables)
+    return found
+
+
+def describe(marks: Sequence[Mark], variables: Sequence[keras.Variable] | None) -> list[dict]:
+    """The marks for a config, JSON-able; :meth:`Mark.make` reads them.
+
+    Args:
+        marks: of different variables.
+        variables: as for :func:`find`; None if they are not known.
+    """
+    rows = []
+    found = find(marks, variables) if variables is not None else [None] * len(marks)
+    for mark, position in zip(marks, found, strict=True):
+        if position is not None:
+            mark = Mark.make(variables[position])
+        if variables is not None:
+            mark = dataclasses.replace(mark, position=position, of=len(variables))
+        rows.append(
+            {
+                "path": mark.path,
+                "shape": None if mark.shape is None else list(mark.shape),
+                "position": mark.position,
+                "of": mark.of,
+                "frozen": mark.may_be_absent,
+            }
+        )
+    return rows
+
+
+def missing(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> str:
+    """What to tell of the marks that should be in the list and are not; "" if there are none."""
+    lost = [
+        mark
+        for mark, position in zip(marks, find(marks, variables), strict=True)
+        if position is None and not mark.may_be_absent
+    ]
+    if not lost:
+        return ""
+    like = [v.path for v in variables if any(mark.fits(v) for mark in lost)]
+    return (
+        f"{[mark.path for mark in lost[:5]]}, which is none of the variables that are trained, or "
+        f"could be several. Those of that name and shape are: {like[:8]}"
+    )
+
+
+def _find_by_path(marks, loaded, found, variables) -> None:
+    """Fills in the positions of the loaded marks, the closest paths first."""
+    free = set(range(len(variables))) - set(found)
+    for close in (_equal, _one_ends_with_the_other, _alike_but_for_numbers):
+        for number in loaded:
+            mark = marks[number]
+            # A variable that was in a list, or was frozen, may be absent now: another one that is
+            # called alike must not take its place.
+            strict = mark.frozen or mark.of is not None
+            if found[number] is not None or (strict and close is _alike_but_for_numbers):
+                continue
+            near = [
+                i for i in free if mark.fits(variables[i]) and close(mark.path, variables[i].path)
+            ]
+            if len(near) == 1:
+                found[number] = near[0]
+                free.remove(near[0])
+
+
+def _equal(one: str, other: str) -> bool:
+    return one == other
+
+
+def _one_ends_with_the_other(one: str, other: str) -> bool:
+    """By whole names, and not by that of the attribute alone."""
+    shorter, longer = sorted((one, other), key=len)
+    return longer == shorter or ("/" in shorter and longer.endswith(f"/{shorter}"))
+
+
+def _alike_but_for_numbers(one: str, other: str) -> bool:
+    return _one_ends_with_the_other(_unnumbered(one), _unnumbered(other))
+
+
+def _unnumbered(path: str) -> str:
+    """``"model_1/dense_3/kernel"`` -> ``"model/dense/kernel"``."""
+    return re.sub(r"_\d+(?=/|$)", "", path)
