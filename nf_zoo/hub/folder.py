@@ -56,7 +56,8 @@ def save_pretrained(
 
     Raises:
         FileExistsError: if the folder is not empty (and `overwrite` is false), or is a file.
-        ValueError: for another dtype, a value too large for float16, or metrics that are no JSON.
+        ValueError: for any model but an ImageClassifier, another dtype, a value too large for
+            float16, or metrics that are no JSON.
         RuntimeError, ImportError: for a SavedModel without TensorFlow.
 
     Example:
@@ -64,6 +65,7 @@ def save_pretrained(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.save_pretrained(model, "my-nf-resnet")  # doctest: +SKIP
     """
+    check_kind(model)
     folder = Path(folder).expanduser().absolute()
     is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if is_taken and not (overwrite and folder.is_dir()):
@@ -87,6 +89,19 @@ def save_pretrained(
             _keep_others(folder, made)
         _put_in_place(made, folder, Path(scratch) / "old")
     return folder
+
+
+def check_kind(model) -> None:
+    """Raise `ValueError` for a model that `load_pretrained` could not build again."""
+    from nf_zoo.models.classifier import ImageClassifier
+
+    if not isinstance(model, ImageClassifier):
+        raise ValueError(
+            "save_pretrained and push_to_hub write an ImageClassifier, which load_pretrained "
+            "builds again from its architecture; save any other model, folded or with layers of "
+            "your own around one of the zoo, as a file: model.save('name.keras'). "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
 
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:
