@@ -208,8 +208,9 @@ class Emitter:
         try:
             return type(operation).from_config({**operation.get_config(), **changes})
         except (TypeError, ValueError, NotImplementedError) as error:
-            reason = str(error).strip().partition("\n")[0]
             raise ValueError(
-                "A folded model has copies of the layers that it keeps, made by get_config and "
-                f"from_config: {reason}. Received: {name!r} ({type(operation).__name__})"
+                "Folding copies the layers that it keeps by get_config and from_config, which this "
+                "one does not support: give it a get_config, or leave the model as it is "
+                "(export_saved_model takes fold=False). "
+                f"Received: {name!r} ({type(operation).__name__})"
             ) from error

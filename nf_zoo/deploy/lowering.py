@@ -119,7 +119,8 @@ def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
         if nested is not None:
             tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
             return _walk(nested, tensors, f"{name}_")
-        result = lower_layer(operation, inputs, prefix)
+        floats = [_floating(x, operation) for x in inputs] if type(operation) in RULES else inputs
+        result = lower_layer(operation, floats, prefix)
         if result is not None:
             return [result]
     kept = graph.Kept(
@@ -136,6 +137,15 @@ def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
     return [
         graph.Part(f"{name}_{index}", [kept], index=index) for index in range(len(node.outputs))
     ]
+
+
+def _floating(node: graph.Node, layer) -> graph.Node:
+    """Integers as floats: what takes the place of a layer does not cast them, as Rescaling does."""
+    if not isinstance(node, graph.Source) or "float" in str(node.tensor.dtype):
+        return node
+    policy = layer.dtype_policy
+    cast = keras.layers.Rescaling(1.0, dtype=policy)
+    return graph.Kept(f"{node.name}_float", [node], policy, operation=cast)
 
 
 def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:

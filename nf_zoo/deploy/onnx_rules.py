@@ -192,6 +192,10 @@ def _affine(writer, layer, inputs) -> Value:
     return _scaled(writer, layer.name, inputs[0], *terms)
 
 
+def _rescaling(writer, layer, inputs) -> Value:
+    return _scaled(writer, layer.name, inputs[0], _array(layer.scale), _array(layer.offset))
+
+
 def _batch_norm(writer, layer, inputs) -> Value:
     shape = [1] * inputs[0].rank
     shape[layer.axis] = -1
@@ -319,6 +323,7 @@ LAYERS = {
     keras.layers.Conv2DTranspose: _transposed,
     keras.layers.Dense: _dense,
     layers.ChannelAffine: _affine,
+    keras.layers.Rescaling: _rescaling,
     keras.layers.BatchNormalization: _batch_norm,
     keras.layers.LayerNormalization: _layer_norm,
     keras.layers.Activation: _activation,

@@ -120,7 +120,8 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
             "evaluate takes a classifier of the zoo, which knows how its pictures are prepared and "
             "what its outputs mean; of any other Keras model that is compiled, its own "
             "model.evaluate(images, classes) gives the metrics. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r} of "
+            f"num_classes={getattr(model, 'num_classes', None)}"
         )
     labels = model.labels
     if labels is None and getattr(data, "element_spec", None) is not None:

@@ -92,13 +92,20 @@ def two_inputs():
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
+def of_integers():
+    inputs = keras.Input((*SIZE, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(keras.layers.RandomFlip()(inputs))
+    body = tiny_networks.build("nf_resnet", num_classes=0)
+    return keras.Model(inputs, keras.layers.Dense(3)(body(x)))
+
+
 def folded():
     return nf_zoo.fold(with_augmentation())
 
 
 MODELS = (
     *(a_sequence, a_called_sequence, with_augmentation, a_feature_pyramid),
-    *(two_outputs, two_inputs, folded),
+    *(two_outputs, two_inputs, of_integers, folded),
 )
 
 
@@ -112,6 +119,8 @@ def check(model, run) -> None:
     """``run`` takes an array for each input and gives one for each output."""
     for count in (1, 2):
         inputs = [tiny_networks.images(count, SIZE)]
+        if model.inputs[0].dtype == "uint8":
+            inputs[0] = np.clip(np.round(127 + 50 * inputs[0]), 0, 255)
         if len(model.inputs) > 1:
             inputs.append(np.ones((count, 4), "float32"))
         expected = model(inputs if len(inputs) > 1 else inputs[0], training=False)
@@ -169,7 +178,7 @@ def check_saved(model, path) -> None:
     names = [x._keras_history.operation.name for x in model.inputs]
 
     def run(*arrays):
-        tensors = [tf.constant(array) for array in arrays]
+        tensors = [tf.cast(x, y.dtype) for x, y in zip(arrays, model.inputs, strict=True)]
         answers = loaded.signatures["serving_default"](**dict(zip(names, tensors, strict=True)))
         return [answers[name].numpy() for name in output_names(model)]
 
@@ -269,6 +278,24 @@ def test_folders_of_weights_are_for_classifiers(build, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(ValueError, match=message):
         nf_zoo.push_to_hub(model, "me/model")
+
+
+class Scaled(keras.layers.Layer):
+    def __init__(self, function):
+        super().__init__(name="scaled")
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def test_layers_that_cannot_be_copied(tmp_path):
+    inputs = keras.Input((*SIZE, 3))
+    model = keras.Model(inputs, Scaled(lambda x: 2 * x)(keras.layers.Conv2D(3, 3)(inputs)))
+    with pytest.raises(ValueError, match=r"fold=False.*Received: 'scaled' \(Scaled\)"):
+        nf_zoo.export_saved_model(model, tmp_path / "out" / "model")
+    assert list(tmp_path.iterdir()) == []
+    assert nf_zoo.export_saved_model(model, tmp_path / "model", fold=False).is_dir()
 
 
 @pytest.mark.parametrize("build", NOT_OURS)
