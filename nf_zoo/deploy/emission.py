@@ -189,11 +189,31 @@ class Emitter:
         else:
             values = dict(zip(map(id, node.tensors), inputs, strict=True))
             args, kwargs = node.arguments.fill_in(values)
+            if "training" in kwargs:
+                kwargs["training"] = False
             x = operation(*args, **kwargs)
         if isinstance(operation, keras.layers.Layer):
             operation.set_weights(node.operation.get_weights())
+        if hasattr(operation, "finalize_state"):
+            # Of a preprocessing layer, which computes with what it makes of its weights.
+            operation.finalize_state()
         return x
 
+    def _part(self, node: graph.Part, inputs: list):
+        return keras.tree.flatten(inputs[0])[node.index]
+
     def _copy(self, operation, name: str, **changes):
-        config = {**operation.get_config(), "name": self._names.unique(name), **changes}
-        return type(operation).from_config(config)
+        changes["name"] = self._names.unique(name)
+        if type(operation) is keras.layers.Lambda:
+            # Keras reads no function back from a config, and here it is at hand.
+            own = {"output_shape": operation._output_shape, "arguments": operation.arguments}
+            return keras.layers.Lambda(operation.function, mask=operation.mask, **own, **changes)
+        try:
+            return type(operation).from_config({**operation.get_config(), **changes})
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                "Folding copies the layers that it keeps by get_config and from_config, which this "
+                "one does not support: give it a get_config, or leave the model as it is "
+                "(export_saved_model takes fold=False). "
+                f"Received: {name!r} ({type(operation).__name__})"
+            ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,10 +13,11 @@ import numpy as np
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
-from nf_zoo.deploy.metadata import class_names
+from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
+from nf_zoo.deploy.metadata import class_names, output_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
-from nf_zoo.deploy.trial import tolerance_for
-from nf_zoo.functional import deep_graphs
+from nf_zoo.deploy.trial import tolerance_for, trials
+from nf_zoo.functional import as_functional, deep_graphs, structures_of
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
@@ -45,10 +47,15 @@ def export_saved_model(
     float32 and uint8 alike, and its ``network(pixels)`` gives (outputs, pooled features) of pixels
     that are prepared already. ``assets.extra/`` holds labels.txt and preprocessing.json.
 
+    Of any other functional or Sequential model nobody knows how its pictures are prepared. It has
+    ``serving_default`` alone: the model's own inputs by name, and its outputs named as in
+    :func:`nf_zoo.export_onnx`.
+
     The result is loaded again and compared with the model before it appears under ``path``.
 
     Args:
-        model: an ImageClassifier with three input channels, or one that was folded.
+        model: an ImageClassifier with three input channels, or one that was folded; or any other
+            functional or Sequential Keras model, with layers of your own too.
         path: folder to write.
         overwrite: replace an existing folder.
         fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
@@ -63,8 +70,8 @@ def export_saved_model(
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
-        ValueError: if the model does not take three channels, or gives feature maps, or has too
-            many weights for constants.
+        ValueError: if an ImageClassifier does not take three channels, or gives feature maps; if
+            any other model has no graph; or if it has too many weights for constants.
 
     Example:
         >>> import nf_zoo
@@ -73,38 +80,80 @@ def export_saved_model(
     """
     path = check_target(path, overwrite, is_folder=True)
     tf = require_tensorflow("A SavedModel")
-    _check(model)
+    require_graph(model)
+    takes_pictures = _takes_pictures(model)
     if constants and model.count_params() > MOST_CONSTANTS:
         raise ValueError(
             f"A graph holds 2 GB, so that up to {MOST_CONSTANTS:,} weights can be constants: leave "
             f"constants=False. Received: a model of {model.count_params():,}"
         )
+    network = folding.fold(model, allow_unfolded=True) if fold else model
     with placed(path) as written:
-        network = folding.fold(model) if fold else model
-        module, signatures = _servable(tf, network, constants)
+        module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)
         tf.saved_model.save(module, str(written), signatures)
-        _write_metadata(model, written / "assets.extra")
-        _verify(tf, model, written)
+        if takes_pictures:
+            _write_metadata(model, written / "assets.extra")
+            _verify(tf, model, written)
+        else:
+            _verify_plain(tf, model, written)
     return path
 
 
-def _check(model) -> None:
+def _takes_pictures(model) -> bool:
+    """Whether it is known how pictures are prepared for the model."""
     if getattr(model, "preprocessing", None) is None:
-        raise ValueError(
-            "A SavedModel of nf_zoo prepares pictures, so it needs an ImageClassifier or what one "
-            "was folded to; ONNX and LiteRT files take any functional Keras model. "
-            f"Received: {type(model).__name__} {model.name!r}"
-        )
+        return False
     if model.input_shape[-1] != 3:
         raise ValueError(
             "A SavedModel decodes colour pictures, so the model must take 3 channels; ONNX and "
-            f"LiteRT files take any number. Received: a model of {model.input_shape[-1]}"
+            "LiteRT files and model.export(folder) take any number. "
+            f"Received: a model of {model.input_shape[-1]}"
         )
     if "pool" not in {layer.name for layer in model.layers}:
         raise ValueError(
             "A SavedModel of nf_zoo answers with classes or pooled features; feature maps go into "
-            f"ONNX and LiteRT files. Received: {model.name!r}, which gives maps"
+            "ONNX and LiteRT files, or through model.export(folder). "
+            f"Received: {model.name!r}, which gives maps"
         )
+    return True
+
+
+def _plain(tf, model, constants: bool):
+    """A tf.Module whose only signature is the model's own call."""
+    structure, _ = structures_of(graph_of(model))
+    shapes = zip(as_functional(model).inputs, input_shapes(model), strict=True)
+    specs = [
+        tf.TensorSpec(shape, tensor.dtype, name=operation_of(tensor).name)
+        for tensor, shape in shapes
+    ]
+
+    def call(*arrays):
+        answers = model(keras.tree.pack_sequence_as(structure, list(arrays)), training=False)
+        return dict(zip(output_names(model), keras.tree.flatten(answers), strict=True))
+
+    module = _module(tf, model, constants)
+    try:
+        module.network = _traced(tf, model, call, specs, constants)
+    except Exception as error:
+        raise ValueError(
+            "TensorFlow cannot trace this model for inputs of these shapes; where a layer must "
+            "know the sides of its maps, build the model on keras.Input((height, width, "
+            f"channels)). Received: {', '.join(str(tuple(spec.shape)) for spec in specs)}"
+        ) from error
+    return module, module.network
+
+
+def _verify_plain(tf, model, written: Path) -> None:
+    loaded = tf.saved_model.load(str(written))  # owns the variables: must outlive the calls
+    serve = loaded.signatures["serving_default"]
+    tolerance, inputs = tolerance_for(model, 1e-5, 5e-2), as_functional(model).inputs
+    for arrays, expected in trials(model):
+        named = {
+            operation_of(tensor).name: tf.cast(array, tensor.dtype)
+            for tensor, array in zip(inputs, arrays, strict=True)
+        }
+        answers = serve(**named)
+        check_answers(expected, [answers[name] for name in output_names(model)], tolerance)
 
 
 def _servable(tf, model, constants: bool):
@@ -141,9 +190,7 @@ def _servable(tf, model, constants: bool):
     def embed(images):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
-    module = tf.Module()
-    if not constants:
-        module.model_variables = [variable.value for variable in model.variables]
+    module = _module(tf, model, constants)
     module.network = trunk
     module.predict = tf.function(predict)
     floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
@@ -165,17 +212,28 @@ def _trunk(tf, model, constants: bool):
     """
     with deep_graphs():
         trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
+    pixels = tf.TensorSpec(model.input_shape, model.inputs[0].dtype, name="pixels")
+    return _traced(tf, model, lambda x: trunk([x], training=False), [pixels], constants)
+
+
+def _module(tf, model, constants: bool):
+    module = tf.Module()
+    if not constants:
+        module.model_variables = [variable.value for variable in model.variables]
+    return module
+
+
+def _traced(tf, model, call: Callable, specs: list, constants: bool):
+    """A concrete function of what ``call`` does with the model, with variables or constants."""
     values = [variable.numpy() for variable in model.variables] if constants else []
 
-    def run(pixels):
+    def run(*arrays):
         pairs = zip(model.variables, values, strict=True) if constants else ()
         mapping = [(variable, tf.constant(value)) for variable, value in pairs]
         with keras.StatelessScope(mapping) if constants else contextlib.nullcontext():
-            return trunk([pixels], training=False)
+            return call(*arrays)
 
-    kind = model.inputs[0].dtype
-    pixels = tf.TensorSpec(model.input_shape, kind, name="pixels")
-    return tf.function(run).get_concrete_function(pixels)
+    return tf.function(run).get_concrete_function(*specs)
 
 
 def _answer(tf, model, outputs):

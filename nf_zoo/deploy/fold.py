@@ -11,7 +11,7 @@ from nf_zoo import functional
 from nf_zoo.deploy import graph
 from nf_zoo.deploy.emission import Emitter
 from nf_zoo.deploy.folded import FoldedModel
-from nf_zoo.deploy.lowering import lower, operation_of
+from nf_zoo.deploy.lowering import graph_of, input_shapes, lower
 from nf_zoo.deploy.rewriting import rewrite
 from nf_zoo.models.classifier import ImageClassifier
 
@@ -71,12 +71,13 @@ def fold(
     rewrite(sink)
     if dtype is not None:
         _set_policy(sink, keras.DTypePolicy(dtype))
-    inputs = {source: _input_like(source.tensor) for source in sources}
+    shapes = zip(sources, input_shapes(model), strict=True)
+    inputs = {source: _input_like(source, shape) for source, shape in shapes}
     emitter = Emitter()
     tensors = emitter.emit(graph.upwards(sink), dict(inputs))
     outputs = [tensors[node] for node in sink.inputs]
     # As the model's own call takes and gives them: alone, or in a list, dict, ...
-    structures = functional.structures_of(functional.as_functional(model))
+    structures = functional.structures_of(graph_of(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
     return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **_record_of(model))
 
@@ -106,9 +107,8 @@ def _refuse_unknown(sink: graph.Sink) -> None:
         )
 
 
-def _input_like(tensor):
-    name = operation_of(tensor).name
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+def _input_like(source: graph.Source, shape):
+    return keras.Input(batch_shape=shape, dtype=source.tensor.dtype, name=source.name)
 
 
 def _record_of(model) -> dict[str, Any]:

@@ -231,6 +231,17 @@ class Kept(Node):
     foreign: bool = False
 
 
+@dataclasses.dataclass(eq=False)
+class Part(Node):
+    """One of the several results of its input.
+
+    Attributes:
+        index: which, of the results as a flat list.
+    """
+
+    index: int = 0
+
+
 def upwards(sink: Sink) -> list[Node]:
     """All nodes that the outputs need, each after its inputs."""
     order: dict[Node, None] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import keras
@@ -105,24 +104,43 @@ def _relu(layer, inputs: Inputs, name: str) -> graph.Node | None:
     return graph.Activation(name, inputs, layer.dtype_policy, activation="relu")
 
 
-def _batch_norm(layer, inputs: Inputs, name: str) -> graph.Node | None:
-    if layer.axis != -1:
-        return None
+def batch_norm_terms(layer) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset (C,), float64, of BatchNormalization at inference."""
     scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
     if layer.gamma is not None:
         scale = scale * array(layer.gamma)
     offset = -array(layer.moving_mean) * scale
     if layer.beta is not None:
         offset = offset + array(layer.beta)
-    return graph.Affine(name, inputs, layer.dtype_policy, scale=scale, offset=offset)
+    return scale, offset
+
+
+def _batch_norm(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    if layer.axis not in (-1, layer.input_spec.ndim - 1):
+        return None
+    return _of_channels(layer, inputs, name, *batch_norm_terms(layer))
 
 
 def _rescaling(layer, inputs: Inputs, name: str) -> graph.Node | None:
-    values = {"scale": array(layer.scale), "offset": array(layer.offset)}
-    if any(value.size != math.prod(value.shape[-1:]) for value in values.values()):
-        return None
-    values = {key: value.reshape(value.shape[-1:]) for key, value in values.items()}
-    return graph.Affine(name, inputs, layer.dtype_policy, **values)
+    return _of_channels(layer, inputs, name, array(layer.scale), array(layer.offset))
+
+
+def _normalization(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    mean, variance = array(layer.mean), array(layer.variance)
+    spread = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        return _of_channels(layer, inputs, name, spread, mean)
+    return _of_channels(layer, inputs, name, 1 / spread, -mean / spread)
+
+
+def _of_channels(layer, inputs: Inputs, name: str, scale, offset) -> graph.Node | None:
+    """An affine node, if every value belongs to all the pixels of one channel or of all."""
+    terms = []
+    for value in (scale, offset):
+        if value.size != 1 and value.size != value.shape[-1]:
+            return None
+        terms.append(value.reshape(() if value.size == 1 else -1))
+    return graph.Affine(name, inputs, layer.dtype_policy, scale=terms[0], offset=terms[1])
 
 
 def _channel_affine(layer, inputs: Inputs, name: str) -> graph.Node:
@@ -176,6 +194,17 @@ def _gate(layer, inputs: Inputs, name: str, kind: str, weights: dict) -> graph.N
     return node
 
 
+TRAINING = (
+    *("Dropout", "SpatialDropout2D", "AlphaDropout"),
+    *("GaussianNoise", "GaussianDropout", "ActivityRegularization", "Identity"),
+    *("RandAugment", "AugMix", "RandomBrightness", "RandomColorDegeneration"),
+    *("RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing"),
+    *("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
+    *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
+    *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+)
+"""Layers of Keras that give what they take, but in training."""
+
 RULES: dict[type, Callable] = {
     layers.Conv2D: _convolution,
     layers.ScaledWSConv2D: _convolution,
@@ -196,15 +225,14 @@ RULES: dict[type, Callable] = {
     keras.layers.ReLU: _relu,
     keras.layers.BatchNormalization: _batch_norm,
     keras.layers.Rescaling: _rescaling,
-    keras.layers.Dropout: _nothing,
-    keras.layers.SpatialDropout2D: _nothing,
-    keras.layers.GaussianNoise: _nothing,
-    keras.layers.GaussianDropout: _nothing,
+    keras.layers.Normalization: _normalization,
     keras.layers.AveragePooling2D: _average,
     keras.layers.GlobalAveragePooling2D: _average,
     keras.layers.MaxPooling2D: _maximum,
     keras.layers.GlobalMaxPooling2D: _maximum,
     keras.layers.Add: _add,
+    # Those that this Keras has; MixUp and the like take labels too, RandomCrop always crops.
+    **{getattr(keras.layers, name): _nothing for name in TRAINING if hasattr(keras.layers, name)},
 }
 """Exact class -> (layer, inputs, name) -> its node, or None if this one is not understood.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from nf_zoo.backend import require_tensorflow
@@ -25,7 +26,8 @@ from nf_zoo.deploy.quantization import (
     layers_to_keep,
 )
 from nf_zoo.deploy.target import check_answers, check_target, placed, require
-from nf_zoo.deploy.trial import flat_outputs, tolerance_for, trial_inputs
+from nf_zoo.deploy.trial import tolerance_for, trials
+from nf_zoo.functional import structures_of
 
 PRECISIONS = ("float32", "float16", "int8")
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
@@ -44,9 +46,10 @@ def export_litert(
 
     The input is the model's own, float32 (1, H, W, C) of the size at which the model is to be
     used, or of another batch and, where the model leaves them free, other sides. The signature's
-    input is ``images``, its outputs are called as in :func:`nf_zoo.export_onnx`. Only built-in
-    operations are used; a grouped convolution is one of them. The file is a zip archive too, as
-    LiteRT's metadata tools have it: ``labels.txt``, and ``metadata.json`` with the preprocessing.
+    input is ``images`` (of several inputs each its name), its outputs are called as in
+    :func:`nf_zoo.export_onnx`. Only built-in operations are used; a grouped convolution is one of
+    them. The file is a zip archive too, as LiteRT's metadata tools have it: ``labels.txt``, and
+    ``metadata.json`` with the preprocessing.
 
     The file is run by LiteRT and compared with the model before it appears under ``path``.
 
@@ -69,7 +72,8 @@ def export_litert(
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow or ai-edge-litert.
         RuntimeError: if Keras runs on another backend, or the written file answers differently.
-        ValueError: if a layer cannot be folded, or the options do not go together.
+        ValueError: if a layer cannot be folded or needs fixed sides, or the options do not go
+            together.
 
     Example:
         >>> import nf_zoo
@@ -87,23 +91,35 @@ def export_litert(
     if precision == "int8":
         inputs = calibration_inputs(model, pictures)
         keep = layers_to_keep(folded, inputs, keep_float)
-    trials = trial_inputs(model)
+    tried = trials(model)
+    shapes = [array.shape for array in (tried[0][0] if inputs is None else [inputs])]
     with placed(path) as written:
-        converter = _converter(tf, folded, trials[0].shape, precision, inputs, written.parent)
+        converter = _converter(tf, folded, shapes, precision, inputs, written.parent)
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
-        run = runner(written, output_names(folded))
+        run = runner(written, output_names(folded), input_names(folded))
         if precision == "int8":
             check_quantised(folded, inputs, run)
         else:
             tolerance = tolerance_for(model, TOLERANCES[precision], 5e-2)
-            for trial in trials:
-                check_answers(flat_outputs(model, trial), run(trial), tolerance)
+            for arrays, expected in tried:
+                check_answers(expected, _answers(run, arrays), tolerance)
         _add_metadata(model, written)
     return path
 
 
-def _converter(tf, folded, shape, precision: str, inputs, scratch: Path):
-    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(tf, folded, shape, scratch))
+def _answers(run, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    try:
+        return run(*arrays)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            "LiteRT cannot run the file on inputs of these shapes; where a layer works out the "
+            "sides of its maps, as UpSampling2D does, build the model on keras.Input((height, "
+            f"width, channels)). Received: {', '.join(str(array.shape) for array in arrays)}"
+        ) from error
+
+
+def _converter(tf, folded, shapes, precision: str, inputs, scratch: Path):
+    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(tf, folded, shapes, scratch))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -118,7 +134,7 @@ def _converter(tf, folded, shape, precision: str, inputs, scratch: Path):
     return converter
 
 
-def _saved(tf, folded, shape, scratch: Path) -> str:
+def _saved(tf, folded, shapes, scratch: Path) -> str:
     """The network as a SavedModel, from which the converter takes the names of the outputs.
 
     Of a concrete function it would write the variables as such, and they would hold nothing when
@@ -126,11 +142,15 @@ def _saved(tf, folded, shape, scratch: Path) -> str:
     """
     names = output_names(folded)
     # Of a fixed batch the converter would write reshapes that no other batch fits.
-    signature = [tf.TensorSpec((None, *shape[1:]), tf.float32, name="images")]
+    signature = [
+        tf.TensorSpec((None, *shape[1:]), tf.float32, name=name)
+        for name, shape in zip(input_names(folded), shapes, strict=True)
+    ]
+    structure, _ = structures_of(folded)
 
-    def network(images):
-        answers = tf.nest.flatten(folded(images, training=False))
-        return dict(zip(names, answers, strict=True))
+    def network(*arrays):
+        answers = folded(keras.tree.pack_sequence_as(structure, list(arrays)), training=False)
+        return dict(zip(names, tf.nest.flatten(answers), strict=True))
 
     module = tf.Module()
     module.model_variables = [variable.value for variable in folded.variables]
@@ -190,15 +210,23 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     return found
 
 
-def runner(path: Path, outputs: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function that runs the file on a batch and gives the outputs of those names."""
+def input_names(model) -> list[str]:
+    """``["images"]`` of a model with one input, else the names of the inputs."""
+    names = [operation_of(tensor).name for tensor in model.inputs]
+    return names if len(names) > 1 else ["images"]
+
+
+def runner(
+    path: Path, outputs: Sequence[str], inputs: Sequence[str] = ("images",)
+) -> Callable[..., list[np.ndarray]]:
+    """A function that runs the file on an array for each input and gives the outputs by name."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
     network = interpreter.get_signature_runner()
 
-    def run(inputs: np.ndarray) -> list[np.ndarray]:
-        answers = network(images=inputs)
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        answers = network(**dict(zip(inputs, arrays, strict=True)))
         return [answers[name] for name in outputs]
 
     return run

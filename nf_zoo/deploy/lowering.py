@@ -28,12 +28,7 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
     Raises:
         ValueError: if the model is not functional.
     """
-    network = functional.as_functional(model)
-    if network is None:
-        raise ValueError(
-            "Only a functional or Sequential Keras model that has been built can be folded. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
+    network = require_graph(model)
     sources = [
         graph.Source(operation_of(x).name, [], model.dtype_policy, tensor=x) for x in network.inputs
     ]
@@ -42,6 +37,54 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
         if isinstance(node, graph.Pool | graph.Affine) and node.name in anchors:
             node.anchored = True
     return graph.Sink("outputs", outputs), sources
+
+
+def graph_of(model):
+    """The graph of a built functional or Sequential model; None of any other layer.
+
+    A subclass that has a ``call`` of its own does what that says, whatever its graph is.
+    """
+    network = functional.as_functional(model)
+    if network is None:
+        return None
+    author = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
+    return network if author.__module__.startswith(("keras.", "nf_zoo.")) else None
+
+
+def require_graph(model):
+    """The graph of a model.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    network = graph_of(model)
+    if network is None:
+        raise ValueError(
+            "Only a functional or Sequential Keras model that has been built can be folded or "
+            "exported: give a Sequential an Input first; of any other that has been called, "
+            "Keras's own model.export(folder) writes a SavedModel. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    return network
+
+
+def input_shapes(model) -> list[tuple[int | None, ...]]:
+    """What a model takes; the batch of a Sequential is free, whatever it was first called with."""
+    shapes = [tuple(tensor.shape) for tensor in functional.as_functional(model).inputs]
+    return [(None, *x[1:]) for x in shapes] if isinstance(model, keras.Sequential) else shapes
+
+
+def takes_only_tensors(node) -> bool:
+    """Whether a layer is called with nothing but its input, or a list of them.
+
+    Masks and constants change what it does; ``training`` does not, because a model that is asked
+    for inference tells every layer so, whatever the layer was called with.
+    """
+    options = {key: x for key, x in node.arguments.kwargs.items() if key != "training"}
+    given = [value for value in (*node.arguments.args, *options.values()) if value is not None]
+    return len(given) == 1 and all(
+        isinstance(value, keras.KerasTensor) for value in keras.tree.flatten(given)
+    )
 
 
 def operation_of(tensor):
@@ -70,32 +113,39 @@ def _walk(network, values: dict[int, graph.Node], prefix: str) -> list[graph.Nod
 
 def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
     operation = node.operation
-    nested = functional.as_functional(operation)
-    if nested is not None:
-        tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
-        return _walk(nested, tensors, f"{prefix}{operation.name}_")
-    trains = node.arguments.kwargs.get("training")
-    if not trains:
-        result = lower_layer(operation, inputs, prefix)
+    name = f"{prefix}{operation.name}"
+    if takes_only_tensors(node):
+        nested = graph_of(operation)
+        if nested is not None:
+            tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
+            return _walk(nested, tensors, f"{name}_")
+        floats = [_floating(x, operation) for x in inputs] if type(operation) in RULES else inputs
+        result = lower_layer(operation, floats, prefix)
         if result is not None:
             return [result]
-    name = f"{prefix}{operation.name}"
-    if len(node.outputs) != 1:
-        raise ValueError(
-            "A layer with several outputs cannot be folded. "
-            f"Received: {type(operation).__name__} {name!r}"
-        )
+    kept = graph.Kept(
+        name,
+        inputs,
+        getattr(operation, "dtype_policy", None),
+        operation=operation,
+        arguments=node.arguments,
+        tensors=list(node.input_tensors),
+        foreign=not type(operation).__module__.startswith(("keras.", "nf_zoo.layers.")),
+    )
+    if len(node.outputs) == 1:
+        return [kept]
     return [
-        graph.Kept(
-            name,
-            inputs,
-            getattr(operation, "dtype_policy", None),
-            operation=operation,
-            arguments=node.arguments,
-            tensors=list(node.input_tensors),
-            foreign=not type(operation).__module__.startswith(("keras.", "nf_zoo.layers.")),
-        )
+        graph.Part(f"{name}_{index}", [kept], index=index) for index in range(len(node.outputs))
     ]
+
+
+def _floating(node: graph.Node, layer) -> graph.Node:
+    """Integers as floats: what takes the place of a layer does not cast them, as Rescaling does."""
+    if not isinstance(node, graph.Source) or "float" in str(node.tensor.dtype):
+        return node
+    policy = layer.dtype_policy
+    cast = keras.layers.Rescaling(1.0, dtype=policy)
+    return graph.Kept(f"{node.name}_float", [node], policy, operation=cast)
 
 
 def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:

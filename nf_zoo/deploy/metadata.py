@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 import nf_zoo
+from nf_zoo import functional
 from nf_zoo.preprocessing import class_names
 
 
@@ -35,8 +38,12 @@ def output_names(model) -> list[str]:
     """What the outputs are called in a file.
 
     ``["logits"]``, or the name of the classifier's activation; ``["features"]``; for several maps
-    ``["features_0", "features_1", ...]``.
+    ``["features_0", "features_1", ...]``; of a model that gives a dict its keys.
     """
+    structure = functional.structures_of(functional.as_functional(model))[1]
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        return [str(keys[id(tensor)]) for tensor in keras.tree.flatten(structure)]
     if len(model.outputs) > 1:
         return [f"features_{index}" for index in range(len(model.outputs))]
     if not getattr(model, "num_classes", None):

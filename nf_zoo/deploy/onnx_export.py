@@ -19,7 +19,7 @@ from nf_zoo.deploy.quantization import (
     layers_to_keep,
 )
 from nf_zoo.deploy.target import check_answers, check_target, placed, require
-from nf_zoo.deploy.trial import flat_outputs, tolerance_for, trial_inputs
+from nf_zoo.deploy.trial import tolerance_for, trials
 
 PRECISIONS = ("float32", "int8")
 LARGEST_FILE = 2**31 - 1
@@ -40,7 +40,8 @@ def export_onnx(
     The input is the model's own, float32 (N, H, W, C), of any batch and, where the model leaves
     them free, any sides; so are the outputs: ``logits`` (or the name of the classifier's
     activation) of shape (N, classes), ``features``, or ``features_0``, ``features_1``, ... of a
-    model of feature maps. ``metadata_props`` holds ``labels`` and ``preprocessing`` as JSON.
+    model of feature maps, or the keys of a model that gives a dict. ``metadata_props`` holds
+    ``labels`` and ``preprocessing`` as JSON. A model of several inputs has theirs, by name.
 
     The file is checked, run by ONNX Runtime on pictures of two sizes and batches, and compared
     with the model before it appears under ``path``.
@@ -76,18 +77,18 @@ def export_onnx(
     check_options("ONNX", PRECISIONS, precision, pictures, keep_float)
     onnx, _ = require("onnx", "onnx", "onnxruntime")
     folded = fold(model)
+    made = to_onnx(onnx, folded, _properties(model))
+    if made.ByteSize() > LARGEST_FILE:
+        raise ValueError(
+            "An ONNX file holds 2 GB: model.export(folder) writes larger networks as a SavedModel. "
+            f"Received: {made.ByteSize() / 2**30:.2f} GB"
+        )
+    inputs = calibration_inputs(model, pictures) if precision == "int8" else None
     with placed(path) as written:
-        made = to_onnx(onnx, folded, _properties(model))
-        if made.ByteSize() > LARGEST_FILE:
-            raise ValueError(
-                "An ONNX file holds 2 GB: export_saved_model writes larger networks. "
-                f"Received: {made.ByteSize() / 2**30:.2f} GB"
-            )
         onnx.checker.check_model(made)
         onnx.save(made, written)
         _verify(model, written)
         if precision == "int8":
-            inputs = calibration_inputs(model, pictures)
             keep = layers_to_keep(folded, inputs, keep_float)
             _quantize(written, inputs, keep)
             check_quantised(folded, inputs, runner(written))
@@ -101,8 +102,8 @@ def _properties(model) -> dict[str, str]:
     }
 
 
-def runner(path: Path, **entries: str) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A function that runs the file on a batch and gives its outputs in order.
+def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
+    """A function that runs the file on an array for each input and gives its outputs in order.
 
     ``entries`` are configuration entries of ONNX Runtime's session options.
     """
@@ -113,8 +114,8 @@ def runner(path: Path, **entries: str) -> Callable[[np.ndarray], list[np.ndarray
         options.add_session_config_entry(key, value)
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
@@ -185,5 +186,5 @@ class _Reader:
 def _verify(model, written: Path) -> None:
     run = runner(written)
     tolerance = tolerance_for(model, 1e-4, 5e-2)
-    for inputs in trial_inputs(model):
-        check_answers(flat_outputs(model, inputs), run(inputs), tolerance)
+    for inputs, expected in trials(model):
+        check_answers(expected, run(*inputs), tolerance)

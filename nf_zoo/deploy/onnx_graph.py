@@ -6,77 +6,22 @@ poolings, and grouped convolutions stay single nodes, which no general converter
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-import numpy as np
+import keras
 
 from nf_zoo import functional
-from nf_zoo.deploy.graph import Names
+from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
 from nf_zoo.deploy.metadata import output_names
-from nf_zoo.deploy.onnx_rules import RULES
+from nf_zoo.deploy.onnx_arithmetic import ARITHMETIC, MERGES, OPERATIONS
+from nf_zoo.deploy.onnx_rules import LAYERS
+from nf_zoo.deploy.onnx_shapes import SHAPES
+from nf_zoo.deploy.onnx_writer import GraphWriter, Unsupported, Value
 
 OPSET = 20
 """The first with Gelu and with dilated average pooling; ONNX Runtime 1.17 reads it."""
 IR_VERSION = 9
 
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """A tensor of the graph; of rank 4 always NCHW.
-
-    Attributes:
-        name: in the graph.
-        rank: number of axes.
-        pads: zeros still to be put around it, (top, left, bottom, right).
-        not_negative: whether it comes from a ReLU, so that zeros pad a maximum.
-    """
-
-    name: str
-    rank: int
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    not_negative: bool = False
-
-
-class GraphWriter:
-    """Collects the nodes and weights of a graph."""
-
-    def __init__(self, onnx):
-        self._onnx = onnx
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.names = Names()
-        self._constants: dict[tuple, str] = {}
-
-    def node(self, operation: str, inputs: list[str], name: str, **attributes) -> str:
-        """A node; the name of its result."""
-        name = self.names.unique(name)
-        made = self._onnx.helper.make_node(operation, inputs, [name], name=name, **attributes)
-        self.nodes.append(made)
-        return name
-
-    def weight(self, array, name: str) -> str:
-        """A constant tensor, float32 unless it is of integers."""
-        array = np.asarray(array)
-        if array.dtype.kind == "f":
-            array = array.astype("float32")
-        small = array.size <= 4
-        key = (array.dtype.str, array.shape, array.tobytes()) if small else None
-        if small and key in self._constants:
-            return self._constants[key]
-        name = self.names.unique(name)
-        self.weights.append(self._onnx.numpy_helper.from_array(array, name))
-        if small:
-            self._constants[key] = name
-        return name
-
-    def padded(self, value: Value, name: str) -> str:
-        """The tensor with its pending zeros around it."""
-        if not any(value.pads):
-            return value.name
-        top, left, bottom, right = value.pads
-        pads = self.weight(np.array([0, 0, top, left, 0, 0, bottom, right]), f"{name}_pads")
-        return self.node("Pad", [value.name, pads], f"{name}_padded")
+RULES = {**LAYERS, **SHAPES, **MERGES}
+"""Exact class of a layer -> (writer, layer, input values) -> its value."""
 
 
 def to_onnx(onnx, model, metadata: dict[str, str]):
@@ -92,26 +37,21 @@ def to_onnx(onnx, model, metadata: dict[str, str]):
         all as Keras has them (NHWC), the batch and free sides dynamic.
 
     Raises:
-        ValueError: naming a layer that ONNX export does not know.
+        ValueError: naming every layer that ONNX export does not know.
     """
     writer = GraphWriter(onnx)
     values: dict[int, Value] = {}
-    inputs = []
-    for tensor in model.inputs:
-        name = writer.names.unique(tensor._keras_history.operation.name)
-        inputs.append(_value_info(onnx, name, tensor.shape))
-        values[id(tensor)] = _from_keras(writer, name, len(tensor.shape))
-    for node in functional.nodes_of(model):
-        rule = RULES.get(type(node.operation).__name__)
-        known = type(node.operation).__module__.startswith(("keras.", "nf_zoo."))
-        if rule is None or not known or len(node.outputs) != 1:
-            raise ValueError(_unknown(node.operation))
-        arguments = [values[id(x)] for x in node.input_tensors]
-        values[id(node.outputs[0])] = rule(writer, node.operation, arguments)
-    outputs = []
+    inputs, outputs = [], []
     for name, tensor in zip(output_names(model), model.outputs, strict=True):
-        _to_keras(writer, values[id(tensor)], name)
-        outputs.append(_value_info(onnx, name, tensor.shape))
+        outputs.append(_value_info(onnx, writer.tensors.unique(name), tensor.shape))
+    for tensor in model.inputs:
+        name = writer.tensors.unique(operation_of(tensor).name)
+        inputs.append(_value_info(onnx, name, tensor.shape))
+        values[id(tensor)] = writer.from_keras(name, len(tensor.shape), name)
+    _write(writer, functional.nodes_of(model), values)
+    for entry, tensor in zip(outputs, model.outputs, strict=True):
+        value, name = values[id(tensor)], f"{entry.name}_output"
+        writer.add("Identity", [writer.to_keras(value, entry.name)], name, entry.name)
     graph = onnx.helper.make_graph(writer.nodes, model.name, inputs, outputs, writer.weights)
     opset = [onnx.helper.make_opsetid("", OPSET)]
     made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
@@ -120,32 +60,58 @@ def to_onnx(onnx, model, metadata: dict[str, str]):
     return made
 
 
-def _unknown(operation) -> str:
-    return (
-        "An ONNX file cannot hold this layer; export_saved_model writes every layer that "
-        f"TensorFlow runs. Received: {operation.name!r} ({type(operation).__name__})"
-    )
+def _write(writer: GraphWriter, nodes: list, values: dict[int, Value]) -> None:
+    """Write the nodes, completing ``values``; refuse those that cannot be, all at once."""
+    refused = {}
+    for node in nodes:
+        operation = node.operation
+        try:
+            result = _written(writer, node, values)
+        except Unsupported as reason:
+            kind = " ".join(filter(None, (type(operation).__name__, str(reason))))
+            refused[f"{operation.name!r} ({kind})"] = None
+            result = Value("", len(node.outputs[0].shape))
+        values.update((id(output), result) for output in node.outputs)
+    if refused:
+        raise ValueError(
+            "ONNX export does not know these; model.export(folder) writes a SavedModel of every "
+            f"layer that TensorFlow runs. Received: {', '.join(refused)}"
+        )
+
+
+def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
+    operation = node.operation
+    if len(node.outputs) != 1:
+        raise Unsupported("of several outputs")
+    if isinstance(operation, keras.layers.Layer):
+        rule = RULES.get(type(operation))
+        if rule is None:
+            raise Unsupported
+        if not takes_only_tensors(node):
+            raise Unsupported("called with more than its inputs")
+        if getattr(operation, "data_format", None) == "channels_first":
+            raise Unsupported("with data_format='channels_first'")
+        return rule(writer, operation, [values[id(x)] for x in node.input_tensors])
+    # Layers of Keras and its operations share names, so each kind has a table of its own.
+    module, name = type(operation).__module__, type(operation).__name__
+    key = f"{module.rpartition('.')[2]}.{name}" if module.startswith("keras.src.ops.") else ""
+    given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    inputs = [values[id(x)] if isinstance(x, keras.KerasTensor) else x for x in given]
+    if key in ARITHMETIC:
+        return ARITHMETIC[key](writer, operation, inputs)
+    if key not in OPERATIONS:
+        raise Unsupported
+    if not takes_only_tensors(node):
+        raise Unsupported("called with more than its inputs")
+    return OPERATIONS[key](writer, operation, inputs)
 
 
 def _value_info(onnx, name: str, shape):
     # Free sides of the same name would have to be equal: each has its own.
-    free = ["batch", "height", "width"] if len(shape) == 4 else ["batch"]
+    words = ["batch", "height", "width", "channels"] if len(shape) == 4 else ["batch"]
+    words += [f"axis{axis}" for axis in range(len(words), len(shape))]
     sides = [
-        (f"{name}_{free[axis]}" if axis else "batch") if side is None else side
+        (f"{name}_{words[axis]}" if axis else "batch") if side is None else side
         for axis, side in enumerate(shape)
     ]
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)
-
-
-def _from_keras(writer: GraphWriter, name: str, rank: int) -> Value:
-    if rank == 4:
-        name = writer.node("Transpose", [name], f"{name}_nchw", perm=[0, 3, 1, 2])
-    return Value(name, rank)
-
-
-def _to_keras(writer: GraphWriter, value: Value, name: str) -> None:
-    source = writer.padded(value, name)
-    if value.rank == 4:
-        writer.node("Transpose", [source], name, perm=[0, 2, 3, 1])
-    else:
-        writer.node("Identity", [source], name)

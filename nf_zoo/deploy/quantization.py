@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -91,11 +92,20 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
 
     if getattr(model, "preprocessing", None) is not None:
         return preprocess(pictures, model)
-    inputs = np.asarray(pictures, "float32")
+    if len(functional.as_functional(model).inputs) > 1:
+        raise ValueError(
+            "Eight bits are for models of one input: leave the precision float32. "
+            f"Received: {model.name!r}, which has {len(functional.as_functional(model).inputs)}"
+        )
+    try:
+        inputs = np.asarray(pictures, "float32")
+        received = f"shape {inputs.shape}"
+    except (TypeError, ValueError):
+        inputs, received = np.zeros(0), type(pictures).__name__
     if inputs.ndim != 4 or not len(inputs):
         raise ValueError(
-            "A model without preprocessing needs pictures as an array (N, H, W, C). "
-            f"Received: shape {inputs.shape}"
+            "A model without preprocessing needs pictures as an array (N, H, W, C), prepared as "
+            f"it takes them. Received: {received}"
         )
     return inputs
 
@@ -157,9 +167,9 @@ def _report(folded, inputs: np.ndarray) -> list[LayerError]:
         if not hasattr(layer, "kernel"):
             continue
         kernel = ops.convert_to_numpy(layer.kernel)
-        rounded = quantized_kernel(kernel)
+        rounded = quantized_kernel(kernel, _output_axes(layer))
         change = _outputs(folded, x, node) - expected
-        largest = np.abs(kernel).max(tuple(range(kernel.ndim - 1)))
+        largest = _largest(kernel, _output_axes(layer))
         errors.append(
             LayerError(
                 layer.name,
@@ -178,7 +188,8 @@ def _outputs(folded, x, quantised) -> np.ndarray:
         if quantised is None or operation is not quantised.operation:
             return operation(*args, **kwargs)
         weights = operation.get_weights()
-        operation.set_weights([quantized_kernel(weights[0]), *weights[1:]])
+        rounded = quantized_kernel(weights[0], _output_axes(operation))
+        operation.set_weights([rounded, *weights[1:]])
         try:
             return operation(quantized_activations(args[0]), *args[1:], **kwargs)
         finally:
@@ -190,11 +201,23 @@ def _outputs(folded, x, quantised) -> np.ndarray:
     return np.concatenate(flat)
 
 
-def quantized_kernel(kernel: np.ndarray) -> np.ndarray:
+def quantized_kernel(kernel: np.ndarray, output_axes: tuple[int, ...] = (-1,)) -> np.ndarray:
     """Rounded to -127..127 steps of the largest absolute value of its output channel."""
-    axes = tuple(range(kernel.ndim - 1))
-    step = np.maximum(np.abs(kernel).max(axes, keepdims=True) / 127, 1e-30)
+    step = np.maximum(_largest(kernel, output_axes) / 127, 1e-30)
     return (np.round(kernel / step) * step).astype("float32")
+
+
+def _largest(kernel: np.ndarray, output_axes: tuple[int, ...]) -> np.ndarray:
+    outputs = {axis % kernel.ndim for axis in output_axes}
+    axes = tuple(axis for axis in range(kernel.ndim) if axis not in outputs)
+    return np.abs(kernel).max(axes, keepdims=True)
+
+
+def _output_axes(layer) -> tuple[int, ...]:
+    """Where the kernel of the layer has its output channels."""
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (-2, -1)
+    return (-2,) if isinstance(layer, keras.layers.Conv2DTranspose) else (-1,)
 
 
 def quantized_activations(x):

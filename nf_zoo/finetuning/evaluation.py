@@ -94,7 +94,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
     backend of Keras, Pillow resizes the pictures.
 
     Args:
-        model: an ImageClassifier.
+        model: an ImageClassifier with classes, or one that was folded.
         data: a folder of class folders named as ``model.labels`` (without labels: one folder for
             each output, in sorted order), of which test/ or else val/ is taken if it is split; or
             a ``tf.data.Dataset`` of (picture, class).
@@ -108,12 +108,21 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
         ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
 
     Raises:
-        ValueError: if the folders are not those of the model's labels, or nothing can be read.
+        ValueError: if the model is no classifier of the zoo, the folders are not those of its
+            labels, or nothing can be read.
 
     Example:
         >>> evaluate(model, "flowers/test")["accuracy"]
         0.93
     """
+    if not getattr(model, "num_classes", None):
+        raise ValueError(
+            "evaluate takes a classifier of the zoo, which knows how its pictures are prepared and "
+            "what its outputs mean; of any other Keras model that is compiled, its own "
+            "model.evaluate(images, classes) gives the metrics. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r} of "
+            f"num_classes={getattr(model, 'num_classes', None)}"
+        )
     labels = model.labels
     if labels is None and getattr(data, "element_spec", None) is not None:
         labels = tuple(str(i) for i in range(model.num_classes))

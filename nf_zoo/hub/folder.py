@@ -57,8 +57,8 @@ def save_pretrained(
 
     Raises:
         FileExistsError: if the folder is not empty (and `overwrite` is false), or is a file.
-        ValueError: for another dtype, a value too large for float16, metrics that are no JSON, or
-            a model with LoRA or quantized layers.
+        ValueError: for any model but an ImageClassifier, one with LoRA or quantized layers, another
+            dtype, a value too large for float16, or metrics that are no JSON.
         WeightsError: if what was written does not describe the model; then nothing is left.
         RuntimeError, ImportError: for a SavedModel without TensorFlow.
 
@@ -67,6 +67,7 @@ def save_pretrained(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.save_pretrained(model, "my-nf-resnet")  # doctest: +SKIP
     """
+    check_kind(model)
     folder = Path(folder).expanduser().absolute()
     is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if is_taken and not (overwrite and folder.is_dir()):
@@ -75,7 +76,6 @@ def save_pretrained(
             f"nf_zoo wrote there. Received: {folder}"
         )
     check_dtype(dtype)
-    _check_plain(model)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -94,14 +94,27 @@ def save_pretrained(
     return folder
 
 
-def _check_plain(model) -> None:
-    """Refuse what safetensors of plain weights would lose."""
+def check_kind(model) -> None:
+    """Raise `ValueError` for a model that `load_pretrained` could not build again."""
+    from nf_zoo.models.classifier import ImageClassifier
+
+    if not isinstance(model, ImageClassifier):
+        raise ValueError(
+            "save_pretrained and push_to_hub write an ImageClassifier, which load_pretrained "
+            "builds again from its architecture; save any other model, folded or with layers of "
+            "your own around one of the zoo, as a file: model.save('name.keras'). "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
     for layer in model._flatten_layers():
-        if getattr(layer, "lora_enabled", False) or layer.dtype_policy.quantization_mode:
+        lora, quantized = (
+            getattr(layer, "lora_enabled", False),
+            layer.dtype_policy.quantization_mode,
+        )
+        if lora or quantized:
             raise ValueError(
-                "save_pretrained writes plain weights; model.save('name.keras') keeps LoRA and "
-                f"quantization. Received: the layer {layer.name!r} with {layer.dtype_policy.name}"
-                f"{' and LoRA' if getattr(layer, 'lora_enabled', False) else ''}"
+                "save_pretrained and push_to_hub write plain weights; model.save('name.keras') "
+                "keeps LoRA and quantization. "
+                f"Received: the layer {layer.name!r} with {quantized or 'LoRA'}"
             )
 
 

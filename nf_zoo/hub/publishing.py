@@ -21,6 +21,7 @@ from nf_zoo.hub.folder import (
     METRICS_FILE,
     PREPROCESSING_FILE,
     SAVED_MODEL,
+    check_kind,
     save_pretrained,
 )
 from nf_zoo.hub.model_config import CONFIG_FILE, read_config
@@ -102,6 +103,7 @@ def push_to_hub(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.push_to_hub(model, "me/my-nf-resnet", dry_run=True)  # doctest: +SKIP
     """
+    check_kind(model)
     target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
     if not dry_run:
         _require_token(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tiny_networks import difference
 
 import nf_zoo
 from nf_zoo import layers
+from nf_zoo.deploy import layer_rules
 from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.models.classifier import variable_names
 from nf_zoo.models.registry import build_model
@@ -248,7 +250,7 @@ def test_training_is_refused(tmp_path):
             model.train_on_batch(pictures, targets)
         with pytest.raises(RuntimeError, match="cannot be trained"):
             model.with_classifier(2)
-        with pytest.raises(RuntimeError, match=r"model\.save"):
+        with pytest.raises(ValueError, match=r"model\.save"):
             nf_zoo.save_pretrained(model, tmp_path / "weights")
         assert np.isfinite(model.evaluate(pictures, targets, verbose=0))
 
@@ -297,6 +299,107 @@ def test_keras_networks():
             variable.assign(np.abs(variable) + 0.1)
     folded = nf_zoo.fold(model)
     assert gap(folded, model, (64, 64)) <= 1e-5
+
+
+def tripled(x, power):
+    return 3 * x**power
+
+
+KEPT = {
+    "depthwise": lambda x: keras.layers.DepthwiseConv2D(3, 2, "same", depth_multiplier=2)(x),
+    "separable": lambda x: keras.layers.SeparableConv2D(6, 3, activation="relu")(x),
+    "transposed": lambda x: keras.layers.Conv2DTranspose(6, 3, 2)(x),
+    "upsampling": lambda x: keras.layers.UpSampling2D(2)(x),
+    "layer norm": lambda x: keras.layers.LayerNormalization()(x),
+    "dense maps": lambda x: keras.layers.Dense(6, activation="silu")(x),
+    "lambda": lambda x: keras.layers.Lambda(tripled, arguments={"power": 2})(x),
+    "constants": lambda x: keras.ops.maximum(1.0 - x * np.arange(4.0) / 2, 0.0) - 0.5,
+    "several outputs": lambda x: keras.layers.Concatenate()(keras.ops.split(x, 2, -1)[::-1]),
+    "pixel statistics": lambda x: adapted(keras.layers.Normalization(axis=(1, 2, 3)), x),
+}
+
+
+def adapted(layer, x):
+    layer.build(x.shape)
+    layer.adapt(3 + 2 * np.random.default_rng(0).standard_normal((9, *x.shape[1:])))
+    return layer(x)
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_stands_between_convolutions_stays(kind):
+    """Nothing moves through it, and it comes out as it went in."""
+    inputs = keras.Input((20, 24, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    x = keras.layers.BatchNormalization()(KEPT[kind](x))
+    model = keras.Model(inputs, keras.layers.Conv2D(5, 3, padding="same")(x))
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(np.random.default_rng(index).standard_normal(weight.shape))
+    folded = nf_zoo.fold(model)
+    assert gap(folded, model, (20, 24)) <= 1e-5
+    assert "BatchNormalization" not in kinds(folded)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.BatchNormalization(axis=3, moving_mean_initializer="random_normal"),
+        keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0]),
+        keras.layers.Normalization(axis=None, mean=1.0, variance=4.0, invert=True),
+        keras.layers.Rescaling([1.0, 2.0, 3.0], offset=0.5),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_affine_layers_go_into_the_convolution(layer):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(layer(inputs)))
+    folded = nf_zoo.fold(model)
+    assert gap(folded, model) <= 1e-5
+    assert kinds(folded) == {"InputLayer", "Conv2D"} and folded.remaining == {}
+
+
+RATE, FACTOR = {"rate": 0.3}, {"factor": 0.3}
+OPTIONS = {
+    **dict.fromkeys(("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout"), RATE),
+    **dict.fromkeys(("RandomBrightness", "RandomContrast", "RandomRotation"), FACTOR),
+    **dict.fromkeys(("RandomColorDegeneration", "RandomHue", "RandomSaturation"), FACTOR),
+    "RandomSharpness": FACTOR,
+    "GaussianNoise": {"stddev": 0.3},
+    "RandomPosterization": {"factor": 3},
+    "RandomShear": {"x_factor": 0.2},
+    "RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2},
+    "RandomZoom": {"height_factor": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", layer_rules.TRAINING)
+def test_a_layer_that_does_something_in_training_alone_is_gone(name):
+    """Also where it was called with ``training=True``: a model that predicts overrules it."""
+    kind = getattr(keras.layers, name, None)
+    if kind is None:
+        pytest.skip("this Keras has no such layer")
+    inputs = keras.Input((24, 24, 3))
+    pixels = 0.5 + 0.1 * tiny_networks.images(2, (24, 24))
+    layer = kind(**OPTIONS.get(name, {}))
+    takes_training = "training" in inspect.signature(layer.call).parameters
+    for call in ({}, {"training": True}) if takes_training else ({},):
+        x = layer(inputs, **call)
+        model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(x))
+        folded = nf_zoo.fold(model)
+        assert kinds(folded) == {"InputLayer", "Conv2D"}
+        np.testing.assert_allclose(folded(pixels), model.predict(pixels, verbose=0), atol=1e-5)
+
+
+def test_names_of_nested_models():
+    body = tiny_networks.build("nf_resnet", num_classes=0)
+    inner = keras.Sequential([body, keras.layers.Dense(4, name="dense")], name="inner")
+    inputs = keras.Input((None, None, 3))
+    joined = keras.layers.Add(name="add")([inner(inputs), inner(-inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(3, name="dense")(joined))
+    folded = nf_zoo.fold(model)
+    names = [layer.name for layer in folded.layers]
+    assert len(set(names)) == len(names)
+    assert {"inner_dense", "inner_dense_2", "dense", f"inner_{body.name}_stem_conv"} <= set(names)
+    assert gap(folded, model) <= 1e-5
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -123,11 +123,22 @@ def test_keras_models_too(tmp_path):
 
 def test_what_it_cannot_hold_is_named(tmp_path):
     inputs = keras.Input((8, 8, 3))
-    model = keras.Model(inputs, keras.layers.UpSampling2D(name="larger")(inputs))
-    with pytest.raises(ValueError, match=r"export_saved_model.*'larger' \(UpSampling2D\)"):
+    model = keras.Model(inputs, keras.layers.UnitNormalization(name="unit")(inputs))
+    message = r"model\.export\(folder\) writes.*'unit' \(UnitNormalization\)"
+    with pytest.raises(ValueError, match=message):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx")
     name, fields = tiny_networks.NETWORKS["nf_resnet"]
     model = build_model(name, **{**fields, "activation": "celu", "num_classes": 2})
-    with pytest.raises(ValueError, match=r"knows the activations.*Received: 'celu'"):
+    with pytest.raises(ValueError, match="with activation='celu', of which it knows elu, expon"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+    # The advice is true.
+    model.export(tmp_path / "advised", verbose=False)
+
+
+def test_a_layer_may_be_called_as_an_output_is(tmp_path):
+    inputs = keras.Input((None, None, 3), name="features")
+    x = keras.layers.GlobalAveragePooling2D(name="logits")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="features_1")(x))
+    model = keras.Model(inputs, [model.output, keras.layers.Activation("tanh")(x)])
+    assert gap(nf_zoo.export_onnx(model, tmp_path / "model.onnx"), model) <= 1e-5
