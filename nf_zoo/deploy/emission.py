@@ -107,7 +107,9 @@ class Emitter:
         activation = node.activation
         if activation == "relu" and not node.input.has_one_consumer:
             return self._layer(layers.Rectifier, node.name, node)(inputs[0])
-        if isinstance(activation, str) and hasattr(keras.activations, activation):
+        plain = isinstance(activation, str) and hasattr(keras.activations, activation)
+        # TensorFlow's SiLU leaks the graph that it is traced in; that of this package does not.
+        if plain and activation not in ("silu", "swish"):
             return self._layer(keras.layers.Activation, node.name, node, activation)(inputs[0])
         scaled = self._layer(layers.ScaledActivation, node.name, node, activation, gamma=1.0)
         return scaled(inputs[0])

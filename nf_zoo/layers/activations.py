@@ -37,13 +37,25 @@ def _gelu_erf(x):
     return ops.gelu(x, approximate=False)
 
 
-@functools.cache
-def _gelu_erf_keeping_its_input() -> Callable:
-    """As ``_gelu_erf`` on TensorFlow; of all its maps the gradient needs the input alone.
+def _silu(x):
+    """Without TensorFlow's own gradient, which leaks; see :mod:`nf_zoo.layers.gradients`."""
+    return x * ops.sigmoid(x)
 
-    TensorFlow's own GELU is a chain of operations, each of which keeps a map for its gradient.
+
+@functools.cache
+def _keeping_the_input_alone(function: Callable) -> Callable:
+    """The same function on TensorFlow, of whose maps the gradient needs the input alone.
+
+    Exact GELU and SiLU are chains of operations, each of which keeps a map for its gradient.
     """
     import tensorflow as tf
+
+    def silu(x):
+        def gradient(upstream):
+            gate = tf.sigmoid(x)
+            return upstream * gate * (1.0 + x * (1.0 - gate))
+
+        return x * tf.sigmoid(x), gradient
 
     def gelu(x):
         def gradient(upstream):
@@ -53,7 +65,7 @@ def _gelu_erf_keeping_its_input() -> Callable:
 
         return tf.nn.gelu(x, approximate=False), gradient
 
-    return with_own_gradient(gelu)
+    return with_own_gradient({_gelu_erf: gelu, _silu: silu}[function])
 
 
 def activation_function(activation: str | Callable) -> Callable:
@@ -68,6 +80,8 @@ def activation_function(activation: str | Callable) -> Callable:
         return _gelu_erf
     if activation == "gelu_tanh":
         return _gelu_tanh
+    if activation in ("silu", "swish"):
+        return _silu
     if activation == "identity":
         activation = "linear"
     try:
@@ -170,8 +184,9 @@ class ScaledActivation(keras.layers.Layer):
 
     def call(self, x, training=None):
         function = self._function
-        if training and function is _gelu_erf and keras.backend.backend() == "tensorflow":
-            function = _gelu_erf_keeping_its_input()
+        has_own = function in (_gelu_erf, _silu) and keras.backend.backend() == "tensorflow"
+        if training and has_own:
+            function = _keeping_the_input_alone(function)
         x = function(x)
         return x if self.gamma == 1.0 else x * self.gamma
 
