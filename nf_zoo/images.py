@@ -289,7 +289,7 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """``(pixels / 255 - mean) / std``.
 
     Args:
-        pixels: array (..., 3), values 0..255.
+        pixels: array (..., 3), values 0..255; with one channel, the first values count.
         preprocessing: mean and std.
 
     Returns:
@@ -303,8 +303,9 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """
     scaled = pixels.astype(np.float32)
     scaled /= 255
-    scaled -= np.asarray(preprocessing.mean, np.float32)
-    scaled /= np.asarray(preprocessing.std, np.float32)
+    channels = pixels.shape[-1]
+    scaled -= np.asarray(preprocessing.mean[:channels], np.float32)
+    scaled /= np.asarray(preprocessing.std[:channels], np.float32)
     return scaled
 
 

@@ -107,7 +107,8 @@ def normalise(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """``(pixels / 255 - mean) / std``.
 
     Args:
-        pixels: uint8 or float tensor (..., 3), values 0..255.
+        pixels: uint8 or float tensor (..., 3), values 0..255; with one channel, the first values
+            count.
         preprocessing: mean and std.
 
     Returns:
@@ -119,7 +120,9 @@ def normalise(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         [[-1.0, 1.0, 1.0]]
     """
     scaled = tf.cast(pixels, tf.float32) / 255.0
-    return (scaled - tf.constant(preprocessing.mean)) / tf.constant(preprocessing.std)
+    channels = pixels.shape[-1]
+    mean, std = preprocessing.mean[:channels], preprocessing.std[:channels]
+    return (scaled - tf.constant(mean)) / tf.constant(std)
 
 
 def _resized_size(size: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -18,6 +18,7 @@ from nf_zoo.deploy.metadata import class_names, output_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
 from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
+from nf_zoo.images import input_of
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
@@ -54,8 +55,8 @@ def export_saved_model(
     The result is loaded again and compared with the model before it appears under ``path``.
 
     Args:
-        model: an ImageClassifier with three input channels, or one that was folded; or any other
-            functional or Sequential Keras model, with layers of your own too.
+        model: an ImageClassifier with three input channels or one, or one that was folded; or any
+            other functional or Sequential Keras model, with layers of your own too.
         path: folder to write.
         overwrite: replace an existing folder.
         fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
@@ -70,7 +71,7 @@ def export_saved_model(
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
-        ValueError: if an ImageClassifier does not take three channels, or gives feature maps; if
+        ValueError: if an ImageClassifier takes neither 3 channels nor 1, or gives feature maps; if
             any other model has no graph; or if it has too many weights for constants.
 
     Example:
@@ -103,10 +104,10 @@ def _takes_pictures(model) -> bool:
     """Whether it is known how pictures are prepared for the model."""
     if getattr(model, "preprocessing", None) is None:
         return False
-    if model.input_shape[-1] != 3:
+    if model.input_shape[-1] not in (1, 3):
         raise ValueError(
-            "A SavedModel decodes colour pictures, so the model must take 3 channels; ONNX and "
-            "LiteRT files and model.export(folder) take any number. "
+            "A SavedModel decodes pictures in colour or grey, so the model must take 3 channels or "
+            "1; ONNX and LiteRT files and model.export(folder) take any number. "
             f"Received: a model of {model.input_shape[-1]}"
         )
     if "pool" not in {layer.name for layer in model.layers}:
@@ -167,9 +168,8 @@ def _servable(tf, model, constants: bool):
         return tensorflow_images.resize_and_crop(image, preprocessing)
 
     def network(pixels):
-        if not model.include_preprocessing:
-            pixels = tensorflow_images.normalise(pixels, preprocessing)
-        outputs, features = trunk(pixels)
+        form = input_of(model)
+        outputs, features = trunk(tensorflow_images.as_input(pixels, preprocessing, **form))
         return outputs, {"features": tf.cast(features, tf.float32)}
 
     crop = tf.TensorSpec([*preprocessing.input_size, 3], tf.float32)
@@ -264,8 +264,7 @@ def _verify(tf, model, written: Path) -> None:
     pixels = tf.stack(
         [tensorflow_images.resize_and_crop(image, model.preprocessing) for image in images]
     )
-    if not model.include_preprocessing:
-        pixels = tensorflow_images.normalise(pixels, model.preprocessing)
+    pixels = tensorflow_images.as_input(pixels, model.preprocessing, **input_of(model))
     expected = model(pixels, training=False)
     if model.num_classes:
         expected = _answer(tf, model, expected)["probabilities"]

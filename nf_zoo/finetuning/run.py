@@ -18,6 +18,7 @@ from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.data import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
+from nf_zoo.images import input_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,11 +195,6 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     dtype = {} if settings.precision is None else {"dtype": settings.precision}
     preprocessing = dataclasses.replace(model.preprocessing, input_size=settings.image_size)
     fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **dtype)
-    if fitted.preprocessing.input_size != settings.image_size:
-        raise ValueError(
-            f"The model takes pictures of {fitted.preprocessing.input_size} pixels alone: leave "
-            f"image_size out, or build it with free sides. Received: {settings.image_size}"
-        )
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
     else:
@@ -225,11 +221,7 @@ def _check_model(model) -> None:
             "model must be an ImageClassifier, such as nf_zoo.NFResNet50(pretrained=True). "
             f"Received: {model!r}"
         )
-    if model.input_shape[-1] != 3:
-        raise ValueError(
-            "Pictures are read as RGB, so the model must take 3 channels. Received: a model of "
-            f"{model.input_shape[-1]}"
-        )
+    input_of(model)  # refuses what pictures cannot give
 
 
 def _check_input_shape(model, image_size: tuple[int, int]) -> None:

@@ -1,0 +1,121 @@
+"""``compile`` of a network of the zoo: the loss is of what the classifier gives."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks
+
+import nf_zoo
+
+PIXELS = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype("float32")
+CLASSES = np.arange(8) % tiny_networks.CLASSES
+
+
+def expected_loss(model) -> float:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=model.head is not None)
+    return float(loss(CLASSES, model(PIXELS)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy,
+    ],
+)
+def test_a_loss_by_name_is_the_one_of_logits(loss):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    model.compile("sgd", loss, metrics=["accuracy"])
+    found = model.evaluate(PIXELS, CLASSES, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(expected_loss(model), rel=1e-4)
+    right = np.asarray(model(PIXELS)).argmax(1) == CLASSES
+    assert found["accuracy"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+def test_one_hot_losses_too(loss):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    model.compile("sgd", loss)
+    kind = type(model.loss)
+    targets = np.eye(tiny_networks.CLASSES, dtype="float32")[CLASSES]
+    found = model.evaluate(PIXELS, targets, verbose=0)
+    assert found == pytest.approx(float(kind(from_logits=True)(targets, model(PIXELS))), rel=1e-4)
+
+
+def test_it_learns_by_a_loss_of_that_name():
+    """By the loss of probabilities, training on logits sticks at ln(classes)."""
+    model = tiny_networks.build("nf_resnet")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
+    losses = model.fit(PIXELS, CLASSES, epochs=25, verbose=0).history["loss"]
+    assert losses[-1] < 0.3 * np.log(tiny_networks.CLASSES)
+
+
+def test_a_softmax_keeps_the_loss_of_probabilities():
+    model = tiny_networks.build("nf_resnet", classifier_activation="softmax")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    reference = keras.losses.SparseCategoricalCrossentropy()(CLASSES, model(PIXELS))
+    found = model.evaluate(PIXELS, CLASSES, verbose=0)
+    assert found == pytest.approx(float(reference), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("activation", "from_logits", "warns"),
+    [(None, False, True), (None, True, False), ("softmax", True, True), ("softmax", False, False)],
+)
+def test_a_loss_object_of_the_other_kind_is_warned_of(activation, from_logits, warns, caplog):
+    model = tiny_networks.build("nf_resnet", classifier_activation=activation)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits))
+    lines = [record.message for record in caplog.records]
+    assert bool(lines) == warns
+    assert not warns or f"from_logits={not from_logits}" in lines[0]
+
+
+@pytest.mark.parametrize("loss", ["mse", None, keras.losses.MeanSquaredError()])
+def test_other_losses_stay_as_they_are(loss):
+    model = tiny_networks.build("nf_resnet")
+    model.compile("sgd", loss)
+    assert model.loss is loss
+
+
+def test_a_folded_model_evaluates_its_logits_too():
+    model = tiny_networks.filled("nf_resnet", "loss")
+    folded = nf_zoo.fold(model)
+    folded.compile(loss="sparse_categorical_crossentropy")
+    found = folded.evaluate(PIXELS, CLASSES, verbose=0)
+    assert found == pytest.approx(expected_loss(model), rel=1e-3)
+
+
+def test_replicas_are_summed_over_where_there_are_several():
+    import tensorflow as tf
+
+    weights = []
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        strategy = tf.distribute.MirroredStrategy(
+            devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
+        with strategy.scope():
+            model = tiny_networks.filled("nf_resnet", "loss")
+            model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        model.fit(PIXELS, CLASSES, batch_size=8, verbose=0)
+        weights.append(model.get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def test_models_decode_their_own_labels():
+    model = tiny_networks.build("nf_resnet", labels=("a", "b", "c", "d", "e"))
+    scores = [[0.0, 1.0, 5.0, 0.0, 0.0]]
+    for found in (
+        model.decode_predictions(scores, top=2),
+        nf_zoo.fold(model).decode_predictions(scores, top=2),
+        nf_zoo.decode_predictions(scores, top=2, labels=model),
+    ):
+        assert [prediction.name for prediction in found[0]] == ["c", "b"]
+    nameless = tiny_networks.build("nf_resnet")
+    assert nameless.decode_predictions(scores, top=1)[0][0].name == "class_2"
+    with pytest.raises(ValueError, match=r"call model\.decode_predictions"):
+        nf_zoo.decode_predictions(scores, top=5)
