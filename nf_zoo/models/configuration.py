@@ -38,7 +38,9 @@ class Config:
         output_stride: 32, or 16 or 8 to keep larger maps: the later stages then dilate their
             convolutions instead of striding, with the same weights.
         rematerialize: recompute the inside of every residual branch in the backward pass instead
-            of keeping it (gradient checkpointing): less memory, one more forward pass.
+            of keeping it (gradient checkpointing): less memory, one more forward pass. Under
+            TensorFlow ``keras.remat`` leaks: the weights of every model that was so fitted stay in
+            memory until the process ends.
 
     Raises:
         ValueError: naming the field, what was received and what is allowed.
