@@ -187,6 +187,8 @@ def _folded_blueprint(document: dict[str, Any], path: Path):
     """The folded model without values, if it is made of nothing but known classes."""
     import keras
 
+    if not isinstance(document.get("config"), dict):
+        raise InvalidConfig(f"{path} describes no model of nf_zoo: it has no config.")
     others = sorted(set(_foreign_classes(document["config"])))
     if others:
         raise UnsafeWeights(

@@ -115,6 +115,12 @@ def test_a_folded_file_asks_for_no_more_than_it_holds(folded_file, tmp_path):
         nf_zoo.load_pretrained(hostile)
 
 
+def test_a_folded_file_without_a_config(folded_file, tmp_path):
+    hostile = rewritten(folded_file, tmp_path / "model.keras", lambda config: config.pop("config"))
+    with pytest.raises(InvalidConfig, match="describes no model"):
+        nf_zoo.load_pretrained(hostile)
+
+
 def test_a_damaged_folded_file(folded_file, tmp_path):
     (tmp_path / "model.keras").write_bytes(folded_file.read_bytes()[:-400])
     with pytest.raises(WeightsError, match="truncated or damaged"):
