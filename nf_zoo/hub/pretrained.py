@@ -145,8 +145,9 @@ def _from_folder(folder: Path):
         _check_unfinished(folder)
         held = sorted(entry.name for entry in folder.iterdir())
         raise WeightsNotFound(
-            f"The folder holds no model: no {RUN_MODEL_FILE} and no {CONFIG_FILE}. A lone weights "
-            "file goes to a factory as pretrained=. "
+            f"The folder holds no model: no {RUN_MODEL_FILE} as finetune writes it, and no "
+            f"{CONFIG_FILE} as save_pretrained does. A lone weights file goes to a factory as "
+            "pretrained=. "
             f"Received: {folder} with {first_few(held) or 'nothing'}"
         )
     refuse_way_out(path)

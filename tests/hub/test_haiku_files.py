@@ -403,5 +403,5 @@ def test_the_factory_takes_the_variants_checkpoint(monkeypatch, tmp_path):
         nf_zoo.NFNetF0(pretrained=True)
     with pytest.raises(UnknownWeights, match="plain nf_resnet50"):
         nf_zoo.NFResNet50(variant="paper", pretrained="ra2_in1k")
-    model = nf_zoo.create_model("nfnet_f0.haiku", num_classes=3, **options)
+    model = nf_zoo.create_model("nfnet_f0.haiku", pretrained=False, num_classes=3, **options)
     assert model.config.padding == "same" and model.preprocessing.crop_mode == "squash"
