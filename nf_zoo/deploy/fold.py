@@ -46,8 +46,8 @@ def fold(
         model itself if it is folded already. ``model`` is untouched.
 
     Raises:
-        ValueError: if the model is not functional, or has layers that folding does not know; or
-            if it is folded already and a dtype is asked for.
+        ValueError: if the model is not functional, or has layers that folding does not know, or
+            that ``quantize`` has quantized; or if it is folded already and a dtype is asked for.
 
     Source: Brock, De & Smith, ICLR 2021, section 4, for what is a constant at inference.
 
@@ -64,6 +64,7 @@ def fold(
                 f"Received: dtype={dtype!r} with {model.name!r}, folded"
             )
         return model
+    _refuse_quantized(model)
     known = isinstance(model, ImageClassifier)
     sink, sources = lower(model, anchors=frozenset({"pool"} if known else ()))
     if not allow_unfolded:
@@ -80,6 +81,20 @@ def fold(
     structures = functional.structures_of(graph_of(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
     return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **_record_of(model))
+
+
+def _refuse_quantized(model) -> None:
+    quantized = [
+        repr(layer.name)
+        for layer in getattr(model, "_flatten_layers", list)()
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if quantized:
+        raise ValueError(
+            "Folding and export make networks of float weights: take the model as it was before "
+            "model.quantize(...), and export with precision='int8' for eight bits. "
+            f"Received: quantized layers {', '.join(quantized)}"
+        )
 
 
 def _set_policy(sink: graph.Sink, policy) -> None:

@@ -424,6 +424,28 @@ class Subclassed(keras.Model):
         return x
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_quantized_layers_are_named(tmp_path):
+    model = tiny_networks.build("nf_resnet_paper")
+    model.quantize("int8")
+    for refused in (
+        lambda: nf_zoo.fold(model),
+        lambda: nf_zoo.export_onnx(model, tmp_path / "model.onnx"),
+        lambda: nf_zoo.export_saved_model(model, tmp_path / "saved_model"),
+    ):
+        with pytest.raises(ValueError, match=r"precision='int8'.*quantized layers .*'head'"):
+            refused()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lora_is_folded_in():
+    model = tiny_networks.filled("nf_resnet", "lora")
+    model.head.enable_lora(2)
+    model.head.lora_kernel_b.assign(np.ones(model.head.lora_kernel_b.shape))
+    pixels = tiny_networks.images(1)
+    assert difference(np.asarray(nf_zoo.fold(model)(pixels)), np.asarray(model(pixels))) < 1e-5
+
+
 def test_a_model_without_a_graph_is_refused():
     with pytest.raises(ValueError, match=r"functional or Sequential.*Subclassed 'mine'"):
         nf_zoo.fold(Subclassed(name="mine"))
