@@ -234,7 +234,10 @@ def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("name", "dtype", "weights_tag"):
         value = options.pop(name)
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name} must be text. Received: {printable(repr(value))}")
+            raise TypeError(
+                f"{name} must be text; keras.saving.load_model opens others, if you trust them. "
+                f"Received: {printable(repr(value))}"
+            )
     return {"nf_zoo_version": nf_zoo.__version__, "options": options, **fields}
 
 

@@ -61,8 +61,9 @@ def _differing(layer, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         path, state = prefix + part.name, {}
         if part.trainable != layer.trainable:
             state["trainable"] = part.trainable
-        if part.dtype_policy != layer.dtype_policy:
-            state["dtype"] = plain_policy(part.dtype_policy)
+        policy = plain_policy(part.dtype_policy)
+        if policy != plain_policy(layer.dtype_policy):
+            state["dtype"] = policy
         if getattr(part, "lora_enabled", False):
             state |= {"lora_rank": part.lora_rank, "lora_alpha": part.lora_alpha}
         if state:

@@ -87,6 +87,19 @@ def test_parts_follow_the_policy_of_their_block_not_the_global_one(tmp_path):
     assert policies(keras.saving.load_model(tmp_path / "body.keras")) == policies(body)
 
 
+def test_a_map_of_policies_is_saved(tmp_path):
+    kinds = keras.dtype_policies
+    policy = kinds.DTypePolicyMap("mixed_bfloat16", {"stem_conv": kinds.DTypePolicy("float32")})
+    model = tiny_networks.build("nf_resnet", dtype=policy)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[1].compute_dtype == "float32"
+    types = [[layer.compute_dtype for layer in layers_of(one)] for one in (model, loaded)]
+    assert types[0] == types[1] and "bfloat16" in types[0]
+    with pytest.raises(nf_zoo.hub.errors.InvalidConfig, match=r"load_model opens others"):
+        nf_zoo.load_pretrained(tmp_path / "model.keras")
+
+
 def test_another_classifier_keeps_the_frozen_body_and_trains_itself():
     model = set_by_hand(tiny_networks.filled("resnet_v2", "states"))
     model.head.trainable = False
