@@ -11,6 +11,7 @@ import tiny_networks
 from programs import printed_by
 
 import nf_zoo
+from nf_zoo.hub.errors import InvalidConfig
 from nf_zoo.layers.composite import states_of_parts
 
 LABELS = list(tiny_networks.NETWORKS)
@@ -96,7 +97,7 @@ def test_a_map_of_policies_is_saved(tmp_path):
     assert loaded.layers[1].compute_dtype == "float32"
     types = [[layer.compute_dtype for layer in layers_of(one)] for one in (model, loaded)]
     assert types[0] == types[1] and "bfloat16" in types[0]
-    with pytest.raises(nf_zoo.hub.errors.InvalidConfig, match=r"load_model opens others"):
+    with pytest.raises(InvalidConfig, match=r"load_model opens others"):
         nf_zoo.load_pretrained(tmp_path / "model.keras")
 
 
@@ -205,7 +206,7 @@ def test_states_from_a_stranger_are_checked(parts, tmp_path):
     folder = nf_zoo.save_pretrained(tiny_networks.build("nf_resnet"), tmp_path / "folder")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "parts": parts}))
-    with pytest.raises(nf_zoo.hub.errors.InvalidConfig, match=r"part|parts"):
+    with pytest.raises(InvalidConfig, match=r"part|parts"):
         nf_zoo.load_pretrained(folder)
 
 
