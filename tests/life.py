@@ -58,7 +58,7 @@ def born(label: str):
         labels=LABELS,
         depths=(2,),
         widths=(16,),
-        preprocessing=Preprocessing(16),
+        preprocessing=Preprocessing(16, 1.0),  # as large as the pictures
         dtype="mixed_bfloat16",
         **FAMILIES[label],
     )

@@ -125,7 +125,7 @@ def test_a_layer_that_folding_does_not_know(name, model, tmp_path):
     ("options", "message"),
     [
         ({"features_only": True}, "ONNX and LiteRT files.*gives maps"),
-        ({"input_shape": (None, None, 1)}, "3 channels; ONNX and LiteRT"),
+        ({"input_shape": (None, None, 4)}, "3 channels or 1; ONNX and LiteRT"),
     ],
 )
 def test_what_a_savedmodel_cannot_be(name, options, message, build_filled, tmp_path):

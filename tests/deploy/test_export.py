@@ -16,6 +16,7 @@ from PIL import Image
 import nf_zoo
 from nf_zoo.deploy import export
 from nf_zoo.models.registry import build_model
+from nf_zoo.preprocessing import Preprocessing
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 LABELS = tuple(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"])
@@ -203,7 +204,14 @@ def test_other_graphs_export(options, tmp_path):
     assert answer[key].shape == (2, width)
 
 
-def test_grey_models_are_refused(tmp_path):
-    model = build_model("nf_resnet10", input_shape=(None, None, 1), num_classes=2, **TINY)
-    with pytest.raises(ValueError, match="3 channels"):
-        export.export_saved_model(model, tmp_path / "model")
+def test_models_of_one_channel_turn_pictures_grey(tmp_path):
+    settings = Preprocessing(16, 1.0)
+    options = {"input_shape": (None, None, 1), "num_classes": 2, "preprocessing": settings}
+    model = build_model("nf_resnet10", **options, **TINY)
+    export.export_saved_model(model, tmp_path / "model")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    served = loaded.predict(tf.constant(pictures))["probabilities"]
+    expected = tf.nn.softmax(model(model.preprocess(pictures)))
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+    assert model.preprocess(pictures).shape == (2, 16, 16, 1)
