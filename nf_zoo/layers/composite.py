@@ -49,26 +49,26 @@ def states_of_parts(layer) -> dict[str, dict[str, Any]]:
         layer: a composite layer or a model.
 
     Returns:
-        Path of a part, ``"stage1_block2/conv1"``, to its fields, JSON-able: ``trainable`` and
-        ``dtype`` where they are not those of the layer around it, ``lora_rank`` and
-        ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
+        Path of a part, ``"stage1_block2/conv1"``, to its fields, JSON-able: ``trainable`` where it
+        is not that of the layer around it, ``dtype`` where it is not that of the outermost one,
+        ``lora_rank`` and ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
     """
-    return dict(_differing(layer, ""))
+    return dict(_differing(layer, "", plain_policy(layer.dtype_policy)))
 
 
-def _differing(layer, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _differing(layer, prefix: str, outermost) -> Iterator[tuple[str, dict[str, Any]]]:
     for part in parts_of(layer):
         path, state = prefix + part.name, {}
         if part.trainable != layer.trainable:
             state["trainable"] = part.trainable
         policy = plain_policy(part.dtype_policy)
-        if policy != plain_policy(layer.dtype_policy):
+        if policy != outermost:  # setting the policy of a layer leaves its parts alone
             state["dtype"] = policy
         if getattr(part, "lora_enabled", False):
             state |= {"lora_rank": part.lora_rank, "lora_alpha": part.lora_alpha}
         if state:
             yield path, state
-        yield from _differing(part, f"{path}/")
+        yield from _differing(part, f"{path}/", outermost)
 
 
 def set_states_of_parts(layer, states: dict[str, dict[str, Any]]) -> None:

@@ -75,6 +75,11 @@ class ImageClassifier(PictureModel):
             features_only,
             out_indices,
         )
+        if not isinstance(preprocessing, Preprocessing | None):
+            raise TypeError(
+                "preprocessing must be a Preprocessing or its dict; include_preprocessing=True has "
+                f"the graph normalize pixels. Received: {preprocessing!r}"
+            )
         preprocessing = (preprocessing or Preprocessing()).fitted_to(options.input_shape)
         row = registry.architecture(architecture)
         inputs, outputs, stages, policy = build_graph(row, config, options, preprocessing, dtype)

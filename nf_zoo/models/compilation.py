@@ -32,6 +32,8 @@ def loss_of(loss: Any, gives_logits: bool):
         cross-entropy of logits; else ``loss`` as it is. A loss object that takes the other kind
         of output than the classifier gives is kept, with one line in the log.
     """
+    if isinstance(loss, list | tuple | dict):
+        return keras.tree.map_structure(lambda one: loss_of(one, gives_logits), loss)
     name = getattr(loss, "__name__", loss)
     if isinstance(name, str):
         kind = CROSSENTROPIES.get(re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())

@@ -148,13 +148,15 @@ ELSEWHERE = {
     "act_layer": "activation=",
     "checkpoint_path": "pretrained=",
     "classes": "num_classes=",
+    "dropout": "drop_rate=",
     "drop_path_rate": "stochastic_depth_rate=",
     "global_pool": "pooling=",
     "img_size": "input_shape=(height, width, channels)",
+    "in_channels": "input_shape=(None, None, channels)",
     "in_chans": "input_shape=(None, None, channels)",
     "include_top": "num_classes=0 for pooled features, features_only=True for maps",
     "input_tensor": "model(tensor) afterwards",
-    "weights": "pretrained=True, a tag or a path",
+    "weights": "pretrained=True, a tag or a path; False for fresh weights",
 }
 """What keras.applications and timm call it -> what to write here."""
 

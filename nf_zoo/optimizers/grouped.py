@@ -43,7 +43,8 @@ class GroupedOptimizer(UpdateWrapper):
         super().__init__(optimizer, name=name)
         if getattr(optimizer, "weight_decay", None):
             raise ValueError(
-                "The groups say what is decayed: give the wrapped optimizer weight_decay=None. "
+                "The groups say what is decayed: give the wrapped optimizer weight_decay=None, or "
+                "AdamW weight_decay=0.0. "
                 f"Received: weight_decay={optimizer.weight_decay!r}"
             )
         self.coupled = bool(coupled)

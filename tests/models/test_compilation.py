@@ -25,6 +25,7 @@ def expected_loss(model) -> float:
         "SparseCategoricalCrossentropy",
         keras.losses.sparse_categorical_crossentropy,
         keras.losses.SparseCategoricalCrossentropy,
+        ["sparse_categorical_crossentropy"],
     ],
 )
 def test_a_loss_by_name_is_the_one_of_logits(loss):

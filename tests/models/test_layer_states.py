@@ -88,6 +88,14 @@ def test_parts_follow_the_policy_of_their_block_not_the_global_one(tmp_path):
     assert policies(keras.saving.load_model(tmp_path / "body.keras")) == policies(body)
 
 
+def test_a_block_and_a_layer_in_it_may_have_one_type(tmp_path):
+    model = tiny_networks.build("nf_resnet")
+    model.blocks[0].dtype_policy = "mixed_bfloat16"
+    model.blocks[0].convs[1].dtype_policy = "mixed_bfloat16"
+    model.save(tmp_path / "model.keras")
+    assert policies(keras.saving.load_model(tmp_path / "model.keras")) == policies(model)
+
+
 def test_a_map_of_policies_is_saved(tmp_path):
     kinds = keras.dtype_policies
     policy = kinds.DTypePolicyMap("mixed_bfloat16", {"stem_conv": kinds.DTypePolicy("float32")})
