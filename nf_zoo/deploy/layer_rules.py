@@ -195,13 +195,34 @@ def _gate(layer, inputs: Inputs, name: str, kind: str, weights: dict) -> graph.N
 
 
 TRAINING = (
-    *("Dropout", "SpatialDropout2D", "AlphaDropout"),
-    *("GaussianNoise", "GaussianDropout", "ActivityRegularization", "Identity"),
-    *("RandAugment", "AugMix", "RandomBrightness", "RandomColorDegeneration"),
-    *("RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing"),
-    *("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
-    *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
-    *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.GaussianDropout,
+    keras.layers.ActivityRegularization,
+    keras.layers.Identity,
+    keras.layers.RandAugment,
+    keras.layers.AugMix,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomColorDegeneration,
+    keras.layers.RandomColorJitter,
+    keras.layers.RandomContrast,
+    keras.layers.RandomElasticTransform,
+    keras.layers.RandomErasing,
+    keras.layers.RandomFlip,
+    keras.layers.RandomGaussianBlur,
+    keras.layers.RandomGrayscale,
+    keras.layers.RandomHue,
+    keras.layers.RandomInvert,
+    keras.layers.RandomPerspective,
+    keras.layers.RandomPosterization,
+    keras.layers.RandomRotation,
+    keras.layers.RandomSaturation,
+    keras.layers.RandomSharpness,
+    keras.layers.RandomShear,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
 )
 """Layers of Keras that give what they take, but in training."""
 
@@ -232,7 +253,7 @@ RULES: dict[type, Callable] = {
     keras.layers.GlobalMaxPooling2D: _maximum,
     keras.layers.Add: _add,
     # Those that this Keras has; MixUp and the like take labels too, RandomCrop always crops.
-    **{getattr(keras.layers, name): _nothing for name in TRAINING if hasattr(keras.layers, name)},
+    **dict.fromkeys(TRAINING, _nothing),
 }
 """Exact class -> (layer, inputs, name) -> its node, or None if this one is not understood.
 

@@ -14,7 +14,7 @@ TO_FILE, TO_KERAS = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 class Unsupported(Exception):
-    """What it is about a layer that has no counterpart in a file; empty of an unknown layer."""
+    """A layer, or an option of one, that a file has no counterpart of; without a text, any option."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _noise(model, count: int, sides: list[int]) -> list[np.ndarray]:
 
 
 def flat_outputs(model, inputs: Any) -> list[np.ndarray]:
-    """What the Keras model says, as a flat list of float32 arrays.
+    """The answers of a Keras model, as a flat list of float32 arrays.
 
     Args:
         model: any functional or Sequential model.

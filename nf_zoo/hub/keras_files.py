@@ -54,7 +54,7 @@ _KERAS_CLASSES = re.compile(
     r"(?!Lambda$|TFSMLayer$|JaxLayer$|FlaxLayer$|TorchModuleWrapper$)\w+"
 )
 _NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
-"""What a folded model may be made of: nothing that runs what a file brings."""
+"""Classes that a folded model may be made of: none runs code that a file brings."""
 
 
 def open_keras(path: Path):

@@ -1,4 +1,4 @@
-"""What a network of the zoo and its folded form have in common: pictures in, class names out."""
+"""The common base of a network of the zoo and its folded form: pictures in, class names out."""
 
 from __future__ import annotations
 

@@ -81,10 +81,21 @@ def on_tensorflow():
     return results("tensorflow")
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "jax",
+        pytest.param(
+            "torch",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("torch") is None,
+                reason="PyTorch and its CUDA libraries, gigabytes, are no requirement of the "
+                "tests: pip install torch to run this one",
+            ),
+        ),
+    ],
+)
 def test_training_is_that_of_tensorflow(backend, on_tensorflow):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
     others = results(backend)
     assert others.keys() == on_tensorflow.keys()
     for label, values in on_tensorflow.items():
