@@ -69,7 +69,7 @@ def require_graph(model):
 
 
 def input_shapes(model) -> list[tuple[int | None, ...]]:
-    """Shapes of a model's inputs; a Sequential takes any batch, whatever it was first called with."""
+    """Shapes of a model's inputs; a Sequential takes any batch, whatever it was called with."""
     shapes = [tuple(tensor.shape) for tensor in functional.as_functional(model).inputs]
     return [(None, *x[1:]) for x in shapes] if isinstance(model, keras.Sequential) else shapes
 

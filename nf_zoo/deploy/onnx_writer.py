@@ -14,7 +14,7 @@ TO_FILE, TO_KERAS = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 class Unsupported(Exception):
-    """A layer, or an option of one, that a file has no counterpart of; without a text, any option."""
+    """A layer that a file has no counterpart of; the text names the option at fault."""
 
 
 @dataclasses.dataclass(frozen=True)

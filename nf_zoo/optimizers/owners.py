@@ -3,7 +3,7 @@
 Keras hands an optimizer bare variables. They know neither their layer nor its type, and no hook of
 Keras tells an optimizer its model. Both are therefore looked for among the living objects, which
 takes about a tenth of a second, once when an optimizer is built and once when one is saved unbuilt.
-A variable whose layer is not found (after ``gc.freeze()``, or because it has none) is no error here.
+A variable without a layer, or whose layer is not found (after ``gc.freeze()``), is no error here.
 """
 
 from __future__ import annotations
