@@ -14,10 +14,10 @@
   a file is instead.
 - `model_config`: config.json; `timm_config`: timm's; `keras_files`: what Keras saved.
 - `haiku_files`, `restricted_pickle`, `pickled_arrays`: DeepMind's pickles, read without running.
-- `saving`: weights written; `folder`: save_pretrained; `card`, `card_text`: the model card.
+- `saving`: weights written; `folder`: save_pretrained; `card`: the model card.
 - `publishing`: push_to_hub; `uploading`: one commit, or nothing.
 - `blueprint`: a model's sizes without its weights.
-- `errors`, `hub_errors`: what can go wrong, each with its remedy.
+- `errors`: what can go wrong, each with its remedy.
 
 The submodules are imported where they are used: importing this package costs nothing.
 """

@@ -17,9 +17,8 @@ from nf_zoo.hub.catalog import (
 )
 from nf_zoo.hub.errors import WeightsError
 from nf_zoo.hub.files import open_weights
-from nf_zoo.hub.hub_errors import explain
 from nf_zoo.hub.model_config import CONFIG_FILE, read_config
-from nf_zoo.hub.repository import HubRepository
+from nf_zoo.hub.repository import HubRepository, explain
 
 LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "zlib"),

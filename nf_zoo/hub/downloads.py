@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from nf_zoo.hub.errors import WeightsNotFound, WeightsOffline
-from nf_zoo.hub.hub_errors import CLOSED, not_writable
-from nf_zoo.hub.repository import note_download
+from nf_zoo.hub.repository import CLOSED, not_writable, note_download
 
 
 def fetch_url(url: str, filename: str) -> Path:

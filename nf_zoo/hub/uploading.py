@@ -12,8 +12,7 @@ from nf_zoo.hub.errors import (
     WeightsAccessDenied,
     WeightsError,
 )
-from nf_zoo.hub.hub_errors import explain
-from nf_zoo.hub.repository import HubRepository
+from nf_zoo.hub.repository import HubRepository, explain
 
 _EMPTY = {".gitattributes"}
 

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from nf_zoo.hub import catalog, hub_errors
+from nf_zoo.hub import catalog, repository
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
     CorruptWeights,
@@ -97,7 +97,7 @@ class TestHub:
             catalog.find_record("nf_resnet50"), tag="small", source="shipped", repository=None
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(hub_errors, "read_catalog", lambda: (record,))
+        monkeypatch.setattr(repository, "read_catalog", lambda: (record,))
         refused("hf://me/mine", WeightsOffline, "nf_resnet50.small")
 
     def test_a_web_page_in_place_of_weights(self, hub, refused):
