@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nf_zoo.layers import convolution
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 NETWORKS = ("nf_regnet_b0", "eca_nfnet_l0")
 CLASSES = 1000

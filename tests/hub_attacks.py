@@ -24,7 +24,7 @@ TINY = {"depths": (1, 1), "widths": (8, 16), "stem_width": 8, "num_classes": 5}
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """The files of a small model, and the same model as a .keras file."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     root = tmp_path_factory.mktemp("sound")
     model = build_model("nf_resnet26", **TINY)

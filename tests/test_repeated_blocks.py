@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.models.wide_resnet import SCHEMES
 from nf_zoo.signal_propagation import repeated_blocks
 from nf_zoo.signal_propagation.block_loops import MOMENTUM

@@ -12,7 +12,7 @@ import pytest
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation.freshness import is_trained
 
 SHIPPED = sorted(

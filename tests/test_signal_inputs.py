@@ -12,7 +12,7 @@ import photographs
 import pytest
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation.inputs import own_shape
 from nf_zoo.signal_propagation.measure import signal_propagation
 

@@ -11,7 +11,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo import layers
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation import theory
 
 GOLDEN = json.loads((goldens.REFERENCE / "haiku/NF_ResNet_ResNet50__metrics.json").read_text())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 PROBE = np.random.default_rng(1).standard_normal((2, 16, 16, 3)).astype("float32")
 

@@ -11,7 +11,7 @@ import pytest
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation import theory
 
 NETWORKS = {

@@ -42,7 +42,7 @@ def families() -> set[str]:
 
 def build(label: str, **options):
     """The network of that label, freshly initialised."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     name, fields = NETWORKS[label]
     return build_model(name, **{"num_classes": CLASSES, **fields, **options})

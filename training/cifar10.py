@@ -26,7 +26,7 @@ from absl import app, flags, logging
 from PIL import Image
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder or tar archive with train/CLASS and test/CLASS.")

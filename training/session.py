@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import Checkpoints
 from training.data import open_data

@@ -47,7 +47,8 @@ def _network(args: Namespace):
     """A network by name, freshly initialised unless weights are asked for; else as everywhere."""
     import keras
 
-    from nf_zoo.models.registry import build_model, is_architecture
+    from nf_zoo.models.classifier import build_model
+    from nf_zoo.models.registry import is_architecture
 
     if args.pretrained or not is_architecture(args.model):
         return open_classifier(args.model)

@@ -15,7 +15,7 @@ def build_blueprint(name: str, **options: Any):
 
     Args:
         name: Architecture, such as "nfnet_f6".
-        **options: As for :func:`~nf_zoo.models.registry.build_model`.
+        **options: As for :func:`~nf_zoo.models.classifier.build_model`.
 
     Returns:
         An :class:`~nf_zoo.models.classifier.ImageClassifier`.
@@ -28,7 +28,7 @@ def build_blueprint(name: str, **options: Any):
         >>> build_blueprint("nfnet_f6", variant="paper").output_shape
         (None, 1000)
     """
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     return without_values(lambda: build_model(name, **options))
 

@@ -14,7 +14,7 @@ from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import pinned, resolve_pretrained
-from nf_zoo.models.registry import Architecture, architecture, architectures, build_model
+from nf_zoo.models.registry import Architecture, architecture, architectures
 
 Pretrained = bool | str | os.PathLike
 
@@ -83,6 +83,8 @@ def create_model(
     if variant is not None:
         options["variant"] = variant
     if source is None:
+        from nf_zoo.models.classifier import build_model
+
         return build_model(name, **options)
     with earlier_version_kept(source):
         return _create_for(row, pinned(source), options, load=pretrained is not False)
@@ -91,6 +93,7 @@ def create_model(
 def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
     """Build the network that a checkpoint prescribes, the user's options laid over it."""
     from nf_zoo.hub.loading import build_options, load_pretrained_weights
+    from nf_zoo.models.classifier import build_model
 
     variant = options.get("variant")
     if variant and isinstance(source, PretrainedWeights) and source.variant != variant:

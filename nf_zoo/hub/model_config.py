@@ -103,7 +103,7 @@ class ModelConfig:
         Raises:
             InvalidConfig: if no model can be built so; the message names `origin`.
         """
-        from nf_zoo.models.registry import build_model
+        from nf_zoo.models.classifier import build_model
 
         def make(architecture: str, **arguments):
             model = build_model(architecture, **arguments)

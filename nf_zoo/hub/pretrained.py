@@ -211,7 +211,7 @@ def _check_before_building(config: ModelConfig, file: WeightsFile, path: Path) -
 
 
 def _of_deepmind(path: Path):
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     with open_weights(path) as file:
         name, classes = recognise(file), classes_of(file)

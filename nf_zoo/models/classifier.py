@@ -25,7 +25,7 @@ class ImageClassifier(PictureModel):
     """An image classifier of the zoo; a functional Keras model that knows what it is.
 
     Made by the factories (``nf_zoo.NFResNet50()``), :func:`nf_zoo.create_model` and
-    :func:`~nf_zoo.models.registry.build_model`; the arguments are described there.
+    :func:`build_model`; the arguments are described there.
 
     Input: (N, H, W, C) float images, normalised as ``preprocess`` does, or raw 0..255 pixels with
     ``include_preprocessing=True``. Output: (N, num_classes) logits, or what
@@ -157,7 +157,7 @@ class ImageClassifier(PictureModel):
         config = dict(config)
         states = {key: config.pop(key) for key in ("trainable", "parts") if key in config}
         name = config.pop("name")
-        model = registry.build_model(config.pop("architecture"), model_name=name, **config)
+        model = build_model(config.pop("architecture"), model_name=name, **config)
         model.set_layer_states(**states)
         return model
 
@@ -222,7 +222,7 @@ class ImageClassifier(PictureModel):
             **self.options(),
             **changes,
         }
-        model = registry.build_model(self.architecture, **options)
+        model = build_model(self.architecture, **options)
         self._hand_on_states(model)
         mine, theirs = variable_names(self), variable_names(model)
         for name, variable in theirs.items():
@@ -267,6 +267,73 @@ class ImageClassifier(PictureModel):
                 total += layer.multiply_adds(shape)
             shape = tuple(layer.compute_output_shape(shape))
         return total + (self.head.kernel.shape[0] * self.num_classes if self.head else 0)
+
+
+def build_model(
+    name: str,
+    *,
+    variant: str | None = None,
+    num_classes: int | None = None,
+    input_shape: Sequence[int | None] = (None, None, 3),
+    classifier_activation: str | None = None,
+    include_preprocessing: bool = False,
+    pooling: str | None = "avg",
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    preprocessing=None,
+    labels: Sequence[str] | None = None,
+    weights_tag: str | None = None,
+    model_name: str | None = None,
+    dtype: str | None = None,
+    **fields: Any,
+):
+    """A freshly initialised :class:`~nf_zoo.models.classifier.ImageClassifier`.
+
+    Args:
+        name: architecture, such as ``"nf_resnet50"``.
+        variant: None, or ``"paper"`` for DeepMind's network of that name.
+        num_classes: width of the classifier; 0 gives the pooled features; None gives 1000, or
+            the number of labels.
+        input_shape: (height, width, channels); None leaves a side free.
+        classifier_activation: None (logits) or ``"softmax"``.
+        include_preprocessing: the graph takes raw pixels, 0..255, and normalises them itself.
+        pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
+        features_only: the outputs are maps of several strides, for detection and segmentation.
+        out_indices: which, as indices into ``model.trunk_stages``; None gives them all.
+        preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
+        labels: class names.
+        weights_tag: name of the weights that are about to be loaded.
+        model_name: Keras name of the model; None gives the architecture's.
+        dtype: Keras dtype policy, such as ``"mixed_bfloat16"``; None for the global one.
+        **fields: any field of the family's record (``depths``, ``drop_rate``, ...).
+
+    Raises:
+        ValueError: on an unknown architecture or variant, or an illegal value.
+        TypeError: on a field that the family does not have.
+
+    Example:
+        >>> model = build_model("nf_resnet26", widths=(8, 16, 16, 32), num_classes=5)
+        >>> model.output_shape
+        (None, 5)
+    """
+    row = registry.architecture(name)
+    config = row.configure(variant, **fields)
+    return ImageClassifier(
+        row.name,
+        config,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        classifier_activation=classifier_activation,
+        include_preprocessing=include_preprocessing,
+        pooling=pooling,
+        features_only=features_only,
+        out_indices=out_indices,
+        preprocessing=preprocessing,
+        labels=labels,
+        weights_tag=weights_tag,
+        name=model_name,
+        dtype=dtype,
+    )
 
 
 def variable_names(model: keras.Model) -> dict[str, keras.Variable]:

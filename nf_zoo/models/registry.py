@@ -6,8 +6,6 @@ import dataclasses
 import difflib
 import functools
 import types
-from collections.abc import Sequence
-from typing import Any
 
 from nf_zoo.models import (
     fixup_resnet,
@@ -125,72 +123,3 @@ def architecture(name: str) -> Architecture:
             f"Unknown architecture. {hint}nf_zoo.list_models() lists them. Received: {name!r}"
         )
     return known[name]
-
-
-def build_model(
-    name: str,
-    *,
-    variant: str | None = None,
-    num_classes: int | None = None,
-    input_shape: Sequence[int | None] = (None, None, 3),
-    classifier_activation: str | None = None,
-    include_preprocessing: bool = False,
-    pooling: str | None = "avg",
-    features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
-    preprocessing=None,
-    labels: Sequence[str] | None = None,
-    weights_tag: str | None = None,
-    model_name: str | None = None,
-    dtype: str | None = None,
-    **fields: Any,
-):
-    """A freshly initialised :class:`~nf_zoo.models.classifier.ImageClassifier`.
-
-    Args:
-        name: architecture, such as ``"nf_resnet50"``.
-        variant: None, or ``"paper"`` for DeepMind's network of that name.
-        num_classes: width of the classifier; 0 gives the pooled features; None gives 1000, or
-            the number of labels.
-        input_shape: (height, width, channels); None leaves a side free.
-        classifier_activation: None (logits) or ``"softmax"``.
-        include_preprocessing: the graph takes raw pixels, 0..255, and normalises them itself.
-        pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
-        features_only: the outputs are maps of several strides, for detection and segmentation.
-        out_indices: which, as indices into ``model.trunk_stages``; None gives them all.
-        preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
-        labels: class names.
-        weights_tag: name of the weights that are about to be loaded.
-        model_name: Keras name of the model; None gives the architecture's.
-        dtype: Keras dtype policy, such as ``"mixed_bfloat16"``; None for the global one.
-        **fields: any field of the family's record (``depths``, ``drop_rate``, ...).
-
-    Raises:
-        ValueError: on an unknown architecture or variant, or an illegal value.
-        TypeError: on a field that the family does not have.
-
-    Example:
-        >>> model = build_model("nf_resnet26", widths=(8, 16, 16, 32), num_classes=5)
-        >>> model.output_shape
-        (None, 5)
-    """
-    from nf_zoo.models.classifier import ImageClassifier
-
-    row = architecture(name)
-    config = row.configure(variant, **fields)
-    return ImageClassifier(
-        row.name,
-        config,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        classifier_activation=classifier_activation,
-        include_preprocessing=include_preprocessing,
-        pooling=pooling,
-        features_only=features_only,
-        out_indices=out_indices,
-        preprocessing=preprocessing,
-        labels=labels,
-        weights_tag=weights_tag,
-        name=model_name,
-        dtype=dtype,
-    )

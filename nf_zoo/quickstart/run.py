@@ -184,7 +184,7 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     import keras
 
     from nf_zoo.hub.factory import create_model
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     if pretrained is False:
         fields = {"preprocessing": {"input_size": SIDE, "crop_fraction": 1.0}, **fields}

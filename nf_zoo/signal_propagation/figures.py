@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.depth_plots import plot_depth
 from nf_zoo.signal_propagation.linear_networks import linear_residual_network

@@ -58,7 +58,7 @@ class RepeatedBlocks:
         most: blocks per stage that the stacks have room for.
 
     Example:
-        >>> from nf_zoo.models.registry import build_model
+        >>> from nf_zoo.models.classifier import build_model
         >>> shape = {"input_shape": (8, 8, 3), "num_classes": 10}
         >>> deep = RepeatedBlocks(build_model("wide_resnet16_1", **shape), most=40)
         >>> len(deep.draw(30, seed=0).weights)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.models.wide_resnet import SCHEMES
 from nf_zoo.signal_propagation.repeated_blocks import RepeatedBlocks, State
 

@@ -23,7 +23,7 @@ def build(**options):
     """A network that says red, green or blue, each of them sometimes, and is not always right."""
     import keras
 
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
     from nf_zoo.preprocessing import Preprocessing
 
     keras.utils.set_random_seed(20261123)

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from nf_zoo.cli import main
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 SMALL = ["--depth", "2", "--width", "8", "--pictures", "6"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_networks
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 LABELS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import nf_zoo
 from nf_zoo.deploy import export
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.preprocessing import Preprocessing
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}

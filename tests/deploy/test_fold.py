@@ -18,8 +18,7 @@ import nf_zoo
 from nf_zoo import layers
 from nf_zoo.deploy import layer_rules
 from nf_zoo.deploy.folded import FoldedModel
-from nf_zoo.models.classifier import variable_names
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model, variable_names
 
 pytestmark = pytest.mark.fast
 

@@ -13,7 +13,7 @@ import tiny_networks
 
 import nf_zoo
 from nf_zoo.deploy.metadata import class_names
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 pytestmark = pytest.mark.fast
 

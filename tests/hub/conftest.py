@@ -18,7 +18,7 @@ TINY = {"depths": (1, 1, 1, 1), "widths": (8, 16, 16, 32), "stem_width": 8}
 @pytest.fixture
 def tiny():
     """Builds four-block models: tiny("nf_resnet50", num_classes=5)."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     return lambda name, **options: build_model(name, **{**TINY, "num_classes": 5, **options})
 
@@ -29,7 +29,7 @@ NFNET = {"depths": (1, 1, 1, 1), "widths": (16, 16, 32, 32), "stem_widths": (4, 
 @pytest.fixture
 def nfnet():
     """Builds four-block NFNets."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     options = {**NFNET, "group_width": 4, "num_classes": 5}
     return lambda name, **more: build_model(name, **{**options, **more})

@@ -13,8 +13,7 @@ from nf_zoo.hub import factory
 from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.folder import save_pretrained
-from nf_zoo.models.classifier import variable_names
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model, variable_names
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 

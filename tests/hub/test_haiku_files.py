@@ -42,7 +42,7 @@ NETWORKS = (
 @pytest.fixture
 def small(tiny, nfnet):
     """A four-block network of a family, DeepMind's variant."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     def build(name, **options):
         options = {"variant": "paper", **options}

@@ -218,7 +218,7 @@ class TestLocalFolders:
             load_pretrained(folder)
 
     def test_overwriting_does_not_follow_links(self, folder, tmp_path):
-        from nf_zoo.models.registry import build_model
+        from nf_zoo.models.classifier import build_model
 
         outside = tmp_path / "outside.json"
         outside.write_text("mine")

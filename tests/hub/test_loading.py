@@ -306,7 +306,7 @@ def test_build_options_of_every_kind_of_source(hub, tiny, tmp_path):
 MEMORY_SCRIPT = """
     import pathlib, sys
     from nf_zoo.hub.loading import load_pretrained_weights
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     def peak():
         for line in pathlib.Path("/proc/self/status").read_text().splitlines():

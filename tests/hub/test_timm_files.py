@@ -84,7 +84,7 @@ def document(architecture, arguments, weights=(), **fields):
 @pytest.fixture
 def folder(tmp_path, timm_tensors, write):
     """Makes a folder as timm does: of a config.json, and of the weights of a network of ours."""
-    from nf_zoo.models.registry import build_model
+    from nf_zoo.models.classifier import build_model
 
     def make(config, **options):
         model = build_model(config["architecture"], **{"num_classes": 7, **options})
@@ -303,7 +303,7 @@ WRAPPERS = [
 class TestWrappedNetworks:
     @pytest.mark.parametrize("prefix", WRAPPERS)
     def test_one_file(self, prefix, timm_tensors, write, same):
-        from nf_zoo.models.registry import build_model
+        from nf_zoo.models.classifier import build_model
 
         model = build_model("nf_resnet10", num_classes=5)
         tensors = timm_tensors(model)
@@ -445,7 +445,7 @@ class TestInputChannels:
 class TestAttentionOfNFRegNets:
     @pytest.fixture
     def path(self, timm_tensors, write):
-        from nf_zoo.models.registry import build_model
+        from nf_zoo.models.classifier import build_model
 
         model = build_model("nf_regnet_b0", attention="eca", num_classes=5)
         return write(timm_tensors(model), "eca.safetensors")

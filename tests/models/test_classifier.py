@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.models.classifier import variable_names
-from nf_zoo.models.registry import architectures, build_model
+from nf_zoo.models.classifier import build_model, variable_names
+from nf_zoo.models.registry import architectures
 
 TINY = {"depths": (1, 2, 1, 1), "widths": (8, 16, 16, 16), "stem_width": 8}
 NETWORKS = {

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.models.classifier import variable_names
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model, variable_names
 
 NETWORKS = {
     "nf_resnet26": {"widths": (8, 16, 24, 32), "stem_width": 8},

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 TIMM = [
     "nf_resnet26",

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 NETWORKS = {
     "norm_free": ("test_nfnet", {"depths": (1, 1, 1, 1), "variant": "paper", "skip_gain": 0.5}),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.models.registry import architecture, build_model
+from nf_zoo.models.classifier import build_model
+from nf_zoo.models.registry import architecture
 from nf_zoo.models.wide_resnet import SCHEMES
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from nf_zoo.optimizers.adaptive_gradient_clipping import unitwise_norm
 
 pytestmark = pytest.mark.fast

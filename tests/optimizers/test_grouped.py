@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 pytestmark = pytest.mark.fast
 

@@ -6,8 +6,8 @@ import pytest
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.models.classifier import variable_names
-from nf_zoo.models.registry import FAMILIES, architectures, build_model
+from nf_zoo.models.classifier import build_model, variable_names
+from nf_zoo.models.registry import FAMILIES, architectures
 
 SMALL = {"depths": (1, 2, 1, 1)}
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from small_recipes import REPEATABLE, small_recipe
 
 from nf_zoo.layers import ScaledWSConv2D
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 from training.checkpoints import Checkpoints
 from training.optimization import make_optimizer
 from training.session import run

@@ -15,7 +15,7 @@ import tiny_networks
 from PIL import Image
 
 import nf_zoo
-from nf_zoo.models.registry import build_model
+from nf_zoo.models.classifier import build_model
 
 LABELS = ("dark", "light")
 REPOSITORY = Path(__file__).parents[2]
