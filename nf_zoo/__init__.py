@@ -32,7 +32,7 @@ _HOMES = {
     "load_pretrained": "nf_zoo.hub.pretrained",
     "model_info": "nf_zoo.hub.factory",
     "parameter_groups": "nf_zoo.optimizers",
-    "preprocess": "nf_zoo.preprocessing",
+    "preprocess": "nf_zoo.images",
     "push_to_hub": "nf_zoo.hub.publishing",
     "quantization_report": "nf_zoo.deploy.quantization",
     "save_pretrained": "nf_zoo.hub.folder",

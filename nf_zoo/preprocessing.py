@@ -1,4 +1,4 @@
-"""Pictures in as the weights were evaluated, class names out."""
+"""How pictures are prepared, as a record; what the classes of predictions are called."""
 
 from __future__ import annotations
 
@@ -11,18 +11,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from nf_zoo.images import as_input, input_of, load_image, load_images, resize_and_crop
-
-__all__ = [
-    "Prediction",
-    "Preprocessing",
-    "class_names",
-    "decode_predictions",
-    "imagenet_classes",
-    "load_image",
-    "preprocess",
-]
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
@@ -151,58 +139,6 @@ def _checked_channels(field: str, values: Any) -> tuple[float, float, float]:
         f"{field} must be three numbers (RGB) on the scale 0..1; divide by 255 if they count grey "
         f"levels. Received: {values!r}"
     )
-
-
-def preprocess(
-    images: Any, model: Any, *, input_size: int | tuple[int, int] | None = None
-) -> np.ndarray:
-    """Turns pictures into the batch that a network expects.
-
-    Args:
-        images: a picture or several. A picture is a file path, the bytes of a JPEG, PNG, WebP,
-            BMP, GIF or TIFF file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4) in 0..255; several are a batch array (N, H, W, C), or a list, tuple or
-            iterator whose members may differ in kind and size. How alpha, greyscale, 16 bits,
-            EXIF rotation and floats are taken: see :func:`load_image`.
-        model: a :class:`Preprocessing`, or a model that has one as ``.preprocessing``.
-        input_size: (height, width), or one integer, in place of the model's own.
-
-    Returns:
-        float32 array (N, height, width, 3), also for a single picture: normalised by mean and
-        std, or raw pixels 0..255 if ``model.include_preprocessing`` is true, since that network
-        normalises for itself. A model of one channel gets (N, height, width, 1), grey; one of a
-        fixed size gets that size.
-
-    Raises:
-        ValueError: a picture cannot be read or is out of range (the message names the file or
-            its position in the list), or there is none; or the model takes neither one channel
-            nor three.
-        FileNotFoundError: there is no such file.
-        TypeError: ``model`` has no preprocessing.
-
-    Example:
-        >>> import numpy as np
-        >>> pictures = [np.zeros((300, 400, 3), "uint8"), np.zeros((64, 48), "uint8")]
-        >>> preprocess(pictures, Preprocessing(input_size=224)).shape
-        (2, 224, 224, 3)
-    """
-    preprocessing, form = _preprocessing_of(model), input_of(model)
-    if input_size is not None:
-        preprocessing = replace(preprocessing, input_size=input_size)
-    pixels = [resize_and_crop(image, preprocessing) for image in load_images(images)]
-    if not pixels:
-        raise ValueError("There are no pictures to preprocess. Received: an empty list.")
-    return as_input(np.stack(pixels), preprocessing, **form)
-
-
-def _preprocessing_of(model: Any) -> Preprocessing:
-    preprocessing = getattr(model, "preprocessing", model)
-    if not isinstance(preprocessing, Preprocessing):
-        raise TypeError(
-            "The second argument must be a Preprocessing, or a model that has one as "
-            f".preprocessing. Received: {type(model).__name__}"
-        )
-    return preprocessing
 
 
 class Prediction(NamedTuple):

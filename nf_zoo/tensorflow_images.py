@@ -19,7 +19,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one picture, as :func:`nf_zoo.preprocessing.load_image` does.
+    """Decodes one picture, as :func:`nf_zoo.images.load_image` does.
 
     Args:
         encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.

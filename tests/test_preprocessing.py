@@ -14,12 +14,8 @@ import pytest
 from photographs import photograph
 from PIL import Image
 
-from nf_zoo.preprocessing import (
-    Preprocessing,
-    decode_predictions,
-    imagenet_classes,
-    preprocess,
-)
+from nf_zoo.images import preprocess
+from nf_zoo.preprocessing import Preprocessing, decode_predictions, imagenet_classes
 
 pytestmark = pytest.mark.fast
 

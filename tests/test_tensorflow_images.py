@@ -9,7 +9,8 @@ from photographs import encode, photograph
 from PIL import Image
 
 from nf_zoo import images as pillow
-from nf_zoo.preprocessing import Preprocessing, load_image, preprocess
+from nf_zoo.images import load_image, preprocess
+from nf_zoo.preprocessing import Preprocessing
 from nf_zoo.tensorflow_images import decode, normalise, resize_and_crop
 
 pytestmark = pytest.mark.fast

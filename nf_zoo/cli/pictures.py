@@ -14,7 +14,8 @@ from rich.text import Text
 from nf_zoo.cli.opening import SavedModel, answers, open_model
 from nf_zoo.cli.output import console, import_backend, print_error, table
 from nf_zoo.finetuning.folder import pictures_below
-from nf_zoo.preprocessing import decode_predictions, load_image
+from nf_zoo.images import load_image
+from nf_zoo.preprocessing import decode_predictions
 
 MOST_CLASSES = 40
 BAR = 20

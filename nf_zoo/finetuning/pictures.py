@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nf_zoo.preprocessing import load_image
+from nf_zoo.images import load_image
 
 if TYPE_CHECKING:
     import tensorflow as tf

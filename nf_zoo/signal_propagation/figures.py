@@ -41,7 +41,7 @@ def reproduce(
     Args:
         name: key of :data:`FIGURES`.
         output: folder; made if it is not there.
-        images: pictures, as :func:`nf_zoo.preprocessing.preprocess` takes them in a list; None for
+        images: pictures, as :func:`nf_zoo.preprocess` takes them in a list; None for
             N(0, 1) noise. More than the figure needs are sampled at even distances.
         seed: of the weights and the noise.
         **sizes: ``depth`` (blocks, per stage where there are several), ``width`` (channels of the
@@ -250,7 +250,8 @@ def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
     if images is None:
         shape = (pictures, size, size, 3)
         return shape, f"{pictures} noise pictures of {size} x {size}"
-    from nf_zoo.preprocessing import Preprocessing, preprocess
+    from nf_zoo.images import preprocess
+    from nf_zoo.preprocessing import Preprocessing
 
     recipe = Preprocessing(input_size=size, crop_fraction=1.0)
     batch = preprocess([images[index] for index in _sample(images, pictures)], recipe)

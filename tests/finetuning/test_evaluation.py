@@ -6,7 +6,7 @@ from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
 from nf_zoo.finetuning.folder import FolderError
 from nf_zoo.finetuning.pictures import DatasetPictures
-from nf_zoo.preprocessing import preprocess
+from nf_zoo.images import preprocess
 
 SIX = tuple("abcdef")
 

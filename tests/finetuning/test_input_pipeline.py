@@ -10,7 +10,8 @@ from nf_zoo.finetuning.input_pipeline import (
     training_batches,
     validation_batches,
 )
-from nf_zoo.preprocessing import Preprocessing, preprocess
+from nf_zoo.images import preprocess
+from nf_zoo.preprocessing import Preprocessing
 
 SIXTEEN = Preprocessing(input_size=16)
 SEED = tf.constant([1, 2], tf.int64)
