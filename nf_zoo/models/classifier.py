@@ -238,15 +238,12 @@ class ImageClassifier(PictureModel):
 
     def _hand_on_states(self, model: ImageClassifier) -> None:
         """The body of ``model`` is frozen and set up as this one's; its head is trainable."""
-        mine = {layer.name: layer for layer in parts_of(self)}
-        states = states_of_parts(self)
-        for layer in parts_of(model):
-            if layer.name in mine and layer.name != "head":
-                layer.trainable = mine[layer.name].trainable
-            else:
-                states = {p: s for p, s in states.items() if p.partition("/")[0] != layer.name}
-        kept = {layer.name for layer in parts_of(model)}
-        set_states_of_parts(model, {p: s for p, s in states.items() if p.partition("/")[0] in kept})
+        names = [{layer.name for layer in parts_of(one)} - {"head"} for one in (self, model)]
+        body = names[0] & names[1]
+        for name in body:
+            model.get_layer(name).trainable = self.get_layer(name).trainable
+        states = states_of_parts(self).items()
+        set_states_of_parts(model, {p: s for p, s in states if p.partition("/")[0] in body})
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of convolutions and classifier for one picture of that size.

@@ -189,9 +189,10 @@ def _set(record, name: str, value) -> None:
 
 
 def _normalisation(preprocessing, channels: int):
-    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    mean, std = preprocessing.mean, preprocessing.std
     if channels != len(mean):
-        mean, std = [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
+        average = preprocessing.averaged()
+        mean, std = average.mean[:1] * channels, average.std[:1] * channels
     # A bare vector would follow Keras's global image_data_format.
     layer = keras.layers.Rescaling(
         scale=[[[1.0 / (255.0 * s) for s in std]]],
