@@ -1,4 +1,4 @@
-"""nf-zoo: residual networks without normalisation, and their BatchNorm twins, on Keras 3."""
+"""nf-zoo: residual networks without normalization, and their BatchNorm twins, on Keras 3."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ EXTRAS["test"] = [
 setup(
     name="nf-zoo",
     version=VERSION,
-    description="Normaliser-free ResNets and their BatchNorm twins for Keras 3",
+    description="Normalizer-free ResNets and their BatchNorm twins for Keras 3",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

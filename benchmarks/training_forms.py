@@ -1,8 +1,8 @@
-"""A training step by the operations that normalisation and activation are made of.
+"""A training step by the operations that normalization and activation are made of.
 
     python -m benchmarks.training_forms
 
-ResNetV2-50 with Keras's batch normalisation and with the one operation that TensorFlow has for it,
+ResNetV2-50 with Keras's batch normalization and with the one operation that TensorFlow has for it,
 beside NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. Steps of SGD with
 momentum on eight pictures, medians of turns; every network in a process of its own, whose memory is
 the most that it held above what it held before. Writes benchmarks/training_forms.csv.
@@ -22,12 +22,12 @@ GROUPS = {  # (pixels of a side, precision) -> (network, form)
     (224, "float32"): (
         ("nf_resnet50", "TensorFlow"),
         ("resnetv2_50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow, fused normalisation"),
+        ("resnetv2_50", "TensorFlow, fused normalization"),
     ),
     (224, "mixed_bfloat16"): (
         ("nf_resnet50", "TensorFlow"),
         ("resnetv2_50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow, fused normalisation"),
+        ("resnetv2_50", "TensorFlow, fused normalization"),
     ),
     (192, "float32"): (
         ("nfnet_f0", "TensorFlow"),

@@ -1,4 +1,4 @@
-"""Writes docs/models.md: every checkpoint and its architecture, from the catalogue.
+"""Writes docs/models.md: every checkpoint and its architecture, from the catalog.
 
 python docs/make_models_table.py
 """
@@ -33,7 +33,7 @@ multiply-adds above are those of the plain network of that name.
 Top-1 and top-5 in per cent, with the preprocessing the checkpoint was evaluated with; a dash where
 no figure was published with these settings.
 
-| Name | Pixels | Crop | Top-1 | Top-5 | Licence | Source of the weights | Source of the accuracy |
+| Name | Pixels | Crop | Top-1 | Top-5 | License | Source of the weights | Source of the accuracy |
 |---|---:|---:|---:|---:|---|---|---|
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
             top1, top5 = (f"{n:.2f}" if n else "-" for n in (record.top1, record.top5))
             weights.append(
                 f"| `{record.name}` | {recipe.input_size[0]} | {recipe.crop_fraction:g} | {top1} | "
-                f"{top5} | {record.licence} | {where} | "
+                f"{top5} | {record.license} | {where} | "
                 f"{record.accuracy_source or '-'} |\n"
             )
     Path(__file__).with_name("models.md").write_text("".join(lines + weights))

@@ -171,11 +171,11 @@ WIDE_RESNET_16_1 = {
 ABLATIONS: dict[str, tuple[dict, dict]] = {
     "the whole recipe": ({}, {}),
     "without gamma": ({"gamma_in": None}, {}),
-    "without standardisation": ({"standardize": False}, {}),
+    "without standardization": ({"standardize": False}, {}),
     "without alpha and beta": ({"alpha": 1.0, "rescale": False}, {}),
     "gains from 1": ({"zero_init_gain": False}, {}),
     "alpha 1, gains from 1": ({"alpha": 1.0, "zero_init_gain": False}, {}),
-    "with stochastic depth 0.1": ({}, {"regularisation.stochastic_depth": 0.1}),
+    "with stochastic depth 0.1": ({}, {"regularization.stochastic_depth": 0.1}),
     "with adaptive gradient clipping": ({}, {"optimizer.agc": 0.02}),
 }
 """Name -> (fields of the network, fields of the recipe)."""
@@ -196,7 +196,7 @@ OPEN = '{"scheme": "nf", "zero_init_gain": false}'
 FIVE_EPOCHS: dict[str, tuple[str, dict]] = {
     "BatchNorm, rate 0.1": ("bn", {}),
     "BatchNorm, rate 0.2": ("bn", {"optimizer.learning_rate": 0.2}),
-    "normaliser-free, rate 0.1": ("nf", {}),
+    "normalizer-free, rate 0.1": ("nf", {}),
     "gains from 1, rate 0.1": ("nf", {"model.fields": OPEN}),
     "gains from 1, rate 0.2, clipping at 0.1": (
         "nf",
@@ -219,7 +219,7 @@ def five_epochs(setting: Setting) -> Iterator[Task]:
 
 SMALL_DATA: dict[str, tuple[str, dict]] = {
     "BatchNorm, rate 0.8": ("bn", {}),
-    "normaliser-free, rate 0.8": ("nf", {}),
+    "normalizer-free, rate 0.8": ("nf", {}),
     "with warm-up": ("nf", {"schedule.warmup_epochs": 2.0}),
     "with clipping": ("nf", {"optimizer.agc": 0.02}),
     "with both": ("nf", {"schedule.warmup_epochs": 2.0, "optimizer.agc": 0.02}),

@@ -20,13 +20,13 @@ from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")
-COLOURS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
+COLORS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
 OTHERS = {
     "nf, gains from 1": "navy",
     "skipinit_1/sqrt(d)": "olive",
     "divide_sqrt2": "tab:purple",
 }
-"""Colours of schemes that some experiments alone compare."""
+"""Colors of schemes that some experiments alone compare."""
 NAMES = {
     "bn": "BatchNorm",
     "nf": "NF (SWS, alpha, beta)",
@@ -97,7 +97,7 @@ def summary(rates: dict[float, list[dict]]) -> tuple[float, float]:
 
 def learning_rate_lines(rows: list[dict]) -> Lines:
     lines = [["scheme", "batch size", "best rate", "largest stable rate", "accuracy, %"]]
-    for scheme in [name for name in COLOURS if where(rows, scheme=name)]:
+    for scheme in [name for name in COLORS if where(rows, scheme=name)]:
         for batch_size in values_of(where(rows, scheme=scheme), "batch_size"):
             rates = rates_of(rows, scheme, batch_size)
             best, stable = summary(rates)
@@ -112,22 +112,22 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
     extent = [float(row["learning_rate"]) for row in rows]
     extent = (min(extent) / 1.5, max(extent) * 1.5)
     for panel, batch_size in zip(panels, batches, strict=False):
-        for scheme, colour in COLOURS.items():
+        for scheme, color in COLORS.items():
             rates = rates_of(rows, scheme, batch_size)
             means = [mean_accuracy(runs) for runs in rates.values()]
-            panel.plot(list(rates), means, "o-", color=colour, label=NAMES[scheme], markersize=3)
+            panel.plot(list(rates), means, "o-", color=color, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
         panel.set(xlim=extent, ylim=(0, 55), ylabel="test accuracy, % (0: diverged)")
     panels[0].legend(fontsize=7, loc="upper right")
-    for scheme, colour in COLOURS.items():
+    for scheme, color in COLORS.items():
         points = [
             (int(batch), *summary(rates_of(rows, scheme, batch)))
             for batch in batches
             if where(rows, scheme=scheme, batch_size=batch)
         ]
         sizes = [size for size, _, _ in points]
-        panels[-1].plot(sizes, [best for _, best, _ in points], "o-", color=colour)
-        panels[-1].plot(sizes, [most for _, _, most in points], "x:", color=colour)
+        panels[-1].plot(sizes, [best for _, best, _ in points], "o-", color=color)
+        panels[-1].plot(sizes, [most for _, _, most in points], "x:", color=color)
     panels[-1].set(xscale="log", yscale="log", xlabel="batch size", title="best (-), largest (··)")
     panels[-1].set_xticks([int(batch) for batch in batches], batches)
     panels[-1].tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
@@ -192,7 +192,7 @@ def curves_on(panel, rows: list[dict], across: str, one_line: str) -> None:
         panel.errorbar(
             *([float(x) for x in xs], means, (below, above)),
             **{"fmt": "o-", "capsize": 3, "label": NAMES.get(name, name)},
-            color={**COLOURS, **OTHERS}.get(name),
+            color={**COLORS, **OTHERS}.get(name),
         )
     failed = any(row["outcome"] == "diverged" for row in rows)
     label = "test accuracy, %" + (" (0: diverged)" if failed else "")

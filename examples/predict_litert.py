@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
-    """(1, H, W, 3) float32, resized, cropped and normalised as the weights were evaluated."""
+    """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
     image = Image.open(path).convert("RGB")
     height, width = settings["input_size"]
     scaled = [int(side / settings["crop_fraction"]) for side in (height, width)]

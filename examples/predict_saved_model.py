@@ -11,7 +11,7 @@ import tensorflow as tf
 def main() -> None:
     folder, picture = sys.argv[1:]
     loaded = tf.saved_model.load(folder)
-    # Decoding, resizing and normalisation are in the graph.
+    # Decoding, resizing and normalization are in the graph.
     encoded = tf.constant([tf.io.read_file(picture).numpy()])
     answer = loaded.signatures["serving_bytes"](image_bytes=encoded)
     for label, score in zip(answer["labels"][0].numpy(), answer["scores"][0].numpy(), strict=True):

@@ -1,4 +1,4 @@
-"""nf_zoo: residual networks without normalisation, and their BatchNorm twins, on Keras 3.
+"""nf_zoo: residual networks without normalization, and their BatchNorm twins, on Keras 3.
 
 Names load on first use, so that ``import nf_zoo`` costs milliseconds and imports no Keras.
 """

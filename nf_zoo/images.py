@@ -31,15 +31,15 @@ def preprocess(
         images: a picture or several. A picture is a file path, the bytes of a JPEG, PNG, WebP,
             BMP, GIF or TIFF file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4) in 0..255; several are a batch array (N, H, W, C), or a list, tuple or
-            iterator whose members may differ in kind and size. How alpha, greyscale, 16 bits,
+            iterator whose members may differ in kind and size. How alpha, grayscale, 16 bits,
             EXIF rotation and floats are taken: see :func:`load_image`.
         model: a :class:`Preprocessing`, or a model that has one as ``.preprocessing``.
         input_size: (height, width), or one integer, in place of the model's own.
 
     Returns:
-        float32 array (N, height, width, 3), also for a single picture: normalised by mean and
+        float32 array (N, height, width, 3), also for a single picture: normalized by mean and
         std, or raw pixels 0..255 if ``model.include_preprocessing`` is true, since that network
-        normalises for itself. A model of one channel gets (N, height, width, 1), grey; one of a
+        normalizes for itself. A model of one channel gets (N, height, width, 1), gray; one of a
         fixed size gets that size.
 
     Raises:
@@ -88,16 +88,16 @@ def load_image(source: Any) -> np.ndarray:
 
             Integers must lie in 0..255. Floats are rounded and must lie in 0..255 too. A float
             array whose largest value is above 0 and at most 1 is refused, since it was probably
-            divided by 255 before; so is one with a negative value, which was probably normalised.
+            divided by 255 before; so is one with a negative value, which was probably normalized.
             Each array is judged as a whole, and an array of zeros is a black picture. uint8 is
             never in doubt: convert to it to settle the matter.
 
     Returns:
         uint8 array (H, W, 3), values 0..255, not resized. Files and PIL images are turned upright
-        by their EXIF orientation. Greyscale is repeated over the channels. Alpha is dropped,
-        not blended with a background: the colour stored under a transparent pixel shows, as it
+        by their EXIF orientation. Grayscale is repeated over the channels. Alpha is dropped,
+        not blended with a background: the color stored under a transparent pixel shows, as it
         did when the published weights were evaluated. Of 16-bit pictures the high byte is kept,
-        of animations the first frame, and CMYK is converted without a colour profile.
+        of animations the first frame, and CMYK is converted without a color profile.
 
     Raises:
         ValueError: the picture is corrupt, truncated, empty, too large for Pillow's
@@ -208,7 +208,7 @@ def _rgb_pixels(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F"):
         return _rgb_array(np.asarray(image))
     if image.mode == "P":
-        # Straight to RGB warns about transparency; the colours are the same.
+        # Straight to RGB warns about transparency; the colors are the same.
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))
 
@@ -240,7 +240,7 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
     if len(shape) in (3, 4) and shape[-3] in (1, 3, 4):
         return " Channels come last: np.moveaxis(array, -3, -1) puts them there."
     if len(shape) == 3:
-        return " A batch of greyscale pictures needs a channel axis: array[..., None]."
+        return " A batch of grayscale pictures needs a channel axis: array[..., None]."
     return ""
 
 
@@ -259,7 +259,7 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
         raise ValueError(f"Pixel values must be finite. {received}")
     if array.dtype.kind == "f" and (low < 0 or 0 < high <= 1):
         raise ValueError(
-            "Expected raw pixels in 0..255, but these floats look scaled or normalised already. "
+            "Expected raw pixels in 0..255, but these floats look scaled or normalized already. "
             "Multiply 0..1 pixels by 255, or pass uint8 if the picture really is this dark. "
             f"{received}"
         )
@@ -269,7 +269,7 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resizes one picture and cuts out its centre, without normalising.
+    """Resizes one picture and cuts out its center, without normalizing.
 
     Args:
         image: uint8 array (H, W, 3).
@@ -299,18 +299,18 @@ def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
 
 
 LUMA = (0.299, 0.587, 0.114)
-"""Shares of red, green and blue in grey, as Pillow's mode "L" and JPEG have them."""
+"""Shares of red, green and blue in gray, as Pillow's mode "L" and JPEG have them."""
 
 
 def as_input(
     pixels: np.ndarray, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
 ) -> np.ndarray:
-    """Pixels as a network takes them: normalized or not, in colour or grey.
+    """Pixels as a network takes them: normalized or not, in color or gray.
 
     Args:
         pixels: array (N, H, W, 3), values 0..255.
         preprocessing: mean and std.
-        channels: 3, or 1 for grey, which is normalized by the mean of the three.
+        channels: 3, or 1 for gray, which is normalized by the mean of the three.
         raw: leave them at 0..255, for a network that normalizes for itself.
 
     Returns:
@@ -319,7 +319,7 @@ def as_input(
     if channels == 1:
         pixels = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)[:, None]
         preprocessing = preprocessing.averaged()
-    return pixels.astype(np.float32) if raw else normalise(pixels, preprocessing)
+    return pixels.astype(np.float32) if raw else normalize(pixels, preprocessing)
 
 
 def input_of(model: Any) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def input_of(model: Any) -> dict[str, Any]:
     return {"channels": channels, "raw": bool(getattr(model, "include_preprocessing", False))}
 
 
-def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """``(pixels / 255 - mean) / std``.
 
     Args:
@@ -350,7 +350,7 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     Example:
         >>> from nf_zoo.preprocessing import Preprocessing
         >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalise(np.array([[0, 255, 255]]), settings).tolist()
+        >>> normalize(np.array([[0, 255, 255]]), settings).tolist()
         [[-1.0, 1.0, 1.0]]
     """
     scaled = pixels.astype(np.float32)

@@ -20,7 +20,7 @@ INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 class Preprocessing:
     """How pictures become the input of a network.
 
-    A picture is resized to about ``input_size / crop_fraction``, the centre of ``input_size`` is
+    A picture is resized to about ``input_size / crop_fraction``, the center of ``input_size`` is
     cut out, and pixels become ``(pixel / 255 - mean) / std``.
 
     Args:
@@ -29,7 +29,7 @@ class Preprocessing:
         crop_mode: what "resized" means.
             "center": the aspect ratio is kept and the picture covers the target, so that the
             longer side loses its ends. "squash": both sides are forced to the target. "border":
-            the aspect ratio is kept and the picture fits inside; the rest has the mean colour.
+            the aspect ratio is kept and the picture fits inside; the rest has the mean color.
         interpolation: "bicubic", "bilinear", "nearest" or "lanczos", as Pillow defines them
             (antialiased when shrinking, except nearest).
         mean: per RGB channel, on the scale 0..1.
@@ -78,7 +78,7 @@ class Preprocessing:
 
     @property
     def border_color(self) -> tuple[int, int, int]:
-        """The mean colour as pixel values: what "border" pads with."""
+        """The mean color as pixel values: what "border" pads with."""
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
@@ -136,7 +136,7 @@ def _checked_channels(field: str, values: Any) -> tuple[float, float, float]:
     ):
         return float(values[0]), float(values[1]), float(values[2])
     raise ValueError(
-        f"{field} must be three numbers (RGB) on the scale 0..1; divide by 255 if they count grey "
+        f"{field} must be three numbers (RGB) on the scale 0..1; divide by 255 if they count gray "
         f"levels. Received: {values!r}"
     )
 

@@ -25,7 +25,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
 
     Returns:
-        uint8 tensor (H, W, 3), values 0..255. Greyscale is repeated, alpha dropped, of 16 bits
+        uint8 tensor (H, W, 3), values 0..255. Grayscale is repeated, alpha dropped, of 16 bits
         the high byte kept, of a GIF the first frame. A JPEG is turned upright by its EXIF
         orientation; the rarer EXIF records of PNG and WebP are ignored, which is where this
         differs from ``load_image``. Neither animated WebP without alpha nor BMP of 1 or 4 bits
@@ -53,10 +53,10 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Resizes one picture and cuts out its centre, without normalising.
+    """Resizes one picture and cuts out its center, without normalizing.
 
     The geometry is that of :func:`nf_zoo.images.resize_and_crop`. Pixels differ by a fraction of a
-    grey level on average, since Pillow computes with integers.
+    gray level on average, since Pillow computes with integers.
 
     Args:
         image: uint8 or float tensor (H, W, 3), values 0..255, any size.
@@ -100,10 +100,10 @@ def as_input(
     if channels == 1:
         pixels = tf.tensordot(pixels, tf.constant(LUMA)[:, None], 1)
         preprocessing = preprocessing.averaged()
-    return pixels if raw else normalise(pixels, preprocessing)
+    return pixels if raw else normalize(pixels, preprocessing)
 
 
-def normalise(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """``(pixels / 255 - mean) / std``.
 
     Args:
@@ -116,7 +116,7 @@ def normalise(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 
     Example:
         >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalise(tf.constant([[0, 255, 255]]), settings).numpy().tolist()
+        >>> normalize(tf.constant([[0, 255, 255]]), settings).numpy().tolist()
         [[-1.0, 1.0, 1.0]]
     """
     scaled = tf.cast(pixels, tf.float32) / 255.0
@@ -133,7 +133,7 @@ def _resized_size(size: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     if preprocessing.crop_mode == "center" and len(set(preprocessing.scale_size)) == 1:
         return scale * size // tf.reduce_min(size)
     fit = tf.reduce_max if preprocessing.crop_mode == "border" else tf.reduce_min
-    # Graph optimisation turns division by a constant into a product, which rounds differently at
+    # Graph optimization turns division by a constant into a product, which rounds differently at
     # ties; it leaves this op alone.
     ratios = tf.math.divide_no_nan(tf.cast(size, tf.float64), tf.cast(scale, tf.float64))
     rounded = tf.round(tf.cast(size, tf.float64) / fit(ratios))
@@ -148,9 +148,9 @@ def _crop_offset(resized: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
 
 def _nearest(image, size, resized, offset, crop: tuple[int, int]) -> tf.Tensor:
     for axis in (0, 1):
-        centres = tf.range(crop[axis], dtype=tf.float64) + 0.5
-        centres = (centres + tf.cast(offset[axis], tf.float64)) * (size / resized)[axis]
-        source = tf.clip_by_value(tf.cast(tf.floor(centres), tf.int64), 0, size[axis] - 1)
+        centers = tf.range(crop[axis], dtype=tf.float64) + 0.5
+        centers = (centers + tf.cast(offset[axis], tf.float64)) * (size / resized)[axis]
+        source = tf.clip_by_value(tf.cast(tf.floor(centers), tf.int64), 0, size[axis] - 1)
         image = tf.gather(image, source, axis=axis)
     return image
 
@@ -191,7 +191,7 @@ def _decode_webp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 def _decode_bmp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
     def with_palette():
-        # TensorFlow returns the palette's indices as if they were grey levels.
+        # TensorFlow returns the palette's indices as if they were gray levels.
         start, end = 14 + _integer(header, 14, 4), _integer(header, 10, 4)
         colors = tf.strings.substr(encoded, start, (end - start) // 4 * 4)
         palette = tf.reshape(tf.io.decode_raw(colors, tf.uint8), (-1, 4))[:, 2::-1]
@@ -206,7 +206,7 @@ def _decode_bmp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    # Pillow's transform; TensorFlow's default is a faster one, off by a grey level on average.
+    # Pillow's transform; TensorFlow's default is a faster one, off by a gray level on average.
     pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     orientation = _exif_orientation(_bytes(encoded, _EXIF_SEARCH_BYTES))
     return tf.cond(orientation == 1, lambda: pixels, lambda: _upright(pixels, orientation))

@@ -80,7 +80,7 @@ def attack(hub, sound, tmp_path, monkeypatch):
         assert "\x1b" not in str(raised.value) and len(str(raised.value)) < 4000
         # Sound files that do not fit each other may stay.
         check_rest(tmp_path, kept, None if error is WeightsMismatch else bad)
-        hub.misbehaviour = None
+        hub.misbehavior = None
         hub.headers, hub.answers = {}, {}
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert {path.name: path.read_bytes() for path in fetch_pretrained(ME)} == earlier

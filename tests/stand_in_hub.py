@@ -22,7 +22,7 @@ class StandInHub(ThreadingHTTPServer):
 
     Attributes:
         repositories: by name.
-        misbehaviour: what goes wrong, one of the words below in `_Handler`; None for nothing.
+        misbehavior: what goes wrong, one of the words below in `_Handler`; None for nothing.
         answers: file name -> what is sent in place of its content.
         headers: headers of every answer that describes a file, over the true ones.
         token: what a request to write must bear, and one to read what is private; None for any.
@@ -35,7 +35,7 @@ class StandInHub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, Repository] = {}
-        self.misbehaviour: str | None = None
+        self.misbehavior: str | None = None
         self.answers: dict[str, bytes] = {}
         self.headers: dict[str, str] = {}
         self.token: str | None = None
@@ -103,17 +103,17 @@ class _Handler(ApiAnswers, BaseHTTPRequestHandler):
         hub.tokens.append(self.headers.get("Authorization"))
         refusals = {
             "gated": (403, "GatedRepo"),
-            "unauthorised": (401, None),
+            "unauthorized": (401, None),
             "broken": (500, None),
             "unavailable": (503, None),
             "forbidden": (403, None),
             "too many requests": (429, None),
         }
-        if hub.misbehaviour in refusals:
-            return self._refuse(*refusals[hub.misbehaviour])
-        if hub.misbehaviour == "portal":
+        if hub.misbehavior in refusals:
+            return self._refuse(*refusals[hub.misbehavior])
+        if hub.misbehavior == "portal":
             return self._send(200, b"<html><body>Please log in</body></html>")
-        if hub.misbehaviour == "silent":
+        if hub.misbehavior == "silent":
             return threading.Event().wait(1)
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/api/"):
@@ -136,13 +136,13 @@ class _Handler(ApiAnswers, BaseHTTPRequestHandler):
 
     def _readable(self, name: str) -> Repository | None:
         repository = self.server.repositories.get(name)
-        if repository is None or (repository.private and not self._is_authorised()):
+        if repository is None or (repository.private and not self._is_authorized()):
             # The hub does not say of a private repository that it is there.
             self._refuse(401 if repository else 404, "RepoNotFound")
             return None
         return repository
 
-    def _is_authorised(self) -> bool:
+    def _is_authorized(self) -> bool:
         token = self.server.token
         return token is None or self.headers.get("Authorization") == f"Bearer {token}"
 
@@ -162,7 +162,7 @@ class _Handler(ApiAnswers, BaseHTTPRequestHandler):
         if start:
             status = 206
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        if self.with_body and hub.misbehaviour in ("breaks off", "always breaks off", "stalls"):
+        if self.with_body and hub.misbehavior in ("breaks off", "always breaks off", "stalls"):
             return self._send_half(status, content, first, headers)
         return self._send(status, content[first:], headers)
 
@@ -172,12 +172,12 @@ class _Handler(ApiAnswers, BaseHTTPRequestHandler):
         headers["Content-Length"] = str(len(content) - first)
         self.close_connection = True
         half = content[first : len(content) // 2]
-        if hub.misbehaviour == "stalls":
+        if hub.misbehavior == "stalls":
             self._send(status, half, headers)
             self.wfile.flush()
             return threading.Event().wait(1)
-        if hub.misbehaviour == "breaks off":
-            hub.misbehaviour = None
+        if hub.misbehavior == "breaks off":
+            hub.misbehavior = None
         return self._send(status, half, headers)
 
     def _refuse(self, status: int, code: str | None, sha: str | None = None):

@@ -62,7 +62,7 @@ class ApiAnswers:
         action = actions.get((self.command, match[2]))
         if action is None:
             return self._refuse(404, None)
-        if self.command != "GET" and match[2] != "paths-info" and not self._is_authorised():
+        if self.command != "GET" and match[2] != "paths-info" and not self._is_authorized():
             return self._refuse(403, None)
         return action(match[1], repository, match[3] or "main")
 
@@ -104,7 +104,7 @@ class ApiAnswers:
 
     def _create(self):
         request = json.loads(self.body)
-        if not self._is_authorised():
+        if not self._is_authorized():
             return self._refuse(401, None)
         name = f"{request.get('organization', 'me')}/{request['name']}"
         if name in self.server.repositories:
@@ -115,7 +115,7 @@ class ApiAnswers:
         return self._send_json({"url": f"{self.server.url}/{name}", "name": name, "id": name})
 
     def _preupload(self, _, repository: Repository, revision: str):
-        if self.server.misbehaviour == "refuses uploads":
+        if self.server.misbehavior == "refuses uploads":
             return self._refuse(507, None)
         files = json.loads(self.body)["files"]
         answer = [
@@ -132,7 +132,7 @@ class ApiAnswers:
         return self._send_json({})
 
     def _commit(self, name: str, repository: Repository, branch: str):
-        if self.server.misbehaviour == "refuses commits":
+        if self.server.misbehavior == "refuses commits":
             return self._refuse(500, None)
         if branch not in repository.branches:
             return self._refuse(404, "RevisionNotFound")

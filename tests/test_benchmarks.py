@@ -118,6 +118,6 @@ def test_the_page_has_the_forms_of_training():
     for found in rows:
         assert f"| {' | '.join(found.values())} |" in page
     times = {tuple(found.values())[:3]: int(found["milliseconds"]) for found in rows}
-    fused = times["resnetv2_50", "TensorFlow, fused normalisation", "float32"]
+    fused = times["resnetv2_50", "TensorFlow, fused normalization", "float32"]
     ratio = fused / times["nf_resnet50", "TensorFlow", "float32"]
-    assert f"(with TensorFlow's fused normalisation in the twin: {ratio:.2f})" in page
+    assert f"(with TensorFlow's fused normalization in the twin: {ratio:.2f})" in page

@@ -126,20 +126,20 @@ def test_the_order_of_batch_norm_and_relu():
     assert before.result[3].squared_mean > 5 * after.result[3].squared_mean
 
 
-def test_standardised_convolutions_follow_the_ledger_and_plain_ones_do_not():
+def test_standardized_convolutions_follow_the_ledger_and_plain_ones_do_not():
     networks = FIGURES["norm_free"](depth=2, width=64, pictures=4, size=32).networks
     assert [network.label for network in networks] == [
         f"{activation}, {kind}"
         for activation in ("ReLU", "SiLU")
-        for kind in ("He convolutions", "standardised")
+        for kind in ("He convolutions", "standardized")
     ]
-    for plain, standardised in (networks[:2], networks[2:]):
+    for plain, standardized in (networks[:2], networks[2:]):
         assert plain.result[0].predicted_variance is None
         # The later stages have maps too small for statistics.
-        found = [block.variance for block in standardised.result[:4]]
-        expected = [block.predicted_variance for block in standardised.result[:4]]
+        found = [block.variance for block in standardized.result[:4]]
+        expected = [block.predicted_variance for block in standardized.result[:4]]
         np.testing.assert_allclose(found, expected, rtol=0.2)
-        assert plain.result[3].squared_mean > 3 * standardised.result[3].squared_mean
+        assert plain.result[3].squared_mean > 3 * standardized.result[3].squared_mean
 
 
 def test_skipinit_and_fixup_start_as_the_identity():

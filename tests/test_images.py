@@ -22,7 +22,7 @@ def raw_model(**settings) -> SimpleNamespace:
 
 
 def differs(first, second) -> bool:
-    """More than one grey level apart on average."""
+    """More than one gray level apart on average."""
     return np.abs(np.float32(first) - np.float32(second)).mean() > 1
 
 
@@ -71,11 +71,11 @@ def test_a_tensor_of_another_library_is_an_array():
     np.testing.assert_array_equal(load_image(type_with_array()), array)
 
 
-def test_greyscale_arrays_are_repeated_over_the_channels():
-    grey = np.asarray(photograph(40, 60).convert("L"))
-    for array in (grey, grey[..., None]):
-        np.testing.assert_array_equal(load_image(array), np.dstack([grey] * 3))
-    batch = preprocess(np.stack([grey] * 2)[..., None], raw_model(input_size=32))
+def test_grayscale_arrays_are_repeated_over_the_channels():
+    gray = np.asarray(photograph(40, 60).convert("L"))
+    for array in (gray, gray[..., None]):
+        np.testing.assert_array_equal(load_image(array), np.dstack([gray] * 3))
+    batch = preprocess(np.stack([gray] * 2)[..., None], raw_model(input_size=32))
     assert batch.shape == (2, 32, 32, 3)
     np.testing.assert_array_equal(batch[..., 0], batch[..., 2])
 
@@ -255,7 +255,7 @@ def test_the_decompression_bomb_limit_stays_on(monkeypatch):
     [
         (np.random.default_rng(0).random((8, 8, 3)), "look scaled"),
         (np.full((8, 8, 3), 1.0), "look scaled"),
-        (np.random.default_rng(0).standard_normal((8, 8, 3)) * 90, "look scaled or normalised"),
+        (np.random.default_rng(0).standard_normal((8, 8, 3)) * 90, "look scaled or normalized"),
         (np.full((8, 8, 3), np.nan), "finite"),
         (np.full((8, 8, 3), np.inf), "finite"),
         (np.full((8, 8, 3), 256.0), r"0\.\.255"),
@@ -266,7 +266,7 @@ def test_the_decompression_bomb_limit_stays_on(monkeypatch):
         (np.zeros((8, 8, 3), complex), "complex"),
         (np.zeros((3, 8, 8), np.uint8), "Channels come last"),
         (np.zeros((2, 3, 8, 8), np.uint8), "Channels come last"),
-        (np.zeros((5, 8, 8), np.uint8), "greyscale"),
+        (np.zeros((5, 8, 8), np.uint8), "grayscale"),
         (np.zeros((8, 8, 2), np.uint8), r"\(8, 8, 2\)"),
         (np.zeros(8, np.uint8), r"\(8,\)"),
         (np.zeros((0, 8, 3), np.uint8), "no pixels"),

@@ -1,4 +1,4 @@
-"""Resizing, cropping and normalising pictures, and naming predictions."""
+"""Resizing, cropping and normalizing pictures, and naming predictions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pixels_of(image, **settings) -> np.ndarray:
 
 
 def differs(first, second) -> bool:
-    """More than one grey level apart on average."""
+    """More than one gray level apart on average."""
     return np.abs(np.float32(first) - np.float32(second)).mean() > 1
 
 
@@ -129,11 +129,11 @@ def test_a_wrong_setting_shows_in_the_pixels(wrong):
 def test_a_wrong_range_shows_in_the_pixels():
     image = photograph(427, 640)
     expected = evaluation_pixels(image, (224, 224), 0.875, "center").astype(np.float32)
-    normalised = preprocess(image, Preprocessing())[0]
-    assert not differs((normalised * STD + MEAN) * 255, expected)
-    assert differs((normalised * STD + MEAN), expected)
-    assert differs((normalised * 0.5 + 0.5) * 255, expected)
-    assert differs((normalised * STD + MEAN)[..., ::-1] * 255, expected)
+    normalized = preprocess(image, Preprocessing())[0]
+    assert not differs((normalized * STD + MEAN) * 255, expected)
+    assert differs((normalized * STD + MEAN), expected)
+    assert differs((normalized * 0.5 + 0.5) * 255, expected)
+    assert differs((normalized * STD + MEAN)[..., ::-1] * 255, expected)
 
 
 def test_input_size_override_rescales():
@@ -151,10 +151,10 @@ def test_a_sliver_is_fitted_inside_but_not_blown_up():
         pixels_of(np.zeros((1, 5_000_000, 3), np.uint8), **settings)
 
 
-# Normalising
+# Normalizing
 
 
-def test_normalises_by_mean_and_std():
+def test_normalizes_by_mean_and_std():
     image = photograph(224, 224)
     ours = preprocess(image, Preprocessing(crop_fraction=1.0))
     assert ours.dtype == np.float32 and ours.shape == (1, 224, 224, 3)
@@ -162,15 +162,15 @@ def test_normalises_by_mean_and_std():
     np.testing.assert_allclose(ours[0], expected, atol=1e-5)
 
 
-def test_leaves_raw_pixels_to_a_model_that_normalises_for_itself():
+def test_leaves_raw_pixels_to_a_model_that_normalizes_for_itself():
     image = photograph(224, 224)
     model = SimpleNamespace(preprocessing=Preprocessing(crop_fraction=1.0))
-    normalised = preprocess(image, model)
+    normalized = preprocess(image, model)
     model.include_preprocessing = True
     raw = preprocess(image, model)
     assert raw.dtype == np.float32
     np.testing.assert_array_equal(raw[0], np.asarray(image))
-    assert normalised.max() < 3
+    assert normalized.max() < 3
 
 
 def test_says_what_the_second_argument_must_be():
@@ -200,7 +200,7 @@ def test_settings_survive_json():
         ({"crop_fraction": 0}, "crop_fraction"),
         ({"crop_fraction": math.nan}, "crop_fraction"),
         ({"crop_fraction": "0.9"}, "crop_fraction"),
-        ({"crop_mode": "centre"}, "center, squash, border.*'centre'"),
+        ({"crop_mode": "middle"}, "center, squash, border.*'middle'"),
         ({"interpolation": "area"}, "bicubic, bilinear, nearest, lanczos.*'area'"),
         ({"mean": (123.7, 116.3, 103.5)}, "divide by 255"),
         ({"mean": (0.5, 0.5)}, "three numbers"),

@@ -19,7 +19,7 @@ SHIPPED = sorted(
     path.name for path in (Path(__file__).parents[1] / "weights").iterdir() if path.is_dir()
 )
 NOISE = (8, 32, 32, 3)
-ADVICE = re.compile(r"beta|standardi|BatchNorm|skip gain|SkipInit|normaliser|gamma|initialise the")
+ADVICE = re.compile(r"beta|standardi|BatchNorm|skip gain|SkipInit|normalizer|gamma|initialize the")
 
 
 def pictures():
@@ -118,7 +118,7 @@ def test_advice_is_what_the_network_lacks():
         "Multiply the input of every branch by beta = 1 / sqrt(expected variance)."
     )
     shallow = {"depths": (12, 12)}
-    assert "Standardise the kernels" in advice("mean shift", standardize=False, **shallow)
+    assert "Standardize the kernels" in advice("mean shift", standardize=False, **shallow)
     assert advice("vanishing", gamma_in=None, **shallow) == (
         "Multiply the activations, or the kernels behind them, by the activation's gamma."
     )
@@ -130,7 +130,7 @@ def test_a_network_that_has_all_of_it_is_not_told_to_get_it():
     bias.assign(np.full(bias.shape, 100.0))
     (finding,) = nf_zoo.diagnose(model, NOISE)
     assert finding.kind == "mean shift"
-    assert finding.remedy.startswith("What helps is there (standardised kernels): look at")
+    assert finding.remedy.startswith("What helps is there (standardized kernels): look at")
 
 
 def test_skip_gains_are_not_advised_where_they_are():

@@ -79,7 +79,7 @@ def test_statistics_of_the_batch_leave_batch_norm_as_it_was():
     plain = nf_zoo.signal_propagation(model, NOISE, batch_statistics=False)
     assert plain[0].bn_moving_variance == 1.0
     assert not plain.batch_statistics
-    # Untouched statistics normalise nothing, so the branch follows the scale of its input.
+    # Untouched statistics normalize nothing, so the branch follows the scale of its input.
     louder = 3 * np.random.default_rng(0).standard_normal(NOISE).astype("float32")
     loud = nf_zoo.signal_propagation(model, louder, batch_statistics=False)
     assert loud[0].residual_variance > 5 * plain[0].residual_variance
@@ -171,7 +171,7 @@ def test_ten_thousand_pictures_are_never_in_memory_at_once(monkeypatch):
 
 
 def test_arithmetic_of_the_papers():
-    assert [theory.unnormalised_variance(n) for n in (1, 2, 10)] == [1, 2, 512]
+    assert [theory.unnormalized_variance(n) for n in (1, 2, 10)] == [1, 2, 512]
     assert theory.batch_norm_variance(5) == 5
     assert theory.branch_share(4) == 0.2
     assert theory.branch_variance("relu") == pytest.approx(1 - 1 / np.pi, abs=1e-3)
@@ -181,7 +181,7 @@ def test_arithmetic_of_the_papers():
 
 
 def draw_anew(model, seed):
-    """Other kernels, from the layers' own initialisers; to build anew takes longer."""
+    """Other kernels, from the layers' own initializers; to build anew takes longer."""
     seeds = itertools.count(1000 * seed)
     for layer in model._flatten_layers():
         if hasattr(layer, "kernel_initializer"):
@@ -198,7 +198,7 @@ def measured_over_predicted(model, seed, size):
 
 @pytest.mark.parametrize("name", ["nf_resnet50", "nf_resnet101", "nf_resnet288"])
 def test_measurement_follows_the_ledger(name):
-    """Within 5 % per block at initialisation, over five seeds."""
+    """Within 5 % per block at initialization, over five seeds."""
     model = build_model(name, variant="paper", num_classes=0, pooling=None)
     ratios = [measured_over_predicted(model, seed, (2, 128, 128, 3)) for seed in range(5)]
     np.testing.assert_allclose(np.mean(ratios, axis=0), 1, atol=0.05)
@@ -227,7 +227,7 @@ def test_silu_runs_ahead_of_the_ledger_as_theory_says():
 
 
 @pytest.mark.parametrize("fault", [{"standardize": False}, {"gamma_in": None}])
-def test_without_standardisation_or_gamma_it_does_not(fault):
+def test_without_standardization_or_gamma_it_does_not(fault):
     ledger = nf_zoo.signal_propagation(
         build_model("nf_resnet50", variant="paper", num_classes=0, **SMALL), NOISE, unit_gains=True
     )

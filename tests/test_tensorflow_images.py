@@ -11,7 +11,7 @@ from PIL import Image
 from nf_zoo import images as pillow
 from nf_zoo.images import load_image, preprocess
 from nf_zoo.preprocessing import Preprocessing
-from nf_zoo.tensorflow_images import decode, normalise, resize_and_crop
+from nf_zoo.tensorflow_images import decode, normalize, resize_and_crop
 
 pytestmark = pytest.mark.fast
 
@@ -87,7 +87,7 @@ def test_a_wrong_setting_shows_in_the_pixels(wrong):
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_flat_colors_stay_exact_up_to_the_edge(mode):
-    # A filter that is not renormalised at the edges darkens them; one that overshoots is clipped.
+    # A filter that is not renormalized at the edges darkens them; one that overshoots is clipped.
     settings = Preprocessing(64, 1.0, mode, mean=(0.5, 0.5, 0.5))
     image = np.full((40, 90, 3), 255, np.uint8)
     found = resize_and_crop(image, settings).numpy()
@@ -121,13 +121,13 @@ def test_float_pixels_are_taken_as_they_are():
     np.testing.assert_array_equal(from_float, resize_and_crop(np.asarray(image), Preprocessing(64)))
 
 
-def test_normalises_as_preprocess_does():
+def test_normalizes_as_preprocess_does():
     settings = Preprocessing(64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     image = np.asarray(photograph(100, 120))
     pixels = pillow.resize_and_crop(image, settings)
     expected = preprocess(image, settings)[0]
-    np.testing.assert_allclose(normalise(pixels, settings), expected, atol=1e-5)
-    assert distance(normalise(pixels / 255, settings), expected) > 0.5
+    np.testing.assert_allclose(normalize(pixels, settings), expected, atol=1e-5)
+    assert distance(normalize(pixels / 255, settings), expected) > 0.5
 
 
 # Decoding
@@ -141,14 +141,14 @@ def encoded_pictures() -> dict[str, bytes]:
     return {
         "jpeg": encode(image, "JPEG", quality=85),
         "jpeg progressive": encode(image, "JPEG", progressive=True),
-        "jpeg grey": encode(image.convert("L"), "JPEG"),
+        "jpeg gray": encode(image.convert("L"), "JPEG"),
         "jpeg cmyk": encode(image.convert("CMYK"), "JPEG"),
         "png": encode(image, "PNG"),
-        "png grey": encode(image.convert("L"), "PNG"),
+        "png gray": encode(image.convert("L"), "PNG"),
         "png 1 bit": encode(image.convert("1"), "PNG"),
         "png 16 bits": encode(Image.fromarray(depth), "PNG"),
         "png palette": encode(image.quantize(30), "PNG"),
-        "png grey alpha": encode(alpha.convert("LA"), "PNG"),
+        "png gray alpha": encode(alpha.convert("LA"), "PNG"),
         "png alpha": encode(alpha, "PNG"),
         "webp": encode(image, "WEBP"),
         "webp lossless": encode(image, "WEBP", lossless=True),
@@ -159,7 +159,7 @@ def encoded_pictures() -> dict[str, bytes]:
         ),
         "bmp": encode(image, "BMP"),
         "bmp alpha": encode(alpha, "BMP"),
-        "bmp grey": encode(image.convert("L"), "BMP"),
+        "bmp gray": encode(image.convert("L"), "BMP"),
         "bmp palette": encode(image.quantize(30), "BMP"),
         "gif": encode(frames[0], "GIF"),
         "gif animated": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
@@ -240,7 +240,7 @@ class Server(tf.Module):
     def serve(self, encoded):
         def one(picture):
             pixels = resize_and_crop(decode(picture), self._settings)
-            return normalise(pixels, self._settings)
+            return normalize(pixels, self._settings)
 
         signature = tf.TensorSpec((*self._settings.input_size, 3), tf.float32)
         return tf.map_fn(one, encoded, fn_output_signature=signature)
@@ -251,13 +251,13 @@ def test_serves_mixed_pictures_from_a_saved_model(tmp_path):
     tf.saved_model.save(Server(settings), str(tmp_path / "server"))
     server = tf.saved_model.load(str(tmp_path / "server"))
     pictures = [
-        PICTURES["png grey"],
+        PICTURES["png gray"],
         encode(photograph(100, 90, 1), "JPEG"),
         PICTURES["webp alpha"],
     ]
     found = server.serve(tf.constant(pictures))
     assert found.shape == (3, 64, 48, 3)
-    # A grey level is 1 / 255 / std, about 0.017.
+    # A gray level is 1 / 255 / std, about 0.017.
     assert distance(found, preprocess(pictures, settings)) < 0.3 * 0.017
     assert distance(found, preprocess(pictures[1:] + pictures[:1], settings)) > 0.3
 
@@ -270,4 +270,4 @@ def test_works_in_an_input_pipeline():
     assert pictures.element_spec.shape == (32, 32, 3)
     (batch,) = pictures.batch(len(PICTURES))
     expected = preprocess(list(PICTURES.values()), Preprocessing(32))
-    assert distance(normalise(batch, Preprocessing()), expected) < 0.3 * 0.017
+    assert distance(normalize(batch, Preprocessing()), expected) < 0.3 * 0.017

@@ -41,7 +41,7 @@ def families() -> set[str]:
 
 
 def build(label: str, **options):
-    """The network of that label, freshly initialised."""
+    """The network of that label, freshly initialized."""
     from nf_zoo.models.classifier import build_model
 
     name, fields = NETWORKS[label]
@@ -63,7 +63,7 @@ def fill(model, salt: str):
 
 
 def images(count: int = 2, size: tuple[int, int] = (47, 64)) -> np.ndarray:
-    """Normalised pictures, float32 (count, *size, 3)."""
+    """Normalized pictures, float32 (count, *size, 3)."""
     return np.random.default_rng(0).standard_normal((count, *size, 3)).astype("float32")
 
 

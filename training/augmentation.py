@@ -2,7 +2,7 @@
 
 All chance is in ``draws``, made on the host for the pictures of the whole step by their place in
 it: neither replicas nor hosts nor an interruption change what happens to a picture. Pictures are
-mixed with their neighbour in the batch, the first with the second and so on, so that a pair is
+mixed with their neighbor in the batch, the first with the second and so on, so that a pair is
 never cut apart between replicas.
 """
 
@@ -57,7 +57,7 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
         size: pixels of a side that they are shrunk to; None for those they have.
 
     Returns:
-        Normalised pictures, (N, H, W, 3) or (N, size, size, 3), and targets with label smoothing,
+        Normalized pictures, (N, H, W, 3) or (N, size, size, 3), and targets with label smoothing,
         (N, num_classes), both float32.
     """
     given = recipe.augmentation
@@ -66,7 +66,7 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
     if given.flip:
         flipped = _each(chance["flip"] < 0.5)
         images = ops.where(flipped, images[:, :, ::-1], images)
-    images = normalise(recipe, images)
+    images = normalize(recipe, images)
     if size:
         images = shrink(images, size)
     if given.erasing:
@@ -75,13 +75,13 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
     targets = ops.one_hot(classes, num_classes, dtype="float32")
     if given.mixup or given.cutmix:
         images, targets = _mix(images, targets, chance)
-    smoothing = recipe.regularisation.label_smoothing
+    smoothing = recipe.regularization.label_smoothing
     if smoothing:
         targets = targets * (1.0 - smoothing) + smoothing / num_classes
     return images, targets
 
 
-def normalise(recipe, images):
+def normalize(recipe, images):
     """Pixels in 0..255 -> ``(pixel / 255 - mean) / std``, float32."""
     mean = ops.convert_to_tensor(recipe.data.mean, "float32")
     std = ops.convert_to_tensor(recipe.data.std, "float32")
@@ -104,7 +104,7 @@ def _resizing_matrix(length: int, size: int) -> np.ndarray:
 
 
 def _mix(images, targets, chance):
-    """MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019) of each picture with its neighbour."""
+    """MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019) of each picture with its neighbor."""
     height, width = images.shape[1:3]
     ratio, cut = chance["ratio"], chance["cut"] > 0.5
     side = ops.sqrt(1.0 - ratio)
@@ -113,14 +113,14 @@ def _mix(images, targets, chance):
     )
     covered = ops.mean(ops.cast(inside, "float32"), (1, 2, 3))
     share = ops.where(cut, 1.0 - covered, ratio)
-    others, other_targets = _neighbours(images), _neighbours(targets)
+    others, other_targets = _neighbors(images), _neighbors(targets)
     kept = ops.where(_each(cut), ops.cast(~inside, "float32"), _each(ratio))
     images = others + kept * (images - others)
     targets = other_targets + share[:, None] * (targets - other_targets)
     return images, targets
 
 
-def _neighbours(values):
+def _neighbors(values):
     """Entry 1 in the place of 0 and 0 in that of 1, and so on; the last of an odd number stays."""
     count = values.shape[0]
     order = np.minimum(np.arange(count) ^ 1, count - 1)
@@ -141,7 +141,7 @@ def _rectangle_of_area(images, chance):
 
 
 def _rectangle(height: int, width: int, top, left, rows, columns):
-    """(N, H, W, 1): around a centre drawn over the whole picture, cut off at its border."""
+    """(N, H, W, 1): around a center drawn over the whole picture, cut off at its border."""
     first_row, first_column = top * height - rows / 2, left * width - columns / 2
     return _within(height, first_row, rows, 1) & _within(width, first_column, columns, 2)
 

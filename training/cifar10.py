@@ -39,10 +39,10 @@ flags.DEFINE_float("learning_rate", 2e-3, "Peak, reached after the warm-up.")
 flags.DEFINE_float("warmup_epochs", 1.0, "Linear warm-up, in epochs.")
 flags.DEFINE_float("weight_decay", 0.05, "Decoupled, times the learning rate; kernels only.")
 flags.DEFINE_float("label_smoothing", 0.05, "Share of the target spread over all classes.")
-flags.DEFINE_float("erasing", 0.5, "Share of the pictures of which a rectangle is greyed out.")
+flags.DEFINE_float("erasing", 0.5, "Share of the pictures of which a rectangle is grayed out.")
 flags.DEFINE_float("clipnorm", 5.0, "Largest norm of the whole gradient.")
 flags.DEFINE_float("ema", 0.998, "Momentum of the averaged weights, which are what is kept.")
-flags.DEFINE_integer("seed", 0, "Seed of initialisation, order and augmentation.")
+flags.DEFINE_integer("seed", 0, "Seed of initialization, order and augmentation.")
 flags.DEFINE_integer("limit", None, "Use this many training pictures only (for a rehearsal).")
 
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -70,8 +70,8 @@ def read_pictures(source: Path, split: str) -> tuple[np.ndarray, np.ndarray, lis
     return np.stack([pictures[key] for key in keys]), labels, names
 
 
-def training_batches(pictures, labels, classes: int, normalise) -> tf.data.Dataset:
-    """Shuffled, translated by up to 4 pixels, flipped, partly erased, normalised, one-hot."""
+def training_batches(pictures, labels, classes: int, normalize) -> tf.data.Dataset:
+    """Shuffled, translated by up to 4 pixels, flipped, partly erased, normalized, one-hot."""
     augment = keras.Sequential(
         [
             keras.layers.RandomTranslation(
@@ -86,7 +86,7 @@ def training_batches(pictures, labels, classes: int, normalise) -> tf.data.Datas
 
     def prepare(batch, label):
         batch = augment(tf.cast(batch, tf.float32), training=True)
-        return normalise(batch), tf.one_hot(label, classes)
+        return normalize(batch), tf.one_hot(label, classes)
 
     data = tf.data.Dataset.from_tensor_slices((pictures, labels))
     data = data.shuffle(len(labels), seed=FLAGS.seed).batch(FLAGS.batch_size, drop_remainder=True)
@@ -161,18 +161,18 @@ def main(argv) -> None:
         FLAGS.architecture, labels=names, preprocessing=preprocessing, **json.loads(FLAGS.fields)
     )
 
-    def normalise(batch):
+    def normalize(batch):
         return (tf.cast(batch, tf.float32) / 255.0 - MEAN) / STD
 
-    data = training_batches(pictures, labels, len(names), normalise)
+    data = training_batches(pictures, labels, len(names), normalize)
     one_hot = np.eye(len(names), dtype="float32")[test_labels]
-    test = tf.data.Dataset.from_tensor_slices((normalise(test_pictures), one_hot)).batch(500)
+    test = tf.data.Dataset.from_tensor_slices((normalize(test_pictures), one_hot)).batch(500)
     steps = math.floor(len(labels) / FLAGS.batch_size)
     started = time.time()
     train(model, data, steps, test, output)
     nf_zoo.save_pretrained(model, output / "model", dtype="float16", overwrite=True)
     saved = nf_zoo.load_pretrained(output / "model")
-    logits = saved.predict(normalise(test_pictures), batch_size=500, verbose=0)
+    logits = saved.predict(normalize(test_pictures), batch_size=500, verbose=0)
     metrics = {
         "top1": round(100 * float(np.mean(logits.argmax(-1) == test_labels)), 2),
         "test_pictures": len(test_labels),

@@ -19,12 +19,12 @@ def report_divergence(engine, feed, recipe, step: int) -> str:
     Args:
         engine: knows the model.
         feed: gives the pictures of a step.
-        recipe: how they are normalised.
+        recipe: how they are normalized.
         step: counted from 0.
     """
     images = np.asarray(feed.pictures(step))
     engine.state()  # brings the model up to date
-    images = np.asarray(augmentation.normalise(recipe, images))
+    images = np.asarray(augmentation.normalize(recipe, images))
     try:
         rows = nf_zoo.signal_propagation(engine.model, images).to_dict()["blocks"]
     except (ValueError, FloatingPointError) as error:

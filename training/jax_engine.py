@@ -33,7 +33,7 @@ class JaxEngine:
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
         self.replica_batch = recipe.batch_size
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        self._standardised = [
+        self._standardized = [
             layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)
         ]
         self._read_variables()
@@ -110,19 +110,19 @@ class JaxEngine:
         return [places[id(v)] for v in averages_of(self.optimizer)]
 
     def _kernels(self, trainable, other):
-        """What the convolutions standardise: once in a step, not for every micro-batch."""
+        """What the convolutions standardize: once in a step, not for every micro-batch."""
         owners = zip(
             (*self.model.trainable_variables, *self.model.non_trainable_variables),
             (*trainable, *other),
             strict=True,
         )
         with keras.StatelessScope(state_mapping=list(owners)):
-            return [layer.effective_kernel() for layer in self._standardised]
+            return [layer.effective_kernel() for layer in self._standardized]
 
     def _loss(self, sources, constant, other, scale, images, targets):
         free, kernels = sources
         trainable = [a if b is None else b for a, b in zip(constant, free, strict=True)]
-        with given_kernels(dict(zip(self._standardised, kernels, strict=True))):
+        with given_kernels(dict(zip(self._standardized, kernels, strict=True))):
             logits, other = self.model.stateless_call(trainable, other, images, training=True)
         logits = jnp.asarray(logits, "float32")
         losses = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
@@ -132,7 +132,7 @@ class JaxEngine:
     def _gradient(self, trainable, other, scale, images, targets):
         """``(other, loss, gradients)`` of the whole batch, one micro-batch after the other."""
         kernels, back = jax.vjp(lambda trainable: self._kernels(trainable, other), trainable)
-        inside = {id(v) for layer in self._standardised for v in (layer.kernel, layer.gain)}
+        inside = {id(v) for layer in self._standardized for v in (layer.kernel, layer.gain)}
         variables = zip(self.model.trainable_variables, trainable, strict=True)
         sources = [None if id(v) in inside else value for v, value in variables], kernels
         gradient = jax.grad(self._loss, has_aux=True)
@@ -172,7 +172,7 @@ class JaxEngine:
         return trainable, other, optimizer, loss
 
     def _evaluation_step(self, trainable, other, images, classes, weights):
-        images = augmentation.normalise(self.recipe, images)
+        images = augmentation.normalize(self.recipe, images)
         logits, _ = self.model.stateless_call(trainable, other, images, training=False)
         logits = jnp.asarray(logits, "float32")
         chosen = jnp.take_along_axis(logits, classes[:, None], 1)

@@ -14,7 +14,7 @@ import tensorflow as tf
 LARGEST = 30.0
 """Magnitudes are on the paper's scale of 0 to 30."""
 
-GREY = 128.0
+GRAY = 128.0
 
 
 def vary(pixels: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
@@ -72,7 +72,7 @@ def translate_y(pixels, sign, strength):
 
 
 def _transformed(pixels, matrix, shift_x=0.0, shift_y=0.0):
-    """The picture under a linear map around its centre and a shift, in shares of its sides."""
+    """The picture under a linear map around its center and a shift, in shares of its sides."""
     a, b, c, d = (tf.cast(value, tf.float32) for value in matrix)
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(pixels)[:2]))
     middle_x, middle_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
@@ -85,7 +85,7 @@ def _transformed(pixels, matrix, shift_x=0.0, shift_y=0.0):
         output_shape=tf.shape(pixels)[:2],
         interpolation="NEAREST",
         fill_mode="CONSTANT",
-        fill_value=GREY,
+        fill_value=GRAY,
     )
     return result[0]
 
@@ -140,13 +140,13 @@ def solarize_add(pixels, sign, strength):
 
 
 def color(pixels, sign, strength):
-    """Towards grey or away from it, by up to 0.9."""
-    return _blend(pixels, _grey(pixels), sign, strength)
+    """Towards gray or away from it, by up to 0.9."""
+    return _blend(pixels, _gray(pixels), sign, strength)
 
 
 def contrast(pixels, sign, strength):
-    """Towards the mean grey or away from it, by up to 0.9."""
-    return _blend(pixels, tf.reduce_mean(_grey(pixels)), sign, strength)
+    """Towards the mean gray or away from it, by up to 0.9."""
+    return _blend(pixels, tf.reduce_mean(_gray(pixels)), sign, strength)
 
 
 def brightness(pixels, sign, strength):
@@ -173,7 +173,7 @@ def _blend(pixels, other, sign, strength):
     return _bytes(other + _factor(sign, strength) * (values - other))
 
 
-def _grey(pixels):
+def _gray(pixels):
     return tf.tensordot(tf.cast(pixels, tf.float32), tf.constant([0.299, 0.587, 0.114]), 1)[
         ..., None
     ]

@@ -23,7 +23,7 @@ def default() -> ConfigDict:
     """The fields of a recipe. The comments say units and ranges."""
     recipe = ConfigDict()
     recipe.name = ""
-    recipe.seed = 0  # of initialisation, order and augmentation
+    recipe.seed = 0  # of initialization, order and augmentation
     recipe.batch_size = 256  # pictures a step, over all replicas
     recipe.epochs = 90.0  # passes over the training pictures
     recipe.steps = 0  # above 0: so many steps, whatever epochs says
@@ -59,15 +59,15 @@ def default() -> ConfigDict:
     recipe.augmentation.flip = True
     recipe.augmentation.randaugment_layers = 0  # operations a picture
     recipe.augmentation.randaugment_magnitude = 10.0  # 0..30
-    recipe.augmentation.erasing = 0.0  # share of the pictures with a rectangle greyed out
+    recipe.augmentation.erasing = 0.0  # share of the pictures with a rectangle grayed out
     recipe.augmentation.mixup = 0.0  # alpha
     recipe.augmentation.cutmix = 0.0  # alpha
 
-    recipe.regularisation = ConfigDict()
-    recipe.regularisation.label_smoothing = 0.0
-    recipe.regularisation.stochastic_depth = 0.0
-    recipe.regularisation.dropout = -1.0  # below 0: the architecture's own
-    recipe.regularisation.weight_decay = 0.0  # of kernels; decoupled, but for sgd
+    recipe.regularization = ConfigDict()
+    recipe.regularization.label_smoothing = 0.0
+    recipe.regularization.stochastic_depth = 0.0
+    recipe.regularization.dropout = -1.0  # below 0: the architecture's own
+    recipe.regularization.weight_decay = 0.0  # of kernels; decoupled, but for sgd
 
     recipe.optimizer = ConfigDict()
     recipe.optimizer.name = "sgd"  # "sgd", "adamw", "lamb"
@@ -125,10 +125,10 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "augmentation.erasing": (0, 1, False),
     "augmentation.mixup": (0, math.inf, True),
     "augmentation.cutmix": (0, math.inf, True),
-    "regularisation.label_smoothing": (0, 1, True),
-    "regularisation.stochastic_depth": (0, 1, True),
-    "regularisation.dropout": (-1, 1, True),
-    "regularisation.weight_decay": (0, math.inf, True),
+    "regularization.label_smoothing": (0, 1, True),
+    "regularization.stochastic_depth": (0, 1, True),
+    "regularization.dropout": (-1, 1, True),
+    "regularization.weight_decay": (0, math.inf, True),
     "optimizer.learning_rate": (1e-12, math.inf, True),
     "optimizer.agc": (0, math.inf, True),
     "optimizer.layer_decay": (1e-6, 1, False),
@@ -150,7 +150,7 @@ def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
     recipe.model.architecture = architecture
     recipe.batch_size, recipe.epochs = batch_size, epochs
     recipe.data.source = "tfds:imagenet2012"
-    recipe.regularisation.label_smoothing = 0.1
+    recipe.regularization.label_smoothing = 0.1
     return recipe
 
 

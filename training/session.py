@@ -198,7 +198,7 @@ class Session:
         recipe = self.recipe
         keras.utils.set_random_seed(recipe.seed)
         fields = json.loads(recipe.model.fields)
-        given = recipe.regularisation
+        given = recipe.regularization
         if given.stochastic_depth:
             fields["stochastic_depth_rate"] = given.stochastic_depth
         if given.dropout >= 0:

@@ -35,7 +35,7 @@ flags.DEFINE_string("pictures", None, "Class folders of the held-out pictures.")
 flags.DEFINE_string("dataset", None, "Name of the training set on the hub.")
 flags.DEFINE_string("dataset_name", None, "What to call the pictures.")
 flags.DEFINE_string("command", None, "The command that trained it, for the card.")
-flags.DEFINE_string("licence", "apache-2.0", "SPDX identifier in lower case.")
+flags.DEFINE_string("license", "apache-2.0", "SPDX identifier in lower case.")
 flags.DEFINE_boolean("default", None, "Whether pretrained=True takes it.")
 LARGEST = 60_000_000
 """Bytes of a file that the repository takes."""
@@ -55,7 +55,7 @@ def ship(
         run: working folder of a finished run.
         name: ``"architecture.tag"``.
         pictures: folder of class folders that the run has not seen.
-        details: of the card; its ``licence`` and ``dataset_name`` are needed.
+        details: of the card; its ``license`` and ``dataset_name`` are needed.
         weights: where catalog.toml is; the checkout's by default.
         default: whether ``pretrained=True`` is to take it; None: if nothing else does.
 
@@ -88,7 +88,7 @@ def ship(
     record = PretrainedWeights(
         architecture=architecture,
         tag=tag,
-        licence=details.licence,
+        license=details.license,
         preprocessing=model.preprocessing,
         source="shipped",
         filename=f"{name}/{WEIGHTS_FILE}",
@@ -166,7 +166,7 @@ def main(argv) -> int:
     del argv
     details = CardDetails(
         checkpoint=FLAGS.name,
-        licence=FLAGS.licence,
+        license=FLAGS.license,
         datasets=(FLAGS.dataset,) if FLAGS.dataset else (),
         dataset_name=FLAGS.dataset_name,
         training="By a recipe of training/; metrics.json has it in full, history.csv the log.",

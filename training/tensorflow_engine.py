@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
-from training.normalisation import fuse_batch_normalization
+from training.normalization import fuse_batch_normalization
 from training.recipe import RecipeError
 from training.state import averages_of, read_state, write_state
 
@@ -42,7 +42,7 @@ class TensorFlowEngine:
         self.replica_batch = check_batch(recipe, self.replicas)
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._variables = model.trainable_variables
-        self._standardised = _standardised_layers(model)
+        self._standardized = _standardized_layers(model)
         if not jit:  # XLA fuses by itself
             fuse_batch_normalization(model)
         double = model.dtype_policy.compute_dtype == "float64"
@@ -132,13 +132,13 @@ class TensorFlowEngine:
         return loss, tape.gradient(objective, sources)
 
     def _accumulated(self, images, targets):
-        """The same, of one micro-batch after the other; kernels are standardised once for all."""
+        """The same, of one micro-batch after the other; kernels are standardized once for all."""
         count = self.recipe.accumulate
         images, targets = (
             tf.reshape(value, (count, -1, *value.shape[1:])) for value in (images, targets)
         )
         with tf.GradientTape() as tape:
-            kernels = {layer: layer.effective_kernel() for layer in self._standardised}
+            kernels = {layer: layer.effective_kernel() for layer in self._standardized}
         behind, others, trained = self._cut_at(kernels)
         sources = [v.value for v in others] + trained
 
@@ -181,7 +181,7 @@ class TensorFlowEngine:
 
     def _evaluation_step(self, batch):
         def step(images, classes, weights):
-            logits = self.model(augmentation.normalise(self.recipe, images), training=False)
+            logits = self.model(augmentation.normalize(self.recipe, images), training=False)
             logits = tf.cast(logits, tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
             first = tf.cast(tf.nn.in_top_k(classes, logits, 1), tf.float32)
@@ -210,7 +210,7 @@ def check_batch(recipe, replicas: int) -> int:
     return batch // replicas
 
 
-def _standardised_layers(model) -> list:
+def _standardized_layers(model) -> list:
     """Layers whose kernels can be given to them: gradients do not leave recomputed blocks."""
     blocks = [one for one in model._flatten_layers() if getattr(one, "rematerialize", False)]
     recomputed = {id(part) for block in blocks for part in block._flatten_layers()}

@@ -88,7 +88,7 @@ def _network(name: str, size: int, precision: str | None = None):
         model = keras.applications.ResNet50V2(weights=None, input_shape=shape)
         return model, {"multiply_adds": _multiply_adds(model), "parameters": model.count_params()}
     model = nf_zoo.create_model(name, dtype=precision)
-    # As after training: optimisers of graphs would leave out additions of zero.
+    # As after training: optimizers of graphs would leave out additions of zero.
     for variable in model.variables:
         if variable.name.endswith("gain"):
             variable.assign(np.ones(variable.shape))
@@ -207,8 +207,8 @@ FILES = {
 """Form -> (ending of the file, precision, what opens it)."""
 
 
-def _fuse_normalisation(model) -> None:
-    from training.normalisation import fuse_batch_normalization
+def _fuse_normalization(model) -> None:
+    from training.normalization import fuse_batch_normalization
 
     fuse_batch_normalization(model)
 
@@ -222,7 +222,7 @@ def _take_gelu_of_tensorflow(model) -> None:
 
 
 TRAINING_CHANGES = {
-    "TensorFlow, fused normalisation": _fuse_normalisation,
+    "TensorFlow, fused normalization": _fuse_normalization,
     "TensorFlow, GELU of TensorFlow": _take_gelu_of_tensorflow,
 }
 """Form -> what changes the operations of the model before it trains."""

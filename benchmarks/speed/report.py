@@ -142,8 +142,8 @@ def draw(rows: list[dict], path: Path) -> None:
 def _panel(axes, rows: list[dict]) -> None:
     names = [f"timm: {r['form']}" if r["runtime"] == "pytorch" else r["form"] for r in rows]
     rates = [1000 * int(r["batch"]) / float(r["milliseconds"]) for r in rows]
-    colours = ["tab:orange" if r["runtime"] == "pytorch" else "tab:blue" for r in rows]
-    bars = axes.barh(names, rates, color=colours)
+    colors = ["tab:orange" if r["runtime"] == "pytorch" else "tab:blue" for r in rows]
+    bars = axes.barh(names, rates, color=colors)
     axes.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of ``nf-zoo``; ``command`` is ``"module:function"``, or None without one."""
     parser = argparse.ArgumentParser(
         prog="nf-zoo",
-        description="Pretrained normaliser-free networks: look, predict, fine-tune, export.",
+        description="Pretrained normalizer-free networks: look, predict, fine-tune, export.",
         epilog="New here? `nf-zoo quickstart` shows everything in about two minutes.",
     )
     parser.add_argument("--version", action="version", version=f"nf-zoo {nf_zoo.__version__}")
@@ -38,9 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _list(commands) -> None:
-    parser = add_command(
-        commands, "list", "catalogue:list_command", "list networks and checkpoints"
-    )
+    parser = add_command(commands, "list", "catalog:list_command", "list networks and checkpoints")
     parser.add_argument(
         "pattern", nargs="?", default="*", help="part of a name, or a pattern such as 'nf_*50'"
     )
@@ -52,7 +50,7 @@ def _info(commands) -> None:
     parser = add_command(
         commands,
         "info",
-        "catalogue:info_command",
+        "catalog:info_command",
         "size, cost, fields and checkpoints of a network",
     )
     parser.add_argument("name", help="a network, or one of its checkpoints")
@@ -76,7 +74,7 @@ def _evaluate(commands) -> None:
         commands,
         "evaluate",
         "pictures:evaluate_command",
-        "accuracy of a model on labelled pictures",
+        "accuracy of a model on labeled pictures",
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("folder", help=f"{_PICTURES}; of a split one, test/ or else val/ is taken")

@@ -1,4 +1,4 @@
-"""The options of the commands that have to do with the hub and the catalogue."""
+"""The options of the commands that have to do with the hub and the catalog."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _publish(commands) -> None:
         help="JSON of nf-zoo evaluate --json (of a finetune folder: its report.json)",
     )
     card = parser.add_argument_group("model card")
-    card.add_argument("--licence", metavar="ID", help="of the hub: apache-2.0, mit, cc-by-4.0, ...")
+    card.add_argument("--license", metavar="ID", help="of the hub: apache-2.0, mit, cc-by-4.0, ...")
     card.add_argument(
         "--dataset", dest="datasets", action="append", default=[], metavar="ID", help="on the hub"
     )
@@ -62,7 +62,7 @@ def _fetch(commands) -> None:
 
 
 def _catalog(commands) -> None:
-    help = "examine and extend the catalogue of checkpoints"
+    help = "examine and extend the catalog of checkpoints"
     parser = commands.add_parser("catalog", help=help, description=f"{help}.")
     kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = add_command(
@@ -77,7 +77,7 @@ def _catalog(commands) -> None:
     )
     add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
     add.add_argument("--tag", help="its name among the architecture's checkpoints")
-    add.add_argument("--licence", metavar="ID", help="(that of the model card)")
+    add.add_argument("--license", metavar="ID", help="(that of the model card)")
     add.add_argument(
         "--default", action="store_true", default=None, help="what pretrained=True takes"
     )

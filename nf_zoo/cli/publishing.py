@@ -21,7 +21,7 @@ def publish_command(args: Namespace) -> int:
     """Upload a model, or show what would be uploaded."""
     metrics = _metrics(args)
     details = {
-        "licence": args.licence,
+        "license": args.license,
         "datasets": tuple(args.datasets),
         "dataset_name": args.dataset_name,
         "training": args.training,
@@ -95,7 +95,7 @@ def _expanded(names: list[str]) -> list[str]:
 
 
 def check_command(args: Namespace) -> int:
-    """Verify the catalogue; 1 if a record is wrong."""
+    """Verify the catalog; 1 if a record is wrong."""
     from nf_zoo.hub.catalog_check import check_catalog
 
     path = Path(args.catalog) if args.catalog else None
@@ -125,11 +125,11 @@ def _print_findings(findings, online: bool) -> None:
 
 
 def add_command(args: Namespace) -> int:
-    """Write a record into the catalogue."""
+    """Write a record into the catalog."""
     import_backend(args.debug)
     from nf_zoo.hub.catalog_add import add_record
 
     path = Path(args.catalog) if args.catalog else None
-    record = add_record(args.repository, args.tag, args.licence, args.default, path)
+    record = add_record(args.repository, args.tag, args.license, args.default, path)
     print(f"{record.name}: {record.repository} at {record.revision}, {record.trust}")
     return 0

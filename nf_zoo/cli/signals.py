@@ -44,7 +44,7 @@ def measure_command(args: Namespace) -> int:
 
 
 def _network(args: Namespace):
-    """A network by name, freshly initialised unless weights are asked for; else as everywhere."""
+    """A network by name, freshly initialized unless weights are asked for; else as everywhere."""
     import keras
 
     from nf_zoo.models.classifier import build_model

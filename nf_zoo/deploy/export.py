@@ -35,7 +35,7 @@ def export_saved_model(
 ) -> Path:
     """Write a SavedModel that needs neither nf_zoo nor Keras to run.
 
-    Resizing, cropping and normalisation are part of the graph. Signatures:
+    Resizing, cropping and normalization are part of the graph. Signatures:
 
     - ``serving_default``: ``images``, float32 (N, H, W, 3), raw pixels 0..255 of any size;
     - ``serving_uint8``: the same for uint8;
@@ -106,7 +106,7 @@ def _takes_pictures(model) -> bool:
         return False
     if model.input_shape[-1] not in (1, 3):
         raise ValueError(
-            "A SavedModel decodes pictures in colour or grey, so the model must take 3 channels or "
+            "A SavedModel decodes pictures in color or gray, so the model must take 3 channels or "
             "1; ONNX and LiteRT files and model.export(folder) take any number. "
             f"Received: a model of {model.input_shape[-1]}"
         )

@@ -21,7 +21,7 @@ def fold(
 ) -> FoldedModel:
     """A new model that computes the same at inference, of plain layers.
 
-    Weight standardisation, gains, gamma, beta, alpha, skip gains, stochastic depth and dropout
+    Weight standardization, gains, gamma, beta, alpha, skip gains, stochastic depth and dropout
     disappear into the kernels and biases of ``keras.layers.Conv2D`` (``nf_zoo.layers.Conv2D``
     where it is grouped), and so does BatchNorm where it stands next to a convolution. What cannot
     go there stays as a layer of its own and is listed in ``remaining``:

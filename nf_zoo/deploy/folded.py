@@ -18,7 +18,7 @@ _RECORD = (
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class FoldedModel(PictureModel):
-    """A functional Keras model without standardisation, gains and normalisation, for inference.
+    """A functional Keras model without standardization, gains and normalization, for inference.
 
     Made by :func:`nf_zoo.fold`. It predicts, evaluates and is saved and loaded as any Keras model;
     it cannot be trained.
@@ -68,7 +68,7 @@ class FoldedModel(PictureModel):
 
     def _refuse_training(self):
         raise RuntimeError(
-            "A folded model cannot be trained: its standardisation and gains are gone. Train "
+            "A folded model cannot be trained: its standardization and gains are gone. Train "
             f"the {self.folded_from['class']} {self.folded_from['name']!r} it was folded from, "
             f"and fold again. Received: {self.name!r}, folded"
         )

@@ -22,7 +22,7 @@ from nf_zoo.deploy.metadata import metadata_of, output_names
 from nf_zoo.deploy.quantization import (
     calibration_inputs,
     check_options,
-    check_quantised,
+    check_quantized,
     layers_to_keep,
 )
 from nf_zoo.deploy.target import check_answers, check_target, placed, require
@@ -98,7 +98,7 @@ def export_litert(
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
         run = runner(written, output_names(folded), input_names(folded))
         if precision == "int8":
-            check_quantised(folded, inputs, run)
+            check_quantized(folded, inputs, run)
         else:
             tolerance = tolerance_for(model, TOLERANCES[precision], 5e-2)
             for arrays, expected in tried:

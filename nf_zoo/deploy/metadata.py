@@ -17,7 +17,7 @@ def metadata_of(model) -> dict[str, Any]:
     Returns:
         ``nf_zoo_version``; and of a network of the zoo ``architecture``, ``labels`` (class names
         in the order of the outputs), ``preprocessing`` (the fields of
-        :class:`nf_zoo.Preprocessing`), ``input`` (``"pixels"``, 0..255, or ``"normalised"``) and
+        :class:`nf_zoo.Preprocessing`), ``input`` (``"pixels"``, 0..255, or ``"normalized"``) and
         ``output`` (``"logits"``, ``"features"``, or the name of the classifier's activation).
     """
     record: dict[str, Any] = {"nf_zoo_version": nf_zoo.__version__}
@@ -29,7 +29,7 @@ def metadata_of(model) -> dict[str, Any]:
         "architecture": model.architecture,
         "labels": class_names(model) if model.num_classes else [],
         "preprocessing": model.preprocessing.to_dict(),
-        "input": "pixels" if model.include_preprocessing else "normalised",
+        "input": "pixels" if model.include_preprocessing else "normalized",
         "output": output,
     }
 

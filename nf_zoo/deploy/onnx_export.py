@@ -15,7 +15,7 @@ from nf_zoo.deploy.onnx_graph import to_onnx
 from nf_zoo.deploy.quantization import (
     calibration_inputs,
     check_options,
-    check_quantised,
+    check_quantized,
     layers_to_keep,
 )
 from nf_zoo.deploy.target import check_answers, check_target, placed, require
@@ -91,7 +91,7 @@ def export_onnx(
         if precision == "int8":
             keep = layers_to_keep(folded, inputs, keep_float)
             _quantize(written, inputs, keep)
-            check_quantised(folded, inputs, runner(written))
+            check_quantized(folded, inputs, runner(written))
     return path
 
 
@@ -119,18 +119,18 @@ def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
 
 
 def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
-    """Replace the float32 file by its quantised form."""
+    """Replace the float32 file by its quantized form."""
     import onnx
     from onnxruntime import quantization
 
-    simple, quantised = (written.with_name(f"{word}.onnx") for word in ("simple", "int8"))
+    simple, quantized = (written.with_name(f"{word}.onnx") for word in ("simple", "int8"))
     quantization.quant_pre_process(str(written), str(simple), skip_symbolic_shape=True)
     network = onnx.load(simple)
     shields = _shield(onnx, network, keep)
     onnx.save(network, simple)
     quantization.quantize_static(
         str(simple),
-        str(quantised),
+        str(quantized),
         _Reader(network.graph.input[0].name, inputs),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
@@ -140,7 +140,7 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
         nodes_to_exclude=[*keep, *shields],
     )
     properties = {entry.key: entry.value for entry in onnx.load(written).metadata_props}
-    made = onnx.load(quantised)
+    made = onnx.load(quantized)
     onnx.helper.set_model_props(made, properties)
     onnx.save(made, written)
 
@@ -148,8 +148,8 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
 def _shield(onnx, network, keep: list[str]) -> list[str]:
     """Halve the inputs of the nodes and double their kernels; the names of the halvings.
 
-    ONNX Runtime quantises the weights of a convolution that stands between a dequantised input
-    and a quantised output, with one scale for all of them and without being asked. Behind a
+    ONNX Runtime quantizes the weights of a convolution that stands between a dequantized input
+    and a quantized output, with one scale for all of them and without being asked. Behind a
     multiplication it lets them be. Powers of two round nothing.
     """
     graph = network.graph

@@ -21,7 +21,7 @@ LARGEST_CHANGE = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """What becomes of the outputs when one layer alone is quantised.
+    """What becomes of the outputs when one layer alone is quantized.
 
     Attributes:
         name: of the layer in the folded network.
@@ -40,7 +40,7 @@ class LayerError:
 def quantization_report(model, pictures: Any) -> list[LayerError]:
     """What eight bits cost, layer by layer, the worst first.
 
-    Every convolution and matrix product of the folded network is quantised alone, its kernel to
+    Every convolution and matrix product of the folded network is quantized alone, its kernel to
     8 bits with a scale per output channel, its input to 8 bits with one scale and zero point for
     the range that it has on the pictures; everything else stays float32.
 
@@ -110,8 +110,8 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
     return inputs
 
 
-def check_quantised(folded, inputs: np.ndarray, run) -> None:
-    """Compare a quantised file with the folded network on some of the calibration pictures.
+def check_quantized(folded, inputs: np.ndarray, run) -> None:
+    """Compare a quantized file with the folded network on some of the calibration pictures.
 
     Args:
         folded: the FoldedModel.
@@ -181,11 +181,11 @@ def _report(folded, inputs: np.ndarray) -> list[LayerError]:
     return sorted(errors, key=lambda error: -error.output_error)
 
 
-def _outputs(folded, x, quantised) -> np.ndarray:
+def _outputs(folded, x, quantized) -> np.ndarray:
     """All outputs of the network, with the layer of one node in eight bits."""
 
     def call(operation, args, kwargs):
-        if quantised is None or operation is not quantised.operation:
+        if quantized is None or operation is not quantized.operation:
             return operation(*args, **kwargs)
         weights = operation.get_weights()
         rounded = quantized_kernel(weights[0], _output_axes(operation))

@@ -86,20 +86,20 @@ class RandAugment:
 
     def __init__(self):
         common = {"dtype": "float32"}
-        coloured = {"value_range": (0, 255), **common}
+        colored = {"value_range": (0, 255), **common}
         layers = keras.layers
         self._layers = [
-            layers.AutoContrast(**coloured),
-            layers.Equalization(**coloured),
+            layers.AutoContrast(**colored),
+            layers.Equalization(**colored),
             layers.RandomRotation(30 / 360, fill_mode="constant", fill_value=128.0, **common),
             layers.RandomShear(0.3, 0.3, fill_mode="constant", fill_value=128.0, **common),
             layers.RandomTranslation(0.2, 0.2, fill_mode="constant", fill_value=128.0, **common),
-            layers.RandomBrightness(0.3, **coloured),
-            layers.RandomContrast(0.5, **coloured),
-            layers.RandomSaturation(0.8, **coloured),
-            layers.RandomSharpness((0.3, 0.7), **coloured),
-            layers.RandomPosterization(4, **coloured),
-            layers.Solarization(addition_factor=0.2, threshold_factor=0.3, **coloured),
+            layers.RandomBrightness(0.3, **colored),
+            layers.RandomContrast(0.5, **colored),
+            layers.RandomSaturation(0.8, **colored),
+            layers.RandomSharpness((0.3, 0.7), **colored),
+            layers.RandomPosterization(4, **colored),
+            layers.Solarization(addition_factor=0.2, threshold_factor=0.3, **colored),
         ]
 
     def __call__(self, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

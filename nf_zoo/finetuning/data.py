@@ -1,4 +1,4 @@
-"""Whatever the user calls data -> labelled training, validation and test pictures."""
+"""Whatever the user calls data -> labeled training, validation and test pictures."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
     fractions = dataset.element_spec[0].dtype.is_floating and high.max() <= 1
     if low.min() < 0 or high.max() > 255.5 or fractions:
         raise ValueError(
-            "Pixels must run from 0 to 255; finetune scales and normalises them itself. Received: "
+            "Pixels must run from 0 to 255; finetune scales and normalizes them itself. Received: "
             f"pixels from {low.min():.4g} to {high.max():.4g}"
         )
     return classes.astype(np.int64), int(sizes.mean())

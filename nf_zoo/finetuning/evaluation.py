@@ -1,4 +1,4 @@
-"""How well a classifier does on labelled pictures: overall, class by class, picture by picture."""
+"""How well a classifier does on labeled pictures: overall, class by class, picture by picture."""
 
 from __future__ import annotations
 

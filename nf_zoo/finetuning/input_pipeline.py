@@ -42,7 +42,7 @@ def training_batches(
         class_weights: (num_classes,) weight of each class in the loss, or None.
         channels, raw: see :func:`nf_zoo.images.as_input`.
         flip: mirror half of the pictures.
-        randaugment: vary shape and colours too.
+        randaugment: vary shape and colors too.
         mixup, cutmix: alpha of the mixing of pictures; 0 for none.
         seed: any integer.
 

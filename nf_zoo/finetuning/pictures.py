@@ -1,4 +1,4 @@
-"""Labelled pictures that can be read in order, or shuffled anew for each epoch.
+"""Labeled pictures that can be read in order, or shuffled anew for each epoch.
 
 Both kinds give a ``tf.data.Dataset`` whose order and random numbers depend on the seed, the epoch
 and the position alone, so that a run that goes on at epoch 7 sees what it would have seen.

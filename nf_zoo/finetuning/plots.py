@@ -117,14 +117,14 @@ def picture_grid(evaluation: Evaluation, path: Path) -> None:
 
 
 def _show(axes, sample: Sample, labels: tuple[str, ...]) -> None:
-    colour = RIGHT if sample.correct else WRONG
+    color = RIGHT if sample.correct else WRONG
     axes.set_axis_on()
     axes.imshow(sample.pixels, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=2.5)
+        spine.set(color=color, linewidth=2.5)
     predicted = f"{_shorten(labels[sample.predicted])} {sample.probability:.0%}"
-    axes.set_title(predicted, fontsize=10, color=colour, pad=4)
+    axes.set_title(predicted, fontsize=10, color=color, pad=4)
     if not sample.correct:
         axes.set_xlabel(f"is {_shorten(labels[sample.true])}", fontsize=10, labelpad=3)
 
@@ -141,9 +141,9 @@ def _name_sides(axes, labels: tuple[str, ...]) -> None:
 
 def _number_cells(axes, confusion: np.ndarray, shares: np.ndarray) -> None:
     for row, column in zip(*np.nonzero(confusion), strict=True):
-        colour = "white" if shares[row, column] > 0.5 else "0.15"
+        color = "white" if shares[row, column] > 0.5 else "0.15"
         text = f"{confusion[row, column]}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
 
 
 def _list_confusions(figure, confusion: np.ndarray, labels: tuple[str, ...]) -> None:

@@ -96,7 +96,7 @@ def finetune(
         label_smoothing: 0 to below 1.
         warmup_epochs: how many of the epochs train the classifier alone; about a tenth by default,
             none if the model has no pretrained weights. All of them: a linear probe.
-        randaugment: random changes of colour and shape, two for each picture.
+        randaugment: random changes of color and shape, two for each picture.
         mixup, cutmix: alpha of the mixing of pictures; 0.2 and 1.0 are usual, 0 is off.
         flip: mirror half of the training pictures. Switch off where left and right matter.
         class_weight: None, ``"balanced"``, or weights by label or index.

@@ -7,7 +7,7 @@ import keras
 from nf_zoo.finetuning.settings import Settings
 
 GLOBAL_CLIPNORM = 1.0
-"""Normaliser-free networks diverge on a single outsized gradient; this bounds every step."""
+"""Normalizer-free networks diverge on a single outsized gradient; this bounds every step."""
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
@@ -17,7 +17,7 @@ def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedule
 
     Args:
         peak: the highest rate.
-        steps: number of optimisation steps, rise included.
+        steps: number of optimization steps, rise included.
 
     Example:
         >>> float(learning_rate_schedule(0.1, steps=100)(10))
@@ -34,7 +34,7 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """SGD with Nesterov momentum; weight decay on kernels alone.
 
-    Gains, biases, skip gains and batch-normalisation parameters are not decayed (Brock et al.
+    Gains, biases, skip gains and batch-normalization parameters are not decayed (Brock et al.
     2021, "High-performance large-scale image recognition without normalization").
 
     Args:

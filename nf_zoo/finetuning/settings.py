@@ -139,7 +139,7 @@ def default_epochs(steps_per_epoch: int) -> int:
 def default_learning_rate(batch_size: int, pretrained: bool) -> float:
     """0.05 for a batch of 64, in proportion to the batch, from 0.02 to 0.1; twice from scratch.
 
-    Together with bounded gradients this is safe for normaliser-free networks; much lower rates
+    Together with bounded gradients this is safe for normalizer-free networks; much lower rates
     leave a short run on few pictures unfinished.
     """
     rate = min(max(0.05 * batch_size / 64, 0.02), 0.1)

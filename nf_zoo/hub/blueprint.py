@@ -35,7 +35,7 @@ def build_blueprint(name: str, **options: Any):
 
 def without_values(make: Callable):
     """What ``make()`` returns, a model, with variables that are not allocated."""
-    # Keras remembers what is still to be initialised, by thread: a thread of its own forgets it.
+    # Keras remembers what is still to be initialized, by thread: a thread of its own forgets it.
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(_in_stateless_scope, make).result()
 

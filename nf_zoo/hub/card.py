@@ -43,10 +43,10 @@ PAPERS = {
 """arXiv number -> BibTeX entry."""
 
 _INTENDED = (
-    "Telling apart the classes listed below in colour pictures like those it was trained on, and "
+    "Telling apart the classes listed below in color pictures like those it was trained on, and "
     "as a start for fine-tuning on pictures of another kind."
 )
-_FEATURES = "Turning colour pictures into feature vectors, and as a start for fine-tuning."
+_FEATURES = "Turning color pictures into feature vectors, and as a start for fine-tuning."
 _LIMITS = (
     "Whatever a picture shows, one of the known classes is the answer; the probabilities do not "
     "say whether the picture is of a known kind at all. Pictures of another origin, size or "
@@ -54,7 +54,7 @@ _LIMITS = (
     "been examined for unequal treatment of people or places, and is not meant for decisions about "
     "people."
 )
-_UNKNOWN_LICENCE = "The licence of these weights was not stated: ask their author before use."
+_UNKNOWN_LICENSE = "The license of these weights was not stated: ask their author before use."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,28 +63,28 @@ class CardDetails:
 
     Attributes:
         repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
-        licence: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
-            catalogued checkpoint the model started from, or else "unknown".
+        license: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
+            catalogd checkpoint the model started from, or else "unknown".
         datasets: data sets of the hub that the model was trained on, such as "cifar10".
         dataset_name: what to call the pictures that `metrics` are of.
         base_model: repository of the hub that training started from; None takes that of the
-            catalogued checkpoint, if it has one.
+            catalogd checkpoint, if it has one.
         training: the recipe, in Markdown; None takes the settings of a `finetune` report.
         command: the command that trained the model.
         intended_use: in Markdown; None says what holds for any such network.
         limits: in Markdown; None says what holds for any such network.
-        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogued checkpoint.
+        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogd checkpoint.
 
     Raises:
-        ValueError: for a licence or data set that the hub would not take.
+        ValueError: for a license or data set that the hub would not take.
 
     Example:
-        >>> CardDetails(licence="mit", datasets=("cifar10",)).licence
+        >>> CardDetails(license="mit", datasets=("cifar10",)).license
         'mit'
     """
 
     repository: str | None = None
-    licence: str | None = None
+    license: str | None = None
     datasets: tuple[str, ...] = ()
     dataset_name: str | None = None
     base_model: str | None = None
@@ -95,10 +95,10 @@ class CardDetails:
     checkpoint: str | None = None
 
     def __post_init__(self):
-        if self.licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.licence):
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
             raise ValueError(
-                "licence must be one of the hub's identifiers in lower case, such as 'apache-2.0', "
-                f"'mit', 'cc-by-4.0' or 'other'. Received: {self.licence!r}"
+                "license must be one of the hub's identifiers in lower case, such as 'apache-2.0', "
+                f"'mit', 'cc-by-4.0' or 'other'. Received: {self.license!r}"
             )
         if isinstance(self.datasets, str):
             raise ValueError(f"datasets must be a sequence. Received: {self.datasets!r}")
@@ -149,7 +149,7 @@ def model_card(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> model_card(model, CardDetails(licence="mit")).startswith("---")
+        >>> model_card(model, CardDetails(license="mit")).startswith("---")
         True
     """
     details = _completed(model, details or CardDetails(), metrics or {})
@@ -192,7 +192,7 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
-    """The details with what the catalogue knows of the checkpoint that training started from."""
+    """The details with what the catalog knows of the checkpoint that training started from."""
     from nf_zoo.hub.catalog import find_record
 
     run = metrics.get("run")
@@ -200,11 +200,11 @@ def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardD
     tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
     tag = str(tag or "").removeprefix(f"{model.architecture}.")
     record = find_record(model.architecture, tag) if tag else None
-    licence = record.licence if record else UNKNOWN
+    license = record.license if record else UNKNOWN
     repository = record.repository if record else None
     return dataclasses.replace(
         details,
-        licence=details.licence or licence,
+        license=details.license or license,
         base_model=details.base_model or repository,
     )
 
@@ -230,7 +230,7 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag=task,
-        license=details.licence,
+        license=details.license,
         base_model=details.base_model,
         datasets=list(details.datasets) or None,
         metrics=["accuracy"] if found else None,
@@ -241,7 +241,7 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
 
 
 def _norm(model) -> str:
-    """The tag that says whether the network normalises."""
+    """The tag that says whether the network normalizes."""
     import keras
 
     norms = (isinstance(x, keras.layers.BatchNormalization) for x in model._flatten_layers())
@@ -260,7 +260,7 @@ def _body(
         "Training": _training(model, details, metrics),
         "Preprocessing": _preprocessing(model),
         "Classes": _classes(model),
-        "Licence": _UNKNOWN_LICENCE if details.licence == "unknown" else f"`{details.licence}`",
+        "License": _UNKNOWN_LICENSE if details.license == "unknown" else f"`{details.license}`",
         "Citation": "```bibtex\n" + "\n\n".join(PAPERS.values()) + "\n```",
     }
     text = "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items() if text)
@@ -369,11 +369,11 @@ def _preprocessing(model) -> str:
     settings = model.preprocessing
     height, width = settings.input_size
     scaled = " x ".join(map(str, settings.scale_size))
-    normalised = "inside the network" if model.include_preprocessing else "before the network"
+    normalized = "inside the network" if model.include_preprocessing else "before the network"
     return (
-        f"Resized to {scaled} pixels ({settings.crop_mode}, {settings.interpolation}), the centre "
+        f"Resized to {scaled} pixels ({settings.crop_mode}, {settings.interpolation}), the center "
         f"of {height} x {width} cut out; pixels divided by 255, minus mean {list(settings.mean)}, "
-        f"divided by standard deviation {list(settings.std)}, {normalised}. "
+        f"divided by standard deviation {list(settings.std)}, {normalized}. "
         "`model.preprocess` does all of it."
     )
 

@@ -1,6 +1,6 @@
 """What weights exist: one `PretrainedWeights` record per [[weights]] entry of weights/catalog.toml.
 
-The catalogue is read once and checked as it is read: a field that is missing, unknown or of the
+The catalog is read once and checked as it is read: a field that is missing, unknown or of the
 wrong type is a `CatalogError` that names the record. Adding a checkpoint means adding a record.
 """
 
@@ -22,7 +22,7 @@ from nf_zoo.preprocessing import Preprocessing
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(
-        ("architecture", "tag", "licence", "preprocessing", "source", "repository", "url"), str
+        ("architecture", "tag", "license", "preprocessing", "source", "repository", "url"), str
     ),
     **dict.fromkeys(("filename", "revision", "sha256", "format", "accuracy_source", "labels"), str),
     "variant": str,
@@ -51,14 +51,14 @@ def weights_directory() -> Path:
         if (place / "catalog.toml").is_file():
             return place
     raise CatalogError(
-        "The catalogue of weights is missing from this installation: reinstall nf-zoo. "
+        "The catalog of weights is missing from this installation: reinstall nf-zoo. "
         f"Looked for catalog.toml in: {', '.join(map(str, places))}"
     )
 
 
 @lru_cache(maxsize=8)
 def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
-    """Every record of the catalogue, in the file's order; read once.
+    """Every record of the catalog, in the file's order; read once.
 
     Args:
         path: A catalog.toml other than the one that comes with nf_zoo.
@@ -73,7 +73,7 @@ def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
 
 
 def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str]]:
-    """The sound records of a catalogue, and what is wrong with the others.
+    """The sound records of a catalog, and what is wrong with the others.
 
     Args:
         path: A catalog.toml.
@@ -105,7 +105,7 @@ def read_tables(path: Path) -> dict[str, Any]:
     """The tables of a catalog.toml as they stand there.
 
     Raises:
-        CatalogError: if it is not TOML, or has tables that a catalogue has not.
+        CatalogError: if it is not TOML, or has tables that a catalog has not.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def records_of(architecture: str) -> tuple[PretrainedWeights, ...]:
-    """The records of one architecture, in the catalogue's order; empty if it has no weights."""
+    """The records of one architecture, in the catalog's order; empty if it has no weights."""
     return tuple(record for record in read_catalog() if record.architecture == architecture)
 
 
@@ -150,7 +150,7 @@ def _preprocessing(name: str, table: Any) -> Preprocessing:
         return Preprocessing.from_dict(table)
     except (TypeError, ValueError) as error:
         raise CatalogError(
-            f"[preprocessing.{name}] of the catalogue is malformed: {error}"
+            f"[preprocessing.{name}] of the catalog is malformed: {error}"
         ) from error
 
 
@@ -166,7 +166,7 @@ def _record(
             continue
         if values[field] not in targets:
             raise CatalogError(
-                f"{name}: no such {field} in the catalogue. Received: {values[field]!r}"
+                f"{name}: no such {field} in the catalog. Received: {values[field]!r}"
             )
         values[field] = targets[values[field]]
     if "train_input_size" in values:

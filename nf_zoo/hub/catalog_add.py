@@ -1,4 +1,4 @@
-"""A record of the catalogue from a published repository."""
+"""A record of the catalog from a published repository."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nf_zoo.preprocessing import Preprocessing
 def add_record(
     uri: str,
     tag: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     default: bool | None = None,
     path: Path | None = None,
 ) -> PretrainedWeights:
@@ -42,20 +42,20 @@ def add_record(
     Args:
         uri: "hf://owner/name[@revision]".
         tag: Its name among the architecture's checkpoints; None takes it from the repository's.
-        licence: None takes that of the model card.
+        license: None takes that of the model card.
         default: Whether `pretrained=True` is to take it; None: if nothing else does.
         path: The catalog.toml to write; None for the one that comes with nf_zoo.
 
     Returns:
-        The record, as the catalogue now gives it.
+        The record, as the catalog now gives it.
 
     Raises:
-        CatalogError: if the repository lacks what a record needs, or the catalogue would become
+        CatalogError: if the repository lacks what a record needs, or the catalog would become
             malformed; it is then as it was.
         WeightsError: if the repository cannot be read.
 
     Example:
-        >>> add_record("hf://me/my-nf-resnet", licence="mit")  # doctest: +SKIP
+        >>> add_record("hf://me/my-nf-resnet", license="mit")  # doctest: +SKIP
     """
     path = path or weights_directory() / "catalog.toml"
     repository = HubRepository.parse(uri)
@@ -74,7 +74,7 @@ def add_record(
     record = PretrainedWeights(
         architecture=config.architecture,
         tag=tag or _tag(repository.name, config.architecture),
-        licence=licence or card.license or UNKNOWN,
+        license=license or card.license or UNKNOWN,
         preprocessing=config.preprocessing,
         repository=repository.name,
         revision=repository.revision,
@@ -86,10 +86,10 @@ def add_record(
         default=has_no_default(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )
-    if record.licence == UNKNOWN:
+    if record.license == UNKNOWN:
         raise CatalogError(
-            f"{uri} states no licence, which a record needs: add one to its model card, or pass "
-            "licence='apache-2.0' or what else it is."
+            f"{uri} states no license, which a record needs: add one to its model card, or pass "
+            "license='apache-2.0' or what else it is."
         )
     write_record(path, record)
     return next(r for r in read_catalog(path) if r.name == record.name)
@@ -119,7 +119,7 @@ def _labels(config: ModelConfig) -> str:
 
 
 def has_no_default(path: Path, architecture: str) -> bool:
-    """Whether the catalogue has no default checkpoint of the plain architecture yet."""
+    """Whether the catalog has no default checkpoint of the plain architecture yet."""
     records = (r for r in read_catalog(path) if r.architecture == architecture and not r.variant)
     return not any(record.default for record in records)
 
@@ -182,7 +182,7 @@ def write_record(path: Path, record: PretrainedWeights) -> None:
 
 
 def _free_name(tables: dict[str, Any], name: str) -> str:
-    """The name, or with a number if an entry of the catalogue has it already."""
+    """The name, or with a number if an entry of the catalog has it already."""
     taken = {*tables.get("preprocessing", {}), *tables.get("accuracy_sources", {})}
     numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
     return next(free for free in (name, *numbered) if free not in taken)

@@ -1,4 +1,4 @@
-"""Is every record of the catalogue true? Of itself and of what is shipped; online, of the hub."""
+"""Is every record of the catalog true? Of itself and of what is shipped; online, of the hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nf_zoo.hub.files import open_weights
 from nf_zoo.hub.model_config import CONFIG_FILE, read_config
 from nf_zoo.hub.repository import HubRepository, explain
 
-LICENCES = (
+LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "zlib"),
     *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
     *("gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense", "other"),
@@ -33,7 +33,7 @@ class Finding:
     """What the check found of one record.
 
     Attributes:
-        name: the record, "nf_resnet50.ra2_in1k", or "catalogue" for what is of no record.
+        name: the record, "nf_resnet50.ra2_in1k", or "catalog" for what is of no record.
         problems: what is wrong, in words; empty if nothing is.
         notes: what is worth knowing.
         facts: online: size in bytes, revision (commit) and sha256 as the hub gives them.
@@ -46,9 +46,9 @@ class Finding:
 
 
 def check_catalog(path: Path | None = None, online: bool = False) -> list[Finding]:
-    """Examine every record of a catalogue.
+    """Examine every record of a catalog.
 
-    Fields, architecture, licence and labels of each; checksum, card and config.json of those that
+    Fields, architecture, license and labels of each; checksum, card and config.json of those that
     are shipped; online also whether the others exist, their size, revision and checksum.
 
     Args:
@@ -56,7 +56,7 @@ def check_catalog(path: Path | None = None, online: bool = False) -> list[Findin
         online: Ask the hub.
 
     Returns:
-        A `Finding` for each record, and one for what is wrong with the catalogue itself.
+        A `Finding` for each record, and one for what is wrong with the catalog itself.
 
     Raises:
         CatalogError: if the file is not TOML.
@@ -66,7 +66,7 @@ def check_catalog(path: Path | None = None, online: bool = False) -> list[Findin
         []
     """
     records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
-    findings = [Finding("catalogue", tuple(problems))] if problems else []
+    findings = [Finding("catalog", tuple(problems))] if problems else []
     return [*findings, *(_examine(record, online) for record in records)]
 
 
@@ -91,8 +91,8 @@ def _offline_problems(record: PretrainedWeights) -> Iterator[str]:
         architecture(record.architecture).configure(record.variant)
     except ValueError as error:
         yield str(error)
-    if record.licence not in LICENCES:
-        yield f"licence {record.licence!r} is none of the hub's identifiers"
+    if record.license not in LICENSES:
+        yield f"license {record.license!r} is none of the hub's identifiers"
     try:
         labels = label_names(record)
     except WeightsError as error:
@@ -130,8 +130,8 @@ def _card_problems(record: PretrainedWeights, text: str) -> Iterator[str]:
     from huggingface_hub import ModelCard
 
     data = ModelCard(text, ignore_metadata_errors=True).data
-    if data.license != record.licence:
-        yield f"the model card's licence is {data.license!r}, the record's {record.licence!r}"
+    if data.license != record.license:
+        yield f"the model card's license is {data.license!r}, the record's {record.license!r}"
 
 
 def _ask(record: PretrainedWeights) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class WeightsError(RuntimeError):
 
 
 class CatalogError(WeightsError):
-    """weights/catalog.toml is malformed: a mistake in the catalogue, not in the call."""
+    """weights/catalog.toml is malformed: a mistake in the catalog, not in the call."""
 
 
 class UnknownWeights(WeightsError, ValueError):

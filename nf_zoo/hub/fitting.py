@@ -15,7 +15,7 @@ from nf_zoo.hub import from_haiku, from_timm
 from nf_zoo.hub.conversion import Assignment
 from nf_zoo.hub.errors import WeightsMismatch, first_few
 from nf_zoo.hub.files import WeightsFile
-from nf_zoo.hub.recognise import recognise_but_for_attention
+from nf_zoo.hub.recognize import recognize_but_for_attention
 from nf_zoo.hub.variants import check_variant
 
 _HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
@@ -80,7 +80,7 @@ def _plan(model, file: WeightsFile) -> list[Assignment]:
 
 
 def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -> bool:
-    """Whether the classifier must stay as initialised: other classes, or none in the file."""
+    """Whether the classifier must stay as initialized: other classes, or none in the file."""
     present = [a for a in head if a.key in file.shapes]
     if not present:
         return not expect_head
@@ -90,7 +90,7 @@ def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -
 def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list[Assignment]:
     """Fit an RGB stem kernel to another number of input channels.
 
-    A standardised kernel forgets its scale, so what the change of channels does to the scale goes
+    A standardized kernel forgets its scale, so what the change of channels does to the scale goes
     into the stem's gain.
     """
     kernel = next((a for a in assignments if _other_channels(a, file) == 3), None)
@@ -128,7 +128,7 @@ def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
     Args:
         kernel: (height, width, 3, out).
-        channels: How many to make of the three. One: their sum, so that a grey picture is answered
+        channels: How many to make of the three. One: their sum, so that a gray picture is answered
             like the same picture in three equal channels. More: R, G, B, R, ... scaled by
             3 / channels, which keeps the size of the answer.
 
@@ -146,9 +146,9 @@ def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`after` with the spread of `before`, and what that and standardisation take away from it.
+    """`after` with the spread of `before`, and what that and standardization take away from it.
 
-    Per output channel: standardisation divides by the spread and by the root of the fan-in.
+    Per output channel: standardization divides by the spread and by the root of the fan-in.
     """
     spread, new_spread = before.std((0, 1, 2)), after.std((0, 1, 2))
     shrink = np.where(new_spread > 0, spread / np.where(new_spread > 0, new_spread, 1), 1)
@@ -185,7 +185,7 @@ def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head:
 
 
 def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: list[str]) -> str:
-    other, fields = recognise_but_for_attention(file)
+    other, fields = recognize_but_for_attention(file)
     differ = any(getattr(model.config, name, None) != value for name, value in fields.items())
     if other is not None and (other != model.architecture or differ):
         options = {"variant": "paper", **fields} if file.format == "haiku" else fields

@@ -109,7 +109,7 @@ def _renumbered(family: str, depths: tuple[int, ...], parts: dict[str, str]) -> 
 
 
 def _spelt(family: str, key: str) -> str:
-    """Haiku's own layers call their bias b; the standardised convolutions spell it out."""
+    """Haiku's own layers call their bias b; the standardized convolutions spell it out."""
     own = r"(/linear(_1)?|/conv\w+)" if family == "skipinit_resnet" else r"(/linear(_1)?)"
     return re.sub(own + r"/bias$", r"\1/b", key)
 

@@ -98,7 +98,7 @@ class ModelConfig:
         return arguments if self.labels is None else {**arguments, "labels": self.labels}
 
     def build(self, origin: str | Path = CONFIG_FILE):
-        """The model, freshly initialised.
+        """The model, freshly initialized.
 
         Raises:
             InvalidConfig: if no model can be built so; the message names `origin`.

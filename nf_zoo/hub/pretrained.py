@@ -19,7 +19,7 @@ from nf_zoo.hub.model_config import (
     is_keras_config,
     read_config,
 )
-from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.recognize import recognize
 from nf_zoo.hub.repository import (
     HUB,
     HubRepository,
@@ -45,7 +45,7 @@ def load_pretrained(source: str | os.PathLike):
     Args:
         source: One of
 
-            - the name of an architecture or checkpoint of the catalogue, as `create_model` takes
+            - the name of an architecture or checkpoint of the catalog, as `create_model` takes
               it; a folder of such a name is written "./name";
             - a folder written by `save_pretrained`, by `finetune`, by timm's `save_for_hf`, or by
               Keras' `model.save(folder, zipped=False)`;
@@ -56,7 +56,7 @@ def load_pretrained(source: str | os.PathLike):
 
     Returns:
         An `ImageClassifier`, or a `FoldedModel` if that was saved: architecture, preprocessing and
-        labels come from the source; for DeepMind's files, which have none, from the catalogue.
+        labels come from the source; for DeepMind's files, which have none, from the catalog.
 
     Raises:
         WeightsError: one of its subclasses; `InvalidConfig` if the description is of no model.
@@ -214,7 +214,7 @@ def _of_deepmind(path: Path):
     from nf_zoo.models.classifier import build_model
 
     with open_weights(path) as file:
-        name, classes = recognise(file), classes_of(file)
+        name, classes = recognize(file), classes_of(file)
     if name is None:
         raise WeightsMismatch(
             f"{path} does not tell by its tensors which network it is of. Build that, and give it "

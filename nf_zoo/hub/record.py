@@ -17,7 +17,7 @@ class PretrainedWeights:
     Attributes:
         architecture: The network it belongs to, e.g. "nf_resnet50".
         tag: The name of this checkpoint among that network's, e.g. "ra2_in1k".
-        licence: SPDX identifier in lower case, e.g. "apache-2.0".
+        license: SPDX identifier in lower case, e.g. "apache-2.0".
         preprocessing: How pictures were prepared when the checkpoint was evaluated.
         variant: The variant of the architecture that it is for: None or "paper".
         source: "hf" (a Hugging Face repository), "url" (a file somewhere else on the web) or
@@ -46,7 +46,7 @@ class PretrainedWeights:
 
     architecture: str
     tag: str
-    licence: str
+    license: str
     preprocessing: Preprocessing
     variant: str | None = None
     source: str = "hf"

@@ -180,7 +180,7 @@ def earlier_version_kept(source: object) -> Iterator[None]:
     are damaged or unsafe are removed.
 
     Args:
-        source: A `HubRepository`, or a record of the catalogue that names one.
+        source: A `HubRepository`, or a record of the catalog that names one.
     """
     reference = _reference(source)
     before = reference.read_text() if reference is not None and reference.is_file() else None

@@ -1,6 +1,6 @@
 """Where weights come from: `pretrained=...` resolved to a source, and the source to a local file.
 
-A source is a catalogue record, "hf://owner/name[@revision]", or the path of a weights file
+A source is a catalog record, "hf://owner/name[@revision]", or the path of a weights file
 (.safetensors; .npz for DeepMind's) or of a folder that holds model.safetensors (and, if nf_zoo or
 timm wrote it, config.json).
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nf_zoo.hub.errors import WeightsMismatch
 from nf_zoo.hub.files import WeightsFile
-from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.recognize import recognize
 from nf_zoo.models.registry import architecture
 
 _FORM = ("gamma_in", "padding", "eps_form", "preactivation", "width_divisor")
@@ -38,14 +38,14 @@ def check_variant(model, file: WeightsFile) -> None:
         WeightsMismatch: saying which network to build for the file.
     """
     if file.format == "haiku" and not has_paper_form(model):
-        name = recognise(file) or model.architecture
+        name = recognize(file) or model.architecture
         raise WeightsMismatch(
             f"{file.path} is of DeepMind's code, whose networks differ from this "
             f"{model.architecture} where weights do not tell (padding, epsilons, GELU). "
             f"Build theirs: nf_zoo.create_model({name!r}, variant='paper', pretrained=...)."
         )
     if file.format == "timm" and is_the_papers(model):
-        name = recognise(file) or model.architecture
+        name = recognize(file) or model.architecture
         raise WeightsMismatch(
             f"{file.path} holds timm's weights, but this {model.architecture} is the network of "
             "DeepMind's code (variant='paper'), whose outputs with them would be wrong. Leave "

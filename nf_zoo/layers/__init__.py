@@ -1,4 +1,4 @@
-"""Keras layers of normaliser-free networks, each usable on its own."""
+"""Keras layers of normalizer-free networks, each usable on its own."""
 
 from nf_zoo.layers.activations import GAMMA, Rectifier, ScaledActivation, gamma_of
 from nf_zoo.layers.affine import ChannelAffine
@@ -6,7 +6,7 @@ from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, convolve, given_kernels
 from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
 from nf_zoo.layers.residual import Dropout, SkipInit, StochasticDepth
-from nf_zoo.layers.standardisation import ScaledWSConv2D
+from nf_zoo.layers.standardization import ScaledWSConv2D
 
 __all__ = [
     "GAMMA",

@@ -211,7 +211,7 @@ class ScaledActivation(keras.layers.Layer):
 class Rectifier(RecordedLayer):
     """ReLU as ``maximum(x, 0)``, for inputs that are used elsewhere too; for inference.
 
-    TensorFlow's graph optimiser (2.21 with oneDNN) looks for sums that a ReLU follows. Where the
+    TensorFlow's graph optimizer (2.21 with oneDNN) looks for sums that a ReLU follows. Where the
     sum goes on beside the ReLU, as between the blocks of a pre-activation network, its rewriting
     fails, and with it every fusion of the graph is lost. It does not look at a maximum.
 

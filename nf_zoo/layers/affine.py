@@ -1,4 +1,4 @@
-"""A factor and a term per channel: what is left of a normalisation that no convolution can take."""
+"""A factor and a term per channel: what is left of a normalization that no convolution can take."""
 
 from __future__ import annotations
 

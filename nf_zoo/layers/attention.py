@@ -1,4 +1,4 @@
-"""Channel attention. Both gates halve the signal on average; normaliser-free nets multiply by 2."""
+"""Channel attention. Both gates halve the signal on average; normalizer-free nets multiply by 2."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SqueezeExcite(CompositeLayer):
 
     Args:
         hidden: width of the hidden layer.
-        gate_gain: constant factor; 2.0 in normaliser-free networks, because the sigmoid
-            averages 1/2 at initialisation, 1.0 elsewhere.
+        gate_gain: constant factor; 2.0 in normalizer-free networks, because the sigmoid
+            averages 1/2 at initialization, 1.0 elsewhere.
 
     Input and output: (N, H, W, C).
 
@@ -57,7 +57,7 @@ class EfficientChannelAttention(RecordedLayer):
     """ECA: a short 1-D convolution over the pooled channels gives the sigmoid gate.
 
     Args:
-        gate_gain: constant factor; 2.0 in normaliser-free networks, 1.0 elsewhere.
+        gate_gain: constant factor; 2.0 in normalizer-free networks, 1.0 elsewhere.
         kernel_size: odd width of the convolution, in channels; None takes the paper's rule,
             ``(log2(C) + 1) / 2`` made odd upwards, at least 3.
 

@@ -1,4 +1,4 @@
-"""Plain convolution, what it shares with the standardised one, and the choice of primitive."""
+"""Plain convolution, what it shares with the standardized one, and the choice of primitive."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class Convolution(keras.layers.Layer):
             )
         require_channels(self, channels, ndim=4)
         shape = (self.kernel_size, self.kernel_size, channels // self.groups, self.filters)
-        # Standardisation needs the float32 master weight, so the layer casts, not Keras.
+        # Standardization needs the float32 master weight, so the layer casts, not Keras.
         self.kernel = self.add_weight(
             name="kernel", shape=shape, initializer=self.kernel_initializer, autocast=False
         )
@@ -257,8 +257,8 @@ class Conv2D(Convolution):
         dilation: distance between kernel taps.
         groups: number of channel groups.
         use_bias: add a learnable bias.
-        kernel_initializer: any Keras initialiser.
-        bias_initializer: any Keras initialiser.
+        kernel_initializer: any Keras initializer.
+        bias_initializer: any Keras initializer.
 
     Input: (N, H, W, C). Output: (N, H', W', filters).
 

@@ -12,13 +12,13 @@ REPLICA_SEED_STEP = 7919
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class SkipInit(RecordedLayer):
-    """One learnable scalar that multiplies its input, initialised to 0 by default.
+    """One learnable scalar that multiplies its input, initialized to 0 by default.
 
-    At the end of every residual branch it replaces normalisation: at initialisation the block is
+    At the end of every residual branch it replaces normalization: at initialization the block is
     the identity, and the network learns how much of each branch to let in.
 
     Args:
-        initial_gain: value at initialisation; 0 or at most 1 / sqrt(number of blocks).
+        initial_gain: value at initialization; 0 or at most 1 / sqrt(number of blocks).
 
     Input and output: any shape, the same. The variable ``gain`` has shape ().
 

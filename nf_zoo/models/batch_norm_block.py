@@ -1,4 +1,4 @@
-"""Residual blocks with batch normalisation, v1.5 and v2."""
+"""Residual blocks with batch normalization, v1.5 and v2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nf_zoo.models.residual_block import ResidualBlock
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class BatchNormBlock(ResidualBlock):
-    """Residual block with batch normalisation, post-activation (v1.5) or pre-activation (v2).
+    """Residual block with batch normalization, post-activation (v1.5) or pre-activation (v2).
 
     v1.5: (conv, BN, ReLU) repeated, no ReLU before the merge, ReLU after it; projections carry a
     BN. v2: (BN, ReLU, conv) repeated; a projection starts from the first BN and ReLU.
@@ -78,7 +78,7 @@ class BatchNormBlock(ResidualBlock):
         """The first BN and activation of a v2 block; a v1.5 block takes its input as it is."""
         if not self.preactivation:
             return x
-        return self._normalise_and_activate(self.norms[0], x, training)
+        return self._normalize_and_activate(self.norms[0], x, training)
 
     def branch(self, activated, training=False):
         """The residual branch from the (pre-activated) input to just before the merge."""
@@ -86,10 +86,10 @@ class BatchNormBlock(ResidualBlock):
         if self.preactivation:
             x = self.convs[0](x)
             for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
-                x = conv(self._normalise_and_activate(norm, x, training))
+                x = conv(self._normalize_and_activate(norm, x, training))
             return x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = self._normalise(norm, conv(self.activation(x) if i else x), training)
+            x = self._normalize(norm, conv(self.activation(x) if i else x), training)
         return x
 
     def skip(self, x, activated, training=False):
@@ -97,7 +97,7 @@ class BatchNormBlock(ResidualBlock):
         skip = super().skip(x, activated, training)
         if self.shortcut_norm is None:
             return skip
-        return self._normalise(self.shortcut_norm, skip, training)
+        return self._normalize(self.shortcut_norm, skip, training)
 
     def merge(self, residual, skip):
         """The sum; activated in a v1.5 block."""
@@ -120,12 +120,12 @@ class BatchNormBlock(ResidualBlock):
                 update_moving_statistics(norm, *statistics[norm.name])
         return residual, skip
 
-    def _normalise_and_activate(self, norm, x, training):
+    def _normalize_and_activate(self, norm, x, training):
         if self._activation_first:
-            return self._normalise(norm, self.activation(x), training)
-        return self.activation(self._normalise(norm, x, training))
+            return self._normalize(norm, self.activation(x), training)
+        return self.activation(self._normalize(norm, x, training))
 
-    def _normalise(self, norm, x, training):
+    def _normalize(self, norm, x, training):
         if self._record is None:
             return norm(x, training=training)
         x32 = ops.cast(x, "float32")
@@ -155,5 +155,5 @@ def batch_norm(name: str, momentum: float, eps: float, zero: bool = False, dtype
 
 
 def fan_out_normal():
-    """He initialisation by fan-out, as published BatchNorm ResNets use it."""
+    """He initialization by fan-out, as published BatchNorm ResNets use it."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")

@@ -27,7 +27,7 @@ class ImageClassifier(PictureModel):
     Made by the factories (``nf_zoo.NFResNet50()``), :func:`nf_zoo.create_model` and
     :func:`build_model`; the arguments are described there.
 
-    Input: (N, H, W, C) float images, normalised as ``preprocess`` does, or raw 0..255 pixels with
+    Input: (N, H, W, C) float images, normalized as ``preprocess`` does, or raw 0..255 pixels with
     ``include_preprocessing=True``. Output: (N, num_classes) logits, or what
     ``classifier_activation`` makes of them; (N, features) pooled features with
     ``num_classes=0``.
@@ -284,7 +284,7 @@ def build_model(
     dtype: str | None = None,
     **fields: Any,
 ):
-    """A freshly initialised :class:`~nf_zoo.models.classifier.ImageClassifier`.
+    """A freshly initialized :class:`~nf_zoo.models.classifier.ImageClassifier`.
 
     Args:
         name: architecture, such as ``"nf_resnet50"``.
@@ -293,7 +293,7 @@ def build_model(
             the number of labels.
         input_shape: (height, width, channels); None leaves a side free.
         classifier_activation: None (logits) or ``"softmax"``.
-        include_preprocessing: the graph takes raw pixels, 0..255, and normalises them itself.
+        include_preprocessing: the graph takes raw pixels, 0..255, and normalizes them itself.
         pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
         features_only: the outputs are maps of several strides, for detection and segmentation.
         out_indices: which, as indices into ``model.trunk_stages``; None gives them all.

@@ -1,4 +1,4 @@
-"""Fixup ResNet: post-activation, scalar biases, and an initialisation that depends on depth.
+"""Fixup ResNet: post-activation, scalar biases, and an initialization that depends on depth.
 
 Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``, a baseline of Brock, De
 & Smith, ICLR 2021.

@@ -108,7 +108,7 @@ def build_graph(row, config, options: GraphOptions, preprocessing, dtype: str | 
         inputs = keras.Input(options.input_shape, name="images", dtype="float32")
         x = inputs
         if options.include_preprocessing:
-            x = _normalisation(preprocessing, options.input_shape[-1])(x)
+            x = _normalization(preprocessing, options.input_shape[-1])(x)
         module, config = row.builder(config)
         levels = module.build_trunk(config, x)
         stages = tuple(Stage(level.name, level.tensor.shape[-1], level.stride) for level in levels)
@@ -188,7 +188,7 @@ def _set(record, name: str, value) -> None:
     object.__setattr__(record, name, value)
 
 
-def _normalisation(preprocessing, channels: int):
+def _normalization(preprocessing, channels: int):
     mean, std = preprocessing.mean, preprocessing.std
     if channels != len(mean):
         average = preprocessing.averaged()
@@ -198,7 +198,7 @@ def _normalisation(preprocessing, channels: int):
         scale=[[[1.0 / (255.0 * s) for s in std]]],
         offset=[[[-m / s for m, s in zip(mean, std, strict=True)]]],
         dtype="float32",
-        name="normalisation",
+        name="normalization",
     )
     # The vectors would spread a picture of one channel over three.
     require_channels(layer, channels, ndim=4)

@@ -1,4 +1,4 @@
-"""NF-RegNet: normaliser-free networks of grouped convolutions and squeeze-excite.
+"""NF-RegNet: normalizer-free networks of grouped convolutions and squeeze-excite.
 
 Source: Brock, De & Smith, ICLR 2021, section 5; DeepMind nfnets ``nf_regnet.py``; timm for the
 rounding of the network that has weights.

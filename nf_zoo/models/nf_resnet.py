@@ -1,4 +1,4 @@
-"""NF-ResNet: pre-activation residual networks without normalisation.
+"""NF-ResNet: pre-activation residual networks without normalization.
 
 Source: Brock, De & Smith, ICLR 2021 (arXiv 2101.08692). Two published networks carry the name;
 they differ in the fields of :data:`PAPER`.

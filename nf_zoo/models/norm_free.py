@@ -1,4 +1,4 @@
-"""What the normaliser-free families share: fields of their records, and how blocks are stacked."""
+"""What the normalizer-free families share: fields of their records, and how blocks are stacked."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from nf_zoo.models.variance import variance_ledger
 
 @dataclasses.dataclass(frozen=True)
 class NormFreeConfig(Config):
-    """Fields of every normaliser-free architecture. The defaults are timm's.
+    """Fields of every normalizer-free architecture. The defaults are timm's.
 
     Attributes:
         gamma_in: ``"weights"`` or ``"activation"``: where the activation's gamma is multiplied;
             None for networks without gamma.
         alpha: weight of every residual branch.
         rescale: beta is that of the variance ledger; else 1.
-        standardize: convolutions have scaled weight standardisation; else they are plain, of He's
-            initialisation. This, ``rescale`` and ``gamma_in=None`` are there to show what each
+        standardize: convolutions have scaled weight standardization; else they are plain, of He's
+            initialization. This, ``rescale`` and ``gamma_in=None`` are there to show what each
             part does.
         shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
-        eps, eps_form: of the standardisation; see ScaledWSConv2D.
+        eps, eps_form: of the standardization; see ScaledWSConv2D.
         zero_init_gain: the last gain of every branch starts at 0.
         skip_gain: initial value of a learnable scalar per branch; None for no such scalar.
         attention: None, ``"se"`` or ``"eca"``.
@@ -93,7 +93,7 @@ def activation(config: NormFreeConfig, name: str):
 
 
 def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: int, strides: int):
-    """A standardised convolution outside the blocks.
+    """A standardized convolution outside the blocks.
 
     With ``gamma_in="weights"`` it carries gamma even where no activation precedes it, as in the
     stem: that is how the weights were published.

@@ -1,4 +1,4 @@
-"""The normaliser-free pre-activation block."""
+"""The normalizer-free pre-activation block."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class NormFreeBlock(ResidualBlock):
-    """``x + alpha * f(beta * activation(x))``: the normaliser-free pre-activation block.
+    """``x + alpha * f(beta * activation(x))``: the normalizer-free pre-activation block.
 
-    Along the branch: (activation, convolution with scaled weight standardisation) repeated, then
+    Along the branch: (activation, convolution with scaled weight standardization) repeated, then
     attention, stochastic depth, skip gain and alpha. A projection starts from the activated,
     beta-scaled input; an identity shortcut is the raw input.
 
@@ -21,9 +21,9 @@ class NormFreeBlock(ResidualBlock):
         alpha: weight of the residual branch.
         activation: a name; ``gamma_in`` says where its gamma lives: ``"activation"``
             (DeepMind), ``"weights"`` (timm) or None (nowhere).
-        standardize: convolutions have scaled weight standardisation; else they are plain, of He's
-            initialisation, and have no gains.
-        eps, eps_form: of the standardisation.
+        standardize: convolutions have scaled weight standardization; else they are plain, of He's
+            initialization, and have no gains.
+        eps, eps_form: of the standardization.
         zero_init_gain: start the last convolution's gain at 0.
         skip_gain: initial value of the learnable scalar at the branch's end; None for none.
         attention: None, ``"se"`` or ``"eca"``; its gate is doubled.
@@ -62,7 +62,7 @@ class NormFreeBlock(ResidualBlock):
         self._gamma_in, self._zero_init_gain = gamma_in, zero_init_gain
         self._standardize = standardize
         gamma = layers.ScaledActivation(activation).gamma if gamma_in == "weights" else 1.0
-        self._standardisation = {"gamma": gamma, "eps": eps, "eps_form": eps_form}
+        self._standardization = {"gamma": gamma, "eps": eps, "eps_form": eps_form}
         super().__init__(filters, activation=activation, **kwargs)
         self._attended = len(self.convs) - 1
         if attention_inside:
@@ -91,7 +91,7 @@ class NormFreeBlock(ResidualBlock):
         return layers.ScaledWSConv2D(
             gain_initializer="zeros" if zero else "ones",
             kernel_initializer=fan_in_normal(),
-            **self._standardisation,
+            **self._standardization,
             **arguments,
         )
 
@@ -133,5 +133,5 @@ class NormFreeBlock(ResidualBlock):
 
 
 def fan_in_normal():
-    """N(0, 1 / fan_in): what standardisation assumes before it acts."""
+    """N(0, 1 / fan_in): what standardization assumes before it acts."""
     return keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")

@@ -1,6 +1,6 @@
-"""ResNet with batch normalisation: v1.5 (post-activation) and v2 (pre-activation).
+"""ResNet with batch normalization: v1.5 (post-activation) and v2 (pre-activation).
 
-The twins of the normaliser-free networks. Sources: He et al., CVPR 2016 and ECCV 2016; timm
+The twins of the normalizer-free networks. Sources: He et al., CVPR 2016 and ECCV 2016; timm
 ``resnet.py`` and ``resnetv2.py``; DeepMind nfnets ``resnet.py`` for ``variant="paper"``.
 """
 
@@ -140,11 +140,11 @@ def build_trunk(config: ResNetConfig, x) -> list[trunk.Level]:
         shortcut=config.shortcut,
     )
     if config.preactivation:
-        stages[-1].tensor = _normalised(config, stages[-1].tensor, "final_norm", "final_activation")
+        stages[-1].tensor = _normalized(config, stages[-1].tensor, "final_norm", "final_activation")
     return [stem, *stages]
 
 
-def _normalised(config: ResNetConfig, x, norm: str, activation: str):
+def _normalized(config: ResNetConfig, x, norm: str, activation: str):
     from nf_zoo import layers
     from nf_zoo.models.batch_norm_block import batch_norm
 
@@ -168,20 +168,20 @@ def _stem(config: ResNetConfig, x) -> tuple:
             name=name,
         )(x)
 
-    def normalise(x, name):
-        return _normalised(config, x, f"stem_{name}", f"stem_{name}_activation")
+    def normalize(x, name):
+        return _normalized(config, x, f"stem_{name}", f"stem_{name}_activation")
 
     if config.stem == "deep_pool":
         half = config.stem_width // 2
-        x = normalise(convolution(x, "stem_conv1", half, 3, 2), "norm1")
-        x = normalise(convolution(x, "stem_conv2", half, 3, 1), "norm2")
+        x = normalize(convolution(x, "stem_conv1", half, 3, 2), "norm1")
+        x = normalize(convolution(x, "stem_conv2", half, 3, 1), "norm2")
         x = convolution(x, "stem_conv3", config.stem_width, 3, 1)
     elif config.stem == "7x7_pool":
         x = convolution(x, "stem_conv", config.stem_width, 7, 2)
     else:
         x = convolution(x, "stem_conv", config.stem_width, 3, 1)
     if not config.preactivation:
-        x = normalise(x, "norm")
+        x = normalize(x, "norm")
     small = config.stem == "3x3"
     stem = trunk.Level("stem", 1 if small else 2, x)
     if not small:

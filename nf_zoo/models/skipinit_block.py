@@ -1,4 +1,4 @@
-"""Residual blocks without normalisation or standardisation: SkipInit and Fixup."""
+"""Residual blocks without normalization or standardization: SkipInit and Fixup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SkipInit ResNet: pre-activation, biases, no normalisation, one learnable scalar per branch.
+"""SkipInit ResNet: pre-activation, biases, no normalization, one learnable scalar per branch.
 
 Source: De & Smith, NeurIPS 2020; DeepMind nfnets ``skipinit_resnet.py``.
 """

@@ -1,4 +1,4 @@
-"""The ledger of expected variances that gives every normaliser-free block its beta.
+"""The ledger of expected variances that gives every normalizer-free block its beta.
 
 x_{l+1} = x_l + alpha * f_l(x_l * beta_l), with f_l variance preserving, adds alpha^2 to the
 variance; beta_l = 1 / sqrt(Var(x_l)). The first block of a stage projects its shortcut from the
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class BlockVariance:
-    """Expected variance around one residual block at initialisation.
+    """Expected variance around one residual block at initialization.
 
     Attributes:
         stage: 1-based stage.

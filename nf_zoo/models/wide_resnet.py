@@ -1,7 +1,7 @@
 """Wide ResNet n-k for 32-pixel pictures, in every scheme that the 2020 paper compares.
 
 n layers, width factor k: three stages of (n - 4) / 6 basic blocks, 16k, 32k and 64k channels wide,
-at strides 1, 2 and 4. The scheme decides what stands in the place of normalisation; the networks
+at strides 1, 2 and 4. The scheme decides what stands in the place of normalization; the networks
 are otherwise the same.
 
 Sources: Zagoruyko & Komodakis, BMVC 2016; De & Smith, NeurIPS 2020, section 4; Brock, De & Smith,
@@ -43,7 +43,7 @@ class WideResNetConfig(Config):
     """Architecture of a Wide ResNet.
 
     Attributes:
-        scheme: ``"nf"`` (scaled weight standardisation, alpha, beta), ``"bn"`` (pre-activation,
+        scheme: ``"nf"`` (scaled weight standardization, alpha, beta), ``"bn"`` (pre-activation,
             BatchNorm before every activation), ``"skipinit"`` (a learnable scalar from 0 at the
             end of every branch), ``"skipinit_1/sqrt(d)"`` (from 1 / sqrt(number of blocks)),
             ``"divide_sqrt2"`` ((x + f(x)) / sqrt(2)), ``"fixup"`` or ``"none"`` (x + f(x)).

@@ -1,4 +1,4 @@
-"""What training needs of optimisers beyond Keras."""
+"""What training needs of optimizers beyond Keras."""
 
 from nf_zoo.optimizers.adaptive_gradient_clipping import AdaptiveGradientClipping
 from nf_zoo.optimizers.grouped import GroupedOptimizer

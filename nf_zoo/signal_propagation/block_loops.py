@@ -42,7 +42,7 @@ class Segment:
 
 @contextlib.contextmanager
 def _with_beta(layer, beta) -> Iterator[None]:
-    """A normaliser-free block's beta differs from block to block; it is no variable."""
+    """A normalizer-free block's beta differs from block to block; it is no variable."""
     if beta is None or not hasattr(layer, "alpha"):
         yield
         return

@@ -25,7 +25,7 @@ class SignalPropagationCallback(keras.callbacks.Callback):
         images: what to measure on, as for
             :func:`~nf_zoo.signal_propagation.measure.signal_propagation`; an array, a shape or
             None, as it is used again and again (files are read anew each time). A few pictures do.
-            What theory expects at initialisation is in the record before the training alone.
+            What theory expects at initialization is in the record before the training alone.
         every: epochs between two records; there is one before the training too, as epoch 0.
         csv_path: file that receives the rows of every record, with the epoch; None for none.
         log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nf_zoo.signal_propagation.paper_figure import Network, PaperFigure
-from nf_zoo.signal_propagation.plot import COLOURS, THEORY, depth_axis, figure, legend
+from nf_zoo.signal_propagation.plot import COLORS, THEORY, depth_axis, figure, legend
 
-_SKIP, _BRANCH, _NORM = COLOURS[:3]
+_SKIP, _BRANCH, _NORM = COLORS[:3]
 
 
 def plot_depth(measured: PaperFigure, path: Path) -> Path:
@@ -54,11 +54,11 @@ def _vertical(panel, network: Network) -> None:
 
 
 def _mean_squares(panel, networks: tuple[Network, ...]) -> None:
-    for colour, network in zip(COLOURS[3:], networks, strict=False):
+    for color, network in zip(COLORS[3:], networks, strict=False):
         depth = range(1, len(network.result) + 1)
         measured = [mean + variance for mean, variance in network.skip]
-        panel.plot(depth, measured, color=colour, label=f"mean square, {network.label}")
-        theory = {**THEORY, "color": colour, "label": f"theory, {network.label}"}
+        panel.plot(depth, measured, color=color, label=f"mean square, {network.label}")
+        theory = {**THEORY, "color": color, "label": f"theory, {network.label}"}
         panel.plot(depth, network.mean_square_theory, **theory)
     panel.set_title("both, squared mean added")
     panel.set_ylabel("Mean square on the skip path")

@@ -26,7 +26,7 @@ from nf_zoo.signal_propagation.result import (
 RESETS = 4.0
 """How far beyond linear growth, or below its inverse, the variance may go."""
 LEDGER = 2.0
-"""How far a normaliser-free network may grow beyond its ledger, or a branch within a stage."""
+"""How far a normalizer-free network may grow beyond its ledger, or a branch within a stage."""
 WEAK_BRANCH = 0.1
 MEAN_SHIFT_NORM_FREE, MEAN_SHIFT = 0.3, 3.0
 LARGE_SHARE = 2.5
@@ -34,7 +34,7 @@ LARGE_SHARE = 2.5
 
 
 BETA = ("beta", "multiply the input of every branch by beta = 1 / sqrt(expected variance)")
-STANDARDIZED = ("standardised kernels", "standardise the kernels (ScaledWSConv2D)")
+STANDARDIZED = ("standardized kernels", "standardize the kernels (ScaledWSConv2D)")
 GAMMA = ("gamma", "multiply the activations, or the kernels behind them, by the activation's gamma")
 BATCH_NORM = ("BatchNorm", "put BatchNorm on the branches")
 SKIP_GAIN = (
@@ -42,10 +42,10 @@ SKIP_GAIN = (
     "give the branches a skip gain that starts at 0 (SkipInit), or at most at "
     "1 / sqrt(number of blocks)",
 )
-NORM_FREE = ("normaliser-free blocks", "use normaliser-free blocks")
+NORM_FREE = ("normalizer-free blocks", "use normalizer-free blocks")
 KEEPING = (
     "",
-    "initialise the branches to keep the variance, and add them to an unscaled skip path",
+    "initialize the branches to keep the variance, and add them to an unscaled skip path",
 )
 """Remedies: what a network has that has taken them (nothing, if that cannot be seen), and the
 advice."""
@@ -61,8 +61,8 @@ def diagnose(
 ) -> Diagnosis:
     """Measure a network's signal propagation and say what is wrong where.
 
-    At initialisation a network of normaliser-free blocks is held to its variance ledger, with
-    gains at one; any other to what normalised residual networks do: variance that grows linearly
+    At initialization a network of normalizer-free blocks is held to its variance ledger, with
+    gains at one; any other to what normalized residual networks do: variance that grows linearly
     at most, and branches that weigh ever less against the skip path. What is advised, the network
     does not have. Nothing of this applies to trained weights, which go where the loss takes them:
     of these, measured with their own gains, only what is wrong in any network is said, namely
@@ -81,7 +81,7 @@ def diagnose(
     Raises:
         FileNotFoundError, TypeError, ValueError: as ``signal_propagation``.
 
-    Source: the statements on initialisation in De & Smith, NeurIPS 2020, and Brock, De & Smith,
+    Source: the statements on initialization in De & Smith, NeurIPS 2020, and Brock, De & Smith,
     ICLR 2021; the thresholds are this library's.
 
     Example:
@@ -229,7 +229,7 @@ def _any_network(signals: SignalPropagation, has: set[str]) -> list[Finding]:
                     "exploding" if grows else "vanishing",
                     row.name,
                     f"The variance goes from {first:.3g} to {signals[-1].variance:.3g}, by a "
-                    f"factor of {rate:.3g} per block; in a normalised network of {count} blocks it "
+                    f"factor of {rate:.3g} per block; in a normalized network of {count} blocks it "
                     "changes linearly at most.",
                     _advice(has, *((BATCH_NORM, SKIP_GAIN, NORM_FREE) if grows else (KEEPING,))),
                 )
@@ -239,7 +239,7 @@ def _any_network(signals: SignalPropagation, has: set[str]) -> list[Finding]:
 
 
 def _shares(signals: SignalPropagation, has: set[str]) -> list[Finding]:
-    """The share of the variance that a block adds: 1 / (l + 1) for the l-th, if normalised."""
+    """The share of the variance that a block adds: 1 / (l + 1) for the l-th, if normalized."""
     excesses, late = [], None
     for _, rows in itertools.groupby(signals, key=lambda row: row.stage):
         stage = list(rows)
@@ -257,7 +257,7 @@ def _shares(signals: SignalPropagation, has: set[str]) -> list[Finding]:
         Finding(
             "branch not down-weighted",
             name,
-            f"Block {index} of its stage adds {share:.0%} of the variance; a normalised branch "
+            f"Block {index} of its stage adds {share:.0%} of the variance; a normalized branch "
             f"would add about 1 / (l + 1), {1 / (index + 1):.1%}.",
             _advice(has, SKIP_GAIN, BATCH_NORM),
         )

@@ -86,10 +86,10 @@ def _draw(measured: PaperFigure | TrainableDepth, path: Path) -> Path:
 
 
 def linear(*, images=None, seed=0, depth=50, width=200, pictures=1000, size=None) -> PaperFigure:
-    """2020, Fig. 2a: without normalisation, the variance doubles at every block."""
-    doubling = [theory.unnormalised_variance(block) for block in range(1, depth + 1)]
+    """2020, Fig. 2a: without normalization, the variance doubles at every block."""
+    doubling = [theory.unnormalized_variance(block) for block in range(1, depth + 1)]
     return _linear_figure(
-        "without normalisation", images, seed, depth, width, pictures, False, (doubling, doubling)
+        "without normalization", images, seed, depth, width, pictures, False, (doubling, doubling)
     )
 
 
@@ -158,7 +158,7 @@ def _one_stage(depth: int, width: int, padding: str, inputs, seed: int) -> Signa
 
 
 def bn_order(*, images=None, seed=0, depth=50, width=64, pictures=16, size=32) -> PaperFigure:
-    """2021, Fig. 1: a BatchNorm network, with ReLU behind or before the normalisation."""
+    """2021, Fig. 1: a BatchNorm network, with ReLU behind or before the normalization."""
     inputs, kind = _inputs(images, pictures, size)
     setting = _setting(depth, width, kind)
     networks = []
@@ -184,7 +184,7 @@ def norm_free(*, images=None, seed=0, depth=50, width=64, pictures=16, size=32) 
     for activation, name in (("relu", "ReLU"), ("silu", "SiLU")):
         for label, fields in (
             ("He convolutions", {"standardize": False, "gamma_in": None}),
-            ("standardised", {}),
+            ("standardized", {}),
         ):
             model = _bottleneck_network(
                 "nf_resnet50",
@@ -199,7 +199,7 @@ def norm_free(*, images=None, seed=0, depth=50, width=64, pictures=16, size=32) 
                 model, inputs, batch_size=pictures, unit_gains=True, seed=seed
             )
             networks.append(Network(f"{name}, {label}", setting, result))
-    title = "NF-ResNet with plain and with standardised convolutions"
+    title = "NF-ResNet with plain and with standardized convolutions"
     return PaperFigure(f"{title}, unit gains\n{setting}", tuple(networks))
 
 
@@ -217,7 +217,7 @@ def skipinit_fixup(*, images=None, seed=0, depth=50, width=64, pictures=16, size
         model = _bottleneck_network(name, depth, width, seed, **fields)
         result = signal_propagation(model, inputs, batch_size=pictures, seed=seed)
         networks.append(Network(label, setting, result))
-    return PaperFigure(f"Networks without normalisation, as they start\n{setting}", tuple(networks))
+    return PaperFigure(f"Networks without normalization, as they start\n{setting}", tuple(networks))
 
 
 def trainable_depth(

@@ -1,4 +1,4 @@
-"""Whether the weights of a model are trained, or as they were initialised."""
+"""Whether the weights of a model are trained, or as they were initialized."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CONSTANTS = (
 FEWEST = 100
 """Values that a kernel needs for its deviation to say anything."""
 DEVIATION = 0.25
-"""How far the standard deviation of a trained kernel is from its initialiser's, at least."""
+"""How far the standard deviation of a trained kernel is from its initializer's, at least."""
 
 
 def is_trained(model: keras.Model) -> bool:
     """Whether most of what starts constant has left its start.
 
-    Biases, gains, scales and moving statistics start at a value that their layer's initialiser
+    Biases, gains, scales and moving statistics start at a value that their layer's initializer
     tells, and training moves them all. Where a model has none, the tag of pretrained weights
-    decides, or else how far the kernels' deviations are from their initialisers'. A fresh body
+    decides, or else how far the kernels' deviations are from their initializers'. A fresh body
     under a trained classifier counts as fresh; so does a copy of a pretrained model with fresh
     weights, whatever its tag says.
 
@@ -51,7 +51,7 @@ def is_trained(model: keras.Model) -> bool:
 
 
 def _variables(model) -> Iterator[tuple]:
-    """Every variable whose initialiser its layer remembers, and that initialiser."""
+    """Every variable whose initializer its layer remembers, and that initializer."""
     for layer in model._flatten_layers():
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
             initializer = getattr(layer, f"{variable.name}_initializer", None)
@@ -60,11 +60,11 @@ def _variables(model) -> Iterator[tuple]:
 
 
 def _has_left(variable, initializer) -> bool:
-    """Whether the deviation is no longer that of what the initialiser draws."""
+    """Whether the deviation is no longer that of what the initializer draws."""
     config = initializer.get_config()
     if "seed" not in config:
         return False
-    # A draw of its own: the model's initialiser may hold a generator, which would move on.
+    # A draw of its own: the model's initializer may hold a generator, which would move on.
     drawn = type(initializer).from_config({**config, "seed": 0})(variable.shape, dtype="float32")
     expected, found = (float(np.std(keras.ops.convert_to_numpy(v))) for v in (drawn, variable))
     return not abs(found - expected) <= DEVIATION * expected

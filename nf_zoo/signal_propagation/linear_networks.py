@@ -49,5 +49,5 @@ def linear_residual_network(
             name=f"block{block}_dense",
         )(branch)
         x = keras.layers.Add(name=f"block{block}")([x, branch])
-    kind = "batch_norm" if batch_norm else "unnormalised"
+    kind = "batch_norm" if batch_norm else "unnormalized"
     return keras.Model(inputs, x, name=f"linear_{kind}_{depth}x{width}")

@@ -48,15 +48,15 @@ def signal_propagation(
         batch_size: pictures at a time, and how many of noise where the shape does not say.
         unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
             branch whose gain starts at 0 is silent.
-        batch_statistics: BatchNorm normalises by the batch, as in training, instead of by its
+        batch_statistics: BatchNorm normalizes by the batch, as in training, instead of by its
             moving statistics. None: if these are still untouched by training.
         seed: of the noise.
 
     Returns:
         A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block. Its
         ``predicted_variance`` is what theory expects of the network's configuration at
-        initialisation; what average-pool shortcuts leave of the variance depends on how alike
-        neighbouring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
+        initialization; what average-pool shortcuts leave of the variance depends on how alike
+        neighboring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
         why.
 
     Raises:

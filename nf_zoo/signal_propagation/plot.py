@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's palette: distinct to colour-blind readers too."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's palette: distinct to color-blind readers too."""
 
 STYLE = {
     "font.size": 9,
@@ -25,7 +25,7 @@ STYLE = {
     "svg.hashsalt": "nf_zoo",
 }
 
-THEORY = {"color": COLOURS[-1], "linestyle": "--", "linewidth": 1.0, "zorder": 3, "label": "theory"}
+THEORY = {"color": COLORS[-1], "linestyle": "--", "linewidth": 1.0, "zorder": 3, "label": "theory"}
 """How predictions are drawn: over the measured curves, which they often hit."""
 
 PANELS = (
@@ -58,8 +58,8 @@ def plot_signal_propagation(
         raise ValueError("There is nothing to plot: a result has no blocks.")
     with figure(path, 1, len(PANELS), (11.0, 3.2)) as (canvas, panels):
         for panel, (field, label) in zip(panels, PANELS, strict=True):
-            for colour, (name, result) in zip(COLOURS, results.items(), strict=False):
-                _curve(panel, result, field, name, colour)
+            for color, (name, result) in zip(COLORS, results.items(), strict=False):
+                _curve(panel, result, field, name, color)
             scale(panel)
             panel.set_title(label)
             depth_axis(panel)
@@ -68,7 +68,7 @@ def plot_signal_propagation(
     return Path(path)
 
 
-def _curve(panel, result, field: str, label: str, colour: str) -> None:
+def _curve(panel, result, field: str, label: str, color: str) -> None:
     depth = range(1, len(result) + 1)
     marker = "o" if len(result) <= 60 else None
     measured = [getattr(block, field) for block in result]
@@ -77,7 +77,7 @@ def _curve(panel, result, field: str, label: str, colour: str) -> None:
         measured = [b.squared_mean if b.squared_mean > 1e-10 * b.variance else 0 for b in result]
     if any(value is not None for value in measured):
         values = [float("nan") if value is None else value for value in measured]
-        panel.plot(depth, values, color=colour, marker=marker, label=label or "measured")
+        panel.plot(depth, values, color=color, marker=marker, label=label or "measured")
     if field != "variance":
         return
     predicted = [block.predicted_variance for block in result]

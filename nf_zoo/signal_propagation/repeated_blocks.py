@@ -76,7 +76,7 @@ class RepeatedBlocks:
         self._run = compiled(self._updates)
 
     def draw(self, depth: int, seed: int) -> State:
-        """Fresh weights for ``depth`` blocks per stage, from the layers' own initialisers."""
+        """Fresh weights for ``depth`` blocks per stage, from the layers' own initializers."""
         depths = (depth,) * len(self.template.config.depths)
         config = dataclasses.replace(self.template.config, depths=depths)
         seeds = iter(np.random.SeedSequence(seed).generate_state(1 << 16) >> 1)
@@ -133,7 +133,7 @@ class RepeatedBlocks:
         arrays = []
         for layer in segment.layers:
             fresh = self._like(layer, config)
-            for variable, own in zip(fresh.trainable_variables, _initialisers(fresh), strict=True):
+            for variable, own in zip(fresh.trainable_variables, _initializers(fresh), strict=True):
                 value = ops.convert_to_numpy(variable)
                 copies = [
                     value if own is None else _draw(own, value.shape, int(next(seeds)))
@@ -234,8 +234,8 @@ def _segments_of(template: keras.Model) -> tuple[Segment, ...]:
     return (Segment(tuple(layers[:first])), *stages, Segment(tuple(layers[last + 1 :])))
 
 
-def _initialisers(layer) -> list:
-    """Per trainable variable its random initialiser, or None where it starts at a constant."""
+def _initializers(layer) -> list:
+    """Per trainable variable its random initializer, or None where it starts at a constant."""
     kernels = {
         id(part.kernel): part.kernel_initializer
         for part in layer._flatten_layers()
@@ -245,6 +245,6 @@ def _initialisers(layer) -> list:
     return [own if own is not None and "seed" in own.get_config() else None for own in found]
 
 
-def _draw(initialiser, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    own = type(initialiser).from_config({**initialiser.get_config(), "seed": seed})
+def _draw(initializer, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    own = type(initializer).from_config({**initializer.get_config(), "seed": seed})
     return ops.convert_to_numpy(own(shape))

@@ -23,7 +23,7 @@ class BlockSignal:
             and alpha; None for a layer that is no block.
         bn_moving_variance: average over channels of the variance that the first BatchNorm of the
             branch sees or holds; None without one.
-        predicted_variance: what theory expects of ``variance`` at initialisation, given what
+        predicted_variance: what theory expects of ``variance`` at initialization, given what
             average-pool shortcuts leave, as measured; None where it says nothing.
     """
 
@@ -193,7 +193,7 @@ class Diagnosis:
     Attributes:
         findings: in the order of the rules.
         signals: the measurement that they rest on.
-        trained: whether the weights are, so that what holds at initialisation was not asked for.
+        trained: whether the weights are, so that what holds at initialization was not asked for.
     """
 
     findings: tuple[Finding, ...]
@@ -212,7 +212,7 @@ class Diagnosis:
     def __repr__(self) -> str:
         about = self.signals.model
         if self.trained:
-            about += ": trained, so that statements on initialisation do not apply"
+            about += ": trained, so that statements on initialization do not apply"
         if not self.findings:
             return f"{about}: nothing wrong in {len(self.signals)} blocks"
         return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])

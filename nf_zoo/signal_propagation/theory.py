@@ -1,4 +1,4 @@
-"""What the papers expect of the variance at initialisation, from the configuration alone.
+"""What the papers expect of the variance at initialization, from the configuration alone.
 
 Plain arithmetic: nothing here looks at a tensor.
 """
@@ -14,20 +14,20 @@ from nf_zoo.models import registry
 from nf_zoo.models.classifier import ImageClassifier
 
 
-def unnormalised_variance(block: int) -> float:
-    """Variance before block l of a linear residual network without normalisation, 2 ** (l - 1).
+def unnormalized_variance(block: int) -> float:
+    """Variance before block l of a linear residual network without normalization, 2 ** (l - 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
     Example:
-        >>> [unnormalised_variance(block) for block in (1, 2, 3)]
+        >>> [unnormalized_variance(block) for block in (1, 2, 3)]
         [1.0, 2.0, 4.0]
     """
     return 2.0 ** (_positive(block) - 1)
 
 
 def batch_norm_variance(block: int) -> float:
-    """Variance before block l if every branch is normalised, l; so is BN's moving variance.
+    """Variance before block l if every branch is normalized, l; so is BN's moving variance.
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -39,7 +39,7 @@ def batch_norm_variance(block: int) -> float:
 
 
 def branch_share(block: int) -> float:
-    """Share of the variance after block l that its normalised branch adds, 1 / (l + 1).
+    """Share of the variance after block l that its normalized branch adds, 1 / (l + 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -51,13 +51,13 @@ def branch_share(block: int) -> float:
 
 
 def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
-    """Variance per channel behind BatchNorm, an activation and a He-initialised convolution.
+    """Variance per channel behind BatchNorm, an activation and a He-initialized convolution.
 
     2 / gamma ** 2, the variance of the activation times He's gain: 1 - 1 / pi for ReLU.
 
     Args:
         activation: a name.
-        fan_ratio: fan-in over fan-out, where the kernel was initialised by its fan-out.
+        fan_ratio: fan-in over fan-out, where the kernel was initialized by its fan-out.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
 
@@ -111,7 +111,7 @@ def border_factor(
     At the border only a share p of the taps meets a pixel, and tap t meets one in a share q of all
     places. Of the input's variance, E p comes through. Its mean arrives as p times itself in the
     mean square: E p again; but what of that is the same in all places, E q ** 2, is a mean behind
-    the convolution too, and no variance. A standardised kernel, whose taps sum to 0, cancels the
+    the convolution too, and no variance. A standardized kernel, whose taps sum to 0, cancels the
     mean inside the picture: E p - E p ** 2 is left, less E q ** 2 - (E q) ** 2.
 
     The input is taken to be alike in all places. Behind other padded convolutions it is quieter
@@ -174,9 +174,9 @@ def predicted_variances(
     size: tuple[int, int] | None = None,
     pooling: Sequence[float | None] | None = None,
 ) -> list[float | None]:
-    """Expected variance of every block's output at initialisation, on N(0, 1) noise.
+    """Expected variance of every block's output at initialization, on N(0, 1) noise.
 
-    Normaliser-free networks follow their ledger, up to what skip gains and zero gains leave of the
+    Normalizer-free networks follow their ledger, up to what skip gains and zero gains leave of the
     branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
     afresh at every projection, whatever the pictures. The other networks have no such prediction.
     What average-pool shortcuts leave of the variance, a quarter on maps without spatial
@@ -185,7 +185,7 @@ def predicted_variances(
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
         unit_gains: gains and skip gains are at one.
-        batch_statistics: BatchNorm normalises by the batch.
+        batch_statistics: BatchNorm normalizes by the batch.
         size: (height, width) of the pictures, to reckon with the zeros at the border; None for
             maps without one.
         pooling: per block, the share of the variance that its shortcut's pooling leaves; None
@@ -220,17 +220,17 @@ def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) ->
         model: any Keras model.
         trained: its weights are.
         inputs: ``"noise"`` or ``"images"``.
-        batch_statistics: BatchNorm normalises by the batch.
+        batch_statistics: BatchNorm normalizes by the batch.
     """
     if not isinstance(model, ImageClassifier):
         return "it reckons with a network of nf_zoo by itself, and this is another model"
     if trained:
-        return "it is of initialisation, and these weights are trained"
+        return "it is of initialization, and these weights are trained"
     config = _record(model)
     if _follows_ledger(config):
         return "" if inputs == "noise" else "it reckons with noise, and these are pictures"
     if _grows_linearly(config):
-        return "" if batch_statistics else "BatchNorm does not normalise by the batch"
+        return "" if batch_statistics else "BatchNorm does not normalize by the batch"
     return "there is none of such blocks"
 
 

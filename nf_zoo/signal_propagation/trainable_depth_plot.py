@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from nf_zoo.signal_propagation.plot import COLOURS, THEORY, depth_axis, figure, legend
+from nf_zoo.signal_propagation.plot import COLORS, THEORY, depth_axis, figure, legend
 from nf_zoo.signal_propagation.trainable_depth import TRAINS, TrainableDepth, Trained
 
 MARKERS = "osD^vPX"
@@ -16,10 +16,10 @@ def plot_trainable_depth(measured: TrainableDepth, path: Path) -> Path:
     schemes = list(dict.fromkeys(one.scheme for one in measured.trained))
     deepest = max(one.layers for one in measured.trained)
     with figure(path, 1, 3, (11.0, 4.2)) as (canvas, panels):
-        for scheme, colour, marker in zip(schemes, COLOURS, MARKERS, strict=False):
+        for scheme, color, marker in zip(schemes, COLORS, MARKERS, strict=False):
             own = [one for one in measured.trained if one.scheme == scheme]
-            style = {"color": colour, "marker": marker}
-            _along(panels[0], own[-1], colour)
+            style = {"color": color, "marker": marker}
+            _along(panels[0], own[-1], color)
             _over_depth(panels[1], own, style, [one.gradients[0] for one in own], shown=False)
             _over_depth(panels[2], own, style, [one.best.loss for one in own], shown=True)
         _name_the_gradients(panels[0], panels[1], deepest)
@@ -29,9 +29,9 @@ def plot_trainable_depth(measured: TrainableDepth, path: Path) -> Path:
     return path
 
 
-def _along(panel, one: Trained, colour: str) -> None:
+def _along(panel, one: Trained, color: str) -> None:
     if all(math.isfinite(norm) and norm > 0 for norm in one.gradients):
-        panel.plot(range(1, len(one.gradients) + 1), one.gradients, color=colour)
+        panel.plot(range(1, len(one.gradients) + 1), one.gradients, color=color)
 
 
 def _over_depth(panel, own: list[Trained], style: dict, values: list[float], shown: bool) -> None:

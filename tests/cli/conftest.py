@@ -36,7 +36,7 @@ def build(**options):
 
 
 def write_pictures(root: Path, count: int, seed: int = 0) -> Path:
-    """A folder for each colour, with noisy pictures of all sizes."""
+    """A folder for each color, with noisy pictures of all sizes."""
     rng = np.random.default_rng(seed)
     for channel, label in enumerate(reversed(LABELS)):
         (root / label).mkdir(parents=True)
@@ -60,8 +60,8 @@ def build_tiny() -> Callable:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """Four pictures of each of three colours."""
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "colours", 4)
+    """Four pictures of each of three colors."""
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "colors", 4)
 
 
 @pytest.fixture(scope="session")

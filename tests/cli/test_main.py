@@ -9,7 +9,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo import cli
-from nf_zoo.cli import catalogue, output
+from nf_zoo.cli import catalog, output
 
 pytestmark = pytest.mark.fast
 
@@ -47,7 +47,7 @@ def test_debug_shows_the_traceback(arguments):
 
 
 def test_a_bug_is_not_dressed_up(monkeypatch):
-    monkeypatch.setattr(catalogue, "list_command", lambda args: {}["missing"])
+    monkeypatch.setattr(catalog, "list_command", lambda args: {}["missing"])
     with pytest.raises(KeyError):
         cli.main(["list"])
 
@@ -56,7 +56,7 @@ def test_interrupted(monkeypatch, capsys):
     def interrupt(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(catalogue, "list_command", interrupt)
+    monkeypatch.setattr(catalog, "list_command", interrupt)
     assert cli.main(["list"]) == 130
     assert capsys.readouterr().err == "nf-zoo: interrupted\n"
 

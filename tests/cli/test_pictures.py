@@ -29,7 +29,7 @@ def test_predict_from_every_form(form, saved, model, pictures, answer):
     assert [row["file"] for row in rows] == files
     logits = model(model.preprocess(files), training=False)
     expected = nf_zoo.decode_predictions(logits, top=3, labels=model)
-    # TensorFlow's resizing differs from Pillow's by a fraction of a grey level.
+    # TensorFlow's resizing differs from Pillow's by a fraction of a gray level.
     tolerance = 2e-2 if form == "saved_model" else 1e-5
     for row, predictions in zip(rows, expected, strict=True):
         assert len(row["predictions"]) == 3

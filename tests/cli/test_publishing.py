@@ -35,33 +35,33 @@ def tuned(model, tmp_path):
 
 
 def test_publish(hub, tuned, capsys):
-    command = ["publish", str(tuned), "me/colours", "--licence", "mit", "--private"]
-    assert main([*command, "--training-command", "nf-zoo finetune colours/"]) == 0
+    command = ["publish", str(tuned), "me/colors", "--license", "mit", "--private"]
+    assert main([*command, "--training-command", "nf-zoo finetune colors/"]) == 0
     printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == f"{hub.url}/me/colours"
+    assert printed.splitlines()[-1] == f"{hub.url}/me/colors"
     assert "model.safetensors" in printed
     assert TOKEN not in printed
-    files = hub.files("me/colours")
+    files = hub.files("me/colors")
     assert json.loads(files["metrics.json"])["accuracy"] == 0.75
     card = files["README.md"].decode()
-    for words in ("license: mit", "| epochs | 3 |", "75.00 %", "nf-zoo finetune colours/"):
+    for words in ("license: mit", "| epochs | 3 |", "75.00 %", "nf-zoo finetune colors/"):
         assert words in card
-    assert hub.repositories["me/colours"].private
+    assert hub.repositories["me/colors"].private
 
 
 def test_publish_to_a_branch_from_a_folder_and_metrics(hub, saved, tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text('{"accuracy": 0.5}')
-    command = ["publish", str(saved["pretrained"]), "me/colours", "--revision", "half"]
+    command = ["publish", str(saved["pretrained"]), "me/colors", "--revision", "half"]
     assert main([*command, "--metrics", str(metrics), "--dtype", "float16"]) == 0
-    files = hub.files("me/colours", "half")
+    files = hub.files("me/colors", "half")
     assert b'"F16"' in files["model.safetensors"]
     assert b"50.00 %" in files["README.md"]
-    assert set(hub.files("me/colours")) == {".gitattributes"}
+    assert set(hub.files("me/colors")) == {".gitattributes"}
 
 
 def test_a_dry_run_shows_and_writes_nothing(hub, saved, capsys):
-    assert main(["publish", str(saved["pretrained"]), "me/colours", "--dry-run"]) == 0
+    assert main(["publish", str(saved["pretrained"]), "me/colors", "--dry-run"]) == 0
     assert "Would upload 5 files" in capsys.readouterr().out
     assert not hub.repositories
 
@@ -70,8 +70,8 @@ def test_another_architecture_needs_force(hub, saved, build_tiny, tmp_path, caps
     other = save_pretrained(build_tiny(), tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["architecture"] = "nf_resnet26"
-    hub.add("me/colours", "config.json", json.dumps(config).encode())
-    command = ["publish", str(saved["pretrained"]), "me/colours"]
+    hub.add("me/colors", "config.json", json.dumps(config).encode())
+    command = ["publish", str(saved["pretrained"]), "me/colors"]
     assert main(command) == 2
     assert "holds nf_resnet26" in (error := capsys.readouterr().err) and "--force" in error
     assert main([*command, "--force"]) == 0
@@ -80,14 +80,14 @@ def test_another_architecture_needs_force(hub, saved, build_tiny, tmp_path, caps
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_metrics_that_are_none(text, saved, tmp_path, capsys):
     (tmp_path / "metrics.json").write_text(text)
-    command = ["publish", str(saved["pretrained"]), "me/colours", "--metrics"]
+    command = ["publish", str(saved["pretrained"]), "me/colors", "--metrics"]
     assert main([*command, str(tmp_path / "metrics.json")]) == 2
     assert "metrics.json" in capsys.readouterr().err
 
 
 def test_fetch(hub, saved, capsys):
-    hub.add_folder("me/colours", saved["pretrained"])
-    assert main(["fetch", "hf://me/colours", "nf_resnet14.*"]) == 0
+    hub.add_folder("me/colors", saved["pretrained"])
+    assert main(["fetch", "hf://me/colors", "nf_resnet14.*"]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert names == ["config.json", "model.safetensors", "model.safetensors"]
     assert main(["fetch", "hf://me/nothing", "nf_resnet14.cifar10", "vgg.*"]) == 1
@@ -103,7 +103,7 @@ def test_catalog_check(capsys, tmp_path):
     assert "not pinned" in printed
     shutil.copy(weights_directory() / "catalog.toml", tmp_path)
     path = tmp_path / "catalog.toml"
-    path.write_text(path.read_text().replace('licence = "bsd-3-clause"', 'licence = "bsd"'))
+    path.write_text(path.read_text().replace('license = "bsd-3-clause"', 'license = "bsd"'))
     assert main(["catalog", "check", "--catalog", str(path)]) == 1
     printed = capsys.readouterr()
     assert "5 of them with problems" in printed.out
@@ -116,17 +116,17 @@ def test_catalog_check(capsys, tmp_path):
 def test_catalog_add_and_check_online(hub, saved, tmp_path, capsys):
     path = tmp_path / "catalog.toml"
     path.write_text("[preprocessing.plain]\n")
-    commit = hub.add_folder("me/colours", saved["pretrained"])
-    command = ["catalog", "add", "hf://me/colours", "--catalog", str(path)]
+    commit = hub.add_folder("me/colors", saved["pretrained"])
+    command = ["catalog", "add", "hf://me/colors", "--catalog", str(path)]
     assert main(command) == 2
-    assert "states no licence" in capsys.readouterr().err
-    assert main([*command, "--licence", "mit", "--tag", "colours"]) == 0
-    assert f"nf_resnet10.colours: me/colours at {commit}, pinned" in capsys.readouterr().out
+    assert "states no license" in capsys.readouterr().err
+    assert main([*command, "--license", "mit", "--tag", "colors"]) == 0
+    assert f"nf_resnet10.colors: me/colors at {commit}, pinned" in capsys.readouterr().out
     assert main(["catalog", "check", "--online", "--catalog", str(path)]) == 0
     assert commit[:12] in capsys.readouterr().out
     hub.repositories.clear()
     assert main(["catalog", "check", "--online", "--catalog", str(path)]) == 1
-    assert "no repository me/colours" in capsys.readouterr().err
+    assert "no repository me/colors" in capsys.readouterr().err
 
 
 def test_info_names_what_is_not_pinned(capsys):

@@ -108,10 +108,10 @@ def test_nothing_is_called_that(capsys):
 
 def test_measure_on_the_model_s_own_shape_and_channels(tmp_path, capsys):
     model = build_model("wide_resnet10_1", num_classes=2, widths=(4, 8, 8), input_shape=(24, 16, 1))
-    model.save(tmp_path / "grey.keras")
-    assert run("measure", tmp_path / "grey.keras") == 0
+    model.save(tmp_path / "gray.keras")
+    assert run("measure", tmp_path / "gray.keras") == 0
     assert "3 blocks, 32 noise" in capsys.readouterr().out
-    assert run("measure", tmp_path / "grey.keras", "--shape", "24x16") == 0
+    assert run("measure", tmp_path / "gray.keras", "--shape", "24x16") == 0
     assert "3 blocks, 32 noise" in capsys.readouterr().out
 
 

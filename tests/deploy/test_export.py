@@ -112,7 +112,7 @@ def test_weights_as_constants(model, tmp_path, monkeypatch):
     assert not (tmp_path / "too-large").exists()
 
 
-def test_fusions_survive_the_graph_optimiser(tmp_path):
+def test_fusions_survive_the_graph_optimizer(tmp_path):
     """Every convolution of a pre-activation network takes its bias, and the ReLU behind it."""
     script = (
         "import sys, tensorflow as tf, nf_zoo, tiny_networks\n"
@@ -204,7 +204,7 @@ def test_other_graphs_export(options, tmp_path):
     assert answer[key].shape == (2, width)
 
 
-def test_models_of_one_channel_turn_pictures_grey(tmp_path):
+def test_models_of_one_channel_turn_pictures_gray(tmp_path):
     settings = Preprocessing(16, 1.0)
     options = {"input_shape": (None, None, 1), "num_classes": 2, "preprocessing": settings}
     model = build_model("nf_resnet10", **options, **TINY)

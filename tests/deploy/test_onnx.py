@@ -100,7 +100,7 @@ def test_what_the_file_says(build_filled, tmp_path):
     properties = {entry.key: entry.value for entry in loaded.metadata_props}
     assert json.loads(properties["labels"]) == class_names(model) == list(model.labels)
     assert nf_zoo.Preprocessing(**json.loads(properties["preprocessing"])) == model.preprocessing
-    assert (properties["input"], properties["output"]) == ("normalised", "softmax")
+    assert (properties["input"], properties["output"]) == ("normalized", "softmax")
     assert [output.name for output in loaded.graph.output] == ["softmax"]
     (entry,) = loaded.graph.input
     sides = [side.dim_param or side.dim_value for side in entry.type.tensor_type.shape.dim]

@@ -46,7 +46,7 @@ def test_every_kind_of_network(suffix, label, build_filled, pictures, tmp_path):
     assert path.stat().st_size
 
 
-def test_the_report_is_what_quantising_one_layer_does(model, pictures):
+def test_the_report_is_what_quantizing_one_layer_does(model, pictures):
     errors = nf_zoo.quantization_report(model, pictures)
     folded = nf_zoo.fold(model)
     assert {e.name for e in errors} == {x.name for x in folded.layers if hasattr(x, "kernel")}
@@ -103,8 +103,8 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm"):
             before = made_by.get(node.input[1])
-            quantised = before is not None and before.op_type == "DequantizeLinear"
-            assert quantised != (node.name in names), node.name
+            quantized = before is not None and before.op_type == "DequantizeLinear"
+            assert quantized != (node.name in names), node.name
     path = nf_zoo.export_litert(model, tmp_path / "model.tflite", **options)
     interpreter = Interpreter(model_path=str(path))
     details = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}

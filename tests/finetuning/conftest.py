@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 SHAPES = {"bar": 0, "disc": 1, "ring": 2}
-"""Name -> the colour channel in which it is bright."""
+"""Name -> the color channel in which it is bright."""
 
 
 def draw(shape: str, rng: np.random.Generator, side: int = 20) -> np.ndarray:

@@ -46,10 +46,10 @@ def test_truncated_picture_is_corrupt(few):
 
 def test_wrong_suffix_is_read_all_the_same(few):
     (few / "bar" / "001.png").rename(few / "bar" / "png_inside.jpg")
-    Image.new("L", (9, 7), 77).save(few / "disc" / "grey.gif")
+    Image.new("L", (9, 7), 77).save(few / "disc" / "gray.gif")
     opened = open_data(few)
     assert not opened.skipped
-    index = opened.train.names.index("disc/grey.gif")
+    index = opened.train.names.index("disc/gray.gif")
     pixels, picture_class = read(opened.train)[index]
     assert pixels.shape == (7, 9, 3)
     assert pixels.min() == pixels.max() == 77
@@ -142,8 +142,8 @@ def test_dataset_one_by_one_or_in_batches():
 
 def test_dataset_labels_default_to_numbers_and_floats_are_rounded():
     pixels, classes = toy_dataset()
-    grey = pixels[..., :1].astype(np.float32) + 0.4
-    opened = open_data(tf.data.Dataset.from_tensor_slices((grey, classes)))
+    gray = pixels[..., :1].astype(np.float32) + 0.4
+    opened = open_data(tf.data.Dataset.from_tensor_slices((gray, classes)))
     assert opened.labels == ("0", "1")
     first = read(opened.train)[0][0]
     assert first.shape == (6, 6, 3)

@@ -120,7 +120,7 @@ def test_without_tensorflow_pillow_prepares_the_pictures(few, oracle, monkeypatc
     assert [row["support"] for row in metrics["per_class"][:2]] == [8, 8]
 
 
-def test_softmax_models_and_own_normalisation_give_the_same(few, tiny):
+def test_softmax_models_and_own_normalization_give_the_same(few, tiny):
     plain = tiny(num_classes=2, labels=("bar", "disc"))
     softmax = plain.with_classifier(
         2, plain.labels, classifier_activation="softmax", include_preprocessing=True

@@ -77,7 +77,7 @@ def test_an_epoch_shows_each_picture_once(train):
     assert sorted(seen) == sorted(train.classes.tolist())
 
 
-def test_images_are_normalised_unless_raw(train):
+def test_images_are_normalized_unless_raw(train):
     normal, raw = collect(train, range(1)), collect(train, range(1), raw=True)
     mean, std = np.array(SIXTEEN.mean), np.array(SIXTEEN.std)
     assert raw[0][0].max() > 100
@@ -110,9 +110,9 @@ def test_evaluation_is_what_preprocess_does(train):
         np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)
     )
     np.testing.assert_array_equal(targets.argmax(1), train.classes)
-    grey_levels = abs(images - shown) * np.array(SIXTEEN.std) * 255
-    assert grey_levels.mean() < 0.4
-    assert grey_levels.max() < 10
+    gray_levels = abs(images - shown) * np.array(SIXTEEN.std) * 255
+    assert gray_levels.mean() < 0.4
+    assert gray_levels.max() < 10
 
 
 def test_evaluation_batches_hold_every_picture(train):

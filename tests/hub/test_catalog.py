@@ -1,4 +1,4 @@
-"""The catalogue: what it says, and what it refuses to say."""
+"""The catalog: what it says, and what it refuses to say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nf_zoo.hub import catalog
 from nf_zoo.hub.blueprint import count_parameters
 from nf_zoo.hub.catalog import find_record, label_names, read_catalog, records_of
 from nf_zoo.hub.errors import CatalogError, UnknownWeights
-from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.recognize import recognize
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.models.registry import architectures
 
@@ -66,7 +66,7 @@ def test_records_say_what_timm_says(architecture):
         for field in ("mean", "std"):
             assert getattr(preprocessing, field) == tuple(settings[field]), name
         assert record.repository == settings["hf_hub_id"]
-        assert record.licence == settings["license"]
+        assert record.license == settings["license"]
         assert record.num_classes == settings["num_classes"]
         assert record.train_input_size == tuple(settings["input_size"][1:])
     default = goldens.record("timm", architecture)["default_pretrained_cfg"]["tag"]
@@ -169,14 +169,14 @@ def test_pretrained_means(tmp_path, monkeypatch):
         "test_nfnet",
     ],
 )
-def test_architectures_are_recognised_by_their_tensors(name):
+def test_architectures_are_recognized_by_their_tensors(name):
     class File:
         metadata: dict[str, str] = {}
         shapes = goldens.source_shapes("timm", name)
 
-    assert recognise(File) == name
+    assert recognize(File) == name
     File.shapes = {"some.weight": (1,)}
-    assert recognise(File) is None
+    assert recognize(File) is None
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_architectures_are_recognised_by_their_tensors(name):
         ("ResNet_ResNet50", "resnetv2_50"),
     ],
 )
-def test_deepminds_networks_are_recognised(golden, name):
+def test_deepminds_networks_are_recognized(golden, name):
     class File:
         metadata: dict[str, str] = {}
         shapes = goldens.source_shapes("haiku", golden)
 
-    assert recognise(File) == name
+    assert recognize(File) == name
     File.shapes = {"Else/~/linear/w": (2, 3)}
-    assert recognise(File) is None
+    assert recognize(File) is None
 
 
-def test_reading_the_catalogue_needs_no_keras():
+def test_reading_the_catalog_needs_no_keras():
     code = """
         import sys
         from nf_zoo.hub import catalog, sources
@@ -215,7 +215,7 @@ def test_reading_the_catalogue_needs_no_keras():
 SOUND = {
     "architecture": '"net"',
     "tag": '"t"',
-    "licence": '"mit"',
+    "license": '"mit"',
     "repository": '"a/net"',
     "preprocessing": '"plain"',
     "default": "true",
@@ -243,8 +243,8 @@ def test_a_minimal_record_has_the_documented_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"licence": None}, "'licence' is missing"),
-        ({"colour": '"red"'}, "unknown field 'colour'"),
+        ({"license": None}, "'license' is missing"),
+        ({"color": '"red"'}, "unknown field 'color'"),
         ({"num_classes": '"many"'}, "'num_classes' is of the wrong type"),
         ({"num_classes": "true"}, "'num_classes' is of the wrong type"),
         ({"num_classes": "-1"}, "must not be negative"),
@@ -285,7 +285,7 @@ def test_malformed_records_are_named(change, words, tmp_path):
         ("[preprocessing.plain\n", "TOML"),
     ],
 )
-def test_malformed_catalogues(rest, words, tmp_path):
+def test_malformed_catalogs(rest, words, tmp_path):
     with pytest.raises(CatalogError, match=words):
         read_catalog(write_catalog(tmp_path, SOUND, rest=rest))
 

@@ -1,4 +1,4 @@
-"""The catalogue examined, and extended from published repositories."""
+"""The catalog examined, and extended from published repositories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ME = "hf://me/nf_resnet50-trees"
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A copy of the shipped catalogue and checkpoint that may be spoilt."""
+    """A copy of the shipped catalog and checkpoint that may be spoilt."""
     copy = tmp_path / "weights"
     shutil.copytree(weights_directory(), copy)
     for module in (catalog, catalog_add, catalog_check):
@@ -50,7 +50,7 @@ def problems(**options):
 
 
 class TestCheck:
-    def test_the_catalogue_that_comes_with_nf_zoo_is_sound(self):
+    def test_the_catalog_that_comes_with_nf_zoo_is_sound(self):
         assert problems() == {}
 
     def test_every_record_is_looked_at_and_the_unpinned_are_named(self):
@@ -71,7 +71,7 @@ class TestCheck:
         (shipped / "model.safetensors").write_bytes(original)
         card = (shipped / "README.md").read_text()
         (shipped / "README.md").write_text(card.replace("apache-2.0", "mit"))
-        assert "licence is 'mit'" in problems()[name]
+        assert "license is 'mit'" in problems()[name]
         (shipped / "README.md").unlink()
         assert "no model card" in problems()[name]
         (shipped / "config.json").write_text("{}")
@@ -85,7 +85,7 @@ class TestCheck:
                 'architecture = "nf_resnet15"',
                 "Unknown architecture",
             ),
-            ('licence = "apache-2.0"', 'licence = "apache"', "none of the hub's"),
+            ('license = "apache-2.0"', 'license = "apache"', "none of the hub's"),
             ("num_classes = 10\n", "num_classes = 11\n", "10 labels for 11 classes"),
             ('tag = "cifar10"', "tag = 10", "'tag' is of the wrong type"),
             ('"nf_resnet14.cifar10/config.json"', '"nowhere.json"', "nowhere.json"),
@@ -105,8 +105,8 @@ class TestCheck:
 
     def test_all_malformed_records_are_named_at_once(self, weights):
         path = weights / "catalog.toml"
-        path.write_text(path.read_text().replace('licence = "bsd-3-clause"', "licence = 3"))
-        (finding,) = [f for f in check_catalog() if f.name == "catalogue"]
+        path.write_text(path.read_text().replace('license = "bsd-3-clause"', "license = 3"))
+        (finding,) = [f for f in check_catalog() if f.name == "catalog"]
         assert len(finding.problems) == 5
 
     def test_online(self, weights, hub, published):
@@ -130,7 +130,7 @@ class TestCheck:
         path.write_text(text.replace("me/nf_resnet50-trees", "me/nothing"))
         read_catalog.cache_clear()
         assert "no repository" in " ".join(check_catalog(online=True)[0].problems)
-        hub.misbehaviour = "broken"
+        hub.misbehavior = "broken"
         assert check_catalog(online=True)[0].problems
         assert not check_catalog()[0].problems
 
@@ -142,7 +142,7 @@ class TestAdd:
         assert len(read_catalog()) == before + 1
         assert record.name == "nf_resnet50.trees"
         assert record.repository == "me/nf_resnet50-trees"
-        assert (record.revision, record.format, record.licence) == (published, "nf_zoo", "mit")
+        assert (record.revision, record.format, record.license) == (published, "nf_zoo", "mit")
         assert (record.num_classes, record.top1, record.default) == (5, 81.25, False)
         assert record.accuracy_source == "Trees, test; model card of hf://me/nf_resnet50-trees"
         assert record.pinned
@@ -173,10 +173,10 @@ class TestAdd:
     def test_what_is_said_goes_before_what_is_found(self, weights, hub, published):
         path = weights / "catalog.toml"
         path.write_text("[preprocessing.plain]\n")
-        record = add_record(ME, tag="oak", licence="cc-by-4.0", default=True, path=path)
-        assert (record.tag, record.licence, record.default) == ("oak", "cc-by-4.0", True)
+        record = add_record(ME, tag="oak", license="cc-by-4.0", default=True, path=path)
+        assert (record.tag, record.license, record.default) == ("oak", "cc-by-4.0", True)
 
-    def test_refusals_leave_the_catalogue_alone(self, weights, hub, published, tiny, tmp_path):
+    def test_refusals_leave_the_catalog_alone(self, weights, hub, published, tiny, tmp_path):
         path = weights / "catalog.toml"
         add_record(ME, path=path)
         before = path.read_text()
@@ -186,7 +186,7 @@ class TestAdd:
             add_record(ME, tag="other", default=True, path=path)
         plain = save_pretrained(tiny("nf_resnet50", labels=LABELS), tmp_path / "plain")
         hub.add_folder("me/plain", plain)
-        with pytest.raises(CatalogError, match="states no licence"):
+        with pytest.raises(CatalogError, match="states no license"):
             add_record("hf://me/plain", path=path)
         hub.add("me/plain", "README.md", b"---\na: [\n---\n")
         with pytest.raises(CatalogError, match="model card"):

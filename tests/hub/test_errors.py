@@ -62,14 +62,14 @@ class TestHub:
         hub.add("me/mine", "pytorch_model.bin", b"x")
         refused("hf://me/mine", WeightsNotFound, "holds no model.safetensors", "converted")
 
-    @pytest.mark.parametrize("how", ["gated", "unauthorised"])
+    @pytest.mark.parametrize("how", ["gated", "unauthorized"])
     def test_access_denied(self, how, hub, refused):
-        hub.misbehaviour = how
+        hub.misbehavior = how
         refused("hf://me/mine", WeightsAccessDenied, "me/mine", "hf auth login")
 
     @pytest.mark.parametrize("how", ["broken", "portal"])
     def test_a_hub_that_is_down_or_not_a_hub(self, how, hub, refused):
-        hub.misbehaviour = how
+        hub.misbehavior = how
         refused("hf://me/mine", WeightsOffline, hub.url, "HF_ENDPOINT")
 
     def test_connection_refused(self, hub, refused):
@@ -237,7 +237,7 @@ class TestMismatch:
             path, WeightsMismatch, "13 of another shape", "stages.3.0.conv1.weight [16, 16, 1, 1]"
         )
 
-    def test_a_catalogued_checkpoint_must_have_its_head(
+    def test_a_catalogd_checkpoint_must_have_its_head(
         self, hub, tiny, timm_tensors, write, refused
     ):
         content = write(timm_tensors(tiny("nf_resnet50", num_classes=0))).read_bytes()
@@ -320,7 +320,7 @@ class TestConfig:
             ({"options": None}, "missing fields: options"),
             ({"architecture": 5}, "'architecture' is of the wrong type"),
             ({"architecture": "nf_resnet51"}, "Did you mean nf_resnet50"),
-            ({"options": {"colour": "red"}}, "colour"),
+            ({"options": {"color": "red"}}, "color"),
             ({"options": {"depths": [1, 1, 1, 10**7]}}, "beyond any network"),
             ({"options": {"widths": [8, 8, 8, 10**9]}}, "beyond any network"),
             ({"options": {"num_classes": 10**12}}, "beyond any network"),

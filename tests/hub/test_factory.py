@@ -126,7 +126,7 @@ def test_a_blueprint_has_the_names_of_the_model_and_leaves_nothing_behind():
     assert blueprint.multiply_adds(64, 64) == model.multiply_adds(64, 64)
     with pytest.raises(ValueError, match="variant must be"):
         build_blueprint("nf_resnet10", variant="none such")
-    # Keras would now initialise whatever a blueprint had left in its list.
+    # Keras would now initialize whatever a blueprint had left in its list.
     with keras.StatelessScope():
         pass
     assert all(v._value is None for v in blueprint.trainable_variables)

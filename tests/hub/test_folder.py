@@ -212,7 +212,7 @@ class TestCard:
         titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
         assert titles == [
             *("Use", "Intended use", "Limits", "Evaluation", "Training", "Preprocessing"),
-            *("Classes", "Licence", "Citation"),
+            *("Classes", "License", "Citation"),
         ]
         parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         for words in (
@@ -262,7 +262,7 @@ class TestCard:
     @pytest.mark.parametrize(
         ("details", "words"),
         [
-            ({"licence": "Apache 2.0"}, "apache-2.0"),
+            ({"license": "Apache 2.0"}, "apache-2.0"),
             ({"datasets": ("my pictures",)}, "my pictures"),
             ({"datasets": "cifar10"}, "sequence"),
             ({"base_model": "a b"}, "a b"),

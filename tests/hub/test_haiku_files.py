@@ -334,7 +334,7 @@ class TestDownload:
 
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
         hub.add("dm/nfnets", record.filename, content)
-        hub.misbehaviour = "breaks off"
+        hub.misbehavior = "breaks off"
         load_pretrained_weights(small("nfnet_f0"), record)
         first, second = hub.downloads()
         assert first is None and second.startswith("bytes=") and second != "bytes=0-"

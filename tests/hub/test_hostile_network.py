@@ -30,7 +30,7 @@ class TestNetwork:
         ("how", "error", "words"),
         [
             ("gated", WeightsAccessDenied, "hf auth login"),
-            ("unauthorised", WeightsAccessDenied, "hf auth login"),
+            ("unauthorized", WeightsAccessDenied, "hf auth login"),
             ("forbidden", WeightsAccessDenied, "hf auth login"),
             ("too many requests", WeightsOffline, "429"),
             ("broken", WeightsOffline, "500"),
@@ -40,14 +40,14 @@ class TestNetwork:
         ],
     )
     def test_refusals_without_an_earlier_version(self, how, error, words, hub, impatient, tmp_path):
-        hub.misbehaviour = how
+        hub.misbehavior = how
         with pytest.raises(error, match=words):
             load_pretrained(ME)
         assert not list((tmp_path / "hub-cache").rglob("blobs/*"))
 
     def test_a_hub_that_asks_to_wait_for_days(self, hub):
         hub.add("me/trees", "config.json", b"{}")
-        hub.misbehaviour = "too many requests"
+        hub.misbehavior = "too many requests"
         hub.headers["Retry-After"] = str(10**7)
         with pytest.raises(WeightsOffline, match="asks to wait 10000000 seconds"):
             load_pretrained(ME)
@@ -56,7 +56,7 @@ class TestNetwork:
         for name, content in sound["whole"].items():
             hub.add("me/trees", name, content)
         load_pretrained(ME)
-        hub.misbehaviour = "too many requests"
+        hub.misbehavior = "too many requests"
         hub.headers["Retry-After"] = str(10**7)
         assert load_pretrained(ME).num_classes == 5
 
@@ -64,7 +64,7 @@ class TestNetwork:
     def test_a_file_that_never_arrives(self, how, attack, hub, impatient, sound):
         changed = sound["whole"]["model.safetensors"][::-1]
         with attack(WeightsOffline, "broke off", bad={"model.safetensors": changed}):
-            hub.misbehaviour = how
+            hub.misbehavior = how
 
     def test_a_connection_cut_once_is_resumed(self, hub, sound, monkeypatch):
         from huggingface_hub import constants
@@ -72,7 +72,7 @@ class TestNetwork:
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64)
         for name, content in sound["whole"].items():
             hub.add("me/trees", name, content)
-        hub.misbehaviour = "breaks off"
+        hub.misbehavior = "breaks off"
         assert load_pretrained(ME).num_classes == 5
         ranges = hub.downloads("config.json") + hub.downloads("model.safetensors")
         assert any(asked and asked.startswith("bytes=") for asked in ranges)

@@ -104,14 +104,14 @@ def test_a_checkpoint_without_head_leaves_the_head(tiny, timm_tensors, write, va
 
 
 @pytest.mark.parametrize("architecture", ["nf_resnet50", "resnet50"])
-def test_grey_network_answers_as_the_colour_one(architecture, tiny, timm_tensors, write):
+def test_gray_network_answers_as_the_color_one(architecture, tiny, timm_tensors, write):
     path = write(timm_tensors(tiny(architecture)))
-    colour, grey = tiny(architecture), tiny(architecture, input_shape=(None, None, 1))
-    load_pretrained_weights(colour, path)
-    load_pretrained_weights(grey, path)
+    color, gray = tiny(architecture), tiny(architecture, input_shape=(None, None, 1))
+    load_pretrained_weights(color, path)
+    load_pretrained_weights(gray, path)
     picture = np.random.default_rng(0).standard_normal((1, 64, 64, 1)).astype("float32")
-    expected = colour.predict(np.repeat(picture, 3, axis=-1), verbose=0)
-    answer = grey.predict(picture, verbose=0)
+    expected = color.predict(np.repeat(picture, 3, axis=-1), verbose=0)
+    answer = gray.predict(picture, verbose=0)
     assert np.abs(answer - expected).max() < 2e-5 * np.abs(expected).max()
 
 
@@ -126,11 +126,11 @@ def test_more_channels_repeat_the_kernel():
 
 def test_six_channels_of_the_same_picture_answer_alike(tiny, timm_tensors, write):
     path = write(timm_tensors(tiny("nf_resnet50")))
-    colour, double = tiny("nf_resnet50"), tiny("nf_resnet50", input_shape=(None, None, 6))
-    load_pretrained_weights(colour, path)
+    color, double = tiny("nf_resnet50"), tiny("nf_resnet50", input_shape=(None, None, 6))
+    load_pretrained_weights(color, path)
     load_pretrained_weights(double, path)
     picture = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype("float32")
-    expected = colour.predict(picture, verbose=0)
+    expected = color.predict(picture, verbose=0)
     answer = double.predict(np.concatenate([picture, picture], axis=-1), verbose=0)
     assert np.abs(answer - expected).max() < 2e-5 * np.abs(expected).max()
 
@@ -186,7 +186,7 @@ def test_an_interrupted_download_resumes(hub, tiny, timm_tensors, write, monkeyp
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     content = write(timm_tensors(tiny("nf_resnet50"))).read_bytes()
     hub.add(REPOSITORY, "model.safetensors", content)
-    hub.misbehaviour = "breaks off"
+    hub.misbehavior = "breaks off"
     load_pretrained_weights(tiny("nf_resnet50"), True)
     assert hub.downloads() == [None, f"bytes={len(content) // 2 // 1024 * 1024}-"]
 

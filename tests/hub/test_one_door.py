@@ -39,7 +39,7 @@ def rewritten(path, target, change):
     return target
 
 
-def test_a_name_of_the_catalogue():
+def test_a_name_of_the_catalog():
     model = nf_zoo.load_pretrained("wide_resnet16_1.cifar10")
     assert model.weights_tag == "cifar10" and len(model.labels) == 10
 

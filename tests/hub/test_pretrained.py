@@ -202,11 +202,11 @@ class TestTheEarlierVersion:
 
     @pytest.mark.parametrize("how", ["broken", "unavailable", "too many requests", "portal"])
     def test_a_hub_that_is_down(self, how, hub, cached, same):
-        hub.misbehaviour = how
+        hub.misbehavior = how
         same(load_pretrained(ME), cached)
 
     def test_a_hub_that_is_silent(self, hub, cached, same, impatient):
-        hub.misbehaviour = "silent"
+        hub.misbehavior = "silent"
         same(load_pretrained(ME), cached)
 
     def test_without_an_earlier_one_there_is_none(self, hub, model, tmp_path, go_offline):

@@ -121,7 +121,7 @@ def test_a_card_written_by_hand_stays(hub, model):
     hub.add("me/trees", "README.md", b"---\nlicense: mit\n---\nmine")
     push_to_hub(model, "me/trees", dtype="float16", verbose=False)
     assert hub.files("me/trees")["README.md"].endswith(b"mine")
-    push_to_hub(model, "me/trees", card=CardDetails(licence="mit"), verbose=False)
+    push_to_hub(model, "me/trees", card=CardDetails(license="mit"), verbose=False)
     assert b"Written by nf_zoo" in hub.files("me/trees")["README.md"]
 
 
@@ -132,7 +132,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_token(hub, model, monkeypatch, ca
     assert set(done.files) == FILES
     assert capsys.readouterr().out.startswith("Would upload 5 files")
     assert not hub.writes() and not hub.repositories
-    hub.misbehaviour = "broken"
+    hub.misbehavior = "broken"
     push_to_hub(model, "me/trees", dry_run=True)
     assert "could not be looked at" in capsys.readouterr().out
 
@@ -176,7 +176,7 @@ def test_a_failed_upload_leaves_the_hub_as_it_was(how, there, hub, model):
         name: (dict(repository.branches), dict(repository.commits))
         for name, repository in hub.repositories.items()
     }
-    hub.misbehaviour = how
+    hub.misbehavior = how
     revision = "new" if there == "another branch" else "main"
     with pytest.raises(PublishingFailed, match="is as it was"):
         push_to_hub(model, "me/trees", revision=revision, dtype="float16", verbose=False)
@@ -207,7 +207,7 @@ def test_somebody_else_was_faster(hub, model, monkeypatch):
     ("how", "error"), [("forbidden", WeightsAccessDenied), ("broken", WeightsOffline)]
 )
 def test_a_hub_that_refuses(how, error, hub, model):
-    hub.misbehaviour = how
+    hub.misbehavior = how
     with pytest.raises(error):
         push_to_hub(model, "me/trees", verbose=False)
     assert not hub.writes()
@@ -238,7 +238,7 @@ def test_the_token_is_nowhere_but_in_the_requests(hub, model, tmp_path, capfd, c
     caplog.set_level(logging.DEBUG)
     push_to_hub(model, "me/trees")
     load_pretrained("hf://me/trees")
-    hub.misbehaviour = "refuses commits"
+    hub.misbehavior = "refuses commits"
     with pytest.raises(PublishingFailed) as raised:
         push_to_hub(model, "me/trees", dtype="float16")
     assert f"Bearer {TOKEN}" in hub.tokens

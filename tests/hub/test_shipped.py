@@ -46,7 +46,7 @@ def test_siblings_have_one_recipe_and_one_seed(names):
         assert differing <= {"name", "model.architecture", "model.fields"}
 
 
-def test_the_table_of_readme_has_the_accuracies_of_the_catalogue():
+def test_the_table_of_readme_has_the_accuracies_of_the_catalog():
     section = (ROOT / "README.md").read_text().split("## Models")[1].split("Without weights")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) > 10

@@ -27,7 +27,7 @@ from nf_zoo.hub.errors import (
 from nf_zoo.hub.files import open_weights
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.recognise import recognise
+from nf_zoo.hub.recognize import recognize
 
 pytestmark = pytest.mark.fast
 
@@ -68,7 +68,7 @@ WRITTEN = """{
     "license": "apache-2.0"
   }
 }"""
-"""What save_for_hf of timm 1.0.31 writes for a grey network, but for the architecture's name."""
+"""What save_for_hf of timm 1.0.31 writes for a gray network, but for the architecture's name."""
 
 
 def document(architecture, arguments, weights=(), **fields):
@@ -103,7 +103,7 @@ def folder(tmp_path, timm_tensors, write):
 CASES = {
     "classes": ("nf_resnet10", {"num_classes": 5}, {"num_classes": 5}),
     "nothing said": ("nf_resnet10", {"in_chans": None, "act_layer": None}, {}),
-    "grey": ("nf_resnet10", {"in_chans": 1}, {"input_shape": [None, None, 1]}),
+    "gray": ("nf_resnet10", {"in_chans": 1}, {"input_shape": [None, None, 1]}),
     "satellite": ("resnetv2_10", {"in_chans": 13}, {"input_shape": [None, None, 13]}),
     "maximum": ("nf_resnet10", {"global_pool": "max"}, {"pooling": "max"}),
     "features": ("nf_resnet10", {"num_classes": 0}, {"num_classes": 0}),
@@ -286,12 +286,12 @@ class TestFolders:
         with pytest.raises(InvalidConfig, match=words):
             load_pretrained(folder(config, num_classes=3)[0])
 
-    def test_the_catalogue_takes_no_changed_network(self, hub, folder):
+    def test_the_catalog_takes_no_changed_network(self, hub, folder):
         path, _ = folder(document("nf_resnet10", {"in_chans": 1}), input_shape=(None, None, 1))
-        hub.add_folder("me/grey", path)
-        hub.add("me/grey", "README.md", b"---\nlicense: mit\n---\n")
+        hub.add_folder("me/gray", path)
+        hub.add("me/gray", "README.md", b"---\nlicense: mit\n---\n")
         with pytest.raises(CatalogError, match=r"input_shape=\[None, None, 1\]"):
-            catalog_add.add_record("hf://me/grey")
+            catalog_add.add_record("hf://me/gray")
 
 
 WRAPPERS = [
@@ -341,7 +341,7 @@ class TestWrappedNetworks:
         with open_weights(path) as file:
             assert list(file.shapes) == ["module.a/b"]
 
-    def test_the_network_is_recognised(self, tiny, write):
+    def test_the_network_is_recognized(self, tiny, write):
         shapes = goldens.source_shapes("timm", "nf_resnet26")
         tensors = {f"model.{key}": np.zeros(shape, "float32") for key, shape in shapes.items()}
         with pytest.raises(WeightsMismatch, match=r"looks like nf_resnet26: build that"):
@@ -454,7 +454,7 @@ class TestAttentionOfNFRegNets:
         with open_weights(path) as file:
             assert file.shapes["stages.1.0.attn.conv.weight"] == (1, 1, 3)
             assert not any("fc1" in key for key in file.shapes)
-            assert recognise(file) is None  # no architecture of the table has it
+            assert recognize(file) is None  # no architecture of the table has it
 
     def test_it_loads(self, path, values):
         model = nf_zoo.create_model("nf_regnet_b0", attention="eca", pretrained=path)

@@ -35,7 +35,7 @@ def test_eca_kernel_size_follows_the_channels(channels, size):
     assert tuple(layer.kernel.shape) == (size, 1, 1)
 
 
-def test_eca_mixes_neighbouring_channels_with_zero_padding():
+def test_eca_mixes_neighboring_channels_with_zero_padding():
     x, layer = images(2, 3, 4, 6), EfficientChannelAttention(gate_gain=2.0, kernel_size=3)
     layer.build(x.shape)
     taps = np.float32([0.5, -1.0, 2.0])

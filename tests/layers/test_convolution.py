@@ -107,7 +107,7 @@ def test_grouped_gradients_equal_split_and_concatenate(
 
 @pytest.mark.parametrize("layer_class", [Conv2D, ScaledWSConv2D])
 def test_gradients_of_a_grouped_layer_are_those_of_its_groups(layer_class):
-    """In float64 up to the kernel, which ScaledWSConv2D standardises in float32."""
+    """In float64 up to the kernel, which ScaledWSConv2D standardizes in float32."""
     layer = layer_class(6, 3, groups=3, dtype="float64")
     x = tf.constant(normal((2, 8, 9, 6)), tf.float64)
     layer(x)
@@ -150,7 +150,7 @@ def test_output_shape_is_what_comes_out(layer_class, strides, kernel_size, paddi
 
 
 @pytest.mark.parametrize("eps_form", ["floor", "added"])
-def test_standardised_kernel(eps_form):
+def test_standardized_kernel(eps_form):
     layer = ScaledWSConv2D(16, 3, gamma=1.7, eps=1e-3, eps_form=eps_form, groups=2)
     layer.build((None, None, None, 8))
     layer.kernel.assign(3.0 + 0.1 * normal((3, 3, 4, 16)))
@@ -184,8 +184,8 @@ def test_a_constant_kernel_stays_finite():
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 8e-3), ("mixed_float16", 1e-3)]
 )
-def test_standardisation_is_float32_under_mixed_precision(policy, tolerance):
-    # A large common mean is what a half-precision standardisation loses.
+def test_standardization_is_float32_under_mixed_precision(policy, tolerance):
+    # A large common mean is what a half-precision standardization loses.
     kernel, x = 1.0 + 0.02 * normal((3, 3, 16, 8)), normal((2, 8, 8, 16), 1)
 
     def output(policy):
@@ -235,7 +235,7 @@ def test_max_pool_pads_with_minus_infinity_on_all_sides(size):
 
 
 def test_groups_run_where_onednn_is_off():
-    """TensorFlow's graph optimiser may not fuse them with their bias there."""
+    """TensorFlow's graph optimizer may not fuse them with their bias there."""
     program = (
         "import keras, numpy as np; from nf_zoo.layers import Conv2D, ScaledWSConv2D\n"
         "inputs = keras.Input((8, 8, 8))\n"

@@ -94,7 +94,7 @@ def test_only_weights_have_gradients_to_take():
     }
 
 
-def test_branches_are_silent_at_initialisation():
+def test_branches_are_silent_at_initialization():
     for options in ({}, {"variant": "paper"}):
         model = build_model("nf_resnet26", num_classes=2, **{**TINY, **options})
         block = model.blocks[1]
@@ -106,10 +106,10 @@ def test_preprocessing_inside_the_graph():
     outside, inside = tiny("norm_free"), tiny("norm_free", include_preprocessing=True)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype="uint8")
     recipe = outside.preprocessing
-    normalised = (pixels / 255.0 - recipe.mean) / recipe.std
+    normalized = (pixels / 255.0 - recipe.mean) / recipe.std
     np.testing.assert_allclose(
         inside(pixels.astype("float32")),
-        outside(normalised.astype("float32")),
+        outside(normalized.astype("float32")),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -11,52 +11,52 @@ from PIL import Image
 import nf_zoo
 from nf_zoo.preprocessing import Preprocessing
 
-GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype="uint8")
-COLOUR = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype="uint8")
+GRAY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype="uint8")
+COLOR = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype="uint8")
 
 
 @pytest.mark.parametrize("shape", [(24, 32, 3), (24, None, 3), (None, None, 3)])
 def test_a_fixed_size_is_the_size_of_the_pictures(shape):
     model = tiny_networks.build("nf_resnet", input_shape=shape, preprocessing=Preprocessing(48))
     height, width = (fixed or 48 for fixed in shape[:2])
-    assert model.preprocess(COLOUR).shape == (1, height, width, 3)
+    assert model.preprocess(COLOR).shape == (1, height, width, 3)
     assert model.preprocessing.input_size == (height, width)
-    assert model(model.preprocess([COLOUR, GREY])).shape == (2, tiny_networks.CLASSES)
+    assert model(model.preprocess([COLOR, GRAY])).shape == (2, tiny_networks.CLASSES)
     assert type(model).from_config(model.get_config()).preprocessing == model.preprocessing
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_model_of_one_channel_gets_grey(raw):
+def test_a_model_of_one_channel_gets_gray(raw):
     settings = Preprocessing(40, 1.0)
     options = {"input_shape": (None, None, 1), "preprocessing": settings}
     model = tiny_networks.build("nf_resnet", include_preprocessing=raw, **options)
-    square = COLOUR[:, :40]
+    square = COLOR[:, :40]
     found = model.preprocess(square)
     assert found.shape == (1, 40, 40, 1)
     luma = np.asarray(Image.fromarray(square).convert("L"), "float32")
     mean, std = np.mean(settings.mean), np.mean(settings.std)
     expected = luma if raw else (luma / 255 - mean) / std
-    # Pillow rounds to whole levels of grey.
+    # Pillow rounds to whole levels of gray.
     assert np.abs(found[0, ..., 0] - expected).max() <= (1.01 if raw else 1.01 / 255 / std)
     assert model(found).shape == (1, tiny_networks.CLASSES)
 
 
-def test_a_grey_picture_is_the_same_to_both_preparations():
+def test_a_gray_picture_is_the_same_to_both_preparations():
     from nf_zoo import images, tensorflow_images
 
-    pixels = np.repeat(GREY[None, ..., None], 3, axis=-1)
+    pixels = np.repeat(GRAY[None, ..., None], 3, axis=-1)
     for form in ({"channels": 1}, {"channels": 1, "raw": True}, {"raw": True}, {}):
         one = images.as_input(pixels, Preprocessing(), **form)
         two = np.asarray(tensorflow_images.as_input(pixels, Preprocessing(), **form))
         np.testing.assert_allclose(one, two, atol=1e-4)
-    grey = images.as_input(pixels, Preprocessing(), channels=1, raw=True)
-    np.testing.assert_allclose(grey[0, ..., 0], GREY, atol=1e-3)
+    gray = images.as_input(pixels, Preprocessing(), channels=1, raw=True)
+    np.testing.assert_allclose(gray[0, ..., 0], GRAY, atol=1e-3)
 
 
 def test_other_channels_are_nothing_that_pictures_give():
     model = tiny_networks.build("nf_resnet", input_shape=(None, None, 5))
     with pytest.raises(ValueError, match=r"make arrays for this model yourself.*takes 5"):
-        model.preprocess(COLOUR)
+        model.preprocess(COLOR)
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def test_a_model_of_one_channel_is_fine_tuned_and_evaluated(folder):
     result = nf_zoo.finetune(model, folder, epochs=6, warmup_epochs=0, verbose=0, output=output)
     assert result.model.input_shape[-1] == 1
     assert nf_zoo.evaluate(result.model, folder)["accuracy"] > 0.9
-    # The SavedModel decodes in colour and turns grey by itself.
+    # The SavedModel decodes in color and turns gray by itself.
     loaded = tf.saved_model.load(str(output / "saved_model"))
-    served = loaded.predict(COLOUR[None])
-    logits = result.model.predict(result.model.preprocess(COLOUR), verbose=0)
+    served = loaded.predict(COLOR[None])
+    logits = result.model.predict(result.model.preprocess(COLOR), verbose=0)
     probabilities = np.asarray(tf.nn.softmax(logits))
     np.testing.assert_allclose(served["probabilities"], probabilities, atol=5e-3)
 

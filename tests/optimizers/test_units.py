@@ -44,7 +44,7 @@ def test_a_unit_is_what_one_output_is_made_with(label):
     make, shape = LINEAR[label]
     model = keras.Sequential([LAYERS.Input(shape), make()])
     kernel = model.layers[0].kernel
-    before = _randomise(kernel)
+    before = _randomize(kernel)
     apply_huge_gradient(model)
     step = before - np.asarray(kernel)
     x = tf.constant(np.random.default_rng(2).standard_normal((1, *shape)), "float32")
@@ -69,7 +69,7 @@ def _norm(value) -> float:
     return float(np.linalg.norm(value))
 
 
-def _randomise(variable) -> np.ndarray:
+def _randomize(variable) -> np.ndarray:
     variable.assign(np.random.default_rng(0).standard_normal(variable.shape) + 0.1)
     return np.asarray(variable)
 
@@ -190,7 +190,7 @@ def test_transposed_convolutions_are_known_in_every_model(kind, loaded, tmp_path
         model.save(tmp_path / "model.keras")
         model = keras.models.load_model(tmp_path / "model.keras")
     (kernel,) = (v for v in model.trainable_variables if v.name == "kernel")
-    before = _randomise(kernel)
+    before = _randomize(kernel)
     apply_huge_gradient(model)
     step = before - np.asarray(kernel)
     norms = [np.sqrt(np.sum(value**2, axis=(0, 1, 3))) for value in (step, before)]
@@ -229,7 +229,7 @@ def test_rows_of_an_embedding_are_clipped():
         [LAYERS.Input((3,), dtype="int32"), LAYERS.Embedding(5, 4), LAYERS.Flatten()]
     )
     table = model.layers[0].embeddings
-    before = _randomise(table)
+    before = _randomize(table)
     model.compile(AGC(keras.optimizers.SGD(1.0), CLIPPING), loss=lambda y, z: 1e3 * (z - y) ** 2)
     model.train_on_batch(np.array([[0, 2, 2]]), np.zeros((1, 12), "float32"))
     step = np.linalg.norm(before - np.asarray(table), axis=1)

@@ -8,7 +8,7 @@ CLASSES = 4
 
 
 def pictures(count: int, seed: int):
-    """Squares of a colour and a place that tell the class, in noise."""
+    """Squares of a color and a place that tell the class, in noise."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, CLASSES, count)
     images = rng.integers(0, 80, (count, 16, 16, 3))

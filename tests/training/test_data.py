@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """train/ and test/ of two classes: JPEGs and PNGs of many sizes, each of one grey level."""
+    """train/ and test/ of two classes: JPEGs and PNGs of many sizes, each of one gray level."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 7)):
@@ -207,7 +207,7 @@ def vary(recipe, images, classes, step=0):
     return np.asarray(images), np.asarray(targets), draws
 
 
-def test_without_variations_pictures_are_normalised():
+def test_without_variations_pictures_are_normalized():
     recipe = small_recipe("")
     recipe.augmentation.flip = False
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
@@ -225,9 +225,9 @@ def test_smaller_pictures_are_those_of_pillow():
     draws = augmentation.make_draws(recipe, 0, 0, 3)
     varied, _ = augmentation.vary(recipe, images, np.arange(3), draws, 4, size=9)
     for picture, given in zip(np.asarray(varied), images, strict=True):
-        normalised = ((given / 255.0 - recipe.data.mean) / recipe.data.std).astype("float32")
+        normalized = ((given / 255.0 - recipe.data.mean) / recipe.data.std).astype("float32")
         for channel in range(3):
-            expected = Image.fromarray(normalised[..., channel]).resize((9, 9), Image.BILINEAR)
+            expected = Image.fromarray(normalized[..., channel]).resize((9, 9), Image.BILINEAR)
             np.testing.assert_allclose(picture[..., channel], expected, atol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_smaller_pictures_are_those_of_pillow():
 def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     recipe = small_recipe("")
     recipe.augmentation.flip = False
-    recipe.regularisation.label_smoothing = 0.0
+    recipe.regularization.label_smoothing = 0.0
     recipe.augmentation.mixup, recipe.augmentation.cutmix = mixup, cutmix
     recipe.data.mean, recipe.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     recipe.batch_size = 64
@@ -250,7 +250,7 @@ def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     )
 
 
-def test_erasing_greys_out_a_share_of_the_pictures():
+def test_erasing_grays_out_a_share_of_the_pictures():
     recipe = small_recipe("")
     recipe.augmentation.erasing, recipe.batch_size = 0.5, 256
     images = np.full((256, 16, 16, 3), 255, "uint8")

@@ -53,8 +53,8 @@ def start(processes, recipe, workdir):
 
 def long_recipe(recipe):
     recipe.steps = STEPS
-    recipe.regularisation.stochastic_depth = 0.2
-    recipe.regularisation.dropout = 0.1
+    recipe.regularization.stochastic_depth = 0.2
+    recipe.regularization.dropout = 0.1
     recipe.augmentation.mixup = 0.2
     recipe.ema = 0.9
     recipe.run.checkpoint_steps, recipe.run.keep = 2, 2

@@ -78,7 +78,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_normaliser_free_steps_do_not_depend_on_the_cut(trained, cut):
+def test_normalizer_free_steps_do_not_depend_on_the_cut(trained, cut):
     assert difference(trained("nf"), trained("nf", **CUTS[cut])) < 1e-5
 
 
@@ -89,7 +89,7 @@ def test_to_rounding_in_double_precision(trained, cut):
 
 
 @pytest.mark.parametrize("cut", ["2 replicas", "4 micro-batches"])
-def test_batch_normalisation_steps_do(trained, cut):
+def test_batch_normalization_steps_do(trained, cut):
     assert difference(trained("bn"), trained("bn", **CUTS[cut])) > 1e-3
 
 
@@ -110,7 +110,7 @@ def eager():
     ],
     ids=["float32", "float16", "float64", "recomputed"],
 )
-def test_micro_batches_share_standardised_kernels(
+def test_micro_batches_share_standardized_kernels(
     fields, dtype, tolerance, recipe, eager, monkeypatch
 ):
     calls = collections.Counter()

@@ -118,7 +118,7 @@ def test_twenty_real_steps(path, pictures, tmp_path):
 
 def test_learns_evaluates_and_stays_where_it_was(recipe, tmp_path, caplog):
     recipe.steps, recipe.ema = 60, 0.9
-    recipe.regularisation.weight_decay = 0.0
+    recipe.regularization.weight_decay = 0.0
     recipe.evaluation.every_epochs = 5.0
     values = run(recipe, tmp_path)
     assert values["top1"] > 60 and values["ema_top1"] > 60
@@ -221,7 +221,7 @@ def test_a_dry_run_says_what_would_be_done(recipe, capsys):
         ("model.fields", '{"depht": 3}', "depht"),
         ("model.architecture", "wide_resnet11_1", "wide_resnet10_1"),
         ("data.source", "arrays:nowhere", "training.prepare"),
-        ("regularisation.label_smoothing", -0.1, "label_smoothing"),
+        ("regularization.label_smoothing", -0.1, "label_smoothing"),
         ("data.early_epochs", 1.0, r"data.early_size in \[8, data.input_size = 16\]"),
         ("data.early_size", 8, "data.early_epochs must be above 0"),
     ],
@@ -265,7 +265,7 @@ def test_the_recipe_clips_the_steps(recipe, name, tmp_path):
     from training.session import Session
 
     recipe.optimizer.name, recipe.optimizer.agc, recipe.optimizer.agc_eps = name, 1e-4, 1e-2
-    recipe.schedule.warmup_epochs = recipe.regularisation.weight_decay = 0.0
+    recipe.schedule.warmup_epochs = recipe.regularization.weight_decay = 0.0
     session = Session(recipe, tmp_path, strategy="one_device")
     variables = session.model.trainable_variables
     before = [np.array(variable.value) for variable in variables]

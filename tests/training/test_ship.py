@@ -19,7 +19,7 @@ from training.ship import ship
 
 NAME = "wide_resnet10_1.squares"
 DETAILS = CardDetails(
-    checkpoint=NAME, licence="mit", dataset_name="Squares", command="python -m training.main"
+    checkpoint=NAME, license="mit", dataset_name="Squares", command="python -m training.main"
 )
 
 
@@ -32,7 +32,7 @@ def finished(recipe, tmp_path):
 
 @pytest.fixture
 def weights(tmp_path):
-    """An own weights directory with the catalogue alone."""
+    """An own weights directory with the catalog alone."""
     folder = tmp_path / "weights"
     folder.mkdir()
     shutil.copy(weights_directory() / "catalog.toml", folder)

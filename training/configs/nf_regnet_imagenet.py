@@ -12,7 +12,7 @@ decay 5e-5 and 1e-5 more for each size, label smoothing 0.1, mixup and cutmix, a
 (0.99999), stochastic depth 0.1 and the architecture's dropout. The alphas of mixup (0.2) and cutmix
 (1) are those of the papers on them.
 
-Accuracy to expect: timm reports 79.4 % for its own recipe of B1 at 288 px (the catalogue's
+Accuracy to expect: timm reports 79.4 % for its own recipe of B1 at 288 px (the catalog's
 nf_regnet_b1.ra2_in1k); this recipe was not run here. Cost: about 450,000 steps.
 """
 
@@ -36,7 +36,7 @@ def get_config(variants=""):
     recipe.ema = 0.99999
     recipe.optimizer.learning_rate = 0.4
     recipe.schedule.end = 0.001
-    recipe.data.input_size, recipe.data.test_size, recipe.regularisation.weight_decay = SIZES[size]
-    recipe.regularisation.stochastic_depth = 0.1
+    recipe.data.input_size, recipe.data.test_size, recipe.regularization.weight_decay = SIZES[size]
+    recipe.regularization.stochastic_depth = 0.1
     recipe.augmentation.mixup, recipe.augmentation.cutmix = 0.2, 1.0
     return recipes.smoke(recipe) if "smoke" in chosen else recipe

@@ -10,7 +10,7 @@ nf_resnet288, resnetv2_50, ..., skipinit_resnet50), ``smoke`` (20 steps).
 The recipe is that of DeepMind's nfnets ``experiment.py``: batch 1024, 90 epochs, Nesterov momentum
 0.9, rate 0.1 for each 256 pictures of the batch, five epochs of warm-up, then half a cosine,
 weight decay 1e-4 on kernels, label smoothing 0.1; with the stochastic depth (0.1) and the dropout
-(0.25) that Brock, De & Smith 2021 give networks without normalisation.
+(0.25) that Brock, De & Smith 2021 give networks without normalization.
 
 Accuracy to expect: the paper finds the networks level with their BatchNorm twins at 224 px (section
 5); timm reports 80.7 % for its own, longer recipe of nf_resnet50 at 288 px. It was not run here.
@@ -32,8 +32,8 @@ def get_config(variants=""):
     recipe = recipes.imagenet(name, batch_size=1024, epochs=90.0)
     recipe.model.variant = "paper"
     recipe.optimizer.learning_rate, recipe.optimizer.per_batch = 0.1, 256
-    recipe.regularisation.weight_decay = 1e-4
+    recipe.regularization.weight_decay = 1e-4
     if not name.startswith("resnetv2"):
-        recipe.regularisation.stochastic_depth = 0.1
-        recipe.regularisation.dropout = 0.25
+        recipe.regularization.stochastic_depth = 0.1
+        recipe.regularization.dropout = 0.25
     return recipes.smoke(recipe) if "smoke" in chosen else recipe

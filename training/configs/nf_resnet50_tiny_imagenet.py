@@ -12,7 +12,7 @@ resnetv2_26, resnetv2_50) and
     smoke       20 steps
 
 SGD at batch 256 for 90 epochs, rate 0.1 with warm-up and half a cosine, adaptive gradient clipping
-for the networks without normalisation, label smoothing, mixup and cutmix, averaged weights. The
+for the networks without normalization, label smoothing, mixup and cutmix, averaged weights. The
 3 x 3 stem without pooling leaves the last stage maps of 8 x 8. Runs under KERAS_BACKEND=jax too.
 
 Accuracy to expect: 51.9 % of ``nf_resnet26,two_cores`` and 49.4 % of ``resnetv2_26,two_cores``
@@ -43,20 +43,20 @@ def get_config(variants=""):
     recipe.augmentation.mixup, recipe.augmentation.cutmix = 0.2, 1.0
     recipe.optimizer.learning_rate = 0.1
     recipe.optimizer.agc = 0.0 if name.startswith("resnet") else 0.02
-    recipe.regularisation.weight_decay = 1e-4
-    recipe.regularisation.label_smoothing = 0.1
-    recipe.regularisation.stochastic_depth = 0.1
+    recipe.regularization.weight_decay = 1e-4
+    recipe.regularization.label_smoothing = 0.1
+    recipe.regularization.stochastic_depth = 0.1
     if "two_cores" in chosen:
-        _for_two_cores(recipe, normaliser_free=name.startswith("nf_"))
+        _for_two_cores(recipe, normalizer_free=name.startswith("nf_"))
     return recipes.smoke(recipe) if "smoke" in chosen else recipe
 
 
-def _for_two_cores(recipe, normaliser_free: bool) -> None:
+def _for_two_cores(recipe, normalizer_free: bool) -> None:
     fields = {"widths": (128, 256, 512, 1024), "stem_width": 32}
-    if normaliser_free:
+    if normalizer_free:
         fields["zero_init_gain"] = False
     else:
-        fields["shortcut"] = "average_pool"  # as in the network without normalisation
+        fields["shortcut"] = "average_pool"  # as in the network without normalization
     recipe.model.fields = json.dumps(fields)
     recipe.batch_size, recipe.epochs, recipe.ema = 128, 15.0, 0.0
     recipe.data.early_epochs, recipe.data.early_size = 9.0, 48
@@ -64,5 +64,5 @@ def _for_two_cores(recipe, normaliser_free: bool) -> None:
     recipe.augmentation.erasing = 0.5
     recipe.optimizer.learning_rate, recipe.optimizer.agc = 0.2, 0.1
     recipe.schedule.warmup_epochs = 1.0
-    recipe.regularisation.weight_decay = 5e-4
-    recipe.regularisation.stochastic_depth = 0.0
+    recipe.regularization.weight_decay = 5e-4
+    recipe.regularization.stochastic_depth = 0.0

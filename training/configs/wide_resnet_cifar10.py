@@ -9,7 +9,7 @@ none), a size from ``10-1`` to ``1000-4`` (SIZES; 16-4 unless one is named), and
     short       30 epochs instead of 200
     two_cores   40 epochs along a cosine, for processors without a GPU
     growing     40 epochs along a cosine, the first 26 on pictures of 24 pixels, with 56 % of the
-                multiply-adds; half the pictures have a rectangle greyed out; smoothed targets
+                multiply-adds; half the pictures have a rectangle grayed out; smoothed targets
     open        for few epochs: rate 0.2, adaptive gradient clipping at 0.1, and the gains of nf
                 from 1
     smoke       20 steps
@@ -54,7 +54,7 @@ def get_config(variants=""):
 
     recipe.optimizer.learning_rate = 0.1
     recipe.optimizer.nesterov = False
-    recipe.regularisation.weight_decay = 5e-4
+    recipe.regularization.weight_decay = 5e-4
     recipe.schedule.kind = "step"
     recipe.schedule.warmup_epochs = 0.0
     recipe.evaluation.batch_size = 500
@@ -65,7 +65,7 @@ def get_config(variants=""):
         recipe.epochs = 40.0
     if "growing" in chosen:
         recipe.epochs, recipe.data.early_epochs, recipe.data.early_size = 40.0, 26.0, 24
-        recipe.augmentation.erasing, recipe.regularisation.label_smoothing = 0.5, 0.1
+        recipe.augmentation.erasing, recipe.regularization.label_smoothing = 0.5, 0.1
     if "two_cores" in chosen or "growing" in chosen:
         recipe.schedule.kind = "cosine"
         recipe.schedule.warmup_epochs = 1.0

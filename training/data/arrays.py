@@ -79,7 +79,7 @@ class ArrayPictures:
 
 
 def shifted(images, seed: int, step: int, first: int, batch_size: int) -> np.ndarray:
-    """Each picture moved by up to an eighth of its side over a grey border."""
+    """Each picture moved by up to an eighth of its side over a gray border."""
     count, height, width, _ = images.shape
     room = (height // 8, width // 8)
     generator = np.random.Generator(np.random.Philox(key=(seed, 2**62 + step)))

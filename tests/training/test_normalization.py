@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from training.normalisation import FusedBatchNormalization, fuse_batch_normalization
+from training.normalization import FusedBatchNormalization, fuse_batch_normalization
 
 pytestmark = pytest.mark.fast
 

@@ -58,12 +58,12 @@ def _checkpoint_row(name: str) -> dict[str, Any]:
     }
 
 
-_FIGURES = ("input_size", "top1", "licence")
+_FIGURES = ("input_size", "top1", "license")
 
 
 def _figures(record: PretrainedWeights) -> dict[str, Any]:
     size = list(record.preprocessing.input_size)
-    return {"input_size": size, "top1": record.top1, "licence": record.licence}
+    return {"input_size": size, "top1": record.top1, "license": record.license}
 
 
 def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeights]:
@@ -79,7 +79,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         *(["Checkpoints"] if networks else []),
         {"header": "Input", **right},
         {"header": "Top-1", **right},
-        {"header": "Licence", "no_wrap": True},
+        {"header": "License", "no_wrap": True},
     )
     for row in rows:
         tags = row.get("checkpoints")
@@ -89,12 +89,12 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
             *([] if tags is None else [", ".join(tags) or Text("none", style="dim")]),
             _size(row["input_size"]) if row["input_size"] else "",
             f"{row['top1']:.1f}" if row["top1"] else "",
-            row["licence"] or "",
+            row["license"] or "",
         )
     console().print(shown)
     if networks:
         note = (
-            "\nInput (pixels), top-1 (%) and licence are those of the first checkpoint, which "
+            "\nInput (pixels), top-1 (%) and license are those of the first checkpoint, which "
             "pretrained=True takes (for haiku, with variant='paper')."
         )
         console().print(Text(note, style="dim"))
@@ -153,7 +153,7 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
         elif record.source == "url":
             where = record.url
         rows.add_row("  source", f"{where} ({record.trust})")
-        rows.add_row("  licence", record.licence)
+        rows.add_row("  license", record.license)
         rows.add_row("  accuracy", _accuracy(record))
         rows.add_row("  classes", str(record.num_classes))
         rows.add_row(

@@ -1,9 +1,9 @@
-"""What weight standardisation costs in training, alone and with micro-batches.
+"""What weight standardization costs in training, alone and with micro-batches.
 
-    TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks.standardisation
+    TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks.standardization
 
 Training steps of NF-ResNet-50 in float32, eight random pictures of 224 pixels, random weights;
-medians of interleaved runs. Writes benchmarks/standardisation.csv.
+medians of interleaved runs. Writes benchmarks/standardization.csv.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ BATCH = 8
 
 
 class EachMicroBatch(TensorFlowEngine):
-    """Standardises anew for every micro-batch."""
+    """Standardizes anew for every micro-batch."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._standardised = []
+        self._standardized = []
 
 
-class Unstandardised(TensorFlowEngine):
+class Unstandardized(TensorFlowEngine):
     """Convolves with the weights as they are."""
 
     def _loss_and_gradient_of(self, images, targets, sources):
-        layers = standardised_layers(self.model)
+        layers = standardized_layers(self.model)
         gains = {id(layer.gain.value) for layer in layers}
         with given_kernels({layer: layer.kernel.value for layer in layers}):
             used = [source for source in sources if id(source) not in gains]
@@ -49,13 +49,13 @@ class Unstandardised(TensorFlowEngine):
         return loss, [tf.zeros(v.shape) if id(v) in gains else next(found) for v in sources]
 
 
-def standardised_layers(model) -> list:
+def standardized_layers(model) -> list:
     return [layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)]
 
 
-def standardisation(model):
+def standardization(model):
     """Forward and backward over all kernels; gives a number that depends on every result."""
-    layers = standardised_layers(model)
+    layers = standardized_layers(model)
     sources = [v.value for layer in layers for v in (layer.kernel, layer.gain)]
     rng = np.random.default_rng(0)
     upstream = [tf.constant(rng.standard_normal(x.kernel.shape), "float32") for x in layers]
@@ -89,10 +89,10 @@ def make_runs(model, size: int) -> dict:
     many = f"step of {MICRO_BATCHES} micro-batches"
     return {
         "step": step(TensorFlowEngine, 1),
-        "step without standardisation": step(Unstandardised, 1),
-        "standardisation alone, forward and backward": standardisation(model),
-        f"{many}, standardised once": step(TensorFlowEngine, MICRO_BATCHES),
-        f"{many}, standardised in each": step(EachMicroBatch, MICRO_BATCHES),
+        "step without standardization": step(Unstandardized, 1),
+        "standardization alone, forward and backward": standardization(model),
+        f"{many}, standardized once": step(TensorFlowEngine, MICRO_BATCHES),
+        f"{many}, standardized in each": step(EachMicroBatch, MICRO_BATCHES),
     }
 
 

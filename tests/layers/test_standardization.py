@@ -1,4 +1,4 @@
-"""The gradient of weight standardisation, and kernels that are given to layers."""
+"""The gradient of weight standardization, and kernels that are given to layers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def normal(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
-def plainly_standardised(layer, kernel, gain):
+def plainly_standardized(layer, kernel, gain):
     """The formula, for TensorFlow to differentiate op by op."""
     fan_in = int(np.prod(kernel.shape[:-1]))
-    centred = kernel - tf.reduce_mean(kernel, (0, 1, 2))
-    variance = tf.reduce_mean(centred**2, (0, 1, 2))
+    centerd = kernel - tf.reduce_mean(kernel, (0, 1, 2))
+    variance = tf.reduce_mean(centerd**2, (0, 1, 2))
     if layer.eps_form == "floor":
         denominator = tf.maximum(fan_in * variance, layer.eps)
     else:
         denominator = fan_in * (variance + layer.eps)
-    return layer.gamma * gain * centred / tf.sqrt(denominator)
+    return layer.gamma * gain * centerd / tf.sqrt(denominator)
 
 
 def layer_with_kernels_at_the_floor(eps_form):
@@ -42,7 +42,7 @@ def layer_with_kernels_at_the_floor(eps_form):
 
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("eps_form", ["floor", "added"])
-def test_gradients_of_standardisation_are_those_of_the_formula(eps_form, in_graph):
+def test_gradients_of_standardization_are_those_of_the_formula(eps_form, in_graph):
     layer = layer_with_kernels_at_the_floor(eps_form)
     sources = [layer.kernel.value, layer.gain.value]
     weights = tf.constant(normal((3, 3, 4, 12), 1), tf.float64)
@@ -59,21 +59,21 @@ def test_gradients_of_standardisation_are_those_of_the_formula(eps_form, in_grap
 
     wrapped = tf.function(derivatives) if in_graph else derivatives
     ours = wrapped(layer.effective_kernel)
-    theirs = derivatives(lambda: plainly_standardised(layer, *map(tf.identity, sources)))
+    theirs = derivatives(lambda: plainly_standardized(layer, *map(tf.identity, sources)))
     for one, other in zip(ours, theirs, strict=True):
         scale = float(tf.reduce_max(tf.abs(other)))
         np.testing.assert_allclose(one / scale, other / scale, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("frozen", ["kernel", "gain"])
-def test_standardisation_of_a_frozen_weight(frozen):
+def test_standardization_of_a_frozen_weight(frozen):
     layer = layer_with_kernels_at_the_floor("floor")
     getattr(layer, frozen).trainable = False
     trained = [v.value for v in (layer.kernel, layer.gain) if v.trainable]
     gradients = []
     for kernel_of in (
         layer.effective_kernel,
-        lambda: plainly_standardised(layer, layer.kernel.value, layer.gain.value),
+        lambda: plainly_standardized(layer, layer.kernel.value, layer.gain.value),
     ):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.sin(kernel_of()))

@@ -1,4 +1,4 @@
-"""Scaled weight standardisation, and the convolution with it."""
+"""Scaled weight standardization, and the convolution with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nf_zoo.layers.gradients import with_own_gradient
 EPS_FORMS = ("floor", "added")
 
 
-def standardise(kernel, gain, gamma: float, eps: float, eps_form: str):
+def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
     """``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``, as :class:`ScaledWSConv2D` says.
 
     Args:
@@ -95,7 +95,7 @@ class ScaledWSConv2D(Convolution):
         eps_form: where eps goes; the two published implementations differ. ``"floor"``
             (DeepMind) divides by ``sqrt(max(fan_in * var, eps))``; ``"added"`` (timm) by
             ``sqrt(fan_in * (var + eps))``.
-        gain_initializer: initialiser of the learnable gain, shape (filters,).
+        gain_initializer: initializer of the learnable gain, shape (filters,).
         strides, padding, dilation, groups, use_bias, kernel_initializer, bias_initializer:
             as in :class:`Conv2D`.
 
@@ -137,10 +137,10 @@ class ScaledWSConv2D(Convolution):
         )
 
     def effective_kernel(self):
-        """The standardised kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
+        """The standardized kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
         precision = "float64" if self.compute_dtype == "float64" else "float32"
         kernel, gain = ops.cast(self.kernel, precision), ops.cast(self.gain, precision)
-        return standardise(kernel, gain, self.gamma, self.eps, self.eps_form)
+        return standardize(kernel, gain, self.gamma, self.eps, self.eps_form)
 
     def get_config(self):
         own = {

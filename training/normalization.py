@@ -1,4 +1,4 @@
-"""Batch normalisation in one of TensorFlow's operations, for as long as a network trains."""
+"""Batch normalization in one of TensorFlow's operations, for as long as a network trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer, whose statistics, normalisation and gradient are one operation each.
+    """Keras's layer, whose statistics, normalization and gradient are one operation each.
 
     Keras composes them of elementwise operations, each of which goes over the whole map. The
     values are the same to rounding. What the operation does not know, and inference, is Keras's own

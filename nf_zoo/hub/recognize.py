@@ -15,20 +15,20 @@ _BLOCK = re.compile(
 _HAIKU_BLOCK = re.compile(r"\w+/~/\w+_block(_v2)?(_\d+)?/")
 
 
-def recognise(file: WeightsFile) -> str | None:
+def recognize(file: WeightsFile) -> str | None:
     """The name of the architecture whose tensors these are, or None if that cannot be told."""
-    name, attention = recognise_but_for_attention(file)
+    name, attention = recognize_but_for_attention(file)
     return None if attention else name
 
 
-def recognise_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str, str | None]]:
+def recognize_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str, str | None]]:
     """The architecture, and {"attention": ...} if the file's differs from the architecture's."""
     named = file.metadata.get("architecture", "")
     with contextlib.suppress(ValueError):  # what a file says may be of no network
         if is_architecture(named):
             return named, {}
     if any("/~/" in key for key in file.shapes):
-        return _recognise_haiku(file.shapes), {}
+        return _recognize_haiku(file.shapes), {}
     found = _traits(file.shapes)
     attention = {"attention": found.pop("attention")}
     near = {
@@ -86,7 +86,7 @@ def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict:
     }
 
 
-def _recognise_haiku(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _recognize_haiku(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """DeepMind's names hold the family; blocks and features tell its members apart."""
     from nf_zoo.hub.from_haiku import FAMILIES
 

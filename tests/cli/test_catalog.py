@@ -22,7 +22,7 @@ def test_list_has_every_network(answer):
     assert row["factory"] == "NFResNet50"
     assert row["checkpoints"][0] == record.tag
     assert row["input_size"] == list(record.preprocessing.input_size)
-    assert (row["top1"], row["licence"]) == (record.top1, record.licence)
+    assert (row["top1"], row["license"]) == (record.top1, record.license)
 
 
 def test_list_has_every_checkpoint(answer):
@@ -30,13 +30,13 @@ def test_list_has_every_checkpoint(answer):
     assert [row["name"] for row in rows] == nf_zoo.list_models(pretrained=True)
     row = next(row for row in rows if row["name"] == "resnet50.tv_in1k")
     record = find_record("resnet50", "tv_in1k")
-    assert (row["default"], row["top1"], row["licence"]) == (False, record.top1, record.licence)
+    assert (row["default"], row["top1"], row["license"]) == (False, record.top1, record.license)
 
 
 def test_a_network_without_checkpoints(answer):
     _, (row,) = answer("list", "nf_resnet600")
     assert row["checkpoints"] == []
-    assert row["input_size"] is row["top1"] is row["licence"] is None
+    assert row["input_size"] is row["top1"] is row["license"] is None
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_nothing_found(answer, capsys):
 def test_table(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["Name", "Factory", "Checkpoints", "Input", "Top-1", "Licence"]
+    assert lines[0].split() == ["Name", "Factory", "Checkpoints", "Input", "Top-1", "License"]
     (line,) = [line for line in lines if line.startswith("nf_resnet50 ")]
     record = find_record("nf_resnet50")
     assert line.split()[1:3] == ["NFResNet50", record.tag]
-    assert f"{record.top1:.1f}" in line and record.licence in line
+    assert f"{record.top1:.1f}" in line and record.license in line
 
 
 def test_table_of_checkpoints(capsys):
