@@ -22,9 +22,9 @@ from absl import app, flags
 import nf_zoo
 from nf_zoo.hub.card import CardDetails
 from nf_zoo.hub.catalog import LABELS_IN_CONFIG, PretrainedWeights, weights_directory
-from nf_zoo.hub.catalog_add import has_no_default, write_record
+from nf_zoo.hub.checkpoint import WEIGHTS_FILE, file_sha256
+from nf_zoo.hub.curation import has_no_default, write_record
 from nf_zoo.hub.errors import WeightsError
-from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256
 from training import recipe as recipes
 from training.recipe import RecipeError
 

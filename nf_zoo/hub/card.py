@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nf_zoo.hub.blueprint import count_parameters
+from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.description import count_parameters
 from nf_zoo.hub.variants import is_the_papers
 from nf_zoo.models.registry import architecture
 
@@ -193,8 +194,6 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """The details with what the catalog knows of the checkpoint that training started from."""
-    from nf_zoo.hub.catalog import find_record
-
     run = metrics.get("run")
     start = run.get("model") if isinstance(run, Mapping) else None
     tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag

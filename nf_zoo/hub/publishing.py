@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
+from nf_zoo.hub.description import CONFIG_FILE, read_config
 from nf_zoo.hub.errors import (
     InvalidConfig,
+    PublishingFailed,
     RepositoryTaken,
     WeightsAccessDenied,
+    WeightsError,
     WeightsOffline,
     first_few,
 )
 from nf_zoo.hub.folder import (
     LABELS_FILE,
+    MAX_SHARD_SIZE,
     METRICS_FILE,
     PREPROCESSING_FILE,
     SAVED_MODEL,
     check_kind,
+    is_ours,
     save_pretrained,
 )
-from nf_zoo.hub.model_config import CONFIG_FILE, read_config
-from nf_zoo.hub.repository import HUB, HubRepository
-from nf_zoo.hub.saving import MAX_SHARD_SIZE
-from nf_zoo.hub.shards import is_ours
-from nf_zoo.hub.uploading import Remote, download, look_at, upload
+from nf_zoo.hub.repository import HUB, HubRepository, in_words
 
 if TYPE_CHECKING:
     from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
+_EMPTY = {".gitattributes"}
+"""The files of a repository that nobody has put anything into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,23 @@ class Publication:
     commit: str | None
     files: dict[str, int]
     removed: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """What is on the hub before.
+
+    Attributes:
+        exists: whether there is a repository.
+        private: whether it is private.
+        head: the branch's commit; None without a repository, or without that branch of it.
+        files: of that commit.
+    """
+
+    exists: bool = False
+    private: bool = False
+    head: str | None = None
+    files: tuple[str, ...] = ()
 
 
 def push_to_hub(
@@ -132,7 +153,7 @@ def push_to_hub(
             print(_in_words(target, plan, remote, dry_run))
         if dry_run:
             return plan
-        commit = upload(target, folder, plan.files, plan.removed, remote, private)
+        commit = _upload(target, folder, plan, remote, private)
     if verbose:
         print(plan.url)
     return dataclasses.replace(plan, commit=commit)
@@ -166,7 +187,7 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch:
     there = "weights that nf_zoo did not write"
     if CONFIG_FILE in remote.files:
         try:
-            there = read_config(download(target, remote, CONFIG_FILE, scratch)).architecture
+            there = read_config(_download(target, remote, CONFIG_FILE, scratch)).architecture
         except InvalidConfig:
             there = "a model of another library"
     if there != model.architecture:
@@ -179,7 +200,7 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch:
 def _has_own_card(target: HubRepository, remote: Remote, scratch: Path) -> bool:
     if CARD_FILE not in remote.files:
         return False
-    return not is_generated(download(target, remote, CARD_FILE, scratch))
+    return not is_generated(_download(target, remote, CARD_FILE, scratch))
 
 
 def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
@@ -219,3 +240,120 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def look_at(target: HubRepository) -> Remote:
+    """What the hub has now. Raises as `fetch_file`."""
+    import huggingface_hub
+    from huggingface_hub import errors as hub
+
+    api = huggingface_hub.HfApi()
+    with in_words(target, "description"):
+        try:
+            info = api.model_info(target.name, revision=target.revision)
+        except hub.RevisionNotFoundError:
+            info = api.model_info(target.name)
+            return Remote(exists=True, private=bool(info.private))
+        except hub.RepositoryNotFoundError:
+            return Remote()
+    files = tuple(sibling.rfilename for sibling in info.siblings or ())
+    return Remote(True, bool(info.private), info.sha, files)
+
+
+def _download(target: HubRepository, remote: Remote, filename: str, scratch: Path) -> Path:
+    """A file as it is on the hub now, not kept."""
+    import huggingface_hub
+
+    with in_words(target, filename):
+        return Path(
+            huggingface_hub.hf_hub_download(
+                target.name, filename, revision=remote.head, cache_dir=scratch / "cache"
+            )
+        )
+
+
+def _upload(
+    target: HubRepository, folder: Path, plan: Publication, remote: Remote, private: bool
+) -> str:
+    """Put the files into the repository in one commit, its hash returned; a failure is undone."""
+    import huggingface_hub
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    api = huggingface_hub.HfApi(library_name="nf_zoo")
+    operations = [
+        *(CommitOperationAdd(name, str(folder / name)) for name in plan.files),
+        *(CommitOperationDelete(name) for name in plan.removed),
+    ]
+    with _undone_on_failure(target, remote) as undo:
+        if not remote.exists:
+            api.create_repo(target.name, private=private)
+            undo.callback(_delete_if_empty, api, target)
+        head = remote.head
+        if head is None:
+            head = api.model_info(target.name).sha
+            if target.revision != "main":
+                api.create_branch(target.name, branch=target.revision)
+                undo.callback(api.delete_branch, target.name, branch=target.revision)
+        done = api.create_commit(
+            target.name,
+            operations,
+            commit_message="Published with nf_zoo",
+            revision=target.revision,
+            parent_commit=head,
+        )
+        return done.oid
+
+
+@contextlib.contextmanager
+def _undone_on_failure(target: HubRepository, remote: Remote) -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as undo:
+        try:
+            yield undo
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                undo.close()
+            raise _explain_upload(error, target, _what_is_left(target, remote)) from error
+        except BaseException:
+            with contextlib.suppress(Exception):
+                undo.close()
+            raise
+        undo.pop_all()
+
+
+def _delete_if_empty(api, target: HubRepository) -> None:
+    """Remove a repository made a moment ago, if nobody has put anything into it."""
+    if set(api.list_repo_files(target.name)) <= _EMPTY:
+        api.delete_repo(target.name)
+
+
+def _what_is_left(target: HubRepository, remote: Remote) -> str:
+    """What a failed upload changed: an answer that got lost is no proof that nothing did."""
+    import huggingface_hub
+    from huggingface_hub import errors as hub
+
+    try:
+        now = huggingface_hub.HfApi().model_info(target.name, revision=target.revision).sha
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
+        now = None
+    except Exception:
+        return "could not be looked at afterwards"
+    return "is as it was" if now == remote.head else "may have changed: look at its page"
+
+
+def _explain_upload(error: Exception, target: HubRepository, rest: str) -> WeightsError:
+    import huggingface_hub
+
+    said = str(error).strip()
+    if token := huggingface_hub.get_token():
+        said = said.replace(token, "(token)")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return WeightsAccessDenied(
+            f"The hub does not let this user write to {target.name}: the token must have the "
+            f"permission to write there (`hf auth login`). {target.name} {rest}. The hub says: "
+            f"{said}"
+        )
+    return PublishingFailed(
+        f"The upload to {target} failed; {target.name} {rest}. Publish again when the cause is "
+        f"mended: {said}"
+    )

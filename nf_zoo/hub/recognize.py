@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 
-from nf_zoo.hub.files import WeightsFile
+from nf_zoo.hub.checkpoint import WeightsFile
 from nf_zoo.models.registry import Architecture, architectures, is_architecture
 
 _BLOCK = re.compile(

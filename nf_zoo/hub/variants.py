@@ -6,8 +6,8 @@ must not fill the other.
 
 from __future__ import annotations
 
+from nf_zoo.hub.checkpoint import WeightsFile
 from nf_zoo.hub.errors import WeightsMismatch
-from nf_zoo.hub.files import WeightsFile
 from nf_zoo.hub.recognize import recognize
 from nf_zoo.models.registry import architecture
 

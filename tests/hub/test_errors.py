@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub import catalog, repository
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
     CorruptWeights,
@@ -24,11 +25,9 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
-from nf_zoo.hub.files import open_weights
-from nf_zoo.hub.folder import save_pretrained
+from nf_zoo.hub.folder import save_pretrained, save_weights
 from nf_zoo.hub.loading import build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 
 pytestmark = pytest.mark.fast

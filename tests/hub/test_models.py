@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.hub import factory
-from nf_zoo.hub.blueprint import build_blueprint, count_parameters
+from nf_zoo.hub import models
+from nf_zoo.hub.description import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.models.classifier import build_model, variable_names
@@ -19,9 +19,9 @@ TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 
 
 def test_every_architecture_has_a_factory_of_its_own():
-    rows = factory.architectures()
-    assert len(factory.FACTORIES) == len(rows)
-    assert set(factory.FACTORIES) <= set(dir(nf_zoo))
+    rows = models.architectures()
+    assert len(models.FACTORIES) == len(rows)
+    assert set(models.FACTORIES) <= set(dir(nf_zoo))
     assert nf_zoo.NFECAResNet50.__name__ == "NFECAResNet50"
     with pytest.raises(AttributeError, match="NFResNet51"):
         _ = nf_zoo.NFResNet51
@@ -134,7 +134,7 @@ def test_a_blueprint_has_the_names_of_the_model_and_leaves_nothing_behind():
 
 SCRIPT = """
 import resource, nf_zoo, keras
-from nf_zoo.hub.blueprint import build_blueprint
+from nf_zoo.hub.description import build_blueprint
 build_blueprint("nfnet_f0")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(nf_zoo.model_info("nfnet_f6").parameters)

@@ -15,6 +15,7 @@ import pytest
 import nf_zoo
 from nf_zoo.hub import from_haiku
 from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     CacheNotWritable,
     CorruptWeights,
@@ -24,9 +25,8 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
-from nf_zoo.hub.files import open_weights
-from nf_zoo.hub.haiku_files import read_arrays
 from nf_zoo.hub.loading import load_pretrained_weights
+from nf_zoo.hub.untrusted.arrays import read_arrays
 
 NETWORKS = (
     "nf_resnet50",
