@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import goldens
 import pytest
@@ -109,7 +110,9 @@ def test_deepminds_files(size):
 
 
 def test_every_architecture_with_published_weights_has_its_records():
-    assert len(read_catalog()) == 69
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    for record in read_catalog():
+        assert page.count(f"\n| `{record.name}` |") == 1
     for name in ("nf_resnet50", "resnet18", "resnet26", "resnet50", "resnet101"):
         assert records_of(name)
     for name in ("resnetv2_18", "resnetv2_34", "resnetv2_50"):
