@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
 
-from nf_zoo.cli.output import console, import_backend, print_error, table
+from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.factory import list_models, model_info
 from nf_zoo.models.registry import architecture
@@ -26,7 +25,7 @@ def list_command(args: Namespace) -> int:
     names = list_models(pattern, pretrained=args.pretrained)
     rows = [(_checkpoint_row if args.pretrained else _network_row)(name) for name in names]
     if args.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif rows:
         _print_rows(rows)
     if not rows:
@@ -106,7 +105,7 @@ def info_command(args: Namespace) -> int:
     import_backend(args.debug)
     info = model_info(args.name, args.size)
     if args.json:
-        print(json.dumps(_as_json(info), indent=2, ensure_ascii=False))
+        print_json(_as_json(info))
         return 0
     out = console()
     out.print(Text(info.name, style="bold"), Text(f"nf_zoo.{info.factory}()", style="dim"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -54,6 +56,11 @@ def print_error(message: str) -> None:
     """One red line on stderr."""
     text = Text(f"nf-zoo: {' '.join(message.split(chr(10)))}", style="red")
     console(stderr=True).print(text, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A document for programs, indented for people."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.contextmanager

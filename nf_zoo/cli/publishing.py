@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from nf_zoo.cli.output import console, import_backend, print_error, table
+from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 
 REPORT = "report.json"
 
@@ -102,7 +102,7 @@ def check_command(args: Namespace) -> int:
     findings = check_catalog(path, args.online)
     wrong = [finding for finding in findings if finding.problems]
     if args.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        print_json([dataclasses.asdict(finding) for finding in findings])
         return 1 if wrong else 0
     _print_findings(findings, args.online)
     for finding in wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.finetuning.data import open_one
+from nf_zoo.finetuning.labeled_pictures import open_one
+from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.images import as_input, input_of, resize_and_crop
+from nf_zoo.options import takes
 from nf_zoo.preprocessing import Preprocessing
 
 
@@ -35,7 +36,7 @@ class Sample:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction is right."""
+        """Tell whether the prediction is right."""
         return self.true == self.predicted
 
 
@@ -53,11 +54,15 @@ class Evaluation:
     """
 
     labels: tuple[str, ...]
-    confusion: np.ndarray
+    confusion: np.ndarray | None = None
     top5: int = 0
     cross_entropy: float = 0.0
     samples: list[Sample] = dataclasses.field(default_factory=list)
     mistakes: list[Sample] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        if self.confusion is None:
+            self.confusion = np.zeros((len(self.labels),) * 2, dtype=np.int64)
 
     def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
         """Count some more pictures.
@@ -87,7 +92,8 @@ class Evaluation:
         }
 
 
-def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict[str, Any]:
+@takes(EvaluationSettings)
+def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     """Accuracy of a classifier on a folder of pictures or a data set.
 
     Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
@@ -98,9 +104,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
         data: a folder of class folders named as ``model.labels`` (without labels: one folder for
             each output, in sorted order), of which test/ or else val/ is taken if it is split; or
             a ``tf.data.Dataset`` of (picture, class).
-        batch_size: pictures at a time.
-        strict: whether a file that cannot be read is an error; else it is named in a warning and
-            listed under ``"skipped"``.
+        {settings}
 
     Returns:
         A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), ``cross_entropy``
@@ -126,7 +130,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
     labels = model.labels
     if labels is None and getattr(data, "element_spec", None) is not None:
         labels = tuple(str(i) for i in range(model.num_classes))
-    pictures, labels, skipped, _ = open_one(data, labels, strict)
+    pictures, labels, skipped, _ = open_one(data, labels, settings.strict)
     if len(labels) != model.num_classes:
         raise ValueError(
             f"The model has {model.num_classes} outputs. Received: {len(labels)} classes, "
@@ -134,7 +138,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
         )
     if not len(pictures):
         raise ValueError(f"No picture can be read. Received: {str(data)!r}")
-    evaluation = evaluate_pictures(model, pictures, labels, batch_size)
+    evaluation = evaluate_pictures(model, pictures, labels, settings.batch_size)
     return {**evaluation.metrics(), "skipped": skipped}
 
 
@@ -162,25 +166,24 @@ def evaluate_pictures(
     Returns:
         An :class:`Evaluation`.
     """
-    result = Evaluation(labels, np.zeros((len(labels),) * 2, dtype=np.int64))
+    result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
     wanted, worst, position = set(chosen.tolist()), [], 0
     for pixels, classes in _batches(pictures, model.preprocessing, batch_size):
         probabilities = predict(model, pixels)
         result.add(probabilities, classes)
-        predicted = probabilities.argmax(axis=1)
-        for row in range(len(classes)):
-            wrong = mistakes and predicted[row] != classes[row]
-            if position in wanted or wrong:
-                sample = _sample(pictures, position, pixels[row], classes[row], probabilities[row])
-                if position in wanted:
-                    result.samples.append(sample)
-                if wrong:
-                    heapq.heappush(worst, (sample.probability, -position, sample))
-                    del worst[: max(len(worst) - mistakes, 0)]
-                    heapq.heapify(worst)
+        for row, (true, predicted) in enumerate(
+            zip(classes.tolist(), probabilities.argmax(axis=1).tolist(), strict=True)
+        ):
+            name = pictures.names[position] if pictures.names else None
+            sample = Sample(pixels[row], true, predicted, float(probabilities[row].max()), name)
+            if position in wanted:
+                result.samples.append(sample)
+            if mistakes and not sample.correct:
+                worst.append((-sample.probability, position, sample))
             position += 1
-    result.mistakes = [sample for _, _, sample in sorted(worst, reverse=True)]
+        worst = sorted(worst)[:mistakes]
+    result.mistakes = [sample for _, _, sample in worst]
     return result
 
 
@@ -222,24 +225,6 @@ def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, 
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
-    return [
-        {
-            "label": label,
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "support": int(support[i]),
-        }
-        for i, label in enumerate(labels)
-    ]
-
-
-def _sample(pictures, position: int, pixels, true: int, probabilities: np.ndarray) -> Sample:
-    predicted = int(probabilities.argmax())
-    return Sample(
-        pixels=pixels,
-        true=int(true),
-        predicted=predicted,
-        probability=float(probabilities[predicted]),
-        name=pictures.names[position] if pictures.names else None,
-    )
+    columns = (labels, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
+    keys = ("label", "precision", "recall", "f1", "support")
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -134,7 +134,7 @@ def test_evaluate_in_words(saved, model, broken, capsys):
 
 
 def test_only_the_weakest_of_many_classes_are_shown(saved, pictures, capsys, monkeypatch):
-    monkeypatch.setattr("nf_zoo.cli.pictures.MOST_CLASSES", 1)
+    monkeypatch.setattr("nf_zoo.cli.predicting.MOST_CLASSES", 1)
     assert main(["evaluate", str(saved["keras"]), str(pictures)]) == 0
     printed = capsys.readouterr().out
     assert "The 1 weakest of 3 classes" in printed

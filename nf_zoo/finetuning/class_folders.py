@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,8 @@ PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
 
-_SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+_SPLITS = dict.fromkeys(("val", "valid", "validation"), "validation")
+_SPLITS |= {"train": "train", "test": "test"}
 
 
 class FolderError(ValueError):
@@ -109,21 +104,20 @@ def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassF
     root = _existing_folder(root)
     names = [folder.name for folder in _visible_folders(root)]
     ignored: collections.Counter[str] = collections.Counter()
-    found = {name: _pictures_below(root / name, root, ignored) for name in names}
+    found = {name: _pictures_below(root / name, ignored) for name in names}
     _count_stray_files(root, names, ignored)
     if labels is None:
         _check_classes(root, found)
         labels = names
     else:
         _check_against_labels(root, found, labels)
-    files = [(path, index) for index, name in enumerate(labels) for path in found.get(name, ())]
-    return ClassFolders(
-        root=root,
-        labels=tuple(labels),
-        files=tuple(path for path, _ in files),
-        classes=np.array([index for _, index in files], dtype=np.int64),
-        ignored=dict(sorted(ignored.items())),
-    )
+    files, classes = [], []
+    for index, name in enumerate(labels):
+        inside = sorted(Path(path).relative_to(root).as_posix() for path in found.get(name, ()))
+        files += inside
+        classes += [index] * len(inside)
+    classes, ignored = np.array(classes, dtype=np.int64), dict(sorted(ignored.items()))
+    return ClassFolders(root, tuple(labels), tuple(files), classes, ignored)
 
 
 def stratified_split(
@@ -149,18 +143,17 @@ def stratified_split(
         >>> len(train), len(held_out)
         (2, 1)
     """
+
+    def rank(i: int) -> bytes:
+        return hashlib.blake2b(f"{seed}/{names[i]}".encode(), digest_size=16).digest()
+
     held_out = []
     for index in np.unique(classes):
         members = np.flatnonzero(classes == index)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        ranked = sorted(members, key=lambda i: _rank(names[i], seed))
-        held_out += ranked[:count]
+        held_out += sorted(members, key=rank)[:count]
     held_out = np.array(sorted(held_out), dtype=np.int64)
     return np.setdiff1d(np.arange(len(names)), held_out), held_out
-
-
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
 
 
 def _existing_folder(root) -> Path:
@@ -170,15 +163,10 @@ def _existing_folder(root) -> Path:
             f"Received: {root!r}"
         )
     root = Path(root).expanduser()
-    if not root.exists():
-        raise FolderError(
-            "There is no such folder. Expected one with a folder of pictures for each class. "
-            f"Received: {str(root)!r}"
-        )
     if not root.is_dir():
+        what = "Expected a folder, not a file" if root.exists() else "There is no such folder"
         raise FolderError(
-            "Expected a folder with a folder of pictures for each class, not a file. "
-            f"Received: {str(root)!r}"
+            f"{what}: it should hold a folder of pictures for each class. Received: {str(root)!r}"
         )
     return root
 
@@ -192,38 +180,42 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
 
 
-def pictures_below(root: str) -> Iterator[str]:
-    """Paths of all pictures in a folder and its folders, hidden ones left out."""
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in files:
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name):
-                yield os.path.join(place, name)
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)
 
 
-def _pictures_below(folder: Path, root: Path, ignored: collections.Counter[str]) -> list[str]:
+def pictures_in(folder: str | os.PathLike) -> list[str]:
+    """Return the paths of all pictures in a folder and its folders, sorted.
+
+    Raises:
+        FolderError: if there is no such folder, or no picture in it.
+    """
+    if not os.path.isdir(folder):
+        raise FolderError(f"There is no such folder of pictures. Received: {folder}")
+    if not (found := _pictures_below(folder, collections.Counter())):
+        raise FolderError(f"There is no picture in the folder. Received: {folder}")
+    return found
+
+
+def _pictures_below(root: str | os.PathLike, ignored: collections.Counter[str]) -> list[str]:
+    """Hidden files and folders are left out, links followed; other files counted by suffix."""
     pictures, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in files:
-            path = Path(place, name)
-            if path.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name):
-                pictures.append(path.relative_to(root).as_posix())
+            if _is_picture(name):
+                pictures.append(os.path.join(place, name))
             elif not _is_hidden(name):
-                ignored[path.suffix.lower() or "no suffix"] += 1
+                ignored[Path(name).suffix.lower() or "no suffix"] += 1
     return sorted(pictures)
 
 
 def _count_stray_files(root: Path, names: list[str], ignored: collections.Counter[str]) -> None:
-    stray = [
-        path.name
-        for path in root.iterdir()
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(path.name)
-    ]
+    stray = [path.name for path in root.iterdir() if path.is_file() and _is_picture(path.name)]
     if stray and names:
         ignored["in no class folder"] += len(stray)
         warnings.warn(

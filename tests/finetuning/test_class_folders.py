@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nf_zoo.finetuning.folder import FolderError, find_splits, scan, stratified_split
+from nf_zoo.finetuning.class_folders import FolderError, find_splits, scan, stratified_split
 
 pytestmark = pytest.mark.fast
 
