@@ -2,7 +2,7 @@
 
 >>> @dataclasses.dataclass(frozen=True)
 ... class Settings(Options):
-...     epochs: int = option(3, whole(1), "passes over the pictures")
+...     epochs: int = option(3, "passes over the pictures", whole(1))
 >>> @takes(Settings)
 ... def fit(data, *, settings):
 ...     return settings.epochs
@@ -96,16 +96,17 @@ def image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def option(default: Any, kind: Kind, help: str, **more: Any) -> Any:
+def option(default: Any, help: str, kind: Kind | None = None, **more: Any) -> Any:
     """A field of a record.
 
     Args:
         default: None is taken by an option whose default it is.
-        kind: the values it takes.
         help: for the docstring, without the last full stop; the command line shows its first
             sentence.
+        kind: the values it takes; by default, of a bool, True and False, else anything.
         **more: metadata that the record's owner reads.
     """
+    kind = kind or (switch() if isinstance(default, bool) else Kind())
     return dataclasses.field(default=default, metadata={"kind": kind, "help": help, **more})
 
 

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from nf_zoo import options
-from nf_zoo.options import Kind, Options, choice, number, option, picture_size, switch, text, whole
+from nf_zoo.options import Options, choice, number, option, picture_size, text, whole
 
 pytestmark = pytest.mark.fast
 
 
 @dataclasses.dataclass(frozen=True)
 class Record(Options):
-    rounds: int = option(3, whole(1), "how often. Not seldom")
-    most: int | None = option(None, whole(0, "0 or more"), "the end; none by default", flag="limit")
-    share: float = option(0.5, number("in [0, 1)", lambda x: 0 <= x < 1), "``part`` in 100 %")
-    loud: bool = option(False, switch(), "tell everybody")
-    kept: bool = option(True, switch(), "keep it")
-    form: str | None = option(None, choice(None, "round", "flat"), "the form")
-    size: tuple | None = option(None, picture_size(8), "of a picture")
-    place: str | None = option(None, text("DIR"), "where")
-    names: list | None = option(None, Kind(), "only in Python")
+    rounds: int = option(3, "how often. Not seldom", whole(1))
+    most: int | None = option(None, "the end; none by default", whole(0, "0 or more"), flag="limit")
+    share: float = option(0.5, "``part`` in 100 %", number("in [0, 1)", lambda x: 0 <= x < 1))
+    loud: bool = option(False, "tell everybody")
+    kept: bool = option(True, "keep it")
+    form: str | None = option(None, "the form", choice(None, "round", "flat"))
+    size: tuple | None = option(None, "of a picture", picture_size(8))
+    place: str | None = option(None, "where", text("DIR"))
+    names: list | None = option(None, "only in Python")
 
 
 @options.takes(Record)

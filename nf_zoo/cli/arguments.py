@@ -26,8 +26,8 @@ _PICTURES = "a folder with a folder of pictures for each class"
 class PredictionSettings(Options):
     """The options of ``nf-zoo predict``."""
 
-    top: int = option(5, whole(1, "1 or more"), "classes for each picture")
-    batch_size: int = option(32, whole(1, "1 or more"), "pictures at a time")
+    top: int = option(5, "classes for each picture", whole(1, "1 or more"))
+    batch_size: int = option(32, "pictures at a time", whole(1, "1 or more"))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,21 +123,14 @@ def _finetune(commands) -> None:
     add_flags(parser, Settings, ["output"], required=True)
     help = f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}"
     parser.add_argument("--model", default=DEFAULT_MODEL, help=help)
-    parser.add_argument(
-        "--pretrained",
-        metavar="TAG|PATH|none",
-        help="its weights: a tag, a path, hf://owner/name, or none to start untrained "
-        "(the checkpoint that --model names, or its default one)",
+    help = (
+        "its weights: a tag, a path, hf://owner/name, or none to start untrained (the checkpoint "
+        "that --model names, or its default one)"
     )
-    parser.add_argument(
-        "--set",
-        dest="fields",
-        action="append",
-        type=field_value,
-        default=[],
-        metavar="FIELD=VALUE",
-        help="an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them",
-    )
+    parser.add_argument("--pretrained", metavar="TAG|PATH|none", help=help)
+    help = "an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them"
+    many = {"action": "append", "type": field_value, "default": []}
+    parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
     group = parser.add_argument_group("training (what is left out follows from the pictures)")
     add_flags(group, Settings, without=("output", "resume", "overwrite"))
     add_flags(parser.add_mutually_exclusive_group(), Settings, ["resume", "overwrite"])

@@ -33,14 +33,8 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent)
 def console(stderr: bool = False) -> Console:
     """A console that takes text literally; wide when nobody's terminal limits it."""
     stream = sys.stderr if stderr else sys.stdout
-    limited = stream.isatty() or "COLUMNS" in os.environ
-    return Console(
-        stderr=stderr,
-        width=None if limited else WIDTH_OF_A_PIPE,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def table(*columns: str | dict, **options) -> Table:
@@ -65,11 +59,7 @@ def print_json(value: Any) -> None:
 
 @contextlib.contextmanager
 def plain_warnings(shown_in_full: bool = False) -> Iterator[None]:
-    """Warnings of this library become one line on stderr; those of others are dropped.
-
-    Args:
-        shown_in_full: leave all of them to Python.
-    """
+    """Print warnings of this library as one line on stderr and drop those of others."""
     if shown_in_full:
         yield
         return

@@ -127,12 +127,10 @@ def _evaluate_saved_model(
 
 def _print_evaluation(result: dict[str, Any]) -> None:
     out = console()
+    headers = ("Pictures", "Recall", "Precision", "F1")
     right = {"justify": "right", "no_wrap": True}
-    rows = table(
-        "Class", *({"header": name, **right} for name in ("Pictures", "Recall", "Precision", "F1"))
-    )
-    classes = [row for row in result["per_class"] if row["support"]]
-    shown = classes
+    rows = table("Class", *({"header": name, **right} for name in headers))
+    shown = classes = [row for row in result["per_class"] if row["support"]]
     if len(classes) > MOST_CLASSES:
         shown = sorted(classes, key=lambda row: row["f1"])[:MOST_CLASSES]
     for row in shown:

@@ -26,13 +26,10 @@ class FolderError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """What one level of class folders holds.
+    """The pictures of one level of class folders, class by class, sorted within each.
 
     Attributes:
-        root: the folder that holds the class folders.
-        labels: the class names, which are the folder names, sorted.
-        files: paths of the pictures relative to ``root``, with forward slashes, sorted within
-            each class; the classes one after the other.
+        files: paths relative to ``root``, with forward slashes.
         classes: (len(files),) index into ``labels``.
         ignored: number of files passed over, by suffix (``".txt"``) or reason.
     """
@@ -45,17 +42,10 @@ class ClassFolders:
 
 
 def find_splits(root: str | os.PathLike) -> dict[str, Path]:
-    """The splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
+    """Return the splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
 
-    A folder counts as already split if every folder in it is named train, val (or valid, or
-    validation) or test, and at least one is; hidden folders do not count.
-
-    Args:
-        root: path of the folder.
-
-    Returns:
-        Paths by ``"train"``, ``"validation"`` and ``"test"``, or ``{"train": root}`` for a folder
-        of class folders.
+    A folder counts as already split if every visible folder in it is named train, val (or valid,
+    or validation) or test, and at least one is. The keys are train, validation and test.
 
     Raises:
         FolderError: if there is no such folder, it is a file, or two folders name one split.
@@ -64,8 +54,7 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
         >>> find_splits("flowers/")
         {'train': PosixPath('flowers')}
     """
-    root = _existing_folder(root)
-    folders = _visible_folders(root)
+    root, folders = _visible_folders(root)
     if not folders or any(folder.name.lower() not in _SPLITS for folder in folders):
         return {"train": root}
     splits: dict[str, Path] = {}
@@ -81,17 +70,11 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
 
 
 def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassFolders:
-    """List the pictures of a folder of class folders; opens none of them.
+    """List the pictures of a folder of class folders; open none of them.
 
     Every visible folder of ``root`` is a class; folders nested in it belong to it. Hidden files
     and folders are passed over. Files without the suffix of a picture are counted as ignored.
-
-    Args:
-        root: path of the folder.
-        labels: the classes to expect; None takes every folder found.
-
-    Returns:
-        A :class:`ClassFolders`. With ``labels`` its order is kept and a class may be empty.
+    With ``labels``, their order is kept and a class may be empty.
 
     Raises:
         FolderError: if there is no such folder, there are fewer than two classes, a class folder
@@ -101,11 +84,20 @@ def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassF
         >>> scan("flowers/").labels
         ('daisy', 'rose')
     """
-    root = _existing_folder(root)
-    names = [folder.name for folder in _visible_folders(root)]
+    root, folders = _visible_folders(root)
+    names = [folder.name for folder in folders]
     ignored: collections.Counter[str] = collections.Counter()
     found = {name: _pictures_below(root / name, ignored) for name in names}
-    _count_stray_files(root, names, ignored)
+    stray = sorted(
+        path.name for path in root.iterdir() if path.is_file() and _is_picture(path.name)
+    )
+    if stray and names:
+        ignored["in no class folder"] += len(stray)
+        warnings.warn(
+            f"Pictures in {root} itself belong to no class and are ignored: {len(stray)} "
+            f"({name_some(stray, 3)}).",
+            stacklevel=3,
+        )
     if labels is None:
         _check_classes(root, found)
         labels = names
@@ -126,14 +118,7 @@ def stratified_split(
     """Split pictures class by class, the same way on every machine.
 
     Which pictures are held out depends on their names and the seed alone: the pictures of a class
-    are ranked by a hash of both.
-
-    Args:
-        names: one name for each picture, all different.
-        classes: (len(names),) class index of each picture.
-        fraction: share of each class to hold out, between 0 and 1; at least one picture of a
-            class with two or more, and never all of them.
-        seed: any integer.
+    are ranked by a hash of both. Of a class with two or more at least one is, and never all.
 
     Returns:
         Indices of the training pictures and of those held out, both ascending.
@@ -156,7 +141,7 @@ def stratified_split(
     return np.setdiff1d(np.arange(len(names)), held_out), held_out
 
 
-def _existing_folder(root) -> Path:
+def _visible_folders(root) -> tuple[Path, list[Path]]:
     if not isinstance(root, (str, os.PathLike)):
         raise TypeError(
             "data must be a folder, a tf.data.Dataset of (picture, class) or 'tfds:name'. "
@@ -168,12 +153,8 @@ def _existing_folder(root) -> Path:
         raise FolderError(
             f"{what}: it should hold a folder of pictures for each class. Received: {str(root)!r}"
         )
-    return root
-
-
-def _visible_folders(root: Path) -> list[Path]:
-    folders = (p for p in root.iterdir() if p.is_dir() and not _is_hidden(p.name))
-    return sorted(folders, key=lambda folder: folder.name)
+    folders = (path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    return root, sorted(folders, key=lambda folder: folder.name)
 
 
 def _is_hidden(name: str) -> bool:
@@ -214,17 +195,6 @@ def _pictures_below(root: str | os.PathLike, ignored: collections.Counter[str]) 
     return sorted(pictures)
 
 
-def _count_stray_files(root: Path, names: list[str], ignored: collections.Counter[str]) -> None:
-    stray = [path.name for path in root.iterdir() if path.is_file() and _is_picture(path.name)]
-    if stray and names:
-        ignored["in no class folder"] += len(stray)
-        warnings.warn(
-            f"Pictures in {root} itself belong to no class and are ignored: {len(stray)} "
-            f"({_name_some(sorted(stray), 3)}).",
-            stacklevel=4,
-        )
-
-
 def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
     if len(found) < 2:
         have = f"one class folder ({next(iter(found))}/)" if found else "no class folder"
@@ -236,7 +206,7 @@ def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
         raise FolderError(
             f"{len(empty)} of the {len(found)} class folders hold no picture "
             f"({', '.join(sorted(PICTURE_SUFFIXES))}). Fill or remove them. "
-            f"Received: {str(root)!r} with empty {_name_some(empty)}"
+            f"Received: {str(root)!r} with empty {name_some(empty)}"
         )
 
 
@@ -245,13 +215,14 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
         missing = sorted(set(labels) - set(found))
         raise FolderError(
             f"Class folders must be named as the {len(labels)} labels. Folders that are no label: "
-            f"{_name_some(unknown)}. Labels without a folder: {_name_some(missing) or 'none'}. "
+            f"{name_some(unknown)}. Labels without a folder: {name_some(missing) or 'none'}. "
             f"Received: {str(root)!r}"
         )
     if not any(found.values()):
         raise FolderError(f"There is no picture in any class folder. Received: {str(root)!r}")
 
 
-def _name_some(names: Sequence[str], most: int = 8) -> str:
+def name_some(names: Sequence[str], most: int = 8) -> str:
+    """Join names with commas; of more than ``most``, say how many are left out."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + rest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,16 +17,8 @@ from nf_zoo.options import takes
 from nf_zoo.preprocessing import Preprocessing
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One picture and what the network made of it.
-
-    Attributes:
-        pixels: (h, w, 3) uint8, as the network saw it.
-        true, predicted: class indices.
-        probability: of the predicted class.
-        name: of the file, or None.
-    """
+class Sample(NamedTuple):
+    """One picture, (h, w, 3) uint8 as the network saw it, and what the network made of it."""
 
     pixels: np.ndarray
     true: int
@@ -45,7 +37,6 @@ class Evaluation:
     """Counts over a set of pictures.
 
     Attributes:
-        labels: class names.
         confusion: (classes, classes) counts, row the true class, column the predicted one.
         top5: pictures whose class is among the five likeliest.
         cross_entropy: sum of -log(probability of the true class), in nats.
@@ -65,12 +56,7 @@ class Evaluation:
             self.confusion = np.zeros((len(self.labels),) * 2, dtype=np.int64)
 
     def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
-        """Count some more pictures.
-
-        Args:
-            probabilities: (N, classes), each row summing to 1.
-            classes: (N,) true class indices.
-        """
+        """Count more pictures, of (N, classes) probabilities and (N,) true class indices."""
         np.add.at(self.confusion, (classes, probabilities.argmax(axis=1)), 1)
         of_truth = probabilities[np.arange(len(classes)), classes]
         self.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())
@@ -78,7 +64,7 @@ class Evaluation:
         self.top5 += int((likeliest == classes[:, None]).sum())
 
     def metrics(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-able; the keys are those of :func:`evaluate`."""
+        """Return everything but the pictures, JSON-able; the keys are those of :func:`evaluate`."""
         pictures = int(self.confusion.sum())
         top5 = {"top5_accuracy": self.top5 / pictures} if len(self.labels) > 5 else {}
         return {
@@ -143,28 +129,13 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def evaluate_pictures(
-    model,
-    pictures,
-    labels: tuple[str, ...],
-    batch_size: int,
-    *,
-    samples: int = 0,
-    mistakes: int = 0,
-    seed: int = 0,
+    model, pictures, labels: tuple[str, ...], batch_size: int, samples=0, mistakes=0, seed=0
 ) -> Evaluation:
     """Count right and wrong predictions in one pass, and keep some pictures.
 
     Args:
-        model: an ImageClassifier with one output for each label.
-        pictures: a FilePictures or DatasetPictures.
-        labels: class names.
-        batch_size: pictures at a time.
-        samples: how many pictures to keep at random.
+        samples: how many pictures to keep at random, by ``seed``.
         mistakes: how many wrong predictions to keep, the most confident ones.
-        seed: decides which pictures are kept.
-
-    Returns:
-        An :class:`Evaluation`.
     """
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
@@ -222,8 +193,7 @@ def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, 
     """
     hits = np.diag(confusion).astype(float)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision = hits / np.maximum(predicted, 1)
-    recall = hits / np.maximum(support, 1)
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
     columns = (labels, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     keys = ("label", "precision", "recall", "f1", "support")

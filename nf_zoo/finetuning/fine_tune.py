@@ -96,9 +96,12 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     if settings.verbose:
         print(_summary(opened, settings))
     began = time.monotonic()
-    fitted = _prepare(model, opened.labels, settings)
-    history = fit(fitted, opened, settings, folder)
-    fitted = _copy(fitted, **({"dtype": "float32"} if settings.precision else {}))
+    trained = _prepare(model, opened.labels, settings)
+    history = fit(trained, opened, settings, folder)
+    # The same network without optimizer and compile state.
+    dtype = {"dtype": "float32"} if settings.precision else {}
+    fitted = trained.with_classifier(trained.num_classes, trained.labels, **dtype)
+    fitted.set_weights(trained.get_weights())
     seconds = {"this_process": round(time.monotonic() - began, 1)}
     report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
     folder.finish(lambda path: write_report(path, fitted, report, history, evaluation))
@@ -124,13 +127,6 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     for index, state in enumerate(random_states):
         state.assign(np.array([abs(settings.seed) % 2**31, index]))
     return fitted
-
-
-def _copy(model, **changes):
-    """The same network without optimizer and compile state."""
-    copy = model.with_classifier(model.num_classes, model.labels, **changes)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def _check_model(model) -> None:
@@ -168,13 +164,13 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
 
 def _summary(data: Data, settings: Settings) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in data.counts().items() if count)
-    ignored = ", ".join(f"{count} {suffix}" for suffix, count in data.ignored.items())
+    if data.ignored:
+        counts += "; files ignored: " + ", ".join(f"{n} {x}" for x, n in data.ignored.items())
+    height, width = settings.image_size
     return (
-        f"{len(data.labels)} classes; pictures: {counts}"
-        + (f"; files ignored: {ignored}" if ignored else "")
-        + f"\n{settings.epochs} epochs ({settings.warmup_epochs} of the classifier alone), batches "
-        f"of {settings.batch_size}, {settings.image_size[0]} x {settings.image_size[1]} pixels, "
-        f"learning rate {settings.learning_rate:.3g}"
+        f"{len(data.labels)} classes; pictures: {counts}\n{settings.epochs} epochs "
+        f"({settings.warmup_epochs} of the classifier alone), batches of {settings.batch_size}, "
+        f"{height} x {width} pixels, learning rate {settings.learning_rate:.3g}"
     )
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nf_zoo.backend import is_tensorflow_dataset
-from nf_zoo.finetuning.class_folders import FolderError, find_splits, scan, stratified_split
+from nf_zoo.finetuning import class_folders
+from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_some
 from nf_zoo.finetuning.settings import Settings
 from nf_zoo.images import load_image
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CACHE_BYTES = 512 * 2**20
 """Pictures whose pixels fit in this are decoded once and kept in memory."""
 
+_SPLITS = ("train", "validation", "test")
 _SHUFFLE_BYTES = 256 * 2**20
 _LARGE, _PORTION = 4 * 2**20, 64
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -38,8 +40,8 @@ class FilePictures:
     """Pictures in files, decoded by Pillow as ``nf_zoo.preprocess`` does.
 
     Args:
-        root: folder that the names are relative to.
-        names: relative paths, with forward slashes.
+        root: folder that the names, with forward slashes, are relative to.
+        names: one for each picture.
         classes: (len(names),) class index of each.
         cache: decoded pixels by name, for pictures that need not be read again.
     """
@@ -104,10 +106,9 @@ class FilePictures:
 
 
 class DatasetPictures:
-    """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields.
+    """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
 
     Args:
-        dataset: the pictures one by one.
         classes: (N,) class index of each, in the order of the data set.
         members: (N,) which of them belong to this part; None for all.
         typical_bytes: size of one picture's pixels.
@@ -150,10 +151,7 @@ class DatasetPictures:
         yield from self.in_order().as_numpy_iterator()
 
     def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
-        """(pixels, class, serial number), ``per_epoch`` of them for each epoch.
-
-        Shuffled within a buffer of a few hundred megabytes, not over the whole data set.
-        """
+        """As of :class:`FilePictures`, but shuffled within a buffer of some hundred megabytes."""
         import tensorflow as tf
 
         buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
@@ -175,8 +173,6 @@ class Data:
     """The pictures of a run.
 
     Attributes:
-        labels: class names.
-        train, validation, test: the pictures; ``test`` may be None.
         skipped: why a file could not be read, by name.
         ignored: number of files passed over, by suffix.
     """
@@ -190,8 +186,7 @@ class Data:
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:
         """Return the pictures by split, those that there are."""
-        found = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        return {name: pictures for name, pictures in found.items() if pictures is not None}
+        return {name: vars(self)[name] for name in _SPLITS if vars(self)[name] is not None}
 
     def counts(self) -> dict[str, int]:
         """Return the number of pictures of each split, and of those skipped."""
@@ -202,12 +197,7 @@ class Data:
 def open_data(data, settings: Settings) -> Data:
     """Find, check and split the pictures.
 
-    Args:
-        data: a folder, a ``tf.data.Dataset`` of (picture, class), or ``"tfds:name"``.
-        settings: labels, validation_data, validation_fraction, seed and strict are read.
-
-    Returns:
-        A :class:`Data`.
+    ``settings`` are read for labels, validation_data, validation_fraction, seed and strict.
 
     Raises:
         FolderError: if a folder cannot be used as it is.
@@ -229,20 +219,26 @@ def open_data(data, settings: Settings) -> Data:
         raise FolderError(f"There is no train/ folder. Received: {str(data)!r}")
     if settings.validation_data is not None:
         splits["validation"] = settings.validation_data
-    opened = _open_splits(splits, labels, settings.strict)
+    opened = Data()
+    # In this order: the labels are those of the training pictures.
+    for split in [name for name in _SPLITS if name in splits]:
+        pictures, labels, skipped, ignored = _open(splits[split], labels, settings.strict)
+        setattr(opened, split, pictures)
+        prefix = "" if len(splits) == 1 else f"{split}/"
+        opened.skipped |= {prefix + name: reason for name, reason in skipped.items()}
+        for suffix, count in ignored.items():
+            opened.ignored[suffix] = opened.ignored.get(suffix, 0) + count
+    opened.labels = tuple(labels)
     if opened.validation is None:
-        _hold_out(opened, settings.validation_fraction, settings.seed)
+        _hold_out(opened, settings)
     _check_filled(opened)
     return opened
 
 
 def open_one(data, labels: Sequence[str] | None, strict: bool = False):
-    """The pictures of one folder or ``tf.data.Dataset``, for evaluation.
+    """Return the pictures of one folder or data set, their labels, what was skipped and ignored.
 
     Of a folder that is split, the test/ folder is taken, or else val/.
-
-    Returns:
-        The pictures, their labels, why files were skipped, and what was ignored.
     """
     if not is_tensorflow_dataset(data):
         splits = find_splits(data)
@@ -250,74 +246,55 @@ def open_one(data, labels: Sequence[str] | None, strict: bool = False):
     return _open(data, labels, strict)
 
 
-def _open_splits(splits: dict, labels, strict: bool) -> Data:
-    opened = Data()
-    # In this order: the labels are those of the training pictures.
-    for split in [name for name in ("train", "validation", "test") if name in splits]:
-        pictures, labels, skipped, ignored = _open(splits[split], labels, strict)
-        setattr(opened, split, pictures)
-        prefix = "" if len(splits) == 1 else f"{split}/"
-        opened.skipped |= {prefix + name: reason for name, reason in skipped.items()}
-        for suffix, count in ignored.items():
-            opened.ignored[suffix] = opened.ignored.get(suffix, 0) + count
-    opened.labels = tuple(labels)
-    return opened
-
-
 def _open(data, labels: Sequence[str] | None, strict: bool):
     if is_tensorflow_dataset(data):
         return *_open_dataset(data, labels), {}, {}
-    found = scan(data, labels)
+    found = class_folders.scan(data, labels)
     broken, cache = _verify(found.root, found.files)
-    _report_broken(found.root, broken, strict)
+    if broken:
+        some = "; ".join(f"{name} ({reason})" for name, reason in list(broken.items())[:5])
+        some += f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
+        count = f"{len(broken)} file{'s' * (len(broken) > 1)} of {found.root} cannot be read"
+        if strict:
+            raise FolderError(f"{count} as pictures, and strict=True allows none: {some}")
+        warnings.warn(f"{count} as pictures and will be skipped: {some}", stacklevel=3)
     keep = [index for index, name in enumerate(found.files) if name not in broken]
     pictures = FilePictures(found.root, found.files, found.classes, cache).subset(keep)
     return pictures, found.labels, broken, found.ignored
 
 
-def _report_broken(root: Path, broken: dict[str, str], strict: bool) -> None:
-    if not broken:
-        return
-    some = "; ".join(f"{name} ({reason})" for name, reason in list(broken.items())[:5])
-    rest = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
-    count = f"{len(broken)} file{'s' * (len(broken) > 1)} of {root} cannot be read as pictures"
-    if strict:
-        raise FolderError(f"{count}, and strict=True allows none: {some}{rest}")
-    warnings.warn(f"{count} and will be skipped: {some}{rest}", stacklevel=5)
-
-
-def _hold_out(opened: Data, fraction: float, seed: int) -> None:
+def _hold_out(opened: Data, settings: Settings) -> None:
     pictures = opened.train
+    if pictures.names is None:
+        again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
+        if not np.array_equal(again, pictures.classes):
+            raise ValueError(
+                "The data set gives its pictures in another order each time, so that validation "
+                "pictures would leak into training. Pass validation_data=, or make its shuffle "
+                "use reshuffle_each_iteration=False."
+            )
     names = pictures.names or [str(i) for i in range(len(pictures))]
-    if isinstance(pictures, DatasetPictures):
-        _check_order(pictures)
-    train, validation = stratified_split(names, pictures.classes, fraction, seed)
+    fraction, seed = settings.validation_fraction, settings.seed
+    train, validation = class_folders.stratified_split(names, pictures.classes, fraction, seed)
     opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
-    counts = np.bincount(pictures.classes, minlength=len(opened.labels))
-    if single := [opened.labels[i] for i in np.flatnonzero(counts == 1)]:
+    if single := _of_so_many(opened.labels, pictures, 1):
         warnings.warn(
             "Classes of a single picture are trained on and cannot be validated: "
-            + ", ".join(single[:8]),
-            stacklevel=4,
+            f"{name_some(single)}",
+            stacklevel=3,
         )
 
 
-def _check_order(pictures: DatasetPictures) -> None:
-    again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
-    if not np.array_equal(again, pictures.classes):
-        raise ValueError(
-            "The data set gives its pictures in another order each time, so that validation "
-            "pictures would leak into training. Pass validation_data=, or make its shuffle use "
-            "reshuffle_each_iteration=False."
-        )
+def _of_so_many(labels: Sequence[str], pictures, count: int) -> list[str]:
+    counts = np.bincount(pictures.classes, minlength=len(labels))
+    return [labels[i] for i in np.flatnonzero(counts == count)]
 
 
 def _check_filled(opened: Data) -> None:
-    counts = np.bincount(opened.train.classes, minlength=len(opened.labels))
-    if empty := [opened.labels[i] for i in np.flatnonzero(counts == 0)]:
+    if empty := _of_so_many(opened.labels, opened.train, 0):
         raise FolderError(
             f"No readable training picture of {len(empty)} of {len(opened.labels)} classes: "
-            + ", ".join(empty[:8])
+            f"{name_some(empty)}"
         )
     if not len(opened.validation):
         raise FolderError(
@@ -410,16 +387,15 @@ def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
     loaded, info = tfds.load(data.removeprefix("tfds:"), as_supervised=True, with_info=True)
     if "train" not in loaded:
         raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")
-    splits = {name: loaded[name] for name in ("train", "validation", "test") if name in loaded}
+    splits = {name: loaded[name] for name in _SPLITS if name in loaded}
     return splits, labels or info.features["label"].names
 
 
 def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Decode every picture once, to say at the start which ones are broken, not hours later.
 
-    Returns:
-        Why a picture cannot be read, by name; and the pixels of the others by name, but none if
-        they take more than ``CACHE_BYTES``, and never those of a picture above 4 MB.
+    Returns why by name, and pixels by name: none of them if they take more than ``CACHE_BYTES``,
+    and never those of a picture above 4 MB.
     """
 
     def look(name: str) -> np.ndarray | str | None:
@@ -429,9 +405,7 @@ def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str,
             return f"{type(error).__name__}: {error}".replace(str(root / name), name)
         return pixels if pixels.nbytes <= _LARGE else None
 
-    broken: dict[str, str] = {}
-    kept: dict[str, np.ndarray] = {}
-    total = 0
+    broken, kept, total = {}, {}, 0
     for name, found in zip(names, _in_portions(look, names), strict=True):
         if isinstance(found, str):
             broken[name] = found

@@ -21,12 +21,9 @@ GLOBAL_CLIPNORM = 1.0
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come.
+    """How far a run has come: epochs done, a row for each of them, and what early stopping knows.
 
     Attributes:
-        epoch: epochs done.
-        history: a row for each of them.
-        stopped: early stopping has ended the run.
         best: accuracy and negative loss of the best validated epoch.
         waited: epochs since then.
     """
@@ -39,21 +36,14 @@ class Progress:
     best_weights: list[np.ndarray] | None = None
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights, JSON-able."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if name != "best_weights"}
+        """Return everything but the weights, JSON-able."""
+        return {name: value for name, value in vars(self).items() if name != "best_weights"}
 
 
 def fit(
     model: keras.Model, data: Data, settings: Settings, folder: RunFolder
 ) -> list[dict[str, Any]]:
     """Train a model in place, from its latest checkpoint if there is one.
-
-    Args:
-        model: an ImageClassifier with one output for each label.
-        data: the pictures.
-        settings: everything that decides the run.
-        folder: where checkpoints go and come from.
 
     Returns:
         A row for each epoch: epoch, phase, loss, accuracy, val_loss, val_accuracy, learning_rate,
@@ -86,13 +76,9 @@ def fit(
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
-    """Linear rise to ``peak`` over a tenth of the steps, then half a cosine down to 0.
+    """Rise linearly to ``peak`` over a tenth of the steps, then half a cosine down to 0.
 
     The rise starts above 0, so that a run of a single step learns something.
-
-    Args:
-        peak: the highest rate.
-        steps: number of optimization steps, rise included.
 
     Example:
         >>> float(learning_rate_schedule(0.1, steps=100)(10))
@@ -106,14 +92,7 @@ def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedule
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Some epochs of a run that train the same variables by one schedule.
-
-    Attributes:
-        name: ``"head"`` or ``"whole"``.
-        epochs: which of the run's.
-        steps: optimization steps of an epoch.
-        settings: of the run.
-    """
+    """Epochs of a run, of ``steps`` each, that train the ``"head"`` or the ``"whole"``."""
 
     name: str
     epochs: range
@@ -122,12 +101,12 @@ class Phase:
 
     @property
     def averaged(self) -> bool:
-        """Whether a moving average of the weights is kept."""
+        """Tell whether a moving average of the weights is kept."""
         return self.name == "whole" and self.settings.ema is not None
 
     @property
     def schedule(self) -> keras.optimizers.schedules.CosineDecay:
-        """The learning rate by step."""
+        """Return the learning rate by step."""
         return learning_rate_schedule(self.settings.learning_rate, len(self.epochs) * self.steps)
 
     def compile(self, model: keras.Model) -> None:
@@ -217,19 +196,16 @@ class _StopOnNaN(keras.callbacks.Callback):
         self._settings = settings
 
     def on_train_batch_end(self, batch, logs=None):
-        self._check(logs["loss"])
-
-    def on_test_end(self, logs=None):
-        self._check(logs["loss"])
-
-    def _check(self, loss):
-        if not np.isfinite(float(loss)):
+        if not np.isfinite(float(logs["loss"])):
             raise FloatingPointError(
                 "Training diverged: the loss is no longer a number. Lower learning_rate, such as "
                 "to a third, or use precision='float32'. Received: "
                 f"learning_rate={self._settings.learning_rate}, "
                 f"precision={self._settings.precision!r}"
             )
+
+    def on_test_end(self, logs=None):
+        self.on_train_batch_end(0, logs)
 
 
 class _KeepBest(keras.callbacks.Callback):

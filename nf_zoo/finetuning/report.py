@@ -42,14 +42,6 @@ def build_report(
 ) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate the fitted model and put everything about the run into one dict.
 
-    Args:
-        model: the fitted ImageClassifier.
-        data: its pictures; validation (and test, if there is one) are evaluated.
-        settings: of the run.
-        description: what decided the run's outcome.
-        history: a row for each epoch.
-        seconds: durations by name.
-
     Returns:
         The report, JSON-able, whose figures outside ``"test"`` are those of the validation
         pictures; and the evaluation on them, with pictures.
@@ -85,15 +77,7 @@ def build_report(
 def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
-    """Fill an empty folder with everything ``finetune`` promises.
-
-    Args:
-        path: the folder.
-        model: the fitted ImageClassifier.
-        report: contents of ``report.json``.
-        history: a row for each epoch.
-        evaluation: on the validation pictures, with samples.
-    """
+    """Fill an empty folder with everything ``finetune`` promises."""
     from nf_zoo.deploy.export import export_saved_model
 
     labels = evaluation.labels
@@ -115,12 +99,7 @@ def write_report(
 
 
 def learning_curve(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and accuracy by epoch, the head-only epochs shaded.
-
-    Args:
-        history: a row for each epoch: epoch, phase, loss, accuracy, val_loss, val_accuracy.
-        path: PNG to write.
-    """
+    """Plot loss and accuracy by epoch, the head-only epochs shaded."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     warmup = sum(row["phase"] == "head" for row in history)
@@ -149,15 +128,10 @@ def learning_curve(history: list[dict[str, Any]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path) -> None:
-    """True against predicted class, as shares of each true class.
+    """Plot true against predicted class, as shares of each true class; rows are true classes.
 
     Up to 20 classes each cell shows its count; up to 60 the classes are named at the sides; with
     more only the commonest confusions, listed beside the matrix, are.
-
-    Args:
-        confusion: (classes, classes) counts, row the true class.
-        labels: class names.
-        path: PNG to write.
     """
     listed = len(labels) > _NUMBERED
     side = 4.4 + (0.45 if not listed else 0.19) * min(len(labels), _NAMED)
@@ -187,12 +161,7 @@ def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path)
 
 
 def picture_grid(evaluation: Evaluation, path: Path) -> None:
-    """Pictures with true and predicted class; mistakes in red, the worst ones in rows of their own.
-
-    Args:
-        evaluation: with ``samples`` and ``mistakes``.
-        path: PNG to write.
-    """
+    """Show samples and mistakes with both classes; what is wrong is red, the worst comes apart."""
     groups = [("Validation pictures drawn at random", evaluation.samples)]
     if evaluation.mistakes:
         groups.append(("The most confident mistakes", evaluation.mistakes))

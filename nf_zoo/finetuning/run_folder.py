@@ -19,12 +19,7 @@ REPORT, RECORD = "report.json", "run.json"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after an epoch, on disk.
-
-    Attributes:
-        path: its folder.
-        state: what was saved beside the weights: phase, history, early stopping.
-    """
+    """The state of a run after an epoch: a folder, and what was saved beside the weights."""
 
     path: Path
     state: dict[str, Any]
@@ -49,10 +44,8 @@ class Checkpoint:
 class RunFolder:
     """Where a run writes: ``output`` at the end, ``output.partial`` beside it until then.
 
-    Args:
-        output: path of the folder to be made, or None to write nothing.
-        resume: go on with an unfinished run, or accept a finished one.
-        overwrite: replace a finished run, or discard an unfinished one.
+    Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
+    finished one, ``overwrite`` discards or replaces it.
 
     Raises:
         FileExistsError: if there is something at ``output`` that may not be replaced.
@@ -128,8 +121,7 @@ class RunFolder:
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint of the run, or None."""
-        saved = sorted(self.partial.glob("epoch-*")) if self.partial else []
-        if not saved:
+        if not self.partial or not (saved := sorted(self.partial.glob("epoch-*"))):
             return None
         return Checkpoint(saved[-1], json.loads((saved[-1] / "state.json").read_text()))
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ALPHA = number("0 (off) or more", lambda x: 0 <= x < math.inf, "ALPHA")
+_MOMENTUM = dataclasses.replace(
+    switch(),
+    words="None, a bool or a momentum in (0, 1)",
+    accepts=lambda x: isinstance(x, bool) or 0 < x < 1,
+    convert=lambda x: x if isinstance(x, bool) else float(x),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,109 +35,94 @@ class Settings(Options):
 
     labels: Sequence[str] | None = option(
         None,
-        Kind(),
         "class names of a data set; its numbers by default. Folders name their own",
         saved=False,
     )
     validation_data: Any = option(
         None,
-        text("DIR"),
         "class folders to validate on; by default val/ of the data, or a part held out by class, "
         "chosen by file name and seed. Or a ``tf.data.Dataset``",
+        text("DIR"),
         saved=False,
     )
     validation_fraction: float = option(
-        0.2, number("between 0 and 1", lambda x: 0 < x < 1), "size of that part", saved=False
+        0.2, "size of that part", number("between 0 and 1", lambda x: 0 < x < 1), saved=False
     )
     output: str | os.PathLike | None = option(
         None,
-        text("DIR"),
         "folder to write. It appears when everything is done; until then the run is kept in "
         '``output + ".partial"``. None writes nothing',
+        text("DIR"),
         saved=False,
     )
     epochs: int | None = option(
-        None, whole(1), "passes over the pictures, warm-up included; 5 to 30 by default"
+        None, "passes over the pictures, warm-up included; 5 to 30 by default", whole(1)
     )
     batch_size: int | None = option(
-        None, whole(1), "8 to 64 by default (128 for inputs of up to 64 pixels)"
+        None, "8 to 64 by default (128 for inputs of up to 64 pixels)", whole(1)
     )
     image_size: int | Sequence[int] | None = option(
-        None, picture_size(8), "input size in pixels, or (height, width); the model's by default"
+        None, "input size in pixels, or (height, width); the model's by default", picture_size(8)
     )
     learning_rate: float | None = option(
         None,
-        number("positive", lambda x: 0 < x < math.inf),
         "peak of the schedule; in proportion to the batch size by default",
+        number("positive", lambda x: 0 < x < math.inf),
     )
     weight_decay: float = option(
-        5e-4, number("0 or more", lambda x: 0 <= x < math.inf), "decoupled, of kernels alone"
+        5e-4, "decoupled, of kernels alone", number("0 or more", lambda x: 0 <= x < math.inf)
     )
     label_smoothing: float = option(
         0.1,
-        number("in [0, 1)", lambda x: 0 <= x < 1),
         "share of the target spread over all classes",
+        number("in [0, 1)", lambda x: 0 <= x < 1),
     )
     warmup_epochs: int | None = option(
         None,
-        whole(0, "None, 0 or more"),
         "how many of the epochs train the classifier alone; about a tenth by default, none if the "
         "model has no pretrained weights. All of them: a linear probe",
+        whole(0, "None, 0 or more"),
     )
-    randaugment: bool = option(
-        False, switch(), "random changes of color and shape, two for each picture"
-    )
-    mixup: float = option(0.0, _ALPHA, "alpha of the mixing of pictures; 0.2 is usual, 0 is off")
-    cutmix: float = option(0.0, _ALPHA, "the same for pasted pieces; 1.0 is usual, 0 is off")
+    randaugment: bool = option(False, "random changes of color and shape, two for each picture")
+    mixup: float = option(0.0, "alpha of the mixing of pictures; 0.2 is usual, 0 is off", _ALPHA)
+    cutmix: float = option(0.0, "the same for pasted pieces; 1.0 is usual, 0 is off", _ALPHA)
     flip: bool = option(
-        True,
-        switch(),
-        "mirror half of the training pictures. Switch off where left and right matter",
+        True, "mirror half of the training pictures. Switch off where left and right matter"
     )
     class_weight: str | Mapping | None = option(
         None,
-        Kind(flag={"choices": ["balanced"]}),
         'make rare classes count. ``"balanced"``, or weights by label or index',
+        Kind(flag={"choices": ["balanced"]}),
     )
     early_stopping: int | None = option(
         None,
-        whole(1, metavar="EPOCHS"),
         "epochs without a better validation accuracy after which to stop. The best epoch's weights "
         "are then the result. None trains to the end",
+        whole(1, metavar="EPOCHS"),
     )
     ema: bool | float | None = option(
         None,
-        Kind(
-            "None, a bool or a momentum in (0, 1)",
-            switch().flag,
-            lambda x: isinstance(x, bool) or 0 < x < 1,
-        ),
         "validate and return a moving average of the weights; by default from 500 steps. True, "
         "False, or its momentum",
+        _MOMENTUM,
     )
     precision: str | None = option(
         None,
-        choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
         "during training; the model's own by default. The result is float32 if it is given",
+        choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
     )
-    seed: int = option(0, whole(), "decides split, order, variations and the new classifier")
+    seed: int = option(0, "decides split, order, variations and the new classifier", whole())
     strict: bool = option(
-        False,
-        switch(),
-        "fail on a file that cannot be read instead of skipping it by name",
-        saved=False,
+        False, "fail on a file that cannot be read instead of skipping it by name", saved=False
     )
     resume: bool = option(
         False,
-        switch(),
         "go on where an interrupted run with the same options stopped. The outcome is that of an "
         "uninterrupted one. A finished run is loaded; with none, one is started",
         saved=False,
     )
-    overwrite: bool = option(False, switch(), "replace an earlier run", saved=False)
-    verbose: int = option(
-        1, Kind(), "0 silent, 1 progress bars, 2 a line for each epoch", saved=False
-    )
+    overwrite: bool = option(False, "replace an earlier run", saved=False)
+    verbose: int = option(1, "0 silent, 1 progress bars, 2 a line for each epoch", saved=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the outcome, as JSON gives it back: tuples are lists."""
@@ -143,10 +134,9 @@ class Settings(Options):
 class EvaluationSettings(Options):
     """The options of ``evaluate``."""
 
-    batch_size: int = option(64, whole(1, "1 or more"), "pictures at a time")
+    batch_size: int = option(64, "pictures at a time", whole(1, "1 or more"))
     strict: bool = option(
         False,
-        switch(),
         "fail on a file that cannot be read. Else it is named in a warning and listed under "
         '``"skipped"``',
     )
@@ -269,4 +259,4 @@ def _ema_momentum(ema: bool | float | None, steps: int) -> float | None:
         ema = steps >= 500
     if isinstance(ema, bool):
         return 1 - 1 / max(steps / 20, 10) if ema and steps else None
-    return float(ema)
+    return ema

@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Any
 
-from nf_zoo.options import Kind, Options, option, switch, whole
+from nf_zoo.options import Options, option, whole
 
 __all__ = ["QuickstartSettings", "quickstart"]
 
@@ -17,34 +17,32 @@ class QuickstartSettings(Options):
     """The options of ``quickstart``, from which its arguments and flags follow."""
 
     pretrained: bool | str | os.PathLike = option(
-        "cifar10",
-        Kind(),
-        "weights of wide_resnet16_2 to start from, as ``create_model`` takes them",
+        "cifar10", "weights of wide_resnet16_2 to start from, as ``create_model`` takes them"
     )
     epochs: int = option(
         6,
-        whole(1),
         "passes over the training pictures, for either network. All other settings are the "
         "defaults of ``finetune``, which gives an untrained network a higher learning rate and no "
         "epochs of the classifier alone",
+        whole(1),
     )
     training_pictures: int = option(
         30,
-        whole(1),
         "how many pictures of each digit to learn from. They are the first ones of the data set, "
         "written by other people than the last ones",
+        whole(1),
         flag="pictures",
     )
     validation_pictures: int = option(
-        10, whole(1), "how many of each digit to watch the training with. The next ones are taken"
+        10, "how many of each digit to watch the training with. The next ones are taken", whole(1)
     )
     test_pictures: int | None = option(
-        None, whole(1), "how many of each digit to compare the networks on; by default the rest"
+        None, "how many of each digit to compare the networks on; by default the rest", whole(1)
     )
     seed: int = option(
-        0, whole(), "decides the order of the pictures, their variations and the initial weights"
+        0, "decides the order of the pictures, their variations and the initial weights", whole()
     )
-    overwrite: bool = option(False, switch(), "replace an earlier quickstart in the output folder")
+    overwrite: bool = option(False, "replace an earlier quickstart in the output folder")
 
 
 def __getattr__(name: str) -> Any:
