@@ -8,9 +8,8 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
-from nf_zoo.finetuning.settings import EvaluationSettings, Settings
+from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
-from nf_zoo.quickstart import QuickstartSettings
 
 DEFAULT_MODEL = "nf_resnet50"
 
@@ -48,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
+def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
     """A command that ``function``, "module:function" in ``nf_zoo.cli``, carries out."""
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=f"nf_zoo.cli.{function}")
@@ -65,7 +64,7 @@ def _add_group(commands, name: str, help: str):
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-def _add_json(parser) -> None:
+def add_json(parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -81,43 +80,43 @@ def field_value(text: str) -> tuple[str, Any]:
 
 
 def _list(commands) -> None:
-    parser = _add_command(commands, "list", "catalog:list_command", "list networks and checkpoints")
+    parser = add_command(commands, "list", "catalog:list_command", "list networks and checkpoints")
     help = "part of a name, or a pattern such as 'nf_*50'"
     parser.add_argument("pattern", nargs="?", default="*", help=help)
     parser.add_argument("--pretrained", action="store_true", help="one line for each checkpoint")
-    _add_json(parser)
+    add_json(parser)
 
 
 def _info(commands) -> None:
     help = "size, cost, fields and checkpoints of a network"
-    parser = _add_command(commands, "info", "catalog:info_command", help)
+    parser = add_command(commands, "info", "catalog:info_command", help)
     parser.add_argument("name", help="a network, or one of its checkpoints")
     help = "picture size for the multiply-adds"
     parser.add_argument("--size", type=image_size, metavar="N|HxW", help=help)
-    _add_json(parser)
+    add_json(parser)
 
 
 def _predict(commands) -> None:
     help = "say what pictures show"
-    parser = _add_command(commands, "predict", "predicting:predict_command", help)
+    parser = add_command(commands, "predict", "predicting:predict_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of pictures")
     add_flags(parser, PredictionSettings)
-    _add_json(parser)
+    add_json(parser)
 
 
 def _evaluate(commands) -> None:
     help = "accuracy of a model on labeled pictures"
-    parser = _add_command(commands, "evaluate", "predicting:evaluate_command", help)
+    parser = add_command(commands, "evaluate", "predicting:evaluate_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("folder", help=f"{_PICTURES}; of a split one, test/ or else val/ is taken")
     add_flags(parser, EvaluationSettings)
-    _add_json(parser)
+    add_json(parser)
 
 
 def _finetune(commands) -> None:
     help = "fit a network to your own pictures"
-    parser = _add_command(commands, "finetune", "training:finetune_command", help)
+    parser = add_command(commands, "finetune", "training:finetune_command", help)
     help = "or train/, val/ and test/ with those in each (the last two optional); or tfds:NAME"
     parser.add_argument("folder", help=f"{_PICTURES}, {help}")
     add_flags(parser, Settings, ["output"], required=True)
@@ -137,7 +136,7 @@ def _finetune(commands) -> None:
 
 
 def _export(commands) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands,
         "export",
         "exporting:export_command",
@@ -181,7 +180,7 @@ def _signals(commands) -> None:
 
 def _figure(commands) -> None:
     help = "measure a figure of the papers; write it as NAME.png and NAME.svg, its data as NAME.csv"
-    parser = _add_command(commands, "figure", "signals:figure_command", help)
+    parser = add_command(commands, "figure", "signals:figure_command", help)
     parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
@@ -195,7 +194,7 @@ def _figure(commands) -> None:
 
 def _measure(commands) -> None:
     help = "measure a network block by block: a table, or a plot and a CSV"
-    parser = _add_command(commands, "measure", "signals:measure_command", help)
+    parser = add_command(commands, "measure", "signals:measure_command", help)
     help = f"a network, untrained, such as wide_resnet16_4; or trained: {MODEL}"
     parser.add_argument("model", help=help)
     parser.add_argument("--pretrained", action="store_true", help="of a network: its weights")
@@ -209,14 +208,14 @@ def _measure(commands) -> None:
 
 def _quickstart(commands) -> None:
     help = "fine-tune, evaluate and export a small network on real pictures, in about two minutes"
-    parser = _add_command(commands, "quickstart", "training:quickstart_command", help)
+    parser = add_command(commands, "quickstart", "training:quickstart_command", help)
     parser.add_argument("--output", default="nf-zoo-quickstart", metavar="DIR")
     add_flags(parser, QuickstartSettings)
 
 
 def _publish(commands) -> None:
     help = "upload a model to the Hugging Face Hub, with its model card"
-    parser = _add_command(commands, "publish", "publishing:publish_command", help)
+    parser = add_command(commands, "publish", "publishing:publish_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("repository", metavar="OWNER/NAME", help="made if it is not there")
     parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch (main)")
@@ -247,7 +246,7 @@ def _publish(commands) -> None:
 
 def _fetch(commands) -> None:
     help = "download and check checkpoints now, for use without a network later"
-    parser = _add_command(commands, "fetch", "publishing:fetch_command", help)
+    parser = add_command(commands, "fetch", "publishing:fetch_command", help)
     help = "a checkpoint (nf_resnet50.ra2_in1k), a pattern of them, or hf://owner/name[@revision]"
     parser.add_argument("names", nargs="+", metavar="NAME", help=help)
 
@@ -255,12 +254,12 @@ def _fetch(commands) -> None:
 def _catalog(commands) -> None:
     kinds = _add_group(commands, "catalog", "examine and extend the catalog of checkpoints")
     help = "verify every record; 1 if any is wrong"
-    check = _add_command(kinds, "check", "publishing:check_command", help)
+    check = add_command(kinds, "check", "publishing:check_command", help)
     help = "ask the hub for existence, size and revision too"
     check.add_argument("--online", action="store_true", help=help)
-    _add_json(check)
+    add_json(check)
     help = "write a record for a published repository"
-    add = _add_command(kinds, "add", "publishing:add_command", help)
+    add = add_command(kinds, "add", "publishing:add_command", help)
     add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
     add.add_argument("--tag", help="its name among the architecture's checkpoints")
     add.add_argument("--license", metavar="ID", help="(that of the model card)")

@@ -10,9 +10,8 @@ from argparse import Namespace
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend, print_error
 from nf_zoo.finetuning.class_folders import find_splits, scan
-from nf_zoo.finetuning.settings import Settings
+from nf_zoo.finetuning.settings import QuickstartSettings, Settings
 from nf_zoo.options import given
-from nf_zoo.quickstart import QuickstartSettings
 
 
 def finetune_command(args: Namespace) -> int:
@@ -74,7 +73,7 @@ def quickstart_command(args: Namespace) -> int:
     options = given(args, QuickstartSettings)
     QuickstartSettings(**options)
     import_backend(args.debug, only_tensorflow=True)
-    from nf_zoo.quickstart.run import quickstart
+    from nf_zoo.quickstart import quickstart
 
     quickstart(args.output, **options)
     return 0

@@ -1,4 +1,4 @@
-"""Every option of ``finetune`` and ``evaluate``, and what fills in those left open."""
+"""Every option of ``finetune``, ``evaluate`` and ``quickstart``, and what fills in open ones."""
 
 from __future__ import annotations
 
@@ -140,6 +140,39 @@ class EvaluationSettings(Options):
         "fail on a file that cannot be read. Else it is named in a warning and listed under "
         '``"skipped"``',
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuickstartSettings(Options):
+    """The options of ``quickstart``, from which its arguments and flags follow."""
+
+    pretrained: bool | str | os.PathLike = option(
+        "cifar10", "weights of wide_resnet16_2 to start from, as ``create_model`` takes them"
+    )
+    epochs: int = option(
+        6,
+        "passes over the training pictures, for either network. All other settings are the "
+        "defaults of ``finetune``, which gives an untrained network a higher learning rate and no "
+        "epochs of the classifier alone",
+        whole(1),
+    )
+    training_pictures: int = option(
+        30,
+        "how many pictures of each digit to learn from. They are the first ones of the data set, "
+        "written by other people than the last ones",
+        whole(1),
+        flag="pictures",
+    )
+    validation_pictures: int = option(
+        10, "how many of each digit to watch the training with. The next ones are taken", whole(1)
+    )
+    test_pictures: int | None = option(
+        None, "how many of each digit to compare the networks on; by default the rest", whole(1)
+    )
+    seed: int = option(
+        0, "decides the order of the pictures, their variations and the initial weights", whole()
+    )
+    overwrite: bool = option(False, "replace an earlier quickstart in the output folder")
 
 
 def decide(
