@@ -33,7 +33,7 @@ class Network:
             return
         policy = POLICIES[task["programs"][0]["precision"]]
         # On the processor: there every small operation compiles in no time.
-        with jax.default_device(jax.devices("cpu")[0]):
+        with jax.default_device(_processor()):
             keras.utils.set_random_seed(0)
             self._model = _with_branches(nf_zoo.create_model(task["name"], dtype=policy))
             self._folded = nf_zoo.fold(self._model)
@@ -95,7 +95,12 @@ class Network:
                     self._optimizer.variables,
                 )
             )
-            return self._step, state, images, np.arange(batch) % self._model.num_classes
+            return (
+                self._step,
+                state,
+                images,
+                np.arange(batch, dtype="int32") % self._model.num_classes,
+            )
         model = self._folded if program["form"] == "folded" else self._model
         state = [
             [v.value for v in some]
@@ -121,6 +126,14 @@ class Network:
         (loss, other), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         trainable, optimizer = self._optimizer.stateless_apply(optimizer, gradients, trainable)
         return (trainable, other, optimizer), loss
+
+
+def _processor():
+    """None, which is the card, where JAX has been told to leave the processor out."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _key(program: dict) -> tuple:

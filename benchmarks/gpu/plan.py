@@ -36,8 +36,8 @@ def plan(
 
     Returns:
         Lists of contenders that compile together. A contender is a dict of ``runtime``,
-        ``network``, ``size`` and its ``programs``, which are dicts of ``form``, ``task``,
-        ``precision`` and ``batch``.
+        ``network``, ``name``, ``size``, ``environment`` and its ``programs``, which are dicts of
+        ``form``, ``task``, ``precision`` and ``batch``.
     """
     first, others = networks[0], networks[1:]
 
@@ -55,6 +55,11 @@ def plan(
         ]
         return _contender("pytorch", network, size, found)
 
+    def compiled(network, task, precision, form=COMPILED):
+        """A process for every batch size: PyTorch compiles one after the other."""
+        every = timm(network, [form], [task], [precision])
+        return [{**every, "programs": [program]} for program in every["programs"]]
+
     both = ("inference", "training")
     products = [
         _contender(
@@ -70,20 +75,23 @@ def plan(
             *products,
             ours(first, "bfloat16"),
             ours(first, "TF32"),
-            timm(first, PLAIN, both, ["bfloat16", "TF32"]),
-            timm(first, [COMPILED], ["inference"], ["bfloat16"]),
-            timm(first, [COMPILED], ["training"], ["bfloat16"]),
+            *compiled(first, "inference", "bfloat16"),
+            *compiled(first, "training", "bfloat16"),
+            timm(first, PLAIN[1:], both, ["bfloat16", "TF32"]),
+            timm(first, PLAIN[:1], both, ["bfloat16"]),
         ],
         [
             *(ours(network, "bfloat16") for network in others),
             *(timm(network, PLAIN[1:], both, ["bfloat16"]) for network in others),
-            timm(first, [COMPILED], ["inference"], ["TF32"]),
-            timm(first, [COMPILED], ["training"], ["TF32"]),
+            *compiled(first, "inference", "bfloat16", FROZEN),
+            *compiled(first, "inference", "TF32"),
         ],
         [
-            timm(first, [FROZEN], ["inference"], ["bfloat16"]),
-            *(timm(network, [COMPILED], ["inference"], ["bfloat16"]) for network in others),
-            *(timm(network, [COMPILED], ["training"], ["bfloat16"]) for network in others),
+            *compiled(first, "training", "TF32"),
+            *(one for network in others for one in compiled(network, "inference", "bfloat16")),
+        ],
+        [
+            *(one for network in others for one in compiled(network, "training", "bfloat16")),
         ],
         [
             ours(first, "float32"),
@@ -92,9 +100,14 @@ def plan(
             *(timm(network, PLAIN[1:], both, ["TF32"]) for network in others),
         ],
         [
-            timm(first, [COMPILED], both, ["float32"]),
-            timm(first, [FROZEN], ["inference"], ["TF32"]),
-            *(timm(network, [FROZEN], ["inference"], ["bfloat16"]) for network in others),
+            *compiled(first, "inference", "float32"),
+            *compiled(first, "training", "float32"),
+            *compiled(first, "inference", "TF32", FROZEN),
+            *(
+                one
+                for network in others
+                for one in compiled(network, "inference", "bfloat16", FROZEN)
+            ),
         ],
         [
             *(ours(network, "float32") for network in others),
@@ -116,6 +129,7 @@ def _contender(runtime: str, network: str, size: int, programs: list[dict]) -> d
     name = NETWORKS.get(network, network) if runtime == "pytorch" else network
     return {
         **{"runtime": runtime, "network": network, "name": name, "size": size},
+        "environment": {"KERAS_BACKEND": "tensorflow"} if runtime == "tensorflow" else {},
         "programs": programs,
     }
 

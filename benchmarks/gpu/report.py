@@ -94,7 +94,7 @@ def tables(rows: list[dict]) -> str:
     devices = sorted({row["device"] for row in measured})
     versions = sorted({row["version"] for row in measured})
     products = [
-        f"{row['precision']} {float(row['teraflops']):.0f} ({row['runtime']})"
+        f"{row['precision']} {float(row['teraflops']):.3g} ({row['runtime']})"
         for row in measured
         if row["task"] == "product"
     ]

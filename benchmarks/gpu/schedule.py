@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "TORCHINDUCTOR_COMPILE_THREADS": "4",
 }
 
 
@@ -47,7 +48,7 @@ class Limits:
     @classmethod
     def within(cls, budget: float) -> Limits:
         """Limits for a budget of so many seconds."""
-        return cls(prepare=0.31 * budget, overrun=0.06 * budget, time=max(4.0, budget / 60))
+        return cls(prepare=0.29 * budget, overrun=0.06 * budget, time=max(4.0, budget / 60))
 
 
 class Contender:
@@ -105,7 +106,9 @@ class Contender:
         """The last line that it printed, or how it ended."""
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        return lines[-1] if lines else f"ended with {self._process.poll()}"
+        code = self._process.poll()
+        how = f"ended by signal {-code}" if code and code < 0 else f"ended with {code}"
+        return f"{how}: {lines[-1][:200]}" if lines else how
 
     def _read(self, messages: queue.Queue) -> None:
         for line in self._process.stdout:

@@ -125,7 +125,7 @@ def _layout(program: dict):
 
 
 def _set_precision(precision: str) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "float32"
 
 
