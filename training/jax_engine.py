@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from absl import logging
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
@@ -54,25 +57,38 @@ class JaxEngine:
 
     def train_step(self, batch, size: int | None = None):
         """One update, of pictures shrunk to ``size`` pixels; returns the mean loss."""
-        step = self._compiled.get(size)
-        given = {} if step else {"size": size}
-        *state, loss = (step or self._step)(*self._state, self._pictures, *batch, **given)
+        if size in self._compiled:
+            step = self._compiled[size].result()
+        else:
+            step = functools.partial(self._step, size=size)
+        *state, loss = step(*self._state, self._pictures, *batch)
         self._state = state
         return loss
 
     def compile_ahead(self, batch, sizes, test_batch) -> None:
-        """Compile the steps of all sizes and the evaluation at once, before the first of them."""
+        """Compile the step of the first size; those of the others, and the evaluation, meanwhile.
+
+        Args:
+            batch: of :meth:`train_step`.
+            sizes: that the run is going to have, in their order.
+            test_batch: of :meth:`evaluate`.
+        """
+        started = time.monotonic()
         trainable, other, _ = self._state
-        with ThreadPoolExecutor() as pool:
-            lowered = {
-                size: self._step.lower(*self._state, self._pictures, *batch, size=size)
-                for size in dict.fromkeys(sizes)
-            }
-            evaluation = self._evaluate.lower(trainable, other, *test_batch)
-            evaluate = pool.submit(evaluation.compile)
-            steps = {size: pool.submit(one.compile) for size, one in lowered.items()}
-        self._compiled = {size: step.result() for size, step in steps.items()}
-        self._evaluate = evaluate.result()
+        pool = ThreadPoolExecutor()
+        for size in dict.fromkeys(sizes):
+            lowered = self._step.lower(*self._state, self._pictures, *batch, size=size)
+            self._compiled[size] = pool.submit(lowered.compile)
+        evaluation = self._evaluate.lower(trainable, other, *test_batch)
+        evaluate = pool.submit(evaluation.compile)
+        self._evaluate = lambda *values: evaluate.result()(*values)
+        pool.shutdown(wait=False)
+        traced = time.monotonic()
+        self._compiled[sizes[0]].result()
+        logging.info(
+            "Traced in %.0f s; compiled %.0f s later",
+            *(traced - started, time.monotonic() - traced),
+        )
 
     def iterations(self) -> int:
         """Where the next step is on the schedule of the learning rate."""

@@ -160,7 +160,7 @@ class Trainer:
         return values or self._evaluate()
 
     def _start_clock(self, batches):
-        """Compile all that the run needs, so that none of it falls between the steps."""
+        """Start the clock when the first step is compiled, so that no compilation is in it."""
         first = next(batches)
         if hasattr(self.engine, "compile_ahead"):
             sizes = (self.recipe.data.early_size, None) if self.plan.early_steps else (None,)
