@@ -50,15 +50,8 @@ def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeigh
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     networks = "checkpoints" in rows[0]
-    fixed, right = {"no_wrap": True}, {"justify": "right", "no_wrap": True}
-    shown = table(
-        {"header": "Name", **fixed},
-        {"header": "Factory", **fixed},
-        *(["Checkpoints"] if networks else []),
-        {"header": "Input", **right},
-        {"header": "Top-1", **right},
-        {"header": "License", **fixed},
-    )
+    more = ["Checkpoints"] if networks else []
+    shown = table("=Name", "=Factory", *more, ">Input", ">Top-1", "=License")
     for row in rows:
         tags = [", ".join(row["checkpoints"]) or Text("none", style="dim")] if networks else []
         shown.add_row(
@@ -101,7 +94,7 @@ def info_command(args: Namespace) -> int:
 
 
 def _print_config(out, config) -> None:
-    fields = table({"header": "Field", "no_wrap": True}, "Value")
+    fields = table("=Field", "Value")
     defaults = type(config)()
     for name, value in dataclasses.asdict(config).items():
         changed = value != getattr(defaults, name)

@@ -37,12 +37,13 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
-def table(*columns: str | dict, **options) -> Table:
-    """A table without lines but the one under its head; columns as ``Table.add_column`` takes."""
+def table(*columns: str, **options) -> Table:
+    """A table ruled under its head alone; ``"=Name"`` is not wrapped, ``">N"`` goes right too."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0), **options)
     for column in columns:
-        settings = {"header": column} if isinstance(column, str) else column
-        made.add_column(**{"overflow": "fold", **settings})
+        form = {"no_wrap": column.startswith(("=", ">")), "overflow": "fold"}
+        side = "right" if column.startswith(">") else "left"
+        made.add_column(column.lstrip("=>"), justify=side, **form)
     return made
 
 

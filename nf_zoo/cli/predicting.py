@@ -76,17 +76,14 @@ def _predict(model, found: list[dict[str, Any]], top: int) -> None:
 
 
 def _print_predictions(found: list[dict[str, Any]]) -> None:
-    rows = table("Picture", "Class", {"header": "Probability", "no_wrap": True})
+    rows = table("Picture", "Class", "=Probability")
     for picture in found:
         for rank, prediction in enumerate(picture.get("predictions", ())):
             style = "dim" if rank else "bold"
             share = prediction["probability"]
             text = f"{100 * share:5.1f} %  {'━' * round(BAR * share)}"
-            rows.add_row(
-                "" if rank else picture["file"],
-                Text(prediction["name"], style=style),
-                Text(text, style=style),
-            )
+            cells = (Text(prediction["name"], style=style), Text(text, style=style))
+            rows.add_row("" if rank else picture["file"], *cells)
     if rows.row_count:
         console().print(rows)
 
@@ -127,9 +124,7 @@ def _evaluate_saved_model(
 
 def _print_evaluation(result: dict[str, Any]) -> None:
     out = console()
-    headers = ("Pictures", "Recall", "Precision", "F1")
-    right = {"justify": "right", "no_wrap": True}
-    rows = table("Class", *({"header": name, **right} for name in headers))
+    rows = table("Class", ">Pictures", ">Recall", ">Precision", ">F1")
     shown = classes = [row for row in result["per_class"] if row["support"]]
     if len(classes) > MOST_CLASSES:
         shown = sorted(classes, key=lambda row: row["f1"])[:MOST_CLASSES]

@@ -99,8 +99,7 @@ def check_command(args: Namespace) -> int:
 
 
 def _print_findings(findings, online: bool) -> None:
-    name = {"header": "Record", "no_wrap": True}
-    rows = table(name, "Found", "Note", *(["Bytes", "Revision"] if online else []))
+    rows = table("=Record", "Found", "Note", *(["Bytes", "Revision"] if online else []))
     for finding in findings:
         state = Text("wrong", style="red") if finding.problems else "sound"
         size, revision = finding.facts.get("size"), finding.facts.get("revision")
