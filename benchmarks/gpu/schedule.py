@@ -193,7 +193,7 @@ class Schedule:
         contender.stage = "timed"
         contender.resume()
         contender.send({"time": True})
-        limit = self._limits.time * (1 + len(contender.open))
+        limit = self._limits.time * (2 + len(contender.open))
         end = min(time.monotonic() + limit, self._end)
         while contender.stage == "timed":
             if not self._receive(end):
