@@ -94,11 +94,12 @@ class Contender:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the process and those that it has started."""
+        """End the process and those that it has started; what it had on the card goes soon."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
 
     def _signal(self, kind: int) -> None:
+        if self._process.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, kind)
 
