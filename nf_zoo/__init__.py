@@ -19,7 +19,7 @@ _HOMES = {
     "CatalogError": "nf_zoo.hub.errors",
     "ChecksumMismatch": "nf_zoo.hub.errors",
     "CorruptWeights": "nf_zoo.hub.errors",
-    "FolderError": "nf_zoo.finetuning.folder",
+    "FolderError": "nf_zoo.finetuning.class_folders",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
     "InvalidConfig": "nf_zoo.hub.errors",
