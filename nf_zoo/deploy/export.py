@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from nf_zoo import atomic
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
-from nf_zoo.deploy.metadata import class_names, output_names
-from nf_zoo.deploy.target import check_answers, check_target, placed
+from nf_zoo.deploy.metadata import class_names, output_names, write_metadata
+from nf_zoo.deploy.target import check_answers, check_target
 from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
 from nf_zoo.images import input_of
@@ -89,11 +89,13 @@ def export_saved_model(
             f"constants=False. Received: a model of {model.count_params():,}"
         )
     network = folding.fold(model, allow_unfolded=True) if fold else model
-    with placed(path) as written:
+    with atomic.replacing(path) as written:
         module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)
         tf.saved_model.save(module, str(written), signatures)
         if takes_pictures:
-            _write_metadata(model, written / "assets.extra")
+            extra = written / "assets.extra"
+            extra.mkdir()
+            write_metadata(model, extra)
             _verify(tf, model, written)
         else:
             _verify_plain(tf, model, written)
@@ -242,15 +244,6 @@ def _answer(tf, model, outputs):
     scores, order = tf.math.top_k(outputs, min(TOP, model.num_classes))
     names = tf.gather(tf.constant(class_names(model)), order)
     return {"probabilities": outputs, "labels": names, "scores": scores}
-
-
-def _write_metadata(model, folder: Path) -> None:
-    folder.mkdir()
-    if model.num_classes:
-        text = "".join(f"{name}\n" for name in class_names(model))
-        (folder / "labels.txt").write_text(text, encoding="utf-8")
-    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
-    (folder / "preprocessing.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _verify(tf, model, written: Path) -> None:

@@ -16,16 +16,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo import atomic
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy.lowering import operation_of
-from nf_zoo.deploy.metadata import metadata_of, output_names
+from nf_zoo.deploy.metadata import LABELS_FILE, labels_text, metadata_of, output_names
 from nf_zoo.deploy.quantization import (
     calibration_inputs,
     check_options,
     check_quantized,
     layers_to_keep,
 )
-from nf_zoo.deploy.target import check_answers, check_target, placed, require
+from nf_zoo.deploy.target import check_answers, check_target, require
 from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import structures_of
 
@@ -93,7 +94,7 @@ def export_litert(
         keep = layers_to_keep(folded, inputs, keep_float)
     tried = trials(model)
     shapes = [array.shape for array in (tried[0][0] if inputs is None else [inputs])]
-    with placed(path) as written:
+    with atomic.replacing(path) as written:
         converter = _converter(tf, folded, shapes, precision, inputs, written.parent)
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
         run = runner(written, output_names(folded), input_names(folded))
@@ -237,5 +238,5 @@ def _add_metadata(model, path: Path) -> None:
     record = metadata_of(model)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         if record.get("labels"):
-            archive.writestr("labels.txt", "".join(f"{name}\n" for name in record["labels"]))
+            archive.writestr(LABELS_FILE, labels_text(record["labels"]))
         archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))

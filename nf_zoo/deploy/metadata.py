@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,6 +12,21 @@ import keras
 import nf_zoo
 from nf_zoo import functional
 from nf_zoo.preprocessing import class_names
+
+LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
+
+
+def labels_text(names: Iterable[str]) -> str:
+    """Return the text of labels.txt: a class name in each line, in the order of the outputs."""
+    return "".join(f"{name}\n" for name in names)
+
+
+def write_metadata(model, folder: Path) -> None:
+    """Write labels.txt and preprocessing.json into a folder."""
+    if model.num_classes:
+        (folder / LABELS_FILE).write_text(labels_text(class_names(model)), encoding="utf-8")
+    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
+    (folder / PREPROCESSING_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def metadata_of(model) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nf_zoo import atomic
 from nf_zoo.deploy.metadata import metadata_of
 from nf_zoo.deploy.onnx_graph import to_onnx
 from nf_zoo.deploy.quantization import (
@@ -18,7 +19,7 @@ from nf_zoo.deploy.quantization import (
     check_quantized,
     layers_to_keep,
 )
-from nf_zoo.deploy.target import check_answers, check_target, placed, require
+from nf_zoo.deploy.target import check_answers, check_target, require
 from nf_zoo.deploy.trial import tolerance_for, trials
 
 PRECISIONS = ("float32", "int8")
@@ -84,7 +85,7 @@ def export_onnx(
             f"Received: {made.ByteSize() / 2**30:.2f} GB"
         )
     inputs = calibration_inputs(model, pictures) if precision == "int8" else None
-    with placed(path) as written:
+    with atomic.replacing(path) as written:
         onnx.checker.check_model(made)
         onnx.save(made, written)
         _verify(model, written)

@@ -1,12 +1,9 @@
-"""Where an export goes: beside its place first, into its place when all is well."""
+"""What an export needs: modules of an extra, a place that may be written, the right answers."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -49,26 +46,6 @@ def check_target(path: str | os.PathLike, overwrite: bool, is_folder: bool = Fal
             f"Received: {path}"
         )
     return path
-
-
-@contextlib.contextmanager
-def placed(path: Path) -> Iterator[Path]:
-    """A path to write to, in an empty folder beside ``path``, whose place it takes at the end.
-
-    If anything goes wrong inside, or when it is moved, ``path`` is as it was and nothing is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        written, former = Path(scratch) / path.name, Path(scratch) / "former"
-        yield written
-        if path.exists():
-            os.replace(path, former)
-        try:
-            os.replace(written, path)
-        except OSError:
-            if former.exists():
-                os.replace(former, path)
-            raise
 
 
 def check_answers(expected, actual, tolerance: float) -> None:

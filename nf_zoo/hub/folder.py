@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nf_zoo import atomic
+from nf_zoo.deploy.metadata import LABELS_FILE, PREPROCESSING_FILE, write_metadata
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_readable_config
@@ -19,7 +20,7 @@ from nf_zoo.hub.pretrained import check_described
 from nf_zoo.hub.sources import Local
 from nf_zoo.models.classifier import ImageClassifier, variable_names
 
-PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE = "preprocessing.json", "labels.txt", "metrics.json"
+METRICS_FILE = "metrics.json"
 SAVED_MODEL = "saved_model"
 DTYPES = ("float32", "float16", "bfloat16")
 MAX_SHARD_SIZE = "2GB"
@@ -117,16 +118,12 @@ def check_kind(model) -> None:
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:
     """Everything but the weights."""
-    from nf_zoo.deploy.export import class_names
 
     def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
     write(CONFIG_FILE, ModelConfig.of(model).to_json())
-    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
-    write(PREPROCESSING_FILE, json.dumps(record, indent=2) + "\n")
-    if model.num_classes:
-        write(LABELS_FILE, "".join(f"{name}\n" for name in class_names(model)))
+    write_metadata(model, folder)
     if metrics is not None:
         write(METRICS_FILE, _metrics_json(metrics))
     write(CARD_FILE, model_card(model, card, metrics))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nf_zoo.deploy.metadata import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
 from nf_zoo.hub.description import CONFIG_FILE, read_config
 from nf_zoo.hub.errors import (
@@ -21,10 +22,8 @@ from nf_zoo.hub.errors import (
     first_few,
 )
 from nf_zoo.hub.folder import (
-    LABELS_FILE,
     MAX_SHARD_SIZE,
     METRICS_FILE,
-    PREPROCESSING_FILE,
     SAVED_MODEL,
     check_kind,
     is_ours,
