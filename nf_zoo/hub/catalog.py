@@ -97,11 +97,7 @@ class PretrainedWeights:
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(
-        ("architecture", "tag", "license", "preprocessing", "source", "repository", "url"), str
-    ),
-    **dict.fromkeys(("filename", "revision", "sha256", "format", "accuracy_source", "labels"), str),
-    "variant": str,
+    **dict.fromkeys((f.name for f in fields(PretrainedWeights)), str),
     **dict.fromkeys(("num_classes", "parameters"), int),
     **dict.fromkeys(("top1", "top5"), (int, float)),
     "train_input_size": list,

@@ -269,8 +269,15 @@ def _examine(record: PretrainedWeights, online: bool) -> Finding:
             facts = _ask(record)
         except WeightsError as error:
             problems.append(str(error))
-        else:
-            problems += _online_problems(record, facts)
+        if not facts.get("file", True):
+            problems.append(f"{record.repository} holds no {record.filename}")
+        if not facts.get("card", True):
+            problems.append(f"{record.repository} has no model card")
+        found = facts.get("sha256")
+        if record.pinned and found and found != record.sha256:
+            problems.append(
+                f"{record.filename} has SHA-256 {found} on the hub, {record.sha256} on record"
+            )
     return Finding(record.name, tuple(problems), tuple(notes), facts)
 
 
@@ -311,13 +318,9 @@ def _shipped_problems(record: PretrainedWeights) -> Iterator[str]:
     if not card.is_file():
         yield f"there is no model card, {card}"
         return
-    yield from _card_problems(record, card.read_text(encoding="utf-8"))
-
-
-def _card_problems(record: PretrainedWeights, text: str) -> Iterator[str]:
     from huggingface_hub import ModelCard
 
-    data = ModelCard(text, ignore_metadata_errors=True).data
+    data = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
     if data.license != record.license:
         yield f"the model card's license is {data.license!r}, the record's {record.license!r}"
 
@@ -343,13 +346,3 @@ def _ask(record: PretrainedWeights) -> dict[str, Any]:
         "file": file is not None,
         "card": CARD_FILE in files,
     }
-
-
-def _online_problems(record: PretrainedWeights, facts: dict[str, Any]) -> Iterator[str]:
-    if not facts.get("file", True):
-        yield f"{record.repository} holds no {record.filename}"
-    if not facts.get("card", True):
-        yield f"{record.repository} has no model card"
-    found = facts.get("sha256")
-    if record.pinned and found and found != record.sha256:
-        yield f"{record.filename} has SHA-256 {found} on the hub, {record.sha256} on record"

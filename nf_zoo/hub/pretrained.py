@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.checkpoint import WeightsFile, open_weights
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
 from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
 from nf_zoo.hub.loading import classes_of, fill, plan_assignments
@@ -176,25 +176,21 @@ def check_described(path: Path, source: Source) -> ModelConfig:
     """
     config = read_config(path)
     with open_weights(source.weights()) as file:
-        _check_before_building(config, file, path)
-    return config
-
-
-def _check_before_building(config: ModelConfig, file: WeightsFile, path: Path) -> None:
-    blocks = config.count_blocks(path)
-    if blocks > len(file.shapes):
-        raise InvalidConfig(
-            f"{path} asks for {blocks} residual blocks, but {file.path} holds "
-            f"{len(file.shapes)} tensors in all."
-        )
-    blueprint = config.blueprint(path)
-    assignments = plan_assignments(blueprint, file)
+        blocks = config.count_blocks(path)
+        if blocks > len(file.shapes):
+            raise InvalidConfig(
+                f"{path} asks for {blocks} residual blocks, but {file.path} holds "
+                f"{len(file.shapes)} tensors in all."
+            )
+        blueprint = config.blueprint(path)
+        assignments = plan_assignments(blueprint, file)
     # A factory may start a new classifier; a description promises the one in the file.
     if blueprint.num_classes and not any(a.name.startswith("head/") for a in assignments):
         raise WeightsMismatch(
             f"{path} promises a classifier for {blueprint.num_classes} classes, but {file.path} "
             f"has {classes_of(file) or 'none'}."
         )
+    return config
 
 
 def _of_deepmind(path: Path):

@@ -7,7 +7,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nf_zoo.deploy.metadata import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
@@ -30,9 +30,7 @@ from nf_zoo.hub.folder import (
     save_pretrained,
 )
 from nf_zoo.hub.repository import HUB, HubRepository, in_words
-
-if TYPE_CHECKING:
-    from nf_zoo.models.classifier import ImageClassifier
+from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
 _EMPTY = {".gitattributes"}
@@ -123,10 +121,15 @@ def push_to_hub(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.push_to_hub(model, "me/my-nf-resnet", dry_run=True)  # doctest: +SKIP
     """
+    import huggingface_hub
+
     check_kind(model)
     target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
-    if not dry_run:
-        _require_token(target)
+    if not dry_run and huggingface_hub.get_token() is None:
+        raise WeightsAccessDenied(
+            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
+            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
+        )
     details = dataclasses.replace(card or CardDetails(), repository=target.name)
     with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
         remote = _look_at(target, dry_run, verbose)
@@ -145,7 +148,8 @@ def push_to_hub(
             saved_model=saved_model,
             max_shard_size=max_shard_size,
         )
-        if card is None and _has_own_card(target, remote, Path(scratch)):
+        has_card = card is None and CARD_FILE in remote.files
+        if has_card and not is_generated(_download(target, remote, CARD_FILE, Path(scratch))):
             (folder / CARD_FILE).unlink()
         plan = _plan(target, folder, remote)
         if verbose:
@@ -156,16 +160,6 @@ def push_to_hub(
     if verbose:
         print(plan.url)
     return dataclasses.replace(plan, commit=commit)
-
-
-def _require_token(target: HubRepository) -> None:
-    import huggingface_hub
-
-    if huggingface_hub.get_token() is None:
-        raise WeightsAccessDenied(
-            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
-            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
-        )
 
 
 def _look_at(target: HubRepository, dry_run: bool, verbose: bool) -> Remote:
@@ -196,12 +190,6 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch:
         )
 
 
-def _has_own_card(target: HubRepository, remote: Remote, scratch: Path) -> bool:
-    if CARD_FILE not in remote.files:
-        return False
-    return not is_generated(_download(target, remote, CARD_FILE, scratch))
-
-
 def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
     from huggingface_hub import constants
 
@@ -210,14 +198,15 @@ def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    old = tuple(name for name in remote.files if name not in files and _was_written_by_us(name))
+    texts = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE)
+    ours = (
+        name
+        for name in remote.files
+        if is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
+    )
+    old = tuple(name for name in ours if name not in files)
     branch = "" if target.revision == "main" else f"/tree/{target.revision}"
     return Publication(f"{constants.ENDPOINT}/{target.name}{branch}", None, files, old)
-
-
-def _was_written_by_us(name: str) -> bool:
-    texts = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE)
-    return is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
 
 
 def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run: bool) -> str:

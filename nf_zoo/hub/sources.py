@@ -1,6 +1,6 @@
 """Where weights come from: ``pretrained=...`` resolved to a source.
 
-A source is a record of the catalog (`Catalogued`), "hf://owner/name[@revision]" (`HubRepository`),
+A source is a record of the catalog (`Cataloged`), "hf://owner/name[@revision]" (`HubRepository`),
 or the path of a weights file (.safetensors; .npz for DeepMind's) or of a folder that holds
 model.safetensors and, if nf_zoo or timm wrote it, config.json (`Local`). Whatever it is, it answers
 the same questions:
@@ -43,7 +43,7 @@ from nf_zoo.models.registry import architectures
 
 
 @dataclasses.dataclass(frozen=True)
-class Catalogued:
+class Cataloged:
     """A checkpoint of the catalog as a source."""
 
     record: PretrainedWeights
@@ -82,7 +82,7 @@ class Catalogued:
         config = None if is_here else self.description()
         return [*filter(None, [config]), self.weights()]
 
-    def pinned(self) -> Catalogued:
+    def pinned(self) -> Cataloged:
         """Return itself."""
         return self
 
@@ -168,7 +168,7 @@ class Local:
         )
 
 
-Source = Catalogued | HubRepository | Local
+Source = Cataloged | HubRepository | Local
 
 
 def resolve_pretrained(
@@ -201,14 +201,14 @@ def resolve_pretrained(
     if isinstance(pretrained, Source):
         return pretrained
     if isinstance(pretrained, PretrainedWeights):
-        return Catalogued(pretrained)
+        return Cataloged(pretrained)
     if isinstance(pretrained, os.PathLike):
         return Local(Path(pretrained))
     if pretrained is True:
         record = find_record(architecture, variant=variant)
         if record is None:
             raise _no_weights(architecture, variant)
-        return Catalogued(record)
+        return Cataloged(record)
     if not isinstance(pretrained, str) or not pretrained:
         raise TypeError(
             "pretrained must be True, False, a tag, 'hf://owner/name[@revision]' or a path. "
@@ -224,7 +224,7 @@ def resolve_pretrained(
                 "variant, whose outputs with them would be wrong: leave variant out, or give a "
                 "path to weights of that variant."
             )
-        return Catalogued(record)
+        return Cataloged(record)
     if _looks_like_a_path(pretrained):
         return Local(Path(pretrained))
     if not records_of(architecture):

@@ -236,7 +236,7 @@ class TestMismatch:
             path, WeightsMismatch, "13 of another shape", "stages.3.0.conv1.weight [16, 16, 1, 1]"
         )
 
-    def test_a_catalogd_checkpoint_must_have_its_head(
+    def test_a_cataloged_checkpoint_must_have_its_head(
         self, hub, tiny, timm_tensors, write, refused
     ):
         content = write(timm_tensors(tiny("nf_resnet50", num_classes=0))).read_bytes()
