@@ -14,6 +14,7 @@ from nf_zoo.cli.options import (
     field_value,
     image_size,
 )
+from nf_zoo.deploy.formats import FORMATS
 
 DEFAULT_MODEL = "nf_resnet50"
 
@@ -163,20 +164,22 @@ TRAINING_OPTIONS = (
 
 
 def _export(commands) -> None:
+    suffixes = [row.suffix for row in FORMATS.values() if row.suffix]
+    precisions = list(dict.fromkeys(x for row in FORMATS.values() for x in row.precisions))
     parser = add_command(
         commands,
         "export",
         "exporting:export_command",
-        "write a model as a SavedModel, an ONNX or a LiteRT file",
+        f"write a model as {', '.join(row.title for row in FORMATS.values())}",
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("output", metavar="PATH", help="folder of a SavedModel, or file to write")
     parser.add_argument(
         "--format",
-        choices=["saved-model", "onnx", "litert"],
-        help="(by the ending: .onnx, .tflite, or else a SavedModel)",
+        choices=[row.flag for row in FORMATS.values()],
+        help=f"(by the ending: {', '.join(suffixes)}, or else a SavedModel)",
     )
-    parser.add_argument("--precision", choices=["float32", "float16", "int8"], help="(float32)")
+    parser.add_argument("--precision", choices=precisions, help="(float32)")
     parser.add_argument(
         "--pictures", metavar="FOLDER", help="of int8: pictures as the model will see them"
     )

@@ -79,7 +79,7 @@ def write_report(
         history: a row for each epoch.
         evaluation: on the validation pictures, with samples.
     """
-    from nf_zoo.deploy.export import export_saved_model
+    from nf_zoo.deploy.saved_model import export_saved_model
 
     labels = evaluation.labels
     model.save(path / "model.keras")
