@@ -13,7 +13,7 @@ import tiny_networks
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
-from nf_zoo.signal_propagation.freshness import is_trained
+from nf_zoo.signal_propagation.model_inspection import is_trained
 
 SHIPPED = sorted(
     path.name for path in (Path(__file__).parents[1] / "weights").iterdir() if path.is_dir()

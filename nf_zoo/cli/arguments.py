@@ -198,7 +198,7 @@ FIGURES = (
     *("linear", "linear_batch_norm", "convolutional_batch_norm"),
     *("bn_order", "norm_free", "skipinit_fixup", "trainable_depth"),
 )
-"""Keys of ``nf_zoo.signal_propagation.figures.FIGURES``, whose import takes seconds."""
+"""Keys of ``nf_zoo.signal_propagation.paper_figures.FIGURES``, whose import takes seconds."""
 
 
 def _signals(commands) -> None:

@@ -14,7 +14,7 @@ def figure_command(args: Namespace) -> int:
     """Measure one of the papers' figures, and write it with its data."""
     files = None if args.images is None else _pictures_of(args.images)
     import_backend(args.debug)
-    from nf_zoo.signal_propagation.figures import reproduce
+    from nf_zoo.signal_propagation.paper_figures import reproduce
 
     for path in reproduce(args.figure, args.output, images=files, seed=args.seed, **_sizes(args)):
         print(path)

@@ -15,7 +15,7 @@ import numpy as np
 import nf_zoo
 from nf_zoo import functional, layers
 from nf_zoo.deploy import inference_graph as graph
-from nf_zoo.deploy.folded import FoldedModel
+from nf_zoo.deploy.folded import OF_CLASSIFIER, FoldedModel
 from nf_zoo.deploy.lowering import graph_of, input_shapes, lower
 from nf_zoo.deploy.rewriting import rewrite
 from nf_zoo.models.classifier import ImageClassifier
@@ -78,8 +78,11 @@ def fold(
     if dtype is not None:
         _set_policy(sink, keras.DTypePolicy(dtype))
     shapes = zip(sources, input_shapes(model), strict=True)
-    inputs = {source: _input_like(source, shape) for source, shape in shapes}
-    emitter = Emitter()
+    inputs = {
+        source: keras.Input(batch_shape=shape, dtype=source.tensor.dtype, name=source.name)
+        for source, shape in shapes
+    }
+    emitter = _Emitter()
     tensors = emitter.emit(graph.upwards(sink), dict(inputs))
     outputs = [tensors[node] for node in sink.inputs]
     # As the model's own call takes and gives them: alone, or in a list, dict, ...
@@ -127,32 +130,18 @@ def _refuse_unknown(sink: graph.Sink) -> None:
         )
 
 
-def _input_like(source: graph.Source, shape):
-    return keras.Input(batch_shape=shape, dtype=source.tensor.dtype, name=source.name)
-
-
 def _record_of(model) -> dict[str, Any]:
-    origin = {
-        "name": model.name,
-        "class": type(model).__name__,
-        "nf_zoo_version": nf_zoo.__version__,
-    }
+    origin = {"name": model.name, "class": type(model).__name__}
+    origin["nf_zoo_version"] = nf_zoo.__version__
     if not isinstance(model, ImageClassifier):
         return {"folded_from": origin}
-    names = (
-        *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),
-        *("preprocessing", "labels", "weights_tag"),
-    )
-    origin |= {
-        "architecture": model.architecture,
-        "weights_tag": model.weights_tag,
-        "options": model.options(),
-    }
-    return {"folded_from": origin, **{name: getattr(model, name) for name in names}}
+    origin |= {key: getattr(model, key) for key in ("architecture", "weights_tag")}
+    origin["options"] = model.options()
+    return {"folded_from": origin, **{key: getattr(model, key) for key in OF_CLASSIFIER}}
 
 
-class Emitter:
-    """Makes the layers of a graph, one node after the other.
+class _Emitter:
+    """Makes the Keras layers of a graph, one node after the other.
 
     Attributes:
         remaining: name of a layer -> what it does that no convolution could take.
@@ -163,17 +152,11 @@ class Emitter:
         self._names = graph.Names()
 
     def emit(self, nodes: list[graph.Node], tensors: dict) -> dict:
-        """Keras tensors of all the nodes.
-
-        Args:
-            nodes: each after its inputs.
-            tensors: those of the sources; completed in place.
-        """
+        """Return the Keras tensors of nodes, each after its inputs; ``tensors`` has the sources."""
         for node in nodes:
-            if isinstance(node, graph.Source | graph.Sink):
-                continue
-            inputs = [tensors[x] for x in node.inputs]
-            tensors[node] = getattr(self, f"_{type(node).__name__.lower()}")(node, inputs)
+            if not isinstance(node, graph.Source | graph.Sink):
+                inputs = [tensors[x] for x in node.inputs]
+                tensors[node] = getattr(self, f"_{type(node).__name__.lower()}")(node, inputs)
         return tensors
 
     def _layer(self, layer_class: Callable, name: str, node: graph.Node, *args, **kwargs):
@@ -182,56 +165,38 @@ class Emitter:
         return layer_class(*args, name=self._names.unique(name), dtype=node.policy, **kwargs)
 
     def _linear(self, node: graph.Linear, inputs: list):
-        kernel, bias = node.folded_kernel(), node.bias.astype("float32")
+        x = inputs[0]
         if node.convolution is None:
             layer = self._layer(keras.layers.Dense, node.name, node, node.filters)
-            x = inputs[0]
         else:
-            layer, x = self._convolution(node, inputs[0])
+            layer, x = self._convolution(node, x)
         x = layer(x)
-        layer.set_weights([kernel, bias])
+        layer.set_weights([node.folded_kernel(), node.bias.astype("float32")])
         return x
 
     def _convolution(self, node: graph.Linear, x) -> tuple:
         """The layer and its input, padded where Keras has no such padding."""
-        strides, padding, dilation, groups = (
-            node.convolution[key] for key in ("strides", "padding", "dilation", "groups")
-        )
+        keys = ("strides", "padding", "dilation", "groups")
+        strides, padding, dilation, groups = (node.convolution[key] for key in keys)
         size = node.kernel.shape[0]
+        kind, own = keras.layers.Conv2D, {"dilation_rate": dilation}
         if groups > 1 or padding in ("reflect", "circular"):
-            own = {"groups": groups, "dilation": dilation}
-            return self._layer(
-                layers.Conv2D, node.name, node, node.filters, size, strides, padding, **own
-            ), x
-        side = dilation * (size - 1) // 2
-        if padding == "symmetric":
+            kind, own = layers.Conv2D, {"groups": groups, "dilation": dilation}
+        elif padding == "symmetric":
+            side = dilation * (size - 1) // 2
             padding = "same" if strides == 1 and size % 2 else "valid"
             if padding == "valid" and side:
-                pad = self._layer(keras.layers.ZeroPadding2D, f"{node.name}_pad", node, side)
-                x = pad(x)
-        layer = self._layer(
-            keras.layers.Conv2D,
-            node.name,
-            node,
-            node.filters,
-            size,
-            strides,
-            padding,
-            dilation_rate=dilation,
-        )
-        return layer, x
+                x = self._layer(keras.layers.ZeroPadding2D, f"{node.name}_pad", node, side)(x)
+        own |= {"strides": strides, "padding": padding}
+        return self._layer(kind, node.name, node, node.filters, size, **own), x
 
     def _affine(self, node: graph.Affine, inputs: list):
-        values = {}
-        if np.any(node.scale != 1):
-            values["scale"] = node.scale
-        if np.any(node.offset):
-            values["offset"] = node.offset
+        values = {"scale": node.scale} if np.any(node.scale != 1) else {}
+        values |= {"offset": node.offset} if np.any(node.offset) else {}
         if not values:
             return inputs[0]
         extents = {key: "channels" if value.ndim else "scalar" for key, value in values.items()}
-        own = {"scale": None, **extents}
-        layer = self._layer(layers.ChannelAffine, node.name, node, **own)
+        layer = self._layer(layers.ChannelAffine, node.name, node, **{"scale": None, **extents})
         x = layer(inputs[0])
         layer.set_weights([value.astype("float32") for value in values.values()])
         self.remaining[layer.name] = " and ".join(
@@ -278,39 +243,29 @@ class Emitter:
             gate = self._affine(scaled, [gate])
         return self._layer(keras.layers.Multiply, node.name, node)([inputs[0], gate])
 
-    def _squeeze_excite(self, node: graph.Gate, x):
+    def _mean(self, node: graph.Gate, x):
         pool = keras.layers.GlobalAveragePooling2D
-        x = self._layer(pool, f"{node.name}_mean", node, keepdims=True)(x)
-        scale = np.broadcast_to(node.input_scale, (x.shape[-1],))
-        for part, activation, factor in (
-            ("reduce", "relu", scale[:, None]),
-            ("expand", "sigmoid", 1),
-        ):
+        return self._layer(pool, f"{node.name}_mean", node, keepdims=True)(x)
+
+    def _squeeze_excite(self, node: graph.Gate, x):
+        x = self._mean(node, x)
+        scale = np.broadcast_to(node.input_scale, (x.shape[-1],))[:, None]
+        for part, activation, factor in (("reduce", "relu", scale), ("expand", "sigmoid", 1)):
             kernel = (node.weights[f"{part}_kernel"] * factor).astype("float32")
-            name = f"{node.name}_{part}"
-            layer = self._layer(
-                keras.layers.Conv2D, name, node, kernel.shape[-1], 1, activation=activation
-            )
+            name, own = f"{node.name}_{part}", {"activation": activation}
+            layer = self._layer(keras.layers.Conv2D, name, node, kernel.shape[-1], 1, **own)
             x = layer(x)
             layer.set_weights([kernel[None, None], node.weights[f"{part}_bias"]])
         return x
 
     def _efficient_attention(self, node: graph.Gate, x):
         """The channels lie along the width for the convolution over them: no shape is fixed."""
-        pool = keras.layers.GlobalAveragePooling2D
-        x = self._layer(pool, f"{node.name}_mean", node, keepdims=True)(x)
+        x = self._mean(node, x)
         x = self._layer(keras.layers.Permute, f"{node.name}_row", node, (1, 3, 2))(x)
         kernel = (node.weights["kernel"] * node.input_scale).astype("float32")
-        layer = self._layer(
-            keras.layers.Conv2D,
-            f"{node.name}_conv",
-            node,
-            1,
-            (1, kernel.shape[0]),
-            padding="same",
-            use_bias=False,
-            activation="sigmoid",
-        )
+        own = {"padding": "same", "use_bias": False, "activation": "sigmoid"}
+        size = (1, kernel.shape[0])
+        layer = self._layer(keras.layers.Conv2D, f"{node.name}_conv", node, 1, size, **own)
         x = layer(x)
         layer.set_weights([kernel[None]])
         return self._layer(keras.layers.Permute, f"{node.name}_gate", node, (1, 3, 2))(x)

@@ -1,7 +1,8 @@
 """The formats that a network is exported to: one row each, from which all else follows.
 
 ``nf-zoo export`` with its choices and its help, the public ``export_*`` functions, what is required
-and refused before the work, the check of what was written, and the table in docs/deploy.md.
+and refused before the work, the check of what was written, and the table in docs/deploy.md
+(``python docs/make_formats_table.py``).
 """
 
 from __future__ import annotations
@@ -86,21 +87,18 @@ class Format:
 
     def check_flags(self, given: list[str]) -> None:
         """Refuse options of the command line that the format does not have."""
-        extra = ", ".join(_flag(name) for name in given if name not in self.options)
-        if extra:
-            others = [f"--format {row.flag} has {row.described}" for row in FORMATS.values()]
+        refused = [name for name in given if name not in self.options]
+        if refused:
+            flags = ", ".join(map(_flag, refused))
+            others = [
+                f"--format {row.flag} has {' and '.join(row.precisions or map(_flag, row.options))}"
+                for row in FORMATS.values()
+                if not set(refused).isdisjoint(row.options)
+            ]
             raise ValueError(
-                f"{self.title} is written without {extra}: leave {extra} out. "
-                f"{'; '.join(others)}. Received: {extra} with --format {self.flag}"
+                f"{self.title} is written without {flags}: leave {flags} out. "
+                f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
-
-    @property
-    def described(self) -> str:
-        """The options of the command line in words."""
-        *most, last = self.precisions or [""]
-        precisions = [f"{', '.join(most)} and {last}"] if most else []
-        flags = [_flag(name) for name in self.options if name != "precision"]
-        return ", ".join([*precisions, *flags]) or "no options"
 
     def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
         """The precision, if the format has it and the other options go with it.
@@ -210,22 +208,3 @@ def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
     found = [row for row in FORMATS.values() if flag == row.flag]
     found += [row for row in FORMATS.values() if not flag and suffix and row.suffix == suffix]
     return found[0] if found else FORMATS["saved_model"]
-
-
-def table() -> str:
-    """The formats as a table in Markdown, as docs/deploy.md has it."""
-    rows = [
-        ("format", "function", "needs to write", "needs to run", "precisions"),
-        ("---",) * 5,
-        ("Keras", '`nf_zoo.fold(model).save("m.keras")`', "-", "nf_zoo", _OWN),
-    ]
-    for row in FORMATS.values():
-        needs = ["TensorFlow"] * row.tensorflow + [f"`nf-zoo[{row.extra}]`"] * bool(row.extra)
-        precisions = ", ".join(row.precisions) or _OWN
-        own = f"`nf_zoo.{row.function}`"
-        rows.append((row.title, own, ", ".join(needs) or "-", row.runs_on, precisions))
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines).replace("| --- | --- | --- | --- | --- |", "|---|---|---|---|---|")
-
-
-_OWN = "the model's, bfloat16"

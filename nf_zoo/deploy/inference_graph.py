@@ -181,17 +181,16 @@ class Gate(Node):
     """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``.
 
     Attributes:
-        kind: ``"se"`` or ``"eca"``.
         weights: of squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
             ``reduce_bias``, ``expand_kernel``, ``expand_bias``; of ECA its ``kernel``.
     """
 
-    kind: str = "se"
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
         self.input_scale = self.output_scale = np.ones(())
+        self.kind = "eca" if "kernel" in self.weights else "se"
 
 
 @dataclasses.dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo.cli.arguments import build_parser
-from nf_zoo.deploy.formats import FORMATS, format_of, table
+from nf_zoo.deploy.formats import FORMATS, format_of
 
 pytestmark = pytest.mark.fast
 
@@ -46,10 +47,11 @@ def test_the_format_of_a_path():
 
 
 def test_the_guide_has_the_table():
+    table = runpy.run_path(str(ROOT / "docs" / "make_formats_table.py"))["table"]
     assert table() in (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 
 
 def test_the_table_costs_no_import():
-    code = "import sys, nf_zoo.deploy.formats as f; f.table(); print('keras' in sys.modules)"
+    code = "import sys, nf_zoo.deploy.formats as f; f.format_of('x'); print('keras' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from nf_zoo.optimizers.owners import compiled_model
+from nf_zoo.optimizers.variables import compiled_model
 
 
 class UpdateWrapper(keras.optimizers.Optimizer):
