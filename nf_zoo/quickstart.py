@@ -105,6 +105,8 @@ def quickstart(
         0.95
     """
     require_tensorflow("The quickstart")
+    from nf_zoo.finetuning import finetune
+
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
     _take_folder(output, overwrite)
@@ -115,11 +117,13 @@ def quickstart(
     record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(pretrained)}
     record |= {"pictures": counts, "epochs": epochs, "seed": seed}
     _print_beginning(console, output, record)
+    # A mirrored digit is no digit.
+    options = {"epochs": epochs, "flip": False, "seed": seed, "overwrite": overwrite, "verbose": 2}
     results = {}
     for name, model in _networks(pretrained, seed, fields):
         place = output / name if name == "fine_tuned" else None
         with _live(console, TITLES[name], epochs):
-            results[name] = _fit(model, output / "digits", place, epochs, seed, overwrite)
+            results[name] = finetune(model, output / "digits", output=place, **options)
         record[name] = _summary(results[name])
     _print_comparison(console, record)
     record["served"] = _serve(output, results["fine_tuned"].model)
@@ -193,14 +197,6 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     keras.utils.set_random_seed(seed)
     options = {**model.options(), "preprocessing": model.preprocessing}
     yield "from_scratch", build_model(ARCHITECTURE, **options)
-
-
-def _fit(model, digits: Path, output: Path | None, epochs: int, seed: int, overwrite: bool):
-    from nf_zoo.finetuning import finetune
-
-    # A mirrored digit is no digit.
-    options = {"epochs": epochs, "flip": False, "seed": seed, "overwrite": overwrite, "verbose": 2}
-    return finetune(model, digits, output=output, **options)
 
 
 def _summary(result) -> dict[str, Any]:

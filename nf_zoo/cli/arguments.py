@@ -170,7 +170,7 @@ def _export(commands) -> None:
         commands,
         "export",
         "exporting:export_command",
-        f"write a model as {', '.join(row.title for row in FORMATS.values())}",
+        f"write a model in another format: {', '.join(row.title for row in FORMATS.values())}",
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("output", metavar="PATH", help="folder of a SavedModel, or file to write")

@@ -1,4 +1,4 @@
-"""What all exports share: the frame around them, the check of the file, and what it says of itself.
+"""The parts that all exports share: the frame, the check of the file, names and metadata.
 
 A format's module has one function, which makes what is to be written. :func:`exporter` does the
 rest: target and options are checked first; the file is written beside its place, run, compared with
@@ -92,15 +92,9 @@ def placed(path: Path) -> Iterator[Path]:
 
 
 def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
-    """Refuse answers that differ from the Keras model's.
+    """Refuse answers that differ from the Keras model's in shape, or by more than the tolerance.
 
-    Args:
-        expected: of the Keras model.
-        actual: of the file.
-        tolerance: share of the largest expected value, or of 1 if that is larger.
-
-    Raises:
-        RuntimeError: if they differ by more, or in shape.
+    That is a share of the largest expected value, or of 1 if that is larger.
     """
     for wanted, found in zip(expected, actual, strict=True):
         wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")

@@ -24,7 +24,7 @@ from nf_zoo.models.classifier import ImageClassifier
 def fold(
     model: keras.Model, *, dtype: str | None = None, allow_unfolded: bool = False
 ) -> FoldedModel:
-    """A new model that computes the same at inference, of plain layers.
+    """Return a new model of plain layers that computes the same at inference.
 
     Weight standardization, gains, gamma, beta, alpha, skip gains, stochastic depth and dropout
     disappear into the kernels and biases of ``keras.layers.Conv2D`` (``nf_zoo.layers.Conv2D``

@@ -1,4 +1,4 @@
-"""What folding yields: a Keras model of plain layers that knows what it was."""
+"""The folded model: a Keras model of plain layers that knows what it was folded from."""
 
 from __future__ import annotations
 

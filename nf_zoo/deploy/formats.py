@@ -67,7 +67,7 @@ class Format:
         return getattr(importlib.import_module(self.module), self.function)
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
-        """The path, if something may be written there.
+        """Return the path, if something may be written there.
 
         Raises:
             FileExistsError: if it exists and may not be replaced, or is not of the kind to replace.
@@ -101,7 +101,7 @@ class Format:
             )
 
     def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
-        """The precision, if the format has it and the other options go with it.
+        """Return the precision, if the format has it and the other options go with it.
 
         Raises:
             ValueError: saying which do.
@@ -198,7 +198,7 @@ FORMATS = {
 
 
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
-    """The format of a flag, or else of the path's suffix; a SavedModel where neither says.
+    """Return the format of a flag, or else of the path's suffix; else SavedModel.
 
     Example:
         >>> format_of("pets.tflite").name, format_of("pets").name

@@ -141,11 +141,7 @@ def _saved(tf, folded, shapes, path: Path) -> Path:
 
 
 def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
-    def pictures():
-        for image in inputs:
-            yield [image[None]]
-
-    return pictures
+    return lambda: ([image[None]] for image in inputs)
 
 
 def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
@@ -165,7 +161,7 @@ def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
 
 
 def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
-    """What the converter calls the operations that came from layers of those names."""
+    """The converter's names of the operations that came from layers of those names."""
     table = io.StringIO()
     measuring.layer_statistics_dump(table)
     table.seek(0)
@@ -174,13 +170,9 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     found = []
     for layer in layers:
         # What makes an output is called after the output.
-        pattern = (
-            rf"{re.escape(layer)}(_1)?" if layer not in last else r"StatefulPartitionedCall:\d+"
-        )
+        own = r"StatefulPartitionedCall:\d+" if layer in last else rf"{re.escape(layer)}(_1)?"
         nodes = [
-            name
-            for name in names
-            if any(re.fullmatch(pattern, scope) for scope in re.split("[;/]", name))
+            name for name in names if any(re.fullmatch(own, x) for x in re.split("[;/]", name))
         ]
         if not nodes:
             raise ValueError(

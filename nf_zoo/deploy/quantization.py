@@ -22,7 +22,7 @@ CHECKED = 8
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """What becomes of the outputs when one layer alone is quantized.
+    """The change of the outputs when one layer alone is quantized.
 
     Attributes:
         name: of the layer in the folded network.
@@ -39,7 +39,7 @@ class LayerError:
 
 
 def quantization_report(model, pictures: Any) -> list[LayerError]:
-    """What eight bits cost, layer by layer, the worst first.
+    """Return the cost of eight bits layer by layer, the worst first.
 
     Every convolution and matrix product of the folded network is quantized alone, its kernel to
     8 bits with a scale per output channel, its input to 8 bits with one scale and zero point for
@@ -112,33 +112,28 @@ def _layers_to_keep(folded, inputs: np.ndarray, keep_float: int | Sequence[str])
 
 def _report(folded, inputs: np.ndarray) -> list[LayerError]:
     x = ops.convert_to_tensor(inputs[:REPORT_PICTURES])
-    expected = _outputs(folded, x, None)
-    size = np.sqrt(np.mean(expected**2))
-    errors = []
-    for node in functional.nodes_of(folded):
-        layer = node.operation
-        if not hasattr(layer, "kernel"):
-            continue
-        kernel = ops.convert_to_numpy(layer.kernel)
-        rounded = quantized_kernel(kernel, _output_axes(layer))
-        change = _outputs(folded, x, node) - expected
-        largest = _largest(kernel, _output_axes(layer))
-        errors.append(
-            LayerError(
-                layer.name,
-                float(np.sqrt(np.mean(change**2)) / max(size, 1e-30)),
-                float(np.sqrt(np.mean((rounded - kernel) ** 2) / max(np.mean(kernel**2), 1e-30))),
-                float(largest.max() / max(np.median(largest), 1e-30)),
-            )
-        )
+    expected, errors = _outputs(folded, x, None), []
+    for layer in dict.fromkeys(node.operation for node in functional.nodes_of(folded)):
+        if hasattr(layer, "kernel"):
+            kernel, axes = ops.convert_to_numpy(layer.kernel), _output_axes(layer)
+            output_error = _relative(_outputs(folded, x, layer), expected)
+            weight_error = _relative(quantized_kernel(kernel, axes), kernel)
+            largest = _largest(kernel, axes)
+            spread = float(largest.max() / max(np.median(largest), 1e-30))
+            errors.append(LayerError(layer.name, output_error, weight_error, spread))
     return sorted(errors, key=lambda error: -error.output_error)
 
 
+def _relative(changed: np.ndarray, exact: np.ndarray) -> float:
+    """Root mean square of a change, over that of the exact values."""
+    return float(np.sqrt(np.mean((changed - exact) ** 2) / max(np.mean(exact**2), 1e-30)))
+
+
 def _outputs(folded, x, quantized) -> np.ndarray:
-    """All outputs of the network, with the layer of one node in eight bits."""
+    """All outputs of the network, with one layer in eight bits."""
 
     def call(operation, args, kwargs):
-        if quantized is None or operation is not quantized.operation:
+        if operation is not quantized:
             return operation(*args, **kwargs)
         weights = operation.get_weights()
         rounded = quantized_kernel(weights[0], _output_axes(operation))

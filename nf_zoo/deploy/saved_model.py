@@ -94,8 +94,7 @@ def export_saved_model(
         tf.saved_model.save(module, str(written), signatures)
         if takes_pictures:
             _write_metadata(model, written / "assets.extra")
-        loaded = tf.saved_model.load(str(written))
-        return (_picture_runner if takes_pictures else _plain_runner)(tf, model, loaded)
+        return _runner(tf, model, written, takes_pictures)
 
     return Export(write, [_picture_trial(tf, model)] if takes_pictures else None)
 
@@ -144,25 +143,19 @@ def _plain(tf, model, constants: bool):
     return module, module.network
 
 
-def _plain_runner(tf, model, loaded) -> Callable:
-    inputs, names = as_functional(model).inputs, output_names(model)
+def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
+    loaded = tf.saved_model.load(str(path))  # owns the variables: must outlive the calls
+    if takes_pictures:
+        key = "probabilities" if model.num_classes else "features"
+        return lambda images: [loaded.predict(tf.constant(images))[key]]
 
     def run(*arrays):
-        # ``loaded`` owns the variables, so it must outlive the calls.
-        answers = loaded.signatures["serving_default"](
-            **{
-                operation_of(tensor).name: tf.cast(array, tensor.dtype)
-                for tensor, array in zip(inputs, arrays, strict=True)
-            }
-        )
-        return [answers[name] for name in names]
+        pairs = zip(as_functional(model).inputs, arrays, strict=True)
+        named = {operation_of(x).name: tf.cast(array, x.dtype) for x, array in pairs}
+        answers = loaded.signatures["serving_default"](**named)
+        return [answers[name] for name in output_names(model)]
 
     return run
-
-
-def _picture_runner(tf, model, loaded) -> Callable:
-    key = "probabilities" if model.num_classes else "features"
-    return lambda images: [loaded.predict(tf.constant(images))[key]]
 
 
 def _picture_trial(tf, model) -> tuple[list, list]:
@@ -214,10 +207,11 @@ def _servable(tf, model, constants: bool):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
     module = _module(tf, model, constants)
-    module.network = trunk
-    module.predict = tf.function(predict)
-    floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    integers = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+    module.network, module.predict = trunk, tf.function(predict)
+    floats, integers = (
+        tf.TensorSpec([None, None, None, 3], dtype, name="images")
+        for dtype in (tf.float32, tf.uint8)
+    )
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
         "serving_default": module.predict.get_concrete_function(floats),

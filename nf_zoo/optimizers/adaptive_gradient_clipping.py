@@ -129,16 +129,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
         return gradient, variable, learning_rate
 
     def clip(self, gradient, weights, axes: Sequence[int] | None = None):
-        """The clipped gradient of one variable.
-
-        Args:
-            gradient: of the shape of ``weights``.
-            weights: a tensor.
-            axes: those that the norm of a unit runs over; None as in :func:`unitwise_norm`.
-
-        Returns:
-            A tensor of the gradient's dtype.
-        """
+        """Return the clipped gradient of a variable; axes are those of :func:`unitwise_norm`."""
         limit = self.clipping * ops.maximum(unitwise_norm(weights, axes), self.eps)
         norm = unitwise_norm(gradient, axes)
         scale = ops.where(norm > limit, limit / ops.maximum(norm, SMALLEST_NORM), 1.0)
@@ -200,14 +191,10 @@ def _known(exclude) -> Iterable[keras.Variable | str | dict]:
 
 
 def published_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """The axes that the norm of a unit runs over, as in the published code.
+    """Return the axes that the norm of a unit runs over, as in the published code.
 
-    Args:
-        shape: (), (O,), (I, O) or (H, W, I, O). What has one axis longer than 1 at most is one
-            unit, as are biases and gains; matrices and kernels have one unit for each output.
-
-    Raises:
-        ValueError: on another rank.
+    What has one axis longer than 1 at most is one unit, as are biases and gains; matrices (I, O)
+    and kernels (H, W, I, O) have one unit for each output.
     """
     if is_one_unit(shape):
         return tuple(range(len(shape)))
@@ -220,15 +207,9 @@ def published_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def unit_axes(variable: keras.Variable, owners: Sequence[keras.layers.Layer]) -> tuple[int, ...]:
-    """The axes that the norm of a unit runs over, by the type of the variable's layer.
+    """Return the axes that the norm of a unit runs over, by the type of the variable's layers.
 
-    Args:
-        variable: of any shape.
-        owners: the layers that it is of. Where none is of a type of Keras's, the published rule
-            holds.
-
-    Raises:
-        ValueError: if neither tells, or the layers disagree.
+    Where none is of a type of Keras's, the published rule holds.
     """
     shape, name = tuple(variable.shape), variable.name
     if is_one_unit(shape) or name == "bias":

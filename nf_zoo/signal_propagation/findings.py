@@ -1,4 +1,4 @@
-"""What is wrong with a network, in words, with the evidence and a remedy that it lacks."""
+"""Findings on a network: what is wrong, the evidence, and a remedy that the network lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What signals are measured on: noise, images, files or a dataset, as batches."""
+"""The inputs that signals are measured on: noise, images, files or a dataset, as batches."""
 
 from __future__ import annotations
 

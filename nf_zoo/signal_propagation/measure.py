@@ -159,7 +159,7 @@ class ChannelMoments:
 
 @dataclasses.dataclass
 class _Signal:
-    """What is gathered of one block."""
+    """The moments that are gathered of one block."""
 
     stage: int
     norm: BatchNormalization | None

@@ -1,4 +1,4 @@
-"""What a model shows without being run: merges of its branches, and whether it is trained."""
+"""Facts about a model that need no run: where branches merge, and whether it is trained."""
 
 from __future__ import annotations
 

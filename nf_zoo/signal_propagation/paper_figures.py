@@ -332,12 +332,9 @@ def skipinit_fixup(**sizes) -> PaperFigure:
 
 @dataclasses.dataclass(frozen=True)
 class Bottlenecks:
-    """A network of four stages of bottleneck blocks.
+    """A network of four stages of bottleneck blocks: its label, architecture and fields.
 
     Attributes:
-        label: in the legend.
-        name: of the architecture.
-        fields: of it.
         gain: kernels are N(0, gain / fan-in), with which the papers reckon; None keeps ours, which
             go by the fan-out.
         branch: expected variance of the branches, to plot the sum of; None for our own theory.
@@ -409,7 +406,7 @@ FIGURES: dict[str, Callable[..., PaperFigure | TrainableDepth]] = {
 
 
 def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
-    """What to measure on, and what that is in words."""
+    """The pictures or the shape to measure on, and a description."""
     if images is None:
         shape = (pictures, size, size, 3)
         return shape, f"{pictures} noise pictures of {size} x {size}"

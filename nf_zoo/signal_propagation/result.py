@@ -1,4 +1,4 @@
-"""What a measurement of signal propagation gives."""
+"""The result of a measurement: rows, table, CSV and plot."""
 
 from __future__ import annotations
 
@@ -135,11 +135,7 @@ class SignalPropagation:
 
 
 def writable_folder(path: str | os.PathLike) -> Path:
-    """The folder, absolute; looked at before long work, but not made.
-
-    Raises:
-        OSError: if it is none and cannot become one.
-    """
+    """Return the folder, absolute, or raise an OSError if it cannot be written; make nothing."""
     folder = Path(path).absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
