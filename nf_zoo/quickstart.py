@@ -28,6 +28,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nf_zoo.backend import require_tensorflow
+from nf_zoo.finetuning.settings import QuickstartSettings
+from nf_zoo.options import takes
 from nf_zoo.preprocessing import decode_predictions
 
 ARCHITECTURE = "wide_resnet16_2"
@@ -57,33 +59,16 @@ assert "nf_zoo" not in sys.modules
 '''
 
 
+@takes(QuickstartSettings)
 def quickstart(
-    output: str | os.PathLike = "nf-zoo-quickstart",
-    *,
-    pretrained: bool | str | os.PathLike = "cifar10",
-    epochs: int = 6,
-    training_pictures: int = 30,
-    validation_pictures: int = 10,
-    test_pictures: int | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    **fields: Any,
+    output: str | os.PathLike = "nf-zoo-quickstart", *, settings: QuickstartSettings, **fields: Any
 ) -> dict[str, Any]:
     """Fine-tune a small network on scikit-learn's digits, export it, and tell the terminal.
 
     Args:
         output: folder to write: digits/ (the pictures), fine_tuned/ (as ``finetune`` writes it),
             predict.py (uses the SavedModel), quickstart.json.
-        pretrained: weights of wide_resnet16_2 to start from, as ``create_model`` takes them.
-        epochs: passes over the training pictures, for either network; all other settings are
-            the defaults of ``finetune``, which gives an untrained network a higher learning rate
-            and no epochs of the classifier alone.
-        training_pictures: how many of each digit to learn from; the first ones of the data set,
-            written by other people than the last ones.
-        validation_pictures: how many of each digit to watch the training with; the next ones.
-        test_pictures: how many of each digit to compare the networks on; None takes the rest.
-        seed: decides the order of the pictures, their variations and the initial weights.
-        overwrite: replace an earlier quickstart in ``output``.
+        {settings}
         **fields: options of the network, as ``create_model`` takes them.
 
     Returns:
@@ -109,20 +94,25 @@ def quickstart(
 
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
-    _take_folder(output, overwrite)
+    _take_folder(output, settings.overwrite)
     # Bound to the terminal itself: sys.stdout is borrowed during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    shares = {"train": training_pictures, "val": validation_pictures, "test": test_pictures}
+    shares = {
+        "train": settings.training_pictures,
+        "val": settings.validation_pictures,
+        "test": settings.test_pictures,
+    }
     counts = _write_digits(output / "digits", *digits, shares)
-    record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(pretrained)}
-    record |= {"pictures": counts, "epochs": epochs, "seed": seed}
+    record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
+    record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
     _print_beginning(console, output, record)
     # A mirrored digit is no digit.
-    options = {"epochs": epochs, "flip": False, "seed": seed, "overwrite": overwrite, "verbose": 2}
+    options = {"epochs": settings.epochs, "flip": False, "verbose": 2}
+    options |= {"seed": settings.seed, "overwrite": settings.overwrite}
     results = {}
-    for name, model in _networks(pretrained, seed, fields):
+    for name, model in _networks(settings.pretrained, settings.seed, fields):
         place = output / name if name == "fine_tuned" else None
-        with _live(console, TITLES[name], epochs):
+        with _live(console, TITLES[name], settings.epochs):
             results[name] = finetune(model, output / "digits", output=place, **options)
         record[name] = _summary(results[name])
     _print_comparison(console, record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -32,8 +34,8 @@ class Network:
         if not task["network"]:
             return
         policy = POLICIES[task["programs"][0]["precision"]]
-        # On the processor: there every small operation compiles in no time.
-        with jax.default_device(_processor()):
+        # On the processor and in a hurry: every small operation of it is a compilation.
+        with jax.default_device(_processor()), _in_a_hurry():
             keras.utils.set_random_seed(0)
             self._model = _with_branches(nf_zoo.create_model(task["name"], dtype=policy))
             self._folded = nf_zoo.fold(self._model)
@@ -59,9 +61,8 @@ class Network:
         """A function that enqueues a run, one that waits for it, and one that tells the memory."""
         _, *arguments = self._parts(program, random=True)
         # Copies: a step gives the memory of its arguments to its results.
-        arguments = jax.tree.map(
-            lambda x: jnp.array(jax.device_put(x, jax.devices()[0])), arguments
-        )
+        card = jax.devices()[0]
+        arguments = jax.tree.map(lambda x: jax.device_put(np.array(x), card), arguments)
         last = [arguments[0], None]
 
         def call():
@@ -78,7 +79,7 @@ class Network:
         """Nothing: memory goes with what held it."""
 
     def _parts(self, program: dict, random: bool = False):
-        """(function, its arguments); images are random only where they are looked at."""
+        """(function, its arguments in host memory); random images only where they are looked at."""
         batch, size = program["batch"], self._size
         kind = jnp.bfloat16 if program["precision"] == "bfloat16" else np.float32
         if program["task"] == "product":
@@ -88,7 +89,7 @@ class Network:
         images = _images((batch, size, size, 3), 0, random)
         if program["task"] == "training":
             state = tuple(
-                [v.value for v in some]
+                [np.asarray(v.value) for v in some]
                 for some in (
                     self._model.trainable_variables,
                     self._model.non_trainable_variables,
@@ -103,7 +104,7 @@ class Network:
             )
         model = self._folded if program["form"] == "folded" else self._model
         state = [
-            [v.value for v in some]
+            [np.asarray(v.value) for v in some]
             for some in (model.trainable_variables, model.non_trainable_variables)
         ]
         if program["form"] == "folded" and program["precision"] == "bfloat16":
@@ -128,6 +129,16 @@ class Network:
         return (trainable, other, optimizer), loss
 
 
+@contextlib.contextmanager
+def _in_a_hurry():
+    """Within it, what compiles is hardly optimized."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _processor():
     """None, which is the card, where JAX has been told to leave the processor out."""
     try:
@@ -141,9 +152,11 @@ def _key(program: dict) -> tuple:
 
 
 def _images(shape, seed: int, random: bool):
+    """Of mean 0 and variance 1."""
     if not random:
         return np.empty(shape, "float32")
-    return jax.random.normal(jax.random.key(seed), shape)
+    uniform = np.random.default_rng(seed).random(shape, "float32")
+    return (uniform - np.float32(0.5)) * np.float32(12**0.5)
 
 
 def _with_branches(model):

@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend
-from nf_zoo.cli.pictures import pictures_below
 from nf_zoo.deploy.formats import FORMATS, format_of
+from nf_zoo.finetuning.class_folders import pictures_in
 
 MOST_PICTURES = 512
 """So many, evenly chosen, measure the ranges of the activations."""
@@ -35,7 +35,5 @@ def export_command(args: Namespace) -> int:
 
 
 def _some_pictures(folder: str) -> list[str]:
-    files = sorted(pictures_below(folder))
-    if not files:
-        raise ValueError(f"There is no picture in the folder. Received: {folder}")
+    files = pictures_in(folder)
     return files[:: -(-len(files) // MOST_PICTURES)]
