@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import nf_zoo
-from nf_zoo.deploy.metadata import LABELS_FILE, labels_text
+from nf_zoo.deploy.exporting import LABELS_FILE, labels_text
 from nf_zoo.finetuning.evaluation import Evaluation, Sample, evaluate_pictures
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import REPORT
@@ -79,7 +79,7 @@ def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
     """Fill an empty folder with everything ``finetune`` promises."""
-    from nf_zoo.deploy.export import export_saved_model
+    from nf_zoo.deploy.saved_model import export_saved_model
 
     labels = evaluation.labels
     model.save(path / "model.keras")

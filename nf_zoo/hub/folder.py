@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nf_zoo import atomic
-from nf_zoo.deploy.metadata import LABELS_FILE, PREPROCESSING_FILE, write_metadata
+from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE, write_metadata
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_readable_config
@@ -86,7 +86,7 @@ def save_pretrained(
         _describe(model, made, card or CardDetails(), metrics)
         check_described(made / CONFIG_FILE, Local(made))
         if saved_model:
-            from nf_zoo.deploy.export import export_saved_model
+            from nf_zoo.deploy.saved_model import export_saved_model
 
             export_saved_model(model, made / SAVED_MODEL)
         if is_taken:

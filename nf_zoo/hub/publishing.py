@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nf_zoo.deploy.metadata import LABELS_FILE, PREPROCESSING_FILE
+from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
 from nf_zoo.hub.description import CONFIG_FILE, read_config
 from nf_zoo.hub.errors import (
