@@ -77,7 +77,7 @@ def export_litert(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
-        >>> nf_zoo.export_litert(model, "pets.tflite")  # doctest: +SKIP
+        >>> path = nf_zoo.export_litert(model, "pets.tflite")
     """
     import tensorflow as tf
 

@@ -79,7 +79,7 @@ def export_onnx(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
-        >>> nf_zoo.export_onnx(model, "pets.onnx")  # doctest: +SKIP
+        >>> path = nf_zoo.export_onnx(model, "pets.onnx")
     """
     import onnx
 

@@ -56,9 +56,11 @@ def quantization_report(model, pictures: Any) -> list[LayerError]:
         ValueError: if the model cannot be folded, or the pictures cannot be read.
 
     Example:
+        >>> import nf_zoo
         >>> model = nf_zoo.WideResNet16_2(pretrained="cifar10")
-        >>> nf_zoo.quantization_report(model, "pictures/0.png")[0].name  # doctest: +SKIP
-        'head'
+        >>> rows = nf_zoo.quantization_report(model, "cat.jpg")
+        >>> isinstance(rows[0].name, str)  # the layer that loses most
+        True
     """
     return _report(fold(model), calibration_inputs(model, pictures))
 

@@ -75,7 +75,7 @@ def export_saved_model(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
-        >>> nf_zoo.export_saved_model(model, "pets")  # doctest: +SKIP
+        >>> path = nf_zoo.export_saved_model(model, "pets")
     """
     import tensorflow as tf
 

@@ -69,10 +69,10 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
 
     Example:
         >>> import nf_zoo
-        >>> model = nf_zoo.NFResNet50(pretrained=True)
-        >>> result = nf_zoo.finetune(model, "flowers/", epochs=5, output="flowers-model")
-        >>> result.metrics["accuracy"]
-        0.93
+        >>> model = nf_zoo.create_model("wide_resnet16_2.cifar10", num_classes=2)
+        >>> result = nf_zoo.finetune(model, "pets/", epochs=1, output="pets-model", verbose=0)
+        >>> 0.0 <= result.metrics["accuracy"] <= 1.0
+        True
     """
     require_tensorflow("Fine-tuning")
     from nf_zoo.finetuning.phases import fit

@@ -68,7 +68,7 @@ def save_pretrained(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> nf_zoo.save_pretrained(model, "my-nf-resnet")  # doctest: +SKIP
+        >>> path = nf_zoo.save_pretrained(model, "my-nf-resnet")
     """
     check_kind(model)
     folder = Path(folder).expanduser().absolute()

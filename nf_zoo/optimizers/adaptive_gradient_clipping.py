@@ -83,7 +83,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
     Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
 
     Example:
-        >>> import nf_zoo
+        >>> import keras, nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=10)
         >>> optimizer = nf_zoo.AdaptiveGradientClipping(
         ...     keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),

@@ -76,7 +76,7 @@ def parameter_groups(
             exactly one network of the zoo.
 
     Example:
-        >>> import nf_zoo
+        >>> import keras, nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=10)
         >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
         >>> groups[-1].name, groups[-1].learning_rate_scale
@@ -203,7 +203,7 @@ class GroupedOptimizer(UpdateWrapper):
             variable that is in none of the groups.
 
     Example:
-        >>> import nf_zoo
+        >>> import keras, nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=10)
         >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
         >>> optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.01), groups)

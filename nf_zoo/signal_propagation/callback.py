@@ -46,8 +46,12 @@ class SignalPropagationCallback(keras.callbacks.Callback):
 
     Example:
         >>> import nf_zoo
-        >>> callback = SignalPropagationCallback((8, 32, 32, 3), csv_path="signals.csv")
-        >>> model.fit(images, labels, callbacks=[callback])  # doctest: +SKIP
+        >>> import numpy as np
+        >>> model = nf_zoo.NFResNet14(num_classes=2)
+        >>> model.compile("sgd", "sparse_categorical_crossentropy")
+        >>> callback = nf_zoo.SignalPropagationCallback((8, 32, 32, 3), csv_path="signals.csv")
+        >>> images, labels = np.random.randn(8, 32, 32, 3), np.arange(8) % 2
+        >>> history = model.fit(images, labels, callbacks=[callback], verbose=0)
     """
 
     def __init__(
