@@ -10,7 +10,6 @@ from keras import ops
 
 from nf_zoo import layers
 from nf_zoo.deploy import graph
-from nf_zoo.models.skipinit_block import ScalarBias
 
 Inputs = list[graph.Node]
 
@@ -238,7 +237,7 @@ RULES: dict[type, Callable] = {
     layers.MaxPool2D: _maximum,
     layers.DilatedAveragePool2D: _average,
     layers.ChannelAffine: _channel_affine,
-    ScalarBias: _scalar_bias,
+    layers.ScalarBias: _scalar_bias,
     keras.layers.Conv2D: _keras_convolution,
     keras.layers.Dense: _dense,
     keras.layers.Activation: _activation,

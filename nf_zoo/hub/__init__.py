@@ -8,8 +8,8 @@
   `fetching`: ahead of time.
 - `pretrained`: load_pretrained, for sources that say themselves what they are.
 - `loading`: a checkpoint into a model; `fitting` holds the two against each other first.
-- `from_timm`, `from_haiku`: foreign names and layouts; `recognize`: whose tensors are these?
-- `variants`: timm's network and DeepMind's of one name are not filled with each other's weights.
+- `foreign_names`: timm's and DeepMind's names and layouts; whose tensors are these? Networks of
+  one name are not filled with each other's weights.
 - `files`: safetensors files opened, one or several with the index of `shards`; `diagnosis`: what
   a file is instead.
 - `model_config`: config.json; `timm_config`: timm's; `keras_files`: what Keras saved.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nf_zoo.hub.blueprint import count_parameters
-from nf_zoo.hub.variants import is_the_papers
+from nf_zoo.hub.foreign_names import is_the_papers
 from nf_zoo.models.registry import architecture
 
 CARD_FILE = "README.md"

@@ -17,6 +17,7 @@ from nf_zoo.hub.catalog import PretrainedWeights, label_names, weights_directory
 from nf_zoo.hub.errors import CatalogError, WeightsMismatch
 from nf_zoo.hub.files import WEIGHTS_FILE, open_weights
 from nf_zoo.hub.fitting import classes_of, plan_assignments
+from nf_zoo.hub.foreign_names import has_paper_form, is_the_papers
 from nf_zoo.hub.model_config import (
     CONFIG_FILE,
     MOST_BYTES,
@@ -26,7 +27,6 @@ from nf_zoo.hub.model_config import (
 )
 from nf_zoo.hub.repository import HubRepository, earlier_version_kept, fetch_file, find_file
 from nf_zoo.hub.sources import Source, fetch_weights, resolve_pretrained
-from nf_zoo.hub.variants import has_paper_form, is_the_papers
 
 logger = logging.getLogger("nf_zoo")
 _HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum|rematerialize")

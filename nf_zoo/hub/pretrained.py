@@ -11,6 +11,7 @@ from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, f
 from nf_zoo.hub.fetching import only_model_file
 from nf_zoo.hub.files import WeightsFile, open_weights, refuse_way_out
 from nf_zoo.hub.fitting import classes_of, plan_assignments
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.model_config import (
     CONFIG_FILE,
@@ -19,7 +20,6 @@ from nf_zoo.hub.model_config import (
     is_keras_config,
     read_config,
 )
-from nf_zoo.hub.recognize import recognize
 from nf_zoo.hub.repository import (
     HUB,
     HubRepository,

@@ -15,7 +15,7 @@ from nf_zoo.layers.composite import (
     states_of_parts,
 )
 from nf_zoo.models import registry
-from nf_zoo.models.graph import GraphOptions, Stage, build_graph, count_classes
+from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.models.picture_model import PictureModel
 from nf_zoo.preprocessing import Preprocessing
 
@@ -81,8 +81,8 @@ class ImageClassifier(PictureModel):
                 f"the graph normalize pixels. Received: {preprocessing!r}"
             )
         preprocessing = (preprocessing or Preprocessing()).fitted_to(options.input_shape)
-        row = registry.architecture(architecture)
-        inputs, outputs, stages, policy = build_graph(row, config, options, preprocessing, dtype)
+        family = registry.architecture(architecture).record
+        inputs, outputs, stages, policy = build_graph(family, config, options, preprocessing, dtype)
         super().__init__(inputs, outputs, name=name or architecture)
         self.dtype_policy = policy
         self.architecture, self.config = architecture, config

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from nf_zoo.layers import ScaledWSConv2D, SkipInit
-from nf_zoo.models.norm_free_block import NormFreeBlock
-from nf_zoo.models.variance import variance_ledger
+from nf_zoo.models.norm_free import NormFreeBlock, variance_ledger
 from nf_zoo.signal_propagation import graph
 from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.measure import signal_propagation
@@ -118,7 +117,7 @@ def _remedies_in(layers: list, blocks: list) -> set[str]:
     present = {
         BETA: any(block.beta != 1 for block in blocks),
         STANDARDIZED: any(isinstance(layer, ScaledWSConv2D) for layer in layers),
-        GAMMA: bool(blocks) and all(block._gamma_in for block in blocks),
+        GAMMA: bool(blocks) and all(block.has_gamma for block in blocks),
         BATCH_NORM: any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers),
         SKIP_GAIN: any(isinstance(layer, SkipInit) for layer in layers),
         NORM_FREE: bool(blocks),

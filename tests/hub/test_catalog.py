@@ -15,7 +15,7 @@ from nf_zoo.hub import catalog
 from nf_zoo.hub.blueprint import count_parameters
 from nf_zoo.hub.catalog import find_record, label_names, read_catalog, records_of
 from nf_zoo.hub.errors import CatalogError, UnknownWeights
-from nf_zoo.hub.recognize import recognize
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.models.registry import architectures
 

@@ -25,9 +25,9 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
 )
 from nf_zoo.hub.files import open_weights
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.recognize import recognize
 
 pytestmark = pytest.mark.fast
 
