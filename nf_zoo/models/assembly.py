@@ -84,13 +84,6 @@ class GraphOptions:
                 f"Received: out_indices={self.out_indices}"
             )
 
-    def to_dict(self) -> dict:
-        """JSON-able values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
-
 
 def build_graph(family: Family, config, options: GraphOptions, preprocessing, dtype: str | None):
     """The Keras tensors of a model.

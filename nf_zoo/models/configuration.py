@@ -113,10 +113,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON-able values: what a file keeps, so that it outlives the tables."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return as_json(self)
 
     def changes_from(self, other: Config) -> dict[str, Any]:
         """Fields in which this record differs from ``other``, as JSON-able values."""
@@ -172,6 +169,14 @@ class ResNetShape(Config):
         from nf_zoo.layers import MaxPool2D
 
         return MaxPool2D(3, 2, padding=self.pool_padding, name="stem_pool")(x)
+
+
+def as_json(record) -> dict[str, Any]:
+    """The fields of a dataclass, tuples as lists."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(record).items()
+    }
 
 
 @functools.cache

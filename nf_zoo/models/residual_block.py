@@ -6,7 +6,7 @@ A block shows two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merg
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -43,7 +43,7 @@ class ResidualBlock(CompositeLayer):
 
     Attributes:
         fields: fields of a family's record, if it has them, that the class takes by the same name.
-        beta: factor on the input, where a ledger of variances gives one.
+        beta: factor on the input that a ledger of variances gives; None for blocks without one.
         attention: what follows the convolution at index ``attended`` of the branch, or None.
         skip_gain: what multiplies the branch, or None.
 
@@ -244,36 +244,6 @@ class ResidualBlock(CompositeLayer):
         return total
 
 
-@dataclasses.dataclass(frozen=True)
-class BlockPlan:
-    """What the position of a residual block decides.
-
-    Attributes:
-        stage: 1-based stage.
-        block: 1-based position in the stage.
-        filters: channels of its output.
-        strides: 1 or 2.
-        dilation: of its convolutions after the one that may stride.
-        entry_dilation: of those up to it, the dilation of its input.
-        stochastic_depth_rate: of its branch.
-        stride: pixels of the picture per pixel of its output.
-    """
-
-    stage: int
-    block: int
-    filters: int
-    strides: int
-    dilation: int
-    entry_dilation: int
-    stochastic_depth_rate: float
-    stride: int
-
-    @property
-    def name(self) -> str:
-        """``"stage1_block2"``."""
-        return f"stage{self.stage}_block{self.block}"
-
-
 @dataclasses.dataclass
 class Level:
     """A map that the trunk yields on the way.
@@ -289,45 +259,20 @@ class Level:
     tensor: Any
 
 
-def plan_blocks(
-    config: Config, widths: tuple[int, ...], stride: int, first_strides: int = 1
-) -> Iterator[BlockPlan]:
-    """Every block of the network in depth order.
-
-    Where a stride would take the map beyond ``config.output_stride``, it becomes a dilation of
-    all that follows.
-
-    Args:
-        config: the record.
-        widths: output channels per stage.
-        stride: pixels of the picture per pixel of the first block's input.
-        first_strides: strides of the first stage; all others have 2.
-    """
-    rates = iter(stochastic_depth_rates(config))
-    dilation = 1
-    for stage, (depth, filters) in enumerate(zip(config.depths, widths, strict=True), start=1):
-        for block in range(1, depth + 1):
-            strides = 1 if block > 1 else first_strides if stage == 1 else 2
-            entry_dilation = dilation
-            if stride * strides > config.output_stride:
-                dilation, strides = dilation * strides, 1
-            stride *= strides
-            yield BlockPlan(
-                stage, block, filters, strides, dilation, entry_dilation, next(rates), stride
-            )
-
-
 def stack_blocks(
     config: Config,
     x,
-    block_class: type,
+    block_class: type[ResidualBlock],
     own_arguments: Callable[[int, int, int], dict[str, Any]],
     *,
     stride: int,
     widths: tuple[int, ...] | None = None,
     first_strides: int = 1,
 ) -> list[Level]:
-    """All residual blocks of a network.
+    """All residual blocks of a network, in depth order.
+
+    Where a stride would take the map beyond ``config.output_stride``, it becomes a dilation of
+    all that follows.
 
     Args:
         config: the record.
@@ -343,28 +288,33 @@ def stack_blocks(
         The output of every stage.
     """
     fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
-    levels = []
-    for index, plan in enumerate(
-        plan_blocks(config, widths or config.widths, stride, first_strides)
+    levels, dilation, rates = [], 1, enumerate(stochastic_depth_rates(config))
+    for stage, (depth, filters) in enumerate(
+        zip(config.depths, widths or config.widths, strict=True), start=1
     ):
-        channels = x.shape[-1]
-        transition = plan.strides > 1 or plan.dilation > plan.entry_dilation
-        x = block_class(
-            plan.filters,
-            strides=plan.strides,
-            dilation=plan.dilation,
-            entry_dilation=plan.entry_dilation,
-            projection=config.shortcut if transition or channels != plan.filters else None,
-            padding=config.padding,
-            activation=config.activation,
-            stochastic_depth_rate=plan.stochastic_depth_rate,
-            stochastic_depth_rescale=config.stochastic_depth_rescale,
-            rematerialize=config.rematerialize,
-            name=plan.name,
-            **{**fields, **own_arguments(index, channels, plan.filters)},
-        )(x)
-        if plan.block == config.depths[plan.stage - 1]:
-            levels.append(Level(f"stage{plan.stage}", plan.stride, x))
+        for block in range(1, depth + 1):
+            strides = 1 if block > 1 else first_strides if stage == 1 else 2
+            entry_dilation, channels = dilation, x.shape[-1]
+            if stride * strides > config.output_stride:
+                dilation, strides = dilation * strides, 1
+            stride *= strides
+            changes = strides > 1 or dilation > entry_dilation or channels != filters
+            index, rate = next(rates)
+            x = block_class(
+                filters,
+                strides=strides,
+                dilation=dilation,
+                entry_dilation=entry_dilation,
+                projection=config.shortcut if changes else None,
+                padding=config.padding,
+                activation=config.activation,
+                stochastic_depth_rate=rate,
+                stochastic_depth_rescale=config.stochastic_depth_rescale,
+                rematerialize=config.rematerialize,
+                name=f"stage{stage}_block{block}",
+                **{**fields, **own_arguments(index, channels, filters)},
+            )(x)
+        levels.append(Level(f"stage{stage}", stride, x))
     return levels
 
 

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from nf_zoo.layers import ScaledWSConv2D, SkipInit
-from nf_zoo.models.norm_free import NormFreeBlock, variance_ledger
+from nf_zoo.models.norm_free import variance_ledger
+from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation import graph
 from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.measure import signal_propagation
@@ -90,7 +91,7 @@ def diagnose(
         'exploding'
     """
     layers = list(model._flatten_layers())
-    blocks = [layer for layer in layers if isinstance(layer, NormFreeBlock)]
+    blocks = [x for x in layers if isinstance(x, ResidualBlock) and x.beta is not None]
     trained = is_trained(model)
     signals = signal_propagation(
         model,
