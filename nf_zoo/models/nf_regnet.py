@@ -82,20 +82,21 @@ ARCHITECTURES = {
 
 def build_trunk(config: NFRegNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
-    from nf_zoo.models.norm_free import Branch, convolution, final_map, stack_blocks
+    from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
     from nf_zoo.models.residual_block import Level
 
     widths = config.scaled_widths
     x = convolution(config, "stem_conv", widths[0], 3, 2)(x)
     stem = Level("stem", 2, x)
 
-    def branch(index: int, channels: int, filters: int) -> Branch:
+    def inside(index: int, channels: int, filters: int) -> dict:
         expansion = 1.0 if index == 0 else config.expansion
-        inner = round_channels(channels * expansion, config.width_divisor)
-        groups = inner // config.group_width
-        return Branch("bottleneck", groups * config.group_width, groups, True)
+        widened = round_channels(channels * expansion, config.width_divisor)
+        groups = widened // config.group_width
+        width = groups * config.group_width
+        return {"width": width, "groups": groups, "attention_inside": True}
 
-    stages = stack_blocks(config, x, branch, stride=2, widths=widths, first_strides=2)
+    stages = stack_blocks(config, x, inside, stride=2, widths=widths, first_strides=2)
     stages[-1].tensor = final_map(config, stages[-1].tensor)
     return [stem, *stages]
 

@@ -70,17 +70,17 @@ ARCHITECTURES = {
 
 def build_trunk(config: NFResNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
-    from nf_zoo.models.norm_free import Branch, convolution, stack_blocks
+    from nf_zoo.models.norm_free import convolution, stack_blocks
     from nf_zoo.models.residual_block import Level
 
     size, strides = config.stem_kernel_size, config.stem_strides
     x = convolution(config, "stem_conv", config.stem_width, size, strides)(x)
     stem = Level("stem", strides, x)
 
-    def branch(index: int, channels: int, filters: int) -> Branch:
-        return Branch(config.block, config.inner_width(filters))
+    def inside(index: int, channels: int, filters: int) -> dict:
+        return {"block": config.block, "width": config.inner_width(filters)}
 
-    stages = stack_blocks(config, config.pool(x), branch, stride=strides**2)
+    stages = stack_blocks(config, config.pool(x), inside, stride=strides**2)
     stages[-1].tensor = config.activation_layer("final_activation")(stages[-1].tensor)
     return [stem, *stages]
 

@@ -119,7 +119,7 @@ ARCHITECTURES = {
 
 def build_trunk(config: NFNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
-    from nf_zoo.models.norm_free import Branch, convolution, final_map, stack_blocks
+    from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
     from nf_zoo.models.residual_block import Level
 
     *inner, last = config.stem_widths
@@ -130,11 +130,12 @@ def build_trunk(config: NFNetConfig, x) -> list:
     # No activation here: the first block is pre-activated.
     x = convolution(config, "stem_conv4", last, 3, 2)(x)
 
-    def branch(index: int, channels: int, filters: int) -> Branch:
+    def inside(index: int, channels: int, filters: int) -> dict:
         groups = int(filters * config.bottleneck_ratio) // config.group_width
-        return Branch("double_bottleneck", groups * config.group_width, groups)
+        width = groups * config.group_width
+        return {"block": "double_bottleneck", "width": width, "groups": groups}
 
-    stages = stack_blocks(config, x, branch, stride=4)
+    stages = stack_blocks(config, x, inside, stride=4)
     stages[-1].tensor = final_map(config, stages[-1].tensor)
     return [stem, *stages]
 

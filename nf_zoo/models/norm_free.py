@@ -144,27 +144,10 @@ class NormFreeBlock(ResidualBlock):
         return residual * self.alpha + skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """The inside of a residual branch.
-
-    Attributes:
-        block: key of ``KERNEL_SIZES``.
-        width: inner channels.
-        groups: of the 3x3 convolutions.
-        attention_inside: attention follows the last 3x3 instead of the last convolution.
-    """
-
-    block: str
-    width: int
-    groups: int = 1
-    attention_inside: bool = False
-
-
 def stack_blocks(
     config: NormFreeConfig,
     x,
-    branch: Callable[[int, int, int], Branch],
+    inside: Callable[[int, int, int], dict[str, Any]],
     **arguments,
 ) -> list[Level]:
     """All residual blocks, each with the beta of the variance ledger.
@@ -172,7 +155,8 @@ def stack_blocks(
     Args:
         config: the record.
         x: output of the stem.
-        branch: (index of the block, its input channels, its output channels) -> Branch.
+        inside: (index of the block, its input channels, its output channels) -> what the branch
+            is made of: ``width`` and what else of a block's arguments is not the default.
         **arguments: those of :func:`nf_zoo.models.residual_block.stack_blocks`.
 
     Returns:
@@ -181,10 +165,10 @@ def stack_blocks(
     ledger = variance_ledger(config.depths, config.alpha)
 
     def own_arguments(index: int, channels: int, filters: int) -> dict[str, Any]:
-        inside = branch(index, channels, filters)
-        attended = inside.width if inside.attention_inside else filters
+        own = inside(index, channels, filters)
+        attended = own["width"] if own.get("attention_inside") else filters
         return {
-            **dataclasses.asdict(inside),
+            **own,
             "beta": ledger[index].beta if config.rescale else 1.0,
             "attention_width": config.attention_width(attended)
             if config.attention == "se"

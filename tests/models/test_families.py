@@ -66,9 +66,8 @@ def named_in(path: Path) -> Iterator[str]:
                 if isinstance(node, ast.ClassDef)
                 else (alias.name for alias in node.names)
             )
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings:
-                yield node.value
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings:
+            yield str(node.value)
 
 
 def test_no_file_names_a_family_but_its_own():
