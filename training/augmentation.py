@@ -12,10 +12,16 @@ import math
 
 import numpy as np
 from keras import ops
-from PIL import Image
 
-COLUMNS = ("flip", "erase", "area", "aspect", "top", "left", "cut", "ratio", "cut_top", "cut_left")
+from training.recipe import in_memory
+
+MIXING = ("flip", "erase", "area", "aspect", "top", "left", "cut", "ratio", "cut_top", "cut_left")
+WINDOW = ("window_area", "window_aspect", "window_top", "window_left")
+COLUMNS = (*MIXING, *WINDOW)
 """Columns of ``draws``."""
+
+GRAY = 128.0
+"""The pixels around a picture."""
 
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -34,7 +40,7 @@ def make_draws(recipe, step: int, first: int, count: int) -> np.ndarray:
         (count, len(COLUMNS)) float32 in [0, 1].
     """
     generator = np.random.Generator(np.random.Philox(key=(recipe.seed, step)))
-    draws = generator.random((recipe.batch_size, len(COLUMNS)), dtype="float32")
+    draws = generator.random((recipe.batch_size, len(MIXING)), dtype="float32")
     mixup, cutmix = recipe.augmentation.mixup, recipe.augmentation.cutmix
     cut = draws[:, 6] < (0.5 if mixup and cutmix else 1.0 if cutmix else 0.0)
     ratio = np.ones(recipe.batch_size)
@@ -42,7 +48,8 @@ def make_draws(recipe, step: int, first: int, count: int) -> np.ndarray:
         if alpha:
             ratio[rows] = generator.beta(alpha, alpha, recipe.batch_size)[rows]
     draws[:, 6], draws[:, 7] = cut, ratio
-    return draws[first : first + count]
+    window = generator.random((recipe.batch_size, len(WINDOW)), dtype="float32")
+    return np.concatenate([draws, window], 1)[first : first + count]
 
 
 def vary(recipe, images, classes, draws, num_classes: int, size: int | None = None):
@@ -50,14 +57,14 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
 
     Args:
         recipe: a :func:`training.recipe.default`.
-        images: (N, H, W, 3) uint8, cropped.
+        images: (N, H, W, 3) uint8; those of sets in memory are cropped here, others were before.
         classes: (N,) integers.
         draws: (N, len(COLUMNS)), from :func:`make_draws`.
         num_classes: length of a target.
-        size: pixels of a side that they are shrunk to; None for those they have.
+        size: pixels of a side that they are resized to; None: the recipe's ``input_size``.
 
     Returns:
-        Normalized pictures, (N, H, W, 3) or (N, size, size, 3), and targets with label smoothing,
+        Normalized pictures, (N, size, size, 3), and targets with label smoothing,
         (N, num_classes), both float32.
     """
     given = recipe.augmentation
@@ -66,9 +73,12 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
     if given.flip:
         flipped = _each(chance["flip"] < 0.5)
         images = ops.where(flipped, images[:, :, ::-1], images)
+    crop = given.crop if in_memory(recipe) else "none"
+    size = size or recipe.data.input_size or images.shape[1]
+    if crop != "none" or size != images.shape[1]:
+        window = _window(crop, given.smallest_area, images.shape[1:3], chance)
+        images = resample(images, window, size)
     images = normalize(recipe, images)
-    if size:
-        images = shrink(images, size)
     if given.erasing:
         erased = _rectangle_of_area(images, chance) & _each(chance["erase"] < given.erasing)
         images = ops.where(erased, 0.0, images)
@@ -88,19 +98,77 @@ def normalize(recipe, images):
     return (ops.cast(images, "float32") / 255.0 - mean) / std
 
 
-def shrink(images, size: int):
-    """(N, H, W, C) -> (N, size, size, C), as Pillow's bilinear filter does it: without aliasing.
+def for_test(recipe, images):
+    """The pictures of an evaluation, (N, H, W, 3), normalized and of the recipe's ``test_size``."""
+    height, width = images.shape[1:3]
+    size = recipe.data.test_size
+    if in_memory(recipe) and (height, width) != (size, size):
+        ones = ops.ones(images.shape[0])
+        window = 0.0 * ones, 0.0 * ones, height * ones, width * ones
+        images = resample(ops.cast(images, "float32"), window, size)
+    return normalize(recipe, images)
 
-    Resizing is linear, so that a matrix for each axis does it, on any device.
+
+def resample(images, window, size: int):
+    """Resize a window of each picture bilinearly and without aliasing, as Pillow resizes a box.
+
+    Resizing is linear, so that a matrix for each axis does it, on any device. What lies outside
+    of the picture is gray.
+
+    Args:
+        images: (N, H, W, C).
+        window: (top, left, height, width), each (N,), in pixels.
+        size: pixels of a side of the result.
+
+    Returns:
+        (N, size, size, C) float32.
     """
-    rows, columns = (_resizing_matrix(length, size) for length in images.shape[1:3])
-    return ops.einsum("ah,bw,nhwc->nabc", rows, columns, images)
+    top, left, tall, wide = window
+    rows, row_inside = _resizing_matrix(images.shape[1], top, tall, size)
+    columns, column_inside = _resizing_matrix(images.shape[2], left, wide, size)
+    pixels = ops.einsum("nah,nhwc->nawc", rows, images)
+    pixels = ops.einsum("nbw,nawc->nabc", columns, pixels)
+    inside = row_inside[:, :, None, None] & column_inside[:, None, :, None]
+    return ops.where(inside, pixels, GRAY)
 
 
-def _resizing_matrix(length: int, size: int) -> np.ndarray:
-    """(size, length): what Pillow makes of each unit vector."""
-    units = Image.fromarray(np.eye(length, dtype="float32"))
-    return np.asarray(units.resize((length, size), Image.Resampling.BILINEAR))
+def _resizing_matrix(length: int, first, extent, size: int):
+    """The weights (N, size, length) of each pixel of a line, and whether it is inside (N, size)."""
+    scale = ops.cast(extent, "float32")[:, None] / size
+    centers = (
+        ops.cast(first, "float32")[:, None] + (ops.arange(size, dtype="float32") + 0.5) * scale
+    )
+    distance = ops.arange(length, dtype="float32") + 0.5 - centers[:, :, None]
+    weights = ops.maximum(1.0 - ops.abs(distance) / ops.maximum(scale, 1.0)[:, :, None], 0.0)
+    weights = weights / ops.maximum(ops.sum(weights, -1, keepdims=True), 1e-6)
+    return weights, (centers > 0.0) & (centers < length)
+
+
+def _window(crop: str, smallest_area: float, shape, chance):
+    """What :func:`resample` takes of each picture.
+
+    ``"shift"`` moves it by up to an eighth of its side. ``"resized"`` takes a share of the area
+    at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
+    """
+    height, width = shape
+    top, left = chance["window_top"], chance["window_left"]
+    whole = ops.full_like(top, height), ops.full_like(left, width)
+    if crop == "none":
+        return ops.zeros_like(top), ops.zeros_like(left), *whole
+    if crop == "shift":
+        rooms = height // 8, width // 8
+        moves = [
+            ops.floor(draw * (2 * room + 1)) - room
+            for draw, room in zip((top, left), rooms, strict=True)
+        ]
+        return *moves, *whole
+    area = smallest_area + (1.0 - smallest_area) * chance["window_area"]
+    aspect = ops.exp(
+        math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * chance["window_aspect"]
+    )
+    tall = ops.minimum(ops.sqrt(area / aspect), 1.0) * height
+    wide = ops.minimum(ops.sqrt(area * aspect), 1.0) * width
+    return top * (height - tall), left * (width - wide), tall, wide
 
 
 def _mix(images, targets, chance):

@@ -18,15 +18,17 @@ class JaxFeed:
     Args:
         recipe: a checked recipe.
         data: an :class:`~training.data.ArrayPictures`.
+        resident: whether the accelerator has the pictures, and takes their rows.
     """
 
-    def __init__(self, recipe, data):
+    def __init__(self, recipe, data, resident: bool = False):
         self.recipe, self.data = recipe, data
         self._share = Share(replica_batch=recipe.batch_size)
+        self._batches = data.train_rows if resident else data.train_batches
 
     def train(self, first_step: int) -> Iterator[tuple]:
-        """(images, classes, draws), endlessly, from that step on."""
-        return _ahead(self.data.train_batches(self.recipe, self._share, first_step))
+        """(images or their rows, classes, draws), endlessly, from that step on."""
+        return _ahead(self._batches(self.recipe, self._share, first_step))
 
     def test(self) -> Iterable[tuple]:
         """(images, classes, weights)."""
@@ -51,26 +53,26 @@ class TensorFlowFeed:
 
     def train(self, first_step: int):
         """(images, classes, draws) of every replica, endlessly, from that step on."""
-        size, rows = self.recipe.data.input_size, self._replica_batch
+        rows = self._replica_batch
         last = ((rows, len(COLUMNS)), "float32")
 
         def make(share):
             def batches():
                 return self.data.train_batches(self.recipe, share, first_step)
 
-            return _as_dataset(batches, rows, size, last)
+            return self._as_dataset(batches, rows, last)
 
         return self._distributed(make)
 
     def test(self):
         """(images, classes, weights) of every replica."""
-        rows, size = self.recipe.evaluation.batch_size, self.recipe.data.test_size
+        rows = self.recipe.evaluation.batch_size
 
         def make(share):
             def batches():
                 return self.data.test_batches(self.recipe, share)
 
-            return _as_dataset(batches, rows, size, ((rows,), "float32"))
+            return self._as_dataset(batches, rows, ((rows,), "float32"))
 
         return self._distributed(make)
 
@@ -94,23 +96,22 @@ class TensorFlowFeed:
             )
         )
 
+    def _as_dataset(self, batches, rows: int, last: tuple):
+        """A data set as it is, or one of what a generator gives of pictures in memory."""
+        import tensorflow as tf
 
-def _as_dataset(batches, rows: int, size: int, last: tuple):
-    """A data set as it is, or one of what a generator gives."""
-    import tensorflow as tf
-
-    made = batches()
-    if isinstance(made, tf.data.Dataset):
-        return made
-    signature = (
-        tf.TensorSpec((rows, size, size, 3), tf.uint8),
-        tf.TensorSpec((rows,), tf.int32),
-        tf.TensorSpec(*last),
-    )
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
+        made = batches()
+        if isinstance(made, tf.data.Dataset):
+            return made
+        signature = (
+            tf.TensorSpec((rows, *self.data.train[0].shape[1:]), tf.uint8),
+            tf.TensorSpec((rows,), tf.int32),
+            tf.TensorSpec(*last),
+        )
+        return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
 
 
-def _ahead(batches: Iterator, most: int = 4) -> Iterator:
+def _ahead(batches: Iterator, most: int = 8) -> Iterator:
     """The same, up to ``most`` of them made in advance by a thread."""
     made: queue.Queue = queue.Queue(most)
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from absl import logging
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
 from training.recipe import RecipeError
-from training.state import averages_of, read_state, write_state
+from training.state import averages_of, innermost, read_state, write_state
 
 
 class JaxEngine:
     """Steps of one model; see :class:`training.tensorflow_engine.TensorFlowEngine`.
+
+    Args:
+        recipe: a checked recipe.
+        model: an ImageClassifier.
+        optimizer: built for the model's trainable variables.
+        pictures: (N, H, W, 3) uint8, the training pictures. Where they fit they are kept on the
+            accelerator (``resident``), and a batch has their rows instead of images.
 
     Raises:
         RecipeError: if the batch cannot be cut into micro-batches.
@@ -24,7 +35,7 @@ class JaxEngine:
 
     replicas = hosts = 1
 
-    def __init__(self, recipe, model, optimizer):
+    def __init__(self, recipe, model, optimizer, pictures=None):
         if recipe.batch_size % recipe.accumulate:
             raise RecipeError(
                 "batch_size must be a multiple of accumulate. "
@@ -37,14 +48,56 @@ class JaxEngine:
             layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)
         ]
         self._read_variables()
-        self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2), static_argnums=6)
+        self.resident = pictures is not None and _fits(pictures)
+        self._pictures = jnp.asarray(pictures) if self.resident else None
+        self._iterations = _place(optimizer, innermost(optimizer).iterations)
+        self._step = jax.jit(self._train_step, donate_argnums=(0, 1, 2), static_argnames="size")
         self._evaluate = jax.jit(self._evaluation_step)
+        self._compiled: dict = {}
 
     def train_step(self, batch, size: int | None = None):
         """One update, of pictures shrunk to ``size`` pixels; returns the mean loss."""
-        *state, loss = self._step(*self._state, *batch, size)
+        if size in self._compiled:
+            step = self._compiled[size].result()
+        else:
+            step = functools.partial(self._step, size=size)
+        *state, loss = step(*self._state, self._pictures, *batch)
         self._state = state
         return loss
+
+    def compile_ahead(self, batch, sizes, test_batch) -> None:
+        """Compile the step of the first size; those of the others, and the evaluation, meanwhile.
+
+        Args:
+            batch: of :meth:`train_step`.
+            sizes: that the run is going to have, in their order.
+            test_batch: of :meth:`evaluate`.
+        """
+        started = time.monotonic()
+        trainable, other, _ = self._state
+        pool = ThreadPoolExecutor()
+        for size in dict.fromkeys(sizes):
+            lowered = self._step.lower(*self._state, self._pictures, *batch, size=size)
+            self._compiled[size] = pool.submit(lowered.compile)
+        evaluation = self._evaluate.lower(trainable, other, *test_batch)
+        evaluate = pool.submit(evaluation.compile)
+        self._evaluate = lambda *values: evaluate.result()(*values)
+        pool.shutdown(wait=False)
+        traced = time.monotonic()
+        self._compiled[sizes[0]].result()
+        logging.info(
+            "Traced in %.0f s; compiled %.0f s later",
+            *(traced - started, time.monotonic() - traced),
+        )
+
+    def iterations(self) -> int:
+        """Where the next step is on the schedule of the learning rate."""
+        return int(self._state[2][self._iterations])
+
+    def set_iterations(self, step: int) -> None:
+        """Move along the schedule of the learning rate."""
+        optimizer = self._state[2]
+        optimizer[self._iterations] = jnp.asarray(step, optimizer[self._iterations].dtype)
 
     def evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over batches of (images, classes, weights)."""
@@ -61,7 +114,8 @@ class JaxEngine:
     def averaged(self):
         """Within it the model has the averaged weights."""
         raw = self._state[0]
-        self._state[0] = [self._state[2][place] for place in self._average_places()]
+        places = [_place(self.optimizer, variable) for variable in averages_of(self.optimizer)]
+        self._state[0] = [self._state[2][place] for place in places]
         try:
             self.write_variables()
             yield
@@ -105,10 +159,6 @@ class JaxEngine:
             )
         ]
 
-    def _average_places(self) -> list[int]:
-        places = {id(variable): place for place, variable in enumerate(self.optimizer.variables)}
-        return [places[id(v)] for v in averages_of(self.optimizer)]
-
     def _kernels(self, trainable, other):
         """What the convolutions standardize: once in a step, not for every micro-batch."""
         owners = zip(
@@ -151,7 +201,9 @@ class JaxEngine:
         (through,) = back(upstream)
         return other, loss, [b if a is None else a for a, b in zip(free, through, strict=True)]
 
-    def _train_step(self, trainable, other, optimizer, images, classes, draws, size):
+    def _train_step(self, trainable, other, optimizer, pictures, images, classes, draws, size=None):
+        if pictures is not None:
+            images = jnp.take(pictures, images, axis=0)
         images, targets = augmentation.vary(
             self.recipe, images, classes, draws, self.model.num_classes, size
         )
@@ -159,8 +211,9 @@ class JaxEngine:
             value.reshape((self.recipe.accumulate, -1, *value.shape[1:]))
             for value in (images, targets)
         )
-        places = {id(v): place for place, v in enumerate(self.optimizer.variables)}
-        scale = optimizer[places[id(self.optimizer.dynamic_scale)]] if self._scaled else 1.0
+        scale = 1.0
+        if self._scaled:
+            scale = optimizer[_place(self.optimizer, self.optimizer.dynamic_scale)]
         other, loss, gradients = self._gradient(trainable, other, scale, images, targets)
         if not self._scaled:
             finite = jnp.isfinite(loss)
@@ -172,7 +225,7 @@ class JaxEngine:
         return trainable, other, optimizer, loss
 
     def _evaluation_step(self, trainable, other, images, classes, weights):
-        images = augmentation.normalize(self.recipe, images)
+        images = augmentation.for_test(self.recipe, images)
         logits, _ = self.model.stateless_call(trainable, other, images, training=False)
         logits = jnp.asarray(logits, "float32")
         chosen = jnp.take_along_axis(logits, classes[:, None], 1)
@@ -180,3 +233,14 @@ class JaxEngine:
         rank = jnp.sum(logits > chosen, 1)
         columns = [losses, rank < 1, rank < 5, jnp.ones_like(losses)]
         return jnp.sum(jnp.stack(columns, 1) * weights[:, None], 0)
+
+
+def _place(optimizer, variable) -> int:
+    """Which of the optimizer's variables it is."""
+    return next(place for place, one in enumerate(optimizer.variables) if one is variable)
+
+
+def _fits(pictures) -> bool:
+    """Whether the pictures take no more than a quarter of the accelerator's memory."""
+    memory = jax.devices()[0].memory_stats() or {}
+    return pictures.nbytes <= memory.get("bytes_limit", np.inf) / 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -44,6 +45,29 @@ class Plan:
         return cls(steps, per_epoch, every, round(recipe.data.early_epochs * per_epoch))
 
 
+class Clock:
+    """Where a run that ends by the clock is on its schedule.
+
+    Args:
+        end: of the run, as ``time.monotonic`` tells it.
+        steps: of the whole schedule.
+    """
+
+    def __init__(self, end: float, steps: int):
+        self._end, self._steps = end, steps
+        self._start: tuple[float, int] | None = None
+
+    def start(self, place: int) -> None:
+        """The run begins, or goes on, now and at that place."""
+        self._start = time.monotonic(), place
+
+    def place(self) -> int:
+        """The step of the schedule that is due, at most the number of its steps."""
+        then, place = self._start
+        share = (time.monotonic() - then) / max(self._end - then, 1e-9)
+        return min(place + int(share * (self._steps - place)), self._steps)
+
+
 class Diverged(RuntimeError):
     """The loss or its gradient is no longer finite."""
 
@@ -60,13 +84,17 @@ class Trainer:
         checkpoints: of the working folder.
         folder: working folder.
         chief: whether this host writes.
+        clock: of a run that ends at a time instead of a step.
     """
 
-    def __init__(self, recipe, plan, engine, feed, schedule, checkpoints, folder, chief=True):
+    def __init__(
+        self, recipe, plan, engine, feed, schedule, checkpoints, folder, chief=True, clock=None
+    ):
         self.recipe, self.plan, self.engine, self.feed = recipe, plan, engine, feed
         self.schedule, self.chief = schedule, chief
         self.folder, self.checkpoints = Path(folder), checkpoints
-        self.step = 0
+        self.clock = clock
+        self.step = self.place = 0
         self._stop = False
         self._saved = (-1, time.monotonic())
         self._losses: list = []
@@ -77,6 +105,7 @@ class Trainer:
         if found is not None:
             self.step, state = found
             self.engine.restore(state)
+            self.place = self.engine.iterations() if self.clock else self.step
             logging.info("Going on from step %d", self.step)
             self._saved = (self.step, time.monotonic())
         if self.engine.agree(self.step) != -self.engine.agree(-self.step):
@@ -104,14 +133,17 @@ class Trainer:
     def _run(self):
         folder = self.folder if self.chief else None
         self.log = Log(folder, self.step, self.plan.steps, self.recipe.batch_size)
-        batches = iter(self.feed.train(self.step)) if self.step < self.plan.steps else None
+        batches = iter(self.feed.train(self.step)) if self.place < self.plan.steps else None
+        if self.clock and batches:
+            batches = self._start_clock(batches)
         values: dict[str, float] = {}
-        while self.step < self.plan.steps:
-            early = self.step < self.plan.early_steps
+        while self.place < self.plan.steps:
+            early = self.place < self.plan.early_steps
             size = self.recipe.data.early_size if early else None
             self._losses.append(self.engine.train_step(next(batches), size))
             self.step += 1
-            last = self.step == self.plan.steps
+            self._move_on()
+            last = self.place == self.plan.steps
             if last or self.step % self.recipe.run.log_every == 0:
                 self._flush()
             if last or self.step % self.plan.evaluate_every == 0:
@@ -126,6 +158,22 @@ class Trainer:
                 self._flush()
                 self.save()
         return values or self._evaluate()
+
+    def _start_clock(self, batches):
+        """Start the clock when the first step is compiled, so that no compilation is in it."""
+        first = next(batches)
+        if hasattr(self.engine, "compile_ahead"):
+            sizes = (self.recipe.data.early_size, None) if self.plan.early_steps else (None,)
+            self.engine.compile_ahead(first, sizes, next(iter(self.feed.test())))
+        self.clock.start(self.place)
+        return itertools.chain([first], batches)
+
+    def _move_on(self) -> None:
+        """To the next step of the schedule, or to the one that is due."""
+        self.place = self.step
+        if self.clock:
+            self.place = self.clock.place()
+            self.engine.set_iterations(self.place)
 
     def save(self) -> None:
         """A checkpoint of now."""
@@ -156,7 +204,9 @@ class Trainer:
             self.engine.state()  # brings the model up to date
             nf_zoo.save_pretrained(model, path, overwrite=True)
         origin = {"commit": provenance.commit(), "device": provenance.device()}
-        results = {"step": self.step, **values, **origin, "recipe": self.checkpoints.identity}
+        epochs = round(self.step / self.plan.steps_per_epoch, 2)
+        length = {"step": self.step, "epochs": epochs, "by_the_clock": self.clock is not None}
+        results = {**length, **values, **origin, "recipe": self.checkpoints.identity}
         temporary = self.folder / ".results.json.tmp"
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, self.folder / "results.json")
@@ -167,7 +217,7 @@ class Trainer:
         self.log.evaluation(self.step, values)
         top1 = values.get("ema_top1", values["top1"])
         best = self.checkpoints.best() or {"top1": -1.0, "step": -1}
-        if top1 > best["top1"] or best["step"] > self.step or self.step == self.plan.steps:
+        if top1 > best["top1"] or best["step"] > self.step or self.place == self.plan.steps:
             self.save()
             if self.chief and (top1 > best["top1"] or best["step"] > self.step):
                 self.checkpoints.mark_best(self.step, top1)
@@ -184,7 +234,8 @@ class Trainer:
         finite = np.isfinite(losses)
         if not finite.all():
             self._diverged(first + int(np.argmin(finite)))
-        self.log.training(self.step, float(losses.mean()), float(self.schedule(self.step - 1)))
+        rate = float(self.schedule(max(self.place - 1, 0)))
+        self.log.training(self.step, float(losses.mean()), rate)
 
     def _diverged(self, step: int):
         place = report_divergence(self.engine, self.feed, self.recipe, step)

@@ -32,6 +32,7 @@ PEER_TIMEOUT = flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for ot
 TPU = flags.DEFINE_string("tpu", "", "Name of the TPU.")
 PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Of the computation.")
 JIT = flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
+MINUTES = flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule.")
 EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and end.")
 
@@ -54,6 +55,7 @@ def main(argv) -> int:
             tpu=TPU.value,
             precision=PRECISION.value,
             jit=JIT.value,
+            minutes=MINUTES.value,
             eval_only=EVAL_ONLY.value,
             dry_run=DRY_RUN.value,
         )

@@ -50,7 +50,7 @@ def write_shards(source: str, output: Path, splits: list[str], shards: int) -> N
     """
     import tensorflow as tf
 
-    from nf_zoo.finetuning.folder import FolderError, scan
+    from nf_zoo.finetuning.class_folders import FolderError, scan
     from training.data.streams import MANIFEST
 
     if (output / MANIFEST).exists():

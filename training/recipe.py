@@ -44,6 +44,7 @@ def default() -> ConfigDict:
     recipe.data.test = "validation"
     recipe.data.train_per_class = 0  # above 0: so many of each class, chosen by the seed
     recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
+    recipe.data.stored_size = 0  # pixels of those in memory; 0: input_size
     recipe.data.input_size = 224  # pixels, in training
     recipe.data.test_size = 224  # pixels, in evaluation
     recipe.data.early_epochs = 0.0  # begun on smaller pictures, of early_size
@@ -115,6 +116,7 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "ema": (0, 1, True),
     "data.input_size": (8, 4096, False),
     "data.test_size": (8, 4096, False),
+    "data.stored_size": (0, 4096, False),
     "data.early_epochs": (0, math.inf, True),
     "data.crop_fraction": (1e-3, 1, False),
     "data.train_per_class": (0, math.inf, False),
@@ -238,6 +240,12 @@ def check(recipe: ConfigDict) -> None:
         ) from error
     if not isinstance(fields, dict):
         raise RecipeError(f"model.fields must be a JSON object. Received: {recipe.model.fields!r}")
+
+
+def in_memory(recipe: ConfigDict) -> bool:
+    """Whether all pictures are decoded once and kept."""
+    kind = recipe.data.source.partition(":")[0]
+    return kind == "arrays" or (kind == "folder" and recipe.data.in_memory)
 
 
 def flatten(recipe: ConfigDict) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import Checkpoints
 from training.data import open_data
-from training.loop import Plan, Trainer
+from training.loop import Clock, Plan, Trainer
 from training.optimization import make_optimizer, make_schedule
 from training.recipe import RecipeError
 
@@ -27,7 +28,7 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
         recipe: a :func:`training.recipe.default` with changes.
         workdir: folder for what the run writes; may hold an earlier part of the same run.
         **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
-            ``eval_only`` and ``dry_run``, as on the command line.
+            ``minutes``, ``eval_only`` and ``dry_run``, as on the command line.
 
     Returns:
         The last evaluation; None if the run was interrupted, or only described.
@@ -57,6 +58,8 @@ class Session:
         strategy, replicas, peer_timeout, tpu: see :func:`training.strategy.make_strategy`.
         precision: Keras dtype policy.
         jit: compile the gradient with XLA.
+        minutes: above 0: the run ends by the clock, so long after its start; what the recipe says
+            of epochs is then the shape of its schedule, and not its length.
         eval_only, dry_run: need no folder to write to.
 
     Raises:
@@ -74,11 +77,13 @@ class Session:
         tpu: str = "",
         precision: str = "float32",
         jit: bool = False,
+        minutes: float = 0.0,
         eval_only: bool = False,
         dry_run: bool = False,
     ):
         if not workdir and not dry_run:
             raise RecipeError("--workdir is needed: a folder for checkpoints, logs and the result")
+        started = time.monotonic()
         self.recipe, self.precision, self.jit = recipe, precision, jit
         self.folder = Path(workdir) if workdir else None
         self._jax = keras.backend.backend() == "jax"
@@ -94,7 +99,7 @@ class Session:
                     "On JAX a run has one accelerator; several need KERAS_BACKEND=tensorflow. "
                     f"Received: --strategy={strategy} --replicas={replicas}"
                 )
-            if not self._in_memory():
+            if not recipes.in_memory(recipe):
                 raise RecipeError(
                     "On JAX the pictures are kept in memory: data.source=arrays:... or "
                     f"data.in_memory=True. Received: {recipe.data.source!r}"
@@ -108,6 +113,7 @@ class Session:
             self._claim(write=not (eval_only or dry_run))
         self.data = open_data(recipe)
         self.plan = Plan.of(recipe, self.data.train_size)
+        self.clock = Clock(started + 60.0 * minutes, self.plan.steps) if minutes else None
         with self._scope():
             self._make_model()
         self._make_engine()
@@ -179,6 +185,7 @@ class Session:
             checkpoints,
             self.folder,
             self.chief,
+            self.clock,
         )
 
     def _claim(self, write: bool) -> None:
@@ -203,7 +210,9 @@ class Session:
             fields["stochastic_depth_rate"] = given.stochastic_depth
         if given.dropout >= 0:
             fields["drop_rate"] = given.dropout
+        resized = recipe.data.stored_size and recipes.in_memory(recipe)
         preprocessing = nf_zoo.Preprocessing(
+            interpolation="bilinear" if resized else "bicubic",  # as augmentation.resample
             input_size=recipe.data.test_size,
             crop_fraction=recipe.data.crop_fraction,
             mean=tuple(recipe.data.mean),
@@ -228,8 +237,9 @@ class Session:
             from training.feeds import JaxFeed
             from training.jax_engine import JaxEngine
 
-            self.engine = JaxEngine(self.recipe, self.model, self.optimizer)
-            self.feed = JaxFeed(self.recipe, self.data)
+            pictures = self.data.train[0]
+            self.engine = JaxEngine(self.recipe, self.model, self.optimizer, pictures)
+            self.feed = JaxFeed(self.recipe, self.data, self.engine.resident)
             return
         from training.feeds import TensorFlowFeed
         from training.tensorflow_engine import TensorFlowEngine
@@ -238,9 +248,6 @@ class Session:
             self.recipe, self.strategy, self.model, self.optimizer, self.jit
         )
         self.feed = TensorFlowFeed(self.recipe, self.data, self.strategy)
-
-    def _in_memory(self) -> bool:
-        return self.recipe.data.source.startswith("arrays:") or self.recipe.data.in_memory
 
     def _memory(self) -> dict[str, int]:
         """Estimates for one replica, in bytes."""

@@ -28,8 +28,13 @@ def write_state(model, optimizer, state: dict[str, np.ndarray]) -> None:
         variable.assign(state[key])
 
 
-def averages_of(optimizer) -> list:
-    """The averaged weights that an optimizer with ``use_ema`` keeps, whatever wraps it."""
+def innermost(optimizer):
+    """The optimizer that takes the steps, whatever wraps it."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    return optimizer._model_variables_moving_average
+    return optimizer
+
+
+def averages_of(optimizer) -> list:
+    """The averaged weights that an optimizer with ``use_ema`` keeps."""
+    return innermost(optimizer)._model_variables_moving_average

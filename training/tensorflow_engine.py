@@ -18,7 +18,7 @@ from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
 from training.normalization import fuse_batch_normalization
 from training.recipe import RecipeError
-from training.state import averages_of, read_state, write_state
+from training.state import averages_of, innermost, read_state, write_state
 
 
 class TensorFlowEngine:
@@ -68,6 +68,14 @@ class TensorFlowEngine:
             update of a step whose gradient is not finite is left out.
         """
         return self._train(batch, size)
+
+    def iterations(self) -> int:
+        """Where the next step is on the schedule of the learning rate."""
+        return int(innermost(self.optimizer).iterations)
+
+    def set_iterations(self, step: int) -> None:
+        """Move along the schedule of the learning rate."""
+        innermost(self.optimizer).iterations.assign(step)
 
     def evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over batches of (images, classes, weights)."""
@@ -181,7 +189,7 @@ class TensorFlowEngine:
 
     def _evaluation_step(self, batch):
         def step(images, classes, weights):
-            logits = self.model(augmentation.normalize(self.recipe, images), training=False)
+            logits = self.model(augmentation.for_test(self.recipe, images), training=False)
             logits = tf.cast(logits, tf.float32)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
             first = tf.cast(tf.nn.in_top_k(classes, logits, 1), tf.float32)

@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_terms_of_options(message: str, options: dict) -> str:
-    """``overwrite=True`` -> ``--overwrite``, where the command has that option."""
+    """``overwrite=True`` and ``epochs must`` -> ``--overwrite`` and ``--epochs must``."""
     for name in options:
         flag = "--" + name.replace("_", "-")
-        message = re.sub(rf"\b{name}=True( \({flag}\))?", flag, message)
+        message = re.sub(rf"^{name}(?= must )|\b{name}=True( \({flag}\))?", flag, message)
     return message

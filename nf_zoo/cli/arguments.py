@@ -1,27 +1,36 @@
-"""The options of every command. Imports nothing heavy: help must come at once."""
+"""The arguments of every command. Imports nothing heavy: help must come at once."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import dataclasses
+from typing import Any
 
 import nf_zoo
-from nf_zoo.cli.hub_arguments import add_hub_commands
-from nf_zoo.cli.options import (
-    MODEL,
-    add_batch_size,
-    add_command,
-    add_json,
-    field_value,
-    image_size,
-)
+from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
+from nf_zoo.options import Options, add_flags, image_size, option, whole
 
 DEFAULT_MODEL = "nf_resnet50"
 
+MODEL = (
+    "a checkpoint (nf_resnet50.ra2_in1k, or nf_resnet50 for its default one), hf://owner/name, a "
+    ".keras file, or a folder: of finetune, of save_pretrained, or a SavedModel. A name goes "
+    "before a path; ./name is always a path"
+)
 _PICTURES = "a folder with a folder of pictures for each class"
 
 
+@dataclasses.dataclass(frozen=True)
+class PredictionSettings(Options):
+    """The options of ``nf-zoo predict``."""
+
+    top: int = option(5, "classes for each picture", whole(1, "1 or more"))
+    batch_size: int = option(32, "pictures at a time", whole(1, "1 or more"))
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of ``nf-zoo``; ``command`` is ``"module:function"``, or None without one."""
+    """Return the parser of ``nf-zoo``, which sets ``command`` to ``"module:function"`` or None."""
     parser = argparse.ArgumentParser(
         prog="nf-zoo",
         description="Pretrained normalizer-free networks: look, predict, fine-tune, export.",
@@ -33,133 +42,97 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
         add(commands)
-    add_hub_commands(commands)
+    for add in (_publish, _fetch, _catalog):
+        add(commands)
     return parser
+
+
+def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
+    """A command that ``function``, "module:function" in ``nf_zoo.cli``, carries out."""
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(command=f"nf_zoo.cli.{function}")
+    # Without its default: it would undo a --debug that stands before the command.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+    )
+    return parser
+
+
+def _add_group(commands, name: str, help: str):
+    """A command that is only the first word of others."""
+    parser = commands.add_parser(name, help=help, description=f"{help}.")
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def add_json(parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def field_value(text: str) -> tuple[str, Any]:
+    """``"depths=1,1"`` -> ("depths", (1, 1)); what is no Python literal is a string."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _list(commands) -> None:
     parser = add_command(commands, "list", "catalog:list_command", "list networks and checkpoints")
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="part of a name, or a pattern such as 'nf_*50'"
-    )
+    help = "part of a name, or a pattern such as 'nf_*50'"
+    parser.add_argument("pattern", nargs="?", default="*", help=help)
     parser.add_argument("--pretrained", action="store_true", help="one line for each checkpoint")
     add_json(parser)
 
 
 def _info(commands) -> None:
-    parser = add_command(
-        commands,
-        "info",
-        "catalog:info_command",
-        "size, cost, fields and checkpoints of a network",
-    )
+    help = "size, cost, fields and checkpoints of a network"
+    parser = add_command(commands, "info", "catalog:info_command", help)
     parser.add_argument("name", help="a network, or one of its checkpoints")
-    parser.add_argument(
-        "--size", type=image_size, metavar="N|HxW", help="picture size for the multiply-adds"
-    )
+    help = "picture size for the multiply-adds"
+    parser.add_argument("--size", type=image_size, metavar="N|HxW", help=help)
     add_json(parser)
 
 
 def _predict(commands) -> None:
-    parser = add_command(commands, "predict", "pictures:predict_command", "say what pictures show")
+    help = "say what pictures show"
+    parser = add_command(commands, "predict", "predicting:predict_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of pictures")
-    parser.add_argument("--top", type=int, default=5, help="classes for each picture (5)")
-    add_batch_size(parser)
+    add_flags(parser, PredictionSettings)
     add_json(parser)
 
 
 def _evaluate(commands) -> None:
-    parser = add_command(
-        commands,
-        "evaluate",
-        "pictures:evaluate_command",
-        "accuracy of a model on labeled pictures",
-    )
+    help = "accuracy of a model on labeled pictures"
+    parser = add_command(commands, "evaluate", "predicting:evaluate_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("folder", help=f"{_PICTURES}; of a split one, test/ or else val/ is taken")
-    add_batch_size(parser)
+    add_flags(parser, EvaluationSettings)
     add_json(parser)
 
 
 def _finetune(commands) -> None:
-    parser = add_command(
-        commands, "finetune", "training:finetune_command", "fit a network to your own pictures"
+    help = "fit a network to your own pictures"
+    parser = add_command(commands, "finetune", "training:finetune_command", help)
+    help = "or train/, val/ and test/ with those in each (the last two optional); or tfds:NAME"
+    parser.add_argument("folder", help=f"{_PICTURES}, {help}")
+    add_flags(parser, Settings, ["output"], required=True)
+    help = f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}"
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=help)
+    help = (
+        "its weights: a tag, a path, hf://owner/name, or none to start untrained (the checkpoint "
+        "that --model names, or its default one)"
     )
-    parser.add_argument(
-        "folder",
-        help=f"{_PICTURES}, or train/, val/ and test/ with those in each (the last two optional); "
-        "or tfds:NAME",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    _starting_point(parser)
-    _training_options(parser)
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-
-
-def _starting_point(parser) -> None:
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help=f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}",
-    )
-    parser.add_argument(
-        "--pretrained",
-        metavar="TAG|PATH|none",
-        help="its weights: a tag, a path, hf://owner/name, or none to start untrained "
-        "(the checkpoint that --model names, or its default one)",
-    )
-    parser.add_argument(
-        "--set",
-        dest="fields",
-        action="append",
-        type=field_value,
-        default=[],
-        metavar="FIELD=VALUE",
-        help="an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them",
-    )
-
-
-def _training_options(parser) -> None:
-    """Everything passed on to ``finetune`` under its own name; None leaves it the default."""
+    parser.add_argument("--pretrained", metavar="TAG|PATH|none", help=help)
+    help = "an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them"
+    many = {"action": "append", "type": field_value, "default": []}
+    parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
     group = parser.add_argument_group("training (what is left out follows from the pictures)")
-    group.add_argument("--epochs", type=int, help="passes over the pictures, warm-up included")
-    group.add_argument("--warmup-epochs", type=int, help="of these, for the classifier alone")
-    group.add_argument("--batch-size", type=int)
-    group.add_argument("--image-size", type=image_size, metavar="N|HxW", help="in pixels")
-    group.add_argument("--learning-rate", type=float, help="peak of the schedule")
-    group.add_argument("--weight-decay", type=float)
-    group.add_argument("--label-smoothing", type=float)
-    group.add_argument("--validation-data", metavar="DIR", help="class folders to validate on")
-    group.add_argument("--validation-fraction", type=float, help="else the share held out (0.2)")
-    group.add_argument("--class-weight", choices=["balanced"], help="make rare classes count")
-    group.add_argument("--randaugment", action="store_true", default=None)
-    group.add_argument("--mixup", type=float, metavar="ALPHA", help="0.2 is usual")
-    group.add_argument("--cutmix", type=float, metavar="ALPHA", help="1.0 is usual")
-    group.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures"
-    )
-    group.add_argument(
-        "--early-stopping", type=int, metavar="EPOCHS", help="stop when so many brought nothing"
-    )
-    group.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, help="average the weights over time"
-    )
-    group.add_argument("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16"])
-    group.add_argument("--seed", type=int)
-    group.add_argument(
-        "--strict", action="store_true", default=None, help="fail on pictures that cannot be read"
-    )
-
-
-TRAINING_OPTIONS = (
-    *("epochs", "warmup_epochs", "batch_size", "image_size", "learning_rate", "weight_decay"),
-    *("label_smoothing", "validation_data", "validation_fraction", "class_weight", "randaugment"),
-    *("mixup", "cutmix", "flip", "early_stopping", "ema", "precision", "seed", "strict"),
-)
-"""Options that are arguments of ``nf_zoo.finetune`` of the same name."""
+    add_flags(group, Settings, without=("output", "resume", "overwrite"))
+    add_flags(parser.add_mutually_exclusive_group(), Settings, ["resume", "overwrite"])
 
 
 def _export(commands) -> None:
@@ -200,19 +173,14 @@ FIGURES = (
 
 def _signals(commands) -> None:
     help = "mean and variance along the depth of networks, as the papers plot them"
-    parser = commands.add_parser("signal-propagation", help=help, description=f"{help}.")
-    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    kinds = _add_group(commands, "signal-propagation", help)
     _figure(kinds)
     _measure(kinds)
 
 
 def _figure(commands) -> None:
-    parser = add_command(
-        commands,
-        "figure",
-        "signals:figure_command",
-        "measure a figure of the papers; write it as NAME.png and NAME.svg, its data as NAME.csv",
-    )
+    help = "measure a figure of the papers; write it as NAME.png and NAME.svg, its data as NAME.csv"
+    parser = add_command(commands, "figure", "signals:figure_command", help)
     parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
@@ -225,15 +193,10 @@ def _figure(commands) -> None:
 
 
 def _measure(commands) -> None:
-    parser = add_command(
-        commands,
-        "measure",
-        "signals:measure_command",
-        "measure a network block by block: a table, or a plot and a CSV",
-    )
-    parser.add_argument(
-        "model", help=f"a network, untrained, such as wide_resnet16_4; or trained: {MODEL}"
-    )
+    help = "measure a network block by block: a table, or a plot and a CSV"
+    parser = add_command(commands, "measure", "signals:measure_command", help)
+    help = f"a network, untrained, such as wide_resnet16_4; or trained: {MODEL}"
+    parser.add_argument("model", help=help)
     parser.add_argument("--pretrained", action="store_true", help="of a network: its weights")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--shape", type=image_size, metavar="N|HxW", help="of noise, in pixels")
@@ -244,14 +207,64 @@ def _measure(commands) -> None:
 
 
 def _quickstart(commands) -> None:
-    parser = add_command(
-        commands,
-        "quickstart",
-        "training:quickstart_command",
-        "fine-tune, evaluate and export a small network on real pictures, in about two minutes",
-    )
+    help = "fine-tune, evaluate and export a small network on real pictures, in about two minutes"
+    parser = add_command(commands, "quickstart", "training:quickstart_command", help)
     parser.add_argument("--output", default="nf-zoo-quickstart", metavar="DIR")
-    parser.add_argument("--epochs", type=int, help="passes over the pictures, for either network")
-    parser.add_argument("--pictures", type=int, metavar="N", help="training pictures of each digit")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart")
+    add_flags(parser, QuickstartSettings)
+
+
+def _publish(commands) -> None:
+    help = "upload a model to the Hugging Face Hub, with its model card"
+    parser = add_command(commands, "publish", "publishing:publish_command", help)
+    parser.add_argument("model", help=MODEL)
+    parser.add_argument("repository", metavar="OWNER/NAME", help="made if it is not there")
+    parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch (main)")
+    for flag, help in (
+        ("--private", "if the repository is made"),
+        ("--dry-run", "only show what would be uploaded"),
+        ("--force", "replace a model of another architecture"),
+        ("--saved-model", "add a SavedModel"),
+    ):
+        parser.add_argument(flag, action="store_true", help=help)
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="on disk")
+    help = "JSON of nf-zoo evaluate --json (of a finetune folder: its report.json)"
+    parser.add_argument("--metrics", metavar="FILE", help=help)
+    card = parser.add_argument_group("model card")
+    card.add_argument("--license", metavar="ID", help="of the hub: apache-2.0, mit, cc-by-4.0, ...")
+    card.add_argument(
+        "--dataset", dest="datasets", action="append", default=[], metavar="ID", help="on the hub"
+    )
+    for flag, help in (
+        ("--dataset-name", "what the metrics are of, in words"),
+        ("--training", "the recipe, in words"),
+        ("--training-command", "the command that trained it"),
+        ("--intended-use", None),
+        ("--limits", None),
+    ):
+        card.add_argument(flag, metavar="TEXT", help=help)
+
+
+def _fetch(commands) -> None:
+    help = "download and check checkpoints now, for use without a network later"
+    parser = add_command(commands, "fetch", "publishing:fetch_command", help)
+    help = "a checkpoint (nf_resnet50.ra2_in1k), a pattern of them, or hf://owner/name[@revision]"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=help)
+
+
+def _catalog(commands) -> None:
+    kinds = _add_group(commands, "catalog", "examine and extend the catalog of checkpoints")
+    help = "verify every record; 1 if any is wrong"
+    check = add_command(kinds, "check", "publishing:check_command", help)
+    help = "ask the hub for existence, size and revision too"
+    check.add_argument("--online", action="store_true", help=help)
+    add_json(check)
+    help = "write a record for a published repository"
+    add = add_command(kinds, "add", "publishing:add_command", help)
+    add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
+    add.add_argument("--tag", help="its name among the architecture's checkpoints")
+    add.add_argument("--license", metavar="ID", help="(that of the model card)")
+    help = "what pretrained=True takes"
+    add.add_argument("--default", action="store_true", default=None, help=help)
+    for command in (check, add):
+        help = "another catalog.toml than nf_zoo's own"
+        command.add_argument("--catalog", metavar="FILE", help=help)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
 
-from nf_zoo.cli.output import console, import_backend, print_error, table
+from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.factory import list_models, model_info
 from nf_zoo.models.registry import architecture
 
-_WILDCARDS = set("*?[")
-
 
 def list_command(args: Namespace) -> int:
-    """Every network, or every checkpoint, whose name matches."""
+    """Print every network, or every checkpoint, whose name matches."""
     pattern = args.pattern
-    if not _WILDCARDS & set(pattern):
+    if not set("*?[") & set(pattern):
         pattern = f"*{pattern}*"
-    names = list_models(pattern, pretrained=args.pretrained)
-    rows = [(_checkpoint_row if args.pretrained else _network_row)(name) for name in names]
+    rows = [_row(name) for name in list_models(pattern, pretrained=args.pretrained)]
     if args.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     elif rows:
         _print_rows(rows)
     if not rows:
@@ -35,35 +31,17 @@ def list_command(args: Namespace) -> int:
     return 0 if rows else 1
 
 
-def _network_row(name: str) -> dict[str, Any]:
-    row = architecture(name)
-    records = _default_first(records_of(name))
-    best = _figures(records[0]) if records else dict.fromkeys(_FIGURES)
-    return {
-        "name": name,
-        "factory": row.factory,
-        "checkpoints": [record.tag for record in records],
-        **best,
-    }
-
-
-def _checkpoint_row(name: str) -> dict[str, Any]:
+def _row(name: str) -> dict[str, Any]:
+    """A network with the figures of its first checkpoint, or a checkpoint with its own."""
     bare, _, tag = name.partition(".")
-    record = next(record for record in records_of(bare) if record.tag == tag)
-    return {
-        "name": name,
-        "factory": architecture(bare).factory,
-        "default": record.default,
-        **_figures(record),
-    }
-
-
-_FIGURES = ("input_size", "top1", "license")
-
-
-def _figures(record: PretrainedWeights) -> dict[str, Any]:
-    size = list(record.preprocessing.input_size)
-    return {"input_size": size, "top1": record.top1, "license": record.license}
+    records = _default_first(record for record in records_of(bare) if tag in ("", record.tag))
+    figures = dict.fromkeys(("input_size", "top1", "license"))
+    if records:
+        size = list(records[0].preprocessing.input_size)
+        figures = {"input_size": size, "top1": records[0].top1, "license": records[0].license}
+    own = {"checkpoints": [record.tag for record in records]}
+    own = {"default": records[0].default} if tag else own
+    return {"name": name, "factory": architecture(bare).factory, **own, **figures}
 
 
 def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeights]:
@@ -72,21 +50,14 @@ def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeigh
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     networks = "checkpoints" in rows[0]
-    right = {"justify": "right", "no_wrap": True}
-    shown = table(
-        {"header": "Name", "no_wrap": True},
-        {"header": "Factory", "no_wrap": True},
-        *(["Checkpoints"] if networks else []),
-        {"header": "Input", **right},
-        {"header": "Top-1", **right},
-        {"header": "License", "no_wrap": True},
-    )
+    more = ["Checkpoints"] if networks else []
+    shown = table("=Name", "=Factory", *more, ">Input", ">Top-1", "=License")
     for row in rows:
-        tags = row.get("checkpoints")
+        tags = [", ".join(row["checkpoints"]) or Text("none", style="dim")] if networks else []
         shown.add_row(
             row["name"],
             Text(row["factory"], style="dim"),
-            *([] if tags is None else [", ".join(tags) or Text("none", style="dim")]),
+            *tags,
             _size(row["input_size"]) if row["input_size"] else "",
             f"{row['top1']:.1f}" if row["top1"] else "",
             row["license"] or "",
@@ -101,12 +72,15 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def info_command(args: Namespace) -> int:
-    """Everything that is known of a network."""
+    """Print everything that is known of a network."""
     architecture(args.name.partition(".")[0])
     import_backend(args.debug)
     info = model_info(args.name, args.size)
     if args.json:
-        print(json.dumps(_as_json(info), indent=2, ensure_ascii=False))
+        document = dataclasses.asdict(info)
+        for record, fields in zip(info.weights, document["weights"], strict=True):
+            fields |= {"name": record.name, "pinned": record.pinned, "trust": record.trust}
+        print_json(document)
         return 0
     out = console()
     out.print(Text(info.name, style="bold"), Text(f"nf_zoo.{info.factory}()", style="dim"))
@@ -119,15 +93,8 @@ def info_command(args: Namespace) -> int:
     return 0
 
 
-def _as_json(info) -> dict[str, Any]:
-    document = dataclasses.asdict(info)
-    for record, fields in zip(info.weights, document["weights"], strict=True):
-        fields |= {"name": record.name, "pinned": record.pinned, "trust": record.trust}
-    return document
-
-
 def _print_config(out, config) -> None:
-    fields = table({"header": "Field", "no_wrap": True}, "Value")
+    fields = table("=Field", "Value")
     defaults = type(config)()
     for name, value in dataclasses.asdict(config).items():
         changed = value != getattr(defaults, name)
@@ -143,18 +110,20 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
         return
     for record in records:
         recipe = record.preprocessing
-        out.print(
-            Text(record.name, style="bold"), Text("default" if record.default else "", style="dim")
-        )
-        rows = table("", "", show_header=False)
-        where = record.filename
+        where = record.url if record.source == "url" else record.filename
         if record.source == "hf":
             where = f"hf://{record.repository}@{record.revision}, {record.filename}"
-        elif record.source == "url":
-            where = record.url
+        figures = {"top-1": record.top1, "top-5": record.top5}
+        figures = [f"{name} {x:.2f} %" for name, x in figures.items() if x is not None]
+        accuracy = (
+            f"{', '.join(figures)} ({record.accuracy_source})" if figures else "none published"
+        )
+        default = "default" if record.default else ""
+        out.print(Text(record.name, style="bold"), Text(default, style="dim"))
+        rows = table("", "", show_header=False)
         rows.add_row("  source", f"{where} ({record.trust})")
         rows.add_row("  license", record.license)
-        rows.add_row("  accuracy", _accuracy(record))
+        rows.add_row("  accuracy", accuracy)
         rows.add_row("  classes", str(record.num_classes))
         rows.add_row(
             "  pictures",
@@ -162,17 +131,6 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
             f"{recipe.interpolation}",
         )
         out.print(rows)
-
-
-def _accuracy(record: PretrainedWeights) -> str:
-    figures = [
-        f"{name} {value:.2f} %"
-        for name, value in (("top-1", record.top1), ("top-5", record.top5))
-        if value is not None
-    ]
-    if not figures:
-        return "none published"
-    return f"{', '.join(figures)} ({record.accuracy_source})"
 
 
 def _size(size) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend
-from nf_zoo.cli.pictures import pictures_below
+from nf_zoo.finetuning.class_folders import pictures_in
 
 SUFFIXES = {".onnx": "onnx", ".tflite": "litert"}
 """Of the file -> its format; everything else is the folder of a SavedModel."""
@@ -66,7 +66,5 @@ def _options(args: Namespace, kind: str) -> dict:
 
 
 def _some_pictures(folder: str) -> list[str]:
-    files = sorted(pictures_below(folder))
-    if not files:
-        raise ValueError(f"There is no picture in the folder. Received: {folder}")
+    files = pictures_in(folder)
     return files[:: -(-len(files) // MOST_PICTURES)]

@@ -13,11 +13,7 @@ from nf_zoo.images import preprocess
 
 
 class SavedModel:
-    """A folder that ``export_saved_model`` wrote, as far as pictures and classes go.
-
-    Attributes:
-        labels: class names.
-    """
+    """A folder that ``export_saved_model`` wrote, as far as pictures and classes go."""
 
     def __init__(self, path: Path):
         self._tf = tf = import_tensorflow("A SavedModel")
@@ -29,11 +25,7 @@ class SavedModel:
                 f"Received: {path} with signatures {sorted(self._loaded.signatures)}"
             )
         self.labels = tuple(labels.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes it tells apart."""
-        return len(self.labels)
+        self.num_classes = len(self.labels)
 
     def probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """(N, classes) for uint8 pictures (H, W, 3) of any sizes."""
@@ -46,14 +38,7 @@ class SavedModel:
 
 
 def open_model(source: str):
-    """The model that a MODEL argument names.
-
-    Args:
-        source: what :func:`nf_zoo.load_pretrained` takes, or the path of a folder that
-            ``export_saved_model`` wrote.
-
-    Returns:
-        An ``ImageClassifier``, a ``FoldedModel`` or a :class:`SavedModel`.
+    """Open the ImageClassifier, FoldedModel or :class:`SavedModel` that a MODEL argument names.
 
     Raises:
         ValueError: if it is neither a name nor a path; says what is near.
@@ -68,11 +53,7 @@ def open_model(source: str):
 
 
 def open_classifier(source: str):
-    """The same, but only what can be trained and exported.
-
-    Raises:
-        ValueError: for a SavedModel, and as :func:`open_model`.
-    """
+    """Open the same, but only what can be trained and exported: no SavedModel."""
     model = open_model(source)
     if isinstance(model, SavedModel):
         raise ValueError(
@@ -83,11 +64,7 @@ def open_classifier(source: str):
 
 
 def answers(model, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, classes) logits or probabilities of either kind of model, for ``decode_predictions``.
-
-    Args:
-        model: what :func:`open_model` returned.
-        pictures: uint8 (H, W, 3), of any sizes.
+    """Return (N, classes) logits or probabilities for uint8 pictures (H, W, 3) of any sizes.
 
     Raises:
         ValueError: if the model has no classifier.

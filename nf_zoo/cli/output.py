@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,22 +33,17 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent)
 def console(stderr: bool = False) -> Console:
     """A console that takes text literally; wide when nobody's terminal limits it."""
     stream = sys.stderr if stderr else sys.stdout
-    limited = stream.isatty() or "COLUMNS" in os.environ
-    return Console(
-        stderr=stderr,
-        width=None if limited else WIDTH_OF_A_PIPE,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
-def table(*columns: str | dict, **options) -> Table:
-    """A table without lines but the one under its head; columns as ``Table.add_column`` takes."""
+def table(*columns: str, **options) -> Table:
+    """A table ruled under its head alone; ``"=Name"`` is not wrapped, ``">N"`` goes right too."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0), **options)
     for column in columns:
-        settings = {"header": column} if isinstance(column, str) else column
-        made.add_column(**{"overflow": "fold", **settings})
+        form = {"no_wrap": column.startswith(("=", ">")), "overflow": "fold"}
+        side = "right" if column.startswith(">") else "left"
+        made.add_column(column.lstrip("=>"), justify=side, **form)
     return made
 
 
@@ -56,13 +53,14 @@ def print_error(message: str) -> None:
     console(stderr=True).print(text, soft_wrap=True)
 
 
+def print_json(value: Any) -> None:
+    """A document for programs, indented for people."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 @contextlib.contextmanager
 def plain_warnings(shown_in_full: bool = False) -> Iterator[None]:
-    """Warnings of this library become one line on stderr; those of others are dropped.
-
-    Args:
-        shown_in_full: leave all of them to Python.
-    """
+    """Print warnings of this library as one line on stderr and drop those of others."""
     if shown_in_full:
         yield
         return

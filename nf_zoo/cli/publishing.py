@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from nf_zoo.cli.output import console, import_backend, print_error, table
+from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 
 REPORT = "report.json"
 
@@ -20,39 +19,26 @@ REPORT = "report.json"
 def publish_command(args: Namespace) -> int:
     """Upload a model, or show what would be uploaded."""
     metrics = _metrics(args)
-    details = {
-        "license": args.license,
-        "datasets": tuple(args.datasets),
-        "dataset_name": args.dataset_name,
-        "training": args.training,
-        "command": args.training_command,
-        "intended_use": args.intended_use,
-        "limits": args.limits,
-    }
     from nf_zoo.hub.card import CardDetails
 
+    names = ("license", "dataset_name", "training", "intended_use", "limits")
+    details = {name: getattr(args, name) for name in names}
+    details |= {"datasets": tuple(args.datasets), "command": args.training_command}
     card = CardDetails(**details) if any(details.values()) else None
     import_backend(args.debug, only_tensorflow=args.saved_model)
     from nf_zoo.cli.opening import open_classifier
     from nf_zoo.hub.publishing import push_to_hub
 
-    options = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
-    push_to_hub(
-        open_classifier(args.model),
-        args.repository,
-        card=card,
-        metrics=metrics,
-        **{name: getattr(args, name) for name in options},
-    )
+    names = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
+    options = {name: getattr(args, name) for name in names}
+    push_to_hub(open_classifier(args.model), args.repository, card=card, metrics=metrics, **options)
     return 0
 
 
 def _metrics(args: Namespace) -> dict[str, Any] | None:
     """What --metrics names, or the report in a fine-tuning folder."""
-    path = Path(args.model) / REPORT
-    if args.metrics is not None:
-        path = Path(args.metrics)
-    elif not path.is_file():
+    path = Path(args.metrics or Path(args.model) / REPORT)
+    if args.metrics is None and not path.is_file():
         return None
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -102,25 +88,23 @@ def check_command(args: Namespace) -> int:
     findings = check_catalog(path, args.online)
     wrong = [finding for finding in findings if finding.problems]
     if args.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        print_json([dataclasses.asdict(finding) for finding in findings])
         return 1 if wrong else 0
     _print_findings(findings, args.online)
     for finding in wrong:
         for problem in finding.problems:
             print_error(f"{finding.name}: {problem}")
-    print(f"{len(findings)} records, {len(wrong)} of them with problems", file=sys.stdout)
+    print(f"{len(findings)} records, {len(wrong)} of them with problems")
     return 1 if wrong else 0
 
 
 def _print_findings(findings, online: bool) -> None:
-    name = {"header": "Record", "no_wrap": True}
-    rows = table(name, "Found", "Note", *(["Bytes", "Revision"] if online else []))
+    rows = table("=Record", "Found", "Note", *(["Bytes", "Revision"] if online else []))
     for finding in findings:
         state = Text("wrong", style="red") if finding.problems else "sound"
-        facts = finding.facts
-        size, revision = facts.get("size"), facts.get("revision")
-        asked = [f"{size:,}" if size else "", (revision or "")[:12]]
-        rows.add_row(finding.name, state, "; ".join(finding.notes), *(asked if online else []))
+        size, revision = finding.facts.get("size"), finding.facts.get("revision")
+        asked = [f"{size:,}" if size else "", (revision or "")[:12]] if online else []
+        rows.add_row(finding.name, state, "; ".join(finding.notes), *asked)
     console().print(rows)
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import import_backend
-from nf_zoo.finetuning.folder import pictures_below
+from nf_zoo.finetuning.class_folders import pictures_in
 
 
 def figure_command(args: Namespace) -> int:
     """Measure one of the papers' figures, and write it with its data."""
-    files = None if args.images is None else _pictures_of(args.images)
+    files = None if args.images is None else pictures_in(args.images)
     import_backend(args.debug)
     from nf_zoo.signal_propagation.figures import reproduce
 
-    for path in reproduce(args.figure, args.output, images=files, seed=args.seed, **_sizes(args)):
+    sizes = {name: getattr(args, name) for name in ("depth", "width", "pictures", "size")}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    for path in reproduce(args.figure, args.output, images=files, seed=args.seed, **sizes):
         print(path)
     return 0
 
 
 def measure_command(args: Namespace) -> int:
     """Measure one network; print the rows, or write a plot and a CSV."""
-    files = None if args.images is None else _pictures_of(args.images)
+    files = None if args.images is None else pictures_in(args.images)
     import_backend(args.debug)
     from nf_zoo.signal_propagation import signal_propagation
     from nf_zoo.signal_propagation.result import writable_folder
@@ -54,18 +55,3 @@ def _network(args: Namespace):
         return open_classifier(args.model)
     keras.utils.set_random_seed(args.seed)
     return build_model(args.model)
-
-
-def _sizes(args: Namespace) -> dict[str, int]:
-    """What was given; the rest is the figure's own."""
-    given = {name: getattr(args, name) for name in ("depth", "width", "pictures", "size")}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _pictures_of(folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"There is no such folder of pictures. Received: {folder}")
-    files = sorted(pictures_below(folder))
-    if not files:
-        raise ValueError(f"There is no picture in the folder. Received: {folder}")
-    return files

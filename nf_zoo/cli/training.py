@@ -7,31 +7,27 @@ import sys
 import warnings
 from argparse import Namespace
 
-from nf_zoo.cli.arguments import TRAINING_OPTIONS
 from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend, print_error
+from nf_zoo.finetuning.class_folders import find_splits, scan
+from nf_zoo.finetuning.settings import QuickstartSettings, Settings
+from nf_zoo.options import given
 
 
 def finetune_command(args: Namespace) -> int:
     """Fit a network to a folder of pictures."""
+    options = given(args, Settings)
+    # What is wrong is said before TensorFlow is imported and a network fetched.
+    Settings(**options)
     _check_folder(args.folder)
     import_backend(args.debug, only_tensorflow=True)
     from nf_zoo.finetuning import finetune
     from nf_zoo.finetuning.run_folder import RunFolder
 
-    # Before a network is fetched for nothing.
     RunFolder(args.output, args.resume, args.overwrite)
-    options = {name: getattr(args, name) for name in TRAINING_OPTIONS}
+    verbose = 1 if sys.stdout.isatty() else 2
     try:
-        finetune(
-            _starting_model(args),
-            args.folder,
-            output=args.output,
-            resume=args.resume,
-            overwrite=args.overwrite,
-            verbose=1 if sys.stdout.isatty() else 2,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        finetune(_starting_model(args), args.folder, verbose=verbose, **options)
     except KeyboardInterrupt:
         print_error("stopped; the same command with --resume goes on after the last whole epoch")
         return 130
@@ -40,9 +36,6 @@ def finetune_command(args: Namespace) -> int:
 
 
 def _check_folder(data: str) -> None:
-    """Complain about a useless folder before TensorFlow is imported and a network fetched."""
-    from nf_zoo.finetuning.folder import find_splits, scan
-
     if data.startswith("tfds:"):
         return
     with warnings.catch_warnings():
@@ -76,15 +69,11 @@ def _starting_model(args: Namespace):
 
 
 def quickstart_command(args: Namespace) -> int:
-    """The whole way once, on scanned digits."""
+    """Go the whole way once, on scanned digits."""
+    options = given(args, QuickstartSettings)
+    QuickstartSettings(**options)
     import_backend(args.debug, only_tensorflow=True)
     from nf_zoo.quickstart import quickstart
 
-    options = {"epochs": args.epochs, "training_pictures": args.pictures}
-    quickstart(
-        args.output,
-        seed=args.seed,
-        overwrite=args.overwrite,
-        **{name: value for name, value in options.items() if value is not None},
-    )
+    quickstart(args.output, **options)
     return 0

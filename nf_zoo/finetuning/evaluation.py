@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from nf_zoo.finetuning.data import open_one
+from nf_zoo.finetuning.labeled_pictures import open_one
+from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.images import as_input, input_of, resize_and_crop
+from nf_zoo.options import takes
 from nf_zoo.preprocessing import Preprocessing
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """One picture and what the network made of it.
-
-    Attributes:
-        pixels: (h, w, 3) uint8, as the network saw it.
-        true, predicted: class indices.
-        probability: of the predicted class.
-        name: of the file, or None.
-    """
+class Sample(NamedTuple):
+    """One picture, (h, w, 3) uint8 as the network saw it, and what the network made of it."""
 
     pixels: np.ndarray
     true: int
@@ -35,7 +28,7 @@ class Sample:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction is right."""
+        """Tell whether the prediction is right."""
         return self.true == self.predicted
 
 
@@ -44,7 +37,6 @@ class Evaluation:
     """Counts over a set of pictures.
 
     Attributes:
-        labels: class names.
         confusion: (classes, classes) counts, row the true class, column the predicted one.
         top5: pictures whose class is among the five likeliest.
         cross_entropy: sum of -log(probability of the true class), in nats.
@@ -53,19 +45,18 @@ class Evaluation:
     """
 
     labels: tuple[str, ...]
-    confusion: np.ndarray
+    confusion: np.ndarray | None = None
     top5: int = 0
     cross_entropy: float = 0.0
     samples: list[Sample] = dataclasses.field(default_factory=list)
     mistakes: list[Sample] = dataclasses.field(default_factory=list)
 
-    def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
-        """Count some more pictures.
+    def __post_init__(self):
+        if self.confusion is None:
+            self.confusion = np.zeros((len(self.labels),) * 2, dtype=np.int64)
 
-        Args:
-            probabilities: (N, classes), each row summing to 1.
-            classes: (N,) true class indices.
-        """
+    def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
+        """Count more pictures, of (N, classes) probabilities and (N,) true class indices."""
         np.add.at(self.confusion, (classes, probabilities.argmax(axis=1)), 1)
         of_truth = probabilities[np.arange(len(classes)), classes]
         self.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())
@@ -73,7 +64,7 @@ class Evaluation:
         self.top5 += int((likeliest == classes[:, None]).sum())
 
     def metrics(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-able; the keys are those of :func:`evaluate`."""
+        """Return everything but the pictures, JSON-able; the keys are those of :func:`evaluate`."""
         pictures = int(self.confusion.sum())
         top5 = {"top5_accuracy": self.top5 / pictures} if len(self.labels) > 5 else {}
         return {
@@ -87,7 +78,8 @@ class Evaluation:
         }
 
 
-def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict[str, Any]:
+@takes(EvaluationSettings)
+def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     """Accuracy of a classifier on a folder of pictures or a data set.
 
     Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
@@ -98,9 +90,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
         data: a folder of class folders named as ``model.labels`` (without labels: one folder for
             each output, in sorted order), of which test/ or else val/ is taken if it is split; or
             a ``tf.data.Dataset`` of (picture, class).
-        batch_size: pictures at a time.
-        strict: whether a file that cannot be read is an error; else it is named in a warning and
-            listed under ``"skipped"``.
+        {settings}
 
     Returns:
         A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), ``cross_entropy``
@@ -126,7 +116,7 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
     labels = model.labels
     if labels is None and getattr(data, "element_spec", None) is not None:
         labels = tuple(str(i) for i in range(model.num_classes))
-    pictures, labels, skipped, _ = open_one(data, labels, strict)
+    pictures, labels, skipped, _ = open_one(data, labels, settings.strict)
     if len(labels) != model.num_classes:
         raise ValueError(
             f"The model has {model.num_classes} outputs. Received: {len(labels)} classes, "
@@ -134,53 +124,37 @@ def evaluate(model, data, *, batch_size: int = 64, strict: bool = False) -> dict
         )
     if not len(pictures):
         raise ValueError(f"No picture can be read. Received: {str(data)!r}")
-    evaluation = evaluate_pictures(model, pictures, labels, batch_size)
+    evaluation = evaluate_pictures(model, pictures, labels, settings.batch_size)
     return {**evaluation.metrics(), "skipped": skipped}
 
 
 def evaluate_pictures(
-    model,
-    pictures,
-    labels: tuple[str, ...],
-    batch_size: int,
-    *,
-    samples: int = 0,
-    mistakes: int = 0,
-    seed: int = 0,
+    model, pictures, labels: tuple[str, ...], batch_size: int, samples=0, mistakes=0, seed=0
 ) -> Evaluation:
     """Count right and wrong predictions in one pass, and keep some pictures.
 
     Args:
-        model: an ImageClassifier with one output for each label.
-        pictures: a FilePictures or DatasetPictures.
-        labels: class names.
-        batch_size: pictures at a time.
-        samples: how many pictures to keep at random.
+        samples: how many pictures to keep at random, by ``seed``.
         mistakes: how many wrong predictions to keep, the most confident ones.
-        seed: decides which pictures are kept.
-
-    Returns:
-        An :class:`Evaluation`.
     """
-    result = Evaluation(labels, np.zeros((len(labels),) * 2, dtype=np.int64))
+    result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
     wanted, worst, position = set(chosen.tolist()), [], 0
     for pixels, classes in _batches(pictures, model.preprocessing, batch_size):
         probabilities = predict(model, pixels)
         result.add(probabilities, classes)
-        predicted = probabilities.argmax(axis=1)
-        for row in range(len(classes)):
-            wrong = mistakes and predicted[row] != classes[row]
-            if position in wanted or wrong:
-                sample = _sample(pictures, position, pixels[row], classes[row], probabilities[row])
-                if position in wanted:
-                    result.samples.append(sample)
-                if wrong:
-                    heapq.heappush(worst, (sample.probability, -position, sample))
-                    del worst[: max(len(worst) - mistakes, 0)]
-                    heapq.heapify(worst)
+        for row, (true, predicted) in enumerate(
+            zip(classes.tolist(), probabilities.argmax(axis=1).tolist(), strict=True)
+        ):
+            name = pictures.names[position] if pictures.names else None
+            sample = Sample(pixels[row], true, predicted, float(probabilities[row].max()), name)
+            if position in wanted:
+                result.samples.append(sample)
+            if mistakes and not sample.correct:
+                worst.append((-sample.probability, position, sample))
             position += 1
-    result.mistakes = [sample for _, _, sample in sorted(worst, reverse=True)]
+        worst = sorted(worst)[:mistakes]
+    result.mistakes = [sample for _, _, sample in worst]
     return result
 
 
@@ -219,27 +193,8 @@ def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, 
     """
     hits = np.diag(confusion).astype(float)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision = hits / np.maximum(predicted, 1)
-    recall = hits / np.maximum(support, 1)
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
-    return [
-        {
-            "label": label,
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "support": int(support[i]),
-        }
-        for i, label in enumerate(labels)
-    ]
-
-
-def _sample(pictures, position: int, pixels, true: int, probabilities: np.ndarray) -> Sample:
-    predicted = int(probabilities.argmax())
-    return Sample(
-        pixels=pixels,
-        true=int(true),
-        predicted=predicted,
-        probability=float(probabilities[predicted]),
-        name=pictures.names[position] if pictures.names else None,
-    )
+    columns = (labels, precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
+    keys = ("label", "precision", "recall", "f1", "support")
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
-from nf_zoo.finetuning.pictures import CACHE_BYTES
+from nf_zoo.finetuning.labeled_pictures import CACHE_BYTES
 from nf_zoo.preprocessing import Preprocessing
 from nf_zoo.tensorflow_images import as_input, resize_and_crop
 

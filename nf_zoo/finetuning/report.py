@@ -1,22 +1,35 @@
-"""What a run leaves behind: the models, the figures, the pictures of both."""
+"""What a run leaves behind: the model in two forms, its figures in report.json, and their plots.
+
+The plots use matplotlib's object interface: no pyplot, no global state.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import nf_zoo
-from nf_zoo.finetuning import plots
-from nf_zoo.finetuning.data import Data
-from nf_zoo.finetuning.evaluation import Evaluation, evaluate_pictures
+from nf_zoo.finetuning.evaluation import Evaluation, Sample, evaluate_pictures
+from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import REPORT
 from nf_zoo.finetuning.settings import Settings
+
+TRAINING, VALIDATION = "#4c72b0", "#dd8452"
+RIGHT, WRONG = "#2e7d32", "#c62828"
+
+_NUMBERED = 20
+_NAMED = 60
+_COLUMNS = 8
 
 
 def build_report(
@@ -29,56 +42,42 @@ def build_report(
 ) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate the fitted model and put everything about the run into one dict.
 
-    Args:
-        model: the fitted ImageClassifier.
-        data: its pictures; validation (and test, if there is one) are evaluated.
-        settings: of the run.
-        description: what decided the run's outcome.
-        history: a row for each epoch.
-        seconds: durations by name.
-
     Returns:
         The report, JSON-able, whose figures outside ``"test"`` are those of the validation
         pictures; and the evaluation on them, with pictures.
     """
-    options = {"batch_size": settings.batch_size, "seed": settings.seed}
+    labels, size = data.labels, settings.batch_size
     validation = evaluate_pictures(
-        model, data.validation, data.labels, samples=16, mistakes=8, **options
+        model, data.validation, labels, size, samples=16, mistakes=8, seed=settings.seed
     )
     report = validation.metrics()
     if data.test is not None and len(data.test):
-        report["test"] = evaluate_pictures(model, data.test, data.labels, **options).metrics()
+        report["test"] = evaluate_pictures(model, data.test, labels, size).metrics()
+    histogram = np.bincount(data.train.classes, minlength=len(labels)).tolist()
     report |= {
         "epochs_trained": len(history),
         "counts": data.counts(),
-        "train_per_class": dict(zip(data.labels, _histogram(data), strict=True)),
+        "train_per_class": dict(zip(labels, histogram, strict=True)),
         "skipped": data.skipped,
         "ignored": data.ignored,
         "seed": settings.seed,
         "run": description,
         "parameters": model.count_params(),
         "seconds": {"epochs": round(sum(row["seconds"] for row in history), 1), **seconds},
-        "versions": versions(),
+        "versions": {
+            "nf_zoo": nf_zoo.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        },
     }
     return report, validation
 
 
 def write_report(
-    path: Path,
-    model,
-    report: dict[str, Any],
-    history: list[dict[str, Any]],
-    evaluation: Evaluation,
+    path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
-    """Fill an empty folder with everything ``finetune`` promises.
-
-    Args:
-        path: the folder.
-        model: the fitted ImageClassifier.
-        report: contents of ``report.json``.
-        history: a row for each epoch.
-        evaluation: on the validation pictures, with samples.
-    """
+    """Fill an empty folder with everything ``finetune`` promises."""
     from nf_zoo.deploy.export import export_saved_model
 
     labels = evaluation.labels
@@ -89,39 +88,136 @@ def write_report(
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-    plots.learning_curve(history, path / "learning_curve.png")
-    plots.confusion_matrix(evaluation.confusion, labels, path / "confusion_matrix.png")
-    plots.picture_grid(evaluation, path / "predictions.png")
-    (path / REPORT).write_text(_to_json(report), encoding="utf-8")
+    learning_curve(history, path / "learning_curve.png")
+    confusion_matrix(evaluation.confusion, labels, path / "confusion_matrix.png")
+    picture_grid(evaluation, path / "predictions.png")
+    # Each row of a confusion matrix stands on a line of its own.
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    numbers = r"\[\n\s+(\d+(?:,\n\s+\d+)*)\n\s*\]"
+    text = re.sub(numbers, lambda row: f"[{' '.join(row[1].split())}]", text)
+    (path / REPORT).write_text(f"{text}\n", encoding="utf-8")
 
 
-def versions() -> dict[str, str]:
-    """Versions of the software that made a result."""
-    return {
-        "nf_zoo": nf_zoo.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "python": platform.python_version(),
-    }
+def learning_curve(history: list[dict[str, Any]], path: Path) -> None:
+    """Plot loss and accuracy by epoch, the head-only epochs shaded."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    warmup = sum(row["phase"] == "head" for row in history)
+    marker = "o" if len(epochs) <= 40 else None
+    style = {"marker": marker, "markersize": 3.5, "linewidth": 1.6}
+    for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[key] for row in history], color=TRAINING, label="training", **style)
+        validation = [row[f"val_{key}"] for row in history]
+        axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
+        if 0 < warmup < len(epochs):
+            axes.axvspan(epochs[0] - 0.5, warmup + 0.5, color="0.92", label="classifier alone")
+        axes.set(xlabel="epoch", title=key.capitalize(), xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        if key == "accuracy":
+            lowest = min([*validation, *(row[key] for row in history)])
+            axes.set_ylim(max(min(0.5, lowest - 0.03), 0), 1.01)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.axhline(validation[-1], color=VALIDATION, linewidth=0.7, linestyle=":")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
+    figure.savefig(path, dpi=120)
 
 
-def _histogram(data: Data) -> list[int]:
-    return [int((data.train.classes == index).sum()) for index in range(len(data.labels))]
+def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path) -> None:
+    """Plot true against predicted class, as shares of each true class; rows are true classes.
+
+    Up to 20 classes each cell shows its count; up to 60 the classes are named at the sides; with
+    more only the commonest confusions, listed beside the matrix, are.
+    """
+    listed = len(labels) > _NUMBERED
+    side = 4.4 + (0.45 if not listed else 0.19) * min(len(labels), _NAMED)
+    figure = Figure(figsize=(side + 0.8 + 4.6 * listed, side), layout="constrained")
+    accuracy = np.trace(confusion) / max(confusion.sum(), 1)
+    title = f"{accuracy:.1%} of {confusion.sum():,} validation pictures right"
+    figure.suptitle(title, fontsize=15 if listed else 12, weight="bold")
+    left = figure
+    if listed:
+        left, right = figure.subfigures(1, 2, width_ratios=(side + 0.8, 4.6))
+        _list_confusions(right, confusion, labels)
+    axes = left.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    where = "" if len(labels) <= _NAMED else " (line of labels.txt, from 0)"
+    axes.set(xlabel=f"predicted{where}", ylabel="true")
+    if len(labels) <= _NAMED:
+        _name_sides(axes, labels)
+    if not listed:
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            style = {"fontsize": 9, "color": "white" if shares[row, column] > 0.5 else "0.15"}
+            axes.text(column, row, confusion[row, column], ha="center", va="center", **style)
+    bar = left.colorbar(image, ax=axes, shrink=0.7, aspect=30, format=PercentFormatter(1))
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    figure.savefig(path, dpi=120)
 
 
-def _to_json(report: dict[str, Any]) -> str:
-    """Indented, but with each row of a confusion matrix on a line of its own."""
-    rows = {}
+def picture_grid(evaluation: Evaluation, path: Path) -> None:
+    """Show samples and mistakes with both classes; what is wrong is red, the worst comes apart."""
+    groups = [("Validation pictures drawn at random", evaluation.samples)]
+    if evaluation.mistakes:
+        groups.append(("The most confident mistakes", evaluation.mistakes))
+    rows = [max(-(-len(samples) // _COLUMNS), 1) for _, samples in groups]
+    height, width = evaluation.samples[0].pixels.shape[:2]
+    picture, text, header = 1.9 * height / width, 0.62, 0.5
+    heights = [count * (picture + text) + header for count in rows]
+    figure = Figure(figsize=(2.0 * _COLUMNS, sum(heights)))
+    parts = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (title, samples), count, total in zip(parts, groups, rows, heights, strict=True):
+        part.suptitle(title, fontsize=14, x=0.012, y=1 - 0.12 / total, ha="left", weight="bold")
+        cells = part.subplots(count, _COLUMNS, squeeze=False).flat
+        low, high = 0.5 * text / total, 1 - (header + 0.5 * text) / total
+        part.subplots_adjust(0.012, low, 0.988, high, wspace=0.06, hspace=text / picture)
+        for index, axes in enumerate(cells):
+            axes.set_axis_off()
+            if index < len(samples):
+                _show(axes, samples[index], evaluation.labels)
+    figure.savefig(path, dpi=100)
 
-    def hold_back(value):
-        if isinstance(value, dict):
-            return {key: hold_back(item) for key, item in value.items()}
-        if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
-            rows[mark := f"@row{len(rows)}@"] = json.dumps(value)
-            return mark
-        return [hold_back(item) for item in value] if isinstance(value, list) else value
 
-    text = json.dumps(hold_back(report), indent=2, ensure_ascii=False)
-    for mark, row in rows.items():
-        text = text.replace(f'"{mark}"', row, 1)
-    return text + "\n"
+def _show(axes, sample: Sample, labels: tuple[str, ...]) -> None:
+    color = RIGHT if sample.correct else WRONG
+    axes.set_axis_on()
+    axes.imshow(sample.pixels, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=color, linewidth=2.5)
+    predicted = f"{_shorten(labels[sample.predicted])} {sample.probability:.0%}"
+    axes.set_title(predicted, fontsize=10, color=color, pad=4)
+    if not sample.correct:
+        axes.set_xlabel(f"is {_shorten(labels[sample.true])}", fontsize=10, labelpad=3)
+
+
+def _name_sides(axes, labels: tuple[str, ...]) -> None:
+    names = [_shorten(label) for label in labels]
+    slanted = {"rotation": 30, "rotation_mode": "anchor", "ha": "right"}
+    axes.set_yticks(range(len(labels)), names)
+    axes.set_xticks(
+        range(len(labels)), names, **(slanted if len(labels) <= 6 else {"rotation": 90})
+    )
+    axes.tick_params(length=0, labelsize=9 if len(labels) <= _NUMBERED else 8)
+
+
+def _list_confusions(figure, confusion: np.ndarray, labels: tuple[str, ...]) -> None:
+    axes = figure.subplots()
+    axes.set_axis_off()
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:25]
+    lines = []
+    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if count := wrong[true, predicted]:
+            lines.append(f"{count:4d}  {_shorten(labels[true])} as {_shorten(labels[predicted])}")
+    text = "\n".join(["Commonest confusions", *(lines or ["none"])])
+    axes.text(0, 0.97, text, fontsize=11, va="top", linespacing=1.8)
+
+
+def _shorten(label: str, most: int = 18) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"

@@ -5,27 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import reprlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from nf_zoo.finetuning.settings import differences
-
 REPORT, RECORD = "report.json", "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after an epoch, on disk.
-
-    Attributes:
-        path: its folder.
-        state: what was saved beside the weights: phase, history, early stopping.
-    """
+    """The state of a run after an epoch: a folder, and what was saved beside the weights."""
 
     path: Path
     state: dict[str, Any]
@@ -41,69 +35,64 @@ class Checkpoint:
 
     def best_weights(self) -> list[np.ndarray] | None:
         """Weights of the best epoch, if early stopping keeps them."""
-        path = self.path / "best.npz"
-        if not path.exists():
+        if not (self.path / "best.npz").exists():
             return None
-        with np.load(path) as saved:
-            return [saved[f"{i}"] for i in range(len(saved.files))]
+        with np.load(self.path / "best.npz") as saved:
+            return [saved[name] for name in saved.files]
 
 
 class RunFolder:
     """Where a run writes: ``output`` at the end, ``output.partial`` beside it until then.
 
-    Args:
-        output: path of the folder to be made, or None to write nothing.
-        resume: go on with an unfinished run, or accept a finished one.
-        overwrite: replace a finished run, or discard an unfinished one.
+    Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
+    finished one, ``overwrite`` discards or replaces it.
 
     Raises:
         FileExistsError: if there is something at ``output`` that may not be replaced.
         ValueError: if the arguments contradict each other.
     """
 
-    def __init__(
-        self, output: str | os.PathLike | None, resume: bool = False, overwrite: bool = False
-    ):
+    def __init__(self, output: str | os.PathLike | None, resume=False, overwrite=False):
         if resume and overwrite:
             raise ValueError("resume and overwrite exclude each other. Received: both")
         if resume and output is None:
             raise ValueError("resume needs the output folder of the run. Received: output=None")
-        self._overwrite = overwrite
-        self.finished = False
+        self._overwrite, self.finished = overwrite, False
         self.output = self.partial = None
-        if output is None:
-            return
-        self.output = Path(output).expanduser().absolute()
-        self.partial = self.output.with_name(self.output.name + ".partial")
-        self._check(resume)
+        if output is not None:
+            self.output = Path(output).expanduser().absolute()
+            self.partial = self.output.with_name(self.output.name + ".partial")
+            self._check(resume)
 
     def _check(self, resume: bool) -> None:
         output, partial = self.output, self.partial
-        if partial.exists() and any(partial.iterdir()) and not (partial / RECORD).is_file():
-            raise FileExistsError(
-                f"{partial}, where the run would be kept, holds something else. Choose another "
-                f"path. Received: output={str(output)!r}"
-            )
         unfinished = self.latest() is not None
-        if unfinished and not (resume or self._overwrite):
-            raise FileExistsError(
-                f"{partial} holds an unfinished run. Go on with resume=True, or discard it with "
-                f"overwrite=True. Received: output={str(output)!r}"
-            )
         taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
-        if not taken or (resume and unfinished):
-            return
-        if not (output / REPORT).is_file():
-            raise FileExistsError(
+        taken = taken and not (resume and unfinished)
+        mine, wanted = (output / REPORT).is_file(), resume or self._overwrite
+        if partial.exists() and any(partial.iterdir()) and not (partial / RECORD).is_file():
+            problem = (
+                f"{partial}, where the run would be kept, holds something else. Choose another path"
+            )
+        elif unfinished and not wanted:
+            problem = (
+                f"{partial} holds an unfinished run. Go on with resume=True, or discard it with "
+                "overwrite=True"
+            )
+        elif taken and not mine:
+            problem = (
                 "output exists and is not the folder of a fine-tuning run, so it is left alone. "
-                f"Choose another path. Received: output={str(output)!r}"
+                "Choose another path"
             )
-        if not (resume or self._overwrite):
-            raise FileExistsError(
+        elif taken and not wanted:
+            problem = (
                 "output holds a finished run. Choose another path, or replace it with "
-                f"overwrite=True. Received: output={str(output)!r}"
+                "overwrite=True"
             )
-        self.finished = resume
+        else:
+            self.finished = taken and resume
+            return
+        raise FileExistsError(f"{problem}. Received: output={str(output)!r}")
 
     def begin(self, description: dict[str, Any]) -> None:
         """Start or go on; ``description`` is everything that decides the outcome of the run.
@@ -126,12 +115,13 @@ class RunFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         text = json.dumps({"run": description, "overwrite": self._overwrite}, indent=1)
-        _write_atomically(record, text)
+        unfinished = record.with_suffix(".tmp")
+        unfinished.write_text(text)
+        unfinished.replace(record)
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint of the run, or None."""
-        saved = sorted(self.partial.glob("epoch-*")) if self.partial else []
-        if not saved:
+        if not self.partial or not (saved := sorted(self.partial.glob("epoch-*"))):
             return None
         return Checkpoint(saved[-1], json.loads((saved[-1] / "state.json").read_text()))
 
@@ -147,8 +137,7 @@ class RunFolder:
         unfinished.mkdir()
         model.save_weights(unfinished / "run.weights.h5")
         if best is not None:
-            arrays = {f"{i}": array for i, array in enumerate(best)}
-            np.savez(unfinished / "best.npz", **arrays)
+            np.savez(unfinished / "best.npz", *best)
         (unfinished / "state.json").write_text(json.dumps(state))
         unfinished.rename(target)
         for old in self.partial.glob("epoch-*"):
@@ -178,15 +167,26 @@ class RunFolder:
         shutil.rmtree(self.partial)
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
 def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     if changed := differences(before, now):
         raise ValueError(
             "This run was started with other settings or pictures; resume with the same, or use "
             f"overwrite=True to start again. Received: {'; '.join(changed[:8])}"
         )
+
+
+def differences(before: Mapping, now: Mapping) -> list[str]:
+    """``"epochs: 5 then, 6 now"`` for each entry in which two dicts differ.
+
+    Example:
+        >>> differences({"epochs": 5}, {"epochs": 6})
+        ['epochs: 5 then, 6 now']
+    """
+    found = []
+    for key in sorted({*before, *now}):
+        if isinstance(before.get(key), Mapping) and isinstance(now.get(key), Mapping):
+            found += [f"{key} {line}" for line in differences(before[key], now[key])]
+        elif before.get(key) != now.get(key):
+            then, today = (reprlib.repr(side.get(key)) for side in (before, now))
+            found.append(f"{key}: {then} then, {today} now")
+    return found

@@ -1,74 +1,187 @@
-"""Every number of a run: what the user chose, and what follows from the pictures."""
+"""Every option of ``finetune``, ``evaluate`` and ``quickstart``, and what fills in open ones."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from nf_zoo.options import Kind, Options, choice, number, option, picture_size, switch, text, whole
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+if TYPE_CHECKING:
+    import numpy as np
+
+_ALPHA = number("0 (off) or more", lambda x: 0 <= x < math.inf, "ALPHA")
+_MOMENTUM = dataclasses.replace(
+    switch(),
+    words="None, a bool or a momentum in (0, 1)",
+    accepts=lambda x: isinstance(x, bool) or 0 < x < 1,
+    convert=lambda x: x if isinstance(x, bool) else float(x),
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """A run, fully decided. Two runs of equal settings on equal pictures are the same run.
+class Settings(Options):
+    """The options of ``finetune``; all that there is to say about one of them stands here.
 
-    Attributes:
-        epochs: passes over the training pictures, the head-only ones included.
-        warmup_epochs: how many of them train the classifier alone.
-        batch_size: pictures in a batch.
-        image_size: (height, width) of the network's input.
-        learning_rate: peak of the schedule.
-        weight_decay: decoupled, of kernels only.
-        label_smoothing: share of the target spread over all classes.
-        flip, randaugment, mixup, cutmix: see ``finetune``.
-        class_weight: weight of each class in the loss, or None.
-        early_stopping: epochs without a better validation to wait for, or None.
-        ema: momentum of the moving average of the weights, or None.
-        precision: Keras dtype policy during training, or None for the model's own.
-        seed: decides the split, the order of pictures, their variations and the new classifier.
+    From a field follow the argument of ``nf_zoo.finetune`` and the text on it, its check, the flag
+    of ``nf-zoo finetune``, and the entry in report.json. A field is saved, and must be the same
+    when a run is resumed, unless it says ``saved=False``.
     """
 
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    image_size: tuple[int, int]
-    learning_rate: float
-    weight_decay: float
-    label_smoothing: float
-    flip: bool
-    randaugment: bool
-    mixup: float
-    cutmix: float
-    class_weight: tuple[float, ...] | None
-    early_stopping: int | None
-    ema: float | None
-    precision: str | None
-    seed: int
+    labels: Sequence[str] | None = option(
+        None,
+        "class names of a data set; its numbers by default. Folders name their own",
+        saved=False,
+    )
+    validation_data: Any = option(
+        None,
+        "class folders to validate on; by default val/ of the data, or a part held out by class, "
+        "chosen by file name and seed. Or a ``tf.data.Dataset``",
+        text("DIR"),
+        saved=False,
+    )
+    validation_fraction: float = option(
+        0.2, "size of that part", number("between 0 and 1", lambda x: 0 < x < 1), saved=False
+    )
+    output: str | os.PathLike | None = option(
+        None,
+        "folder to write. It appears when everything is done; until then the run is kept in "
+        '``output + ".partial"``. None writes nothing',
+        text("DIR"),
+        saved=False,
+    )
+    epochs: int | None = option(
+        None, "passes over the pictures, warm-up included; 5 to 30 by default", whole(1)
+    )
+    batch_size: int | None = option(
+        None, "8 to 64 by default (128 for inputs of up to 64 pixels)", whole(1)
+    )
+    image_size: int | Sequence[int] | None = option(
+        None, "input size in pixels, or (height, width); the model's by default", picture_size(8)
+    )
+    learning_rate: float | None = option(
+        None,
+        "peak of the schedule; in proportion to the batch size by default",
+        number("positive", lambda x: 0 < x < math.inf),
+    )
+    weight_decay: float = option(
+        5e-4, "decoupled, of kernels alone", number("0 or more", lambda x: 0 <= x < math.inf)
+    )
+    label_smoothing: float = option(
+        0.1,
+        "share of the target spread over all classes",
+        number("in [0, 1)", lambda x: 0 <= x < 1),
+    )
+    warmup_epochs: int | None = option(
+        None,
+        "how many of the epochs train the classifier alone; about a tenth by default, none if the "
+        "model has no pretrained weights. All of them: a linear probe",
+        whole(0, "None, 0 or more"),
+    )
+    randaugment: bool = option(False, "random changes of color and shape, two for each picture")
+    mixup: float = option(0.0, "alpha of the mixing of pictures; 0.2 is usual, 0 is off", _ALPHA)
+    cutmix: float = option(0.0, "the same for pasted pieces; 1.0 is usual, 0 is off", _ALPHA)
+    flip: bool = option(
+        True, "mirror half of the training pictures. Switch off where left and right matter"
+    )
+    class_weight: str | Mapping | None = option(
+        None,
+        'make rare classes count. ``"balanced"``, or weights by label or index',
+        Kind(flag={"choices": ["balanced"]}),
+    )
+    early_stopping: int | None = option(
+        None,
+        "epochs without a better validation accuracy after which to stop. The best epoch's weights "
+        "are then the result. None trains to the end",
+        whole(1, metavar="EPOCHS"),
+    )
+    ema: bool | float | None = option(
+        None,
+        "validate and return a moving average of the weights; by default from 500 steps. True, "
+        "False, or its momentum",
+        _MOMENTUM,
+    )
+    precision: str | None = option(
+        None,
+        "during training; the model's own by default. The result is float32 if it is given",
+        choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    seed: int = option(0, "decides split, order, variations and the new classifier", whole())
+    strict: bool = option(
+        False, "fail on a file that cannot be read instead of skipping it by name", saved=False
+    )
+    resume: bool = option(
+        False,
+        "go on where an interrupted run with the same options stopped. The outcome is that of an "
+        "uninterrupted one. A finished run is loaded; with none, one is started",
+        saved=False,
+    )
+    overwrite: bool = option(False, "replace an earlier run", saved=False)
+    verbose: int = option(1, "0 silent, 1 progress bars, 2 a line for each epoch", saved=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON gives it back: tuples are lists."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Return what decides the outcome, as JSON gives it back: tuples are lists."""
+        saved = [f.name for f in dataclasses.fields(self) if f.metadata.get("saved", True)]
+        return json.loads(json.dumps({name: getattr(self, name) for name in saved}))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings(Options):
+    """The options of ``evaluate``."""
+
+    batch_size: int = option(64, "pictures at a time", whole(1, "1 or more"))
+    strict: bool = option(
+        False,
+        "fail on a file that cannot be read. Else it is named in a warning and listed under "
+        '``"skipped"``',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuickstartSettings(Options):
+    """The options of ``quickstart``, from which its arguments and flags follow."""
+
+    pretrained: bool | str | os.PathLike = option(
+        "cifar10", "weights of wide_resnet16_2 to start from, as ``create_model`` takes them"
+    )
+    epochs: int = option(
+        6,
+        "passes over the training pictures, for either network. All other settings are the "
+        "defaults of ``finetune``, which gives an untrained network a higher learning rate and no "
+        "epochs of the classifier alone",
+        whole(1),
+    )
+    training_pictures: int = option(
+        30,
+        "how many pictures of each digit to learn from. They are the first ones of the data set, "
+        "written by other people than the last ones",
+        whole(1),
+        flag="pictures",
+    )
+    validation_pictures: int = option(
+        10, "how many of each digit to watch the training with. The next ones are taken", whole(1)
+    )
+    test_pictures: int | None = option(
+        None, "how many of each digit to compare the networks on; by default the rest", whole(1)
+    )
+    seed: int = option(
+        0, "decides the order of the pictures, their variations and the initial weights", whole()
+    )
+    overwrite: bool = option(False, "replace an earlier quickstart in the output folder")
 
 
 def decide(
+    settings: Settings,
     *,
     classes: np.ndarray,
     labels: Sequence[str],
     pretrained: bool,
     input_size: Sequence[int],
-    epochs: int | None,
-    warmup_epochs: int | None,
-    batch_size: int | None,
-    image_size: int | Sequence[int] | None,
-    learning_rate: float | None,
-    class_weight: str | Mapping | None,
-    ema: bool | float | None,
-    **others,
 ) -> Settings:
     """Fill in what the user left open.
 
@@ -85,44 +198,39 @@ def decide(
     ========  =====  ======  =====
 
     Args:
+        settings: the user's.
         classes: (N,) class index of each training picture.
         labels: class names.
         pretrained: whether the body holds trained weights.
         input_size: (height, width) that the model was evaluated at.
-        epochs, warmup_epochs, batch_size, image_size, learning_rate, class_weight, ema, **others:
-            as in ``finetune``.
 
     Returns:
-        The :class:`Settings`.
+        The :class:`Settings` of a run, fully decided: two runs of equal ones on equal pictures are
+        the same run. ``class_weight`` holds a weight for each class, or None; ``ema`` the
+        momentum, or None.
 
     Raises:
-        ValueError: on a value out of range; says which.
+        ValueError: if warmup_epochs or class_weight do not fit the run.
     """
-    size = _image_size(image_size if image_size is not None else input_size)
-    batch_size = _positive("batch_size", batch_size) or default_batch_size(len(classes), size)
+    size = settings.image_size or tuple(input_size)
+    batch_size = settings.batch_size or default_batch_size(len(classes), size)
     batch_size = min(batch_size, len(classes))
     steps = len(classes) // batch_size
-    epochs = _positive("epochs", epochs) or default_epochs(steps)
-    if warmup_epochs is None:
-        warmup_epochs = min(math.ceil(0.1 * epochs), epochs - 1) if pretrained else 0
-    if not 0 <= warmup_epochs <= epochs:
-        raise ValueError(
-            f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup_epochs}"
-        )
-    if learning_rate is None:
-        learning_rate = default_learning_rate(batch_size, pretrained)
-    settings = Settings(
+    epochs, warmup = settings.epochs or default_epochs(steps), settings.warmup_epochs
+    if warmup is None:
+        warmup = min(math.ceil(0.1 * epochs), epochs - 1) if pretrained else 0
+    if warmup > epochs:
+        raise ValueError(f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup}")
+    return dataclasses.replace(
+        settings,
         epochs=epochs,
-        warmup_epochs=warmup_epochs,
+        warmup_epochs=warmup,
         batch_size=batch_size,
         image_size=size,
-        learning_rate=float(learning_rate),
-        class_weight=resolve_class_weight(class_weight, classes, labels),
-        ema=_ema_momentum(ema, steps * (epochs - warmup_epochs)),
-        **others,
+        learning_rate=settings.learning_rate or default_learning_rate(batch_size, pretrained),
+        class_weight=resolve_class_weight(settings.class_weight, classes, labels),
+        ema=_ema_momentum(settings.ema, steps * (epochs - warmup)),
     )
-    _check(settings)
-    return settings
 
 
 def default_batch_size(pictures: int, image_size: tuple[int, int]) -> int:
@@ -160,8 +268,8 @@ def resolve_class_weight(
     if class_weight is None:
         return None
     if isinstance(class_weight, str) and class_weight == "balanced":
-        counts = np.bincount(classes, minlength=len(labels))
-        return tuple((len(classes) / (len(labels) * counts)).tolist())
+        counts = collections.Counter(classes.tolist())
+        return tuple(len(classes) / (len(labels) * counts[i]) for i in range(len(labels)))
     if not isinstance(class_weight, Mapping):
         raise ValueError(
             'class_weight must be None, "balanced" or a dict of weights by label or index. '
@@ -179,65 +287,9 @@ def resolve_class_weight(
     return tuple(weights)
 
 
-def differences(before: Mapping, now: Mapping) -> list[str]:
-    """``"epochs: 5 then, 6 now"`` for each entry in which two dicts differ.
-
-    Example:
-        >>> differences({"epochs": 5}, {"epochs": 6})
-        ['epochs: 5 then, 6 now']
-    """
-    found = []
-    for key in sorted({*before, *now}):
-        if isinstance(before.get(key), Mapping) and isinstance(now.get(key), Mapping):
-            found += [f"{key} {line}" for line in differences(before[key], now[key])]
-        elif before.get(key) != now.get(key):
-            found.append(f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now")
-    return found
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _image_size(size) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 8 for side in pair):
-        raise ValueError(
-            f"image_size must be an integer or (height, width) of 8 or more. Received: {size!r}"
-        )
-    return pair
-
-
-def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name} must be a positive integer or None. Received: {value!r}")
-    return value
-
-
 def _ema_momentum(ema: bool | float | None, steps: int) -> float | None:
     if ema is None:
         ema = steps >= 500
     if isinstance(ema, bool):
         return 1 - 1 / max(steps / 20, 10) if ema and steps else None
-    if not 0 < ema < 1:
-        raise ValueError(f"ema must be None, a bool or a momentum in (0, 1). Received: {ema!r}")
-    return float(ema)
-
-
-def _check(settings: Settings) -> None:
-    limits = {
-        "learning_rate": (0, math.inf, "positive"),
-        "weight_decay": (-1e-30, math.inf, "0 or more"),
-        "label_smoothing": (-1e-30, 1, "in [0, 1)"),
-        "mixup": (-1e-30, math.inf, "0 (off) or more"),
-        "cutmix": (-1e-30, math.inf, "0 (off) or more"),
-    }
-    for name, (low, high, words) in limits.items():
-        value = getattr(settings, name)
-        if not low < value < high:
-            raise ValueError(f"{name} must be {words}. Received: {value!r}")
-    _positive("early_stopping", settings.early_stopping)
-    if settings.precision not in (None, *PRECISIONS):
-        known = ", ".join(map(repr, PRECISIONS))
-        raise ValueError(f"precision must be None or {known}. Received: {settings.precision!r}")
+    return ema

@@ -22,6 +22,8 @@ from PIL import Image
 from rich.console import Console
 
 from nf_zoo.backend import require_tensorflow
+from nf_zoo.finetuning.settings import QuickstartSettings
+from nf_zoo.options import takes
 from nf_zoo.preprocessing import decode_predictions
 from nf_zoo.quickstart.terminal import (
     TITLES,
@@ -58,33 +60,16 @@ assert "nf_zoo" not in sys.modules
 '''
 
 
+@takes(QuickstartSettings)
 def quickstart(
-    output: str | os.PathLike = "nf-zoo-quickstart",
-    *,
-    pretrained: bool | str | os.PathLike = "cifar10",
-    epochs: int = 6,
-    training_pictures: int = 30,
-    validation_pictures: int = 10,
-    test_pictures: int | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    **fields: Any,
+    output: str | os.PathLike = "nf-zoo-quickstart", *, settings: QuickstartSettings, **fields: Any
 ) -> dict[str, Any]:
     """Fine-tune a small network on scikit-learn's digits, export it, and tell the terminal.
 
     Args:
         output: folder to write: digits/ (the pictures), fine_tuned/ (as ``finetune`` writes it),
             predict.py (uses the SavedModel), quickstart.json.
-        pretrained: weights of wide_resnet16_2 to start from, as ``create_model`` takes them.
-        epochs: passes over the training pictures, for either network; all other settings are
-            the defaults of ``finetune``, which gives an untrained network a higher learning rate
-            and no epochs of the classifier alone.
-        training_pictures: how many of each digit to learn from; the first ones of the data set,
-            written by other people than the last ones.
-        validation_pictures: how many of each digit to watch the training with; the next ones.
-        test_pictures: how many of each digit to compare the networks on; None takes the rest.
-        seed: decides the order of the pictures, their variations and the initial weights.
-        overwrite: replace an earlier quickstart in ``output``.
+        {settings}
         **fields: options of the network, as ``create_model`` takes them.
 
     Returns:
@@ -108,19 +93,23 @@ def quickstart(
     require_tensorflow("The quickstart")
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
-    _take_folder(output, overwrite)
+    _take_folder(output, settings.overwrite)
     # Bound to the terminal itself: sys.stdout is borrowed during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    shares = {"train": training_pictures, "val": validation_pictures, "test": test_pictures}
+    shares = {
+        "train": settings.training_pictures,
+        "val": settings.validation_pictures,
+        "test": settings.test_pictures,
+    }
     counts = _write_digits(output / "digits", *digits, shares)
-    record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(pretrained)}
-    record |= {"pictures": counts, "epochs": epochs, "seed": seed}
+    record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
+    record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
     print_beginning(console, output, record)
     results = {}
-    for name, model in _networks(pretrained, seed, fields):
+    for name, model in _networks(settings.pretrained, settings.seed, fields):
         place = output / name if name == "fine_tuned" else None
-        with live(console, TITLES[name], epochs):
-            results[name] = _fit(model, output / "digits", place, epochs, seed, overwrite)
+        with live(console, TITLES[name], settings.epochs):
+            results[name] = _fit(model, output / "digits", place, settings)
         record[name] = _summary(results[name])
     print_comparison(console, record)
     record["served"] = _serve(output, results["fine_tuned"].model)
@@ -196,18 +185,18 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     yield "from_scratch", build_model(ARCHITECTURE, **options)
 
 
-def _fit(model, digits: Path, output: Path | None, epochs: int, seed: int, overwrite: bool):
+def _fit(model, digits: Path, output: Path | None, settings: QuickstartSettings):
     from nf_zoo.finetuning import finetune
 
     return finetune(
         model,
         digits,
         output=output,
-        epochs=epochs,
+        epochs=settings.epochs,
         # A mirrored digit is no digit.
         flip=False,
-        seed=seed,
-        overwrite=overwrite,
+        seed=settings.seed,
+        overwrite=settings.overwrite,
         verbose=2,
     )
 

@@ -91,16 +91,13 @@ def _are_paths(source: Any) -> bool:
 
 def _files_of(source: Any) -> list[str]:
     """The files, and of folders every picture below them."""
-    from nf_zoo.finetuning.folder import pictures_below
+    from nf_zoo.finetuning.class_folders import pictures_in
 
     files = []
     for path in map(os.fspath, source if isinstance(source, tuple | list) else [source]):
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no such picture or folder. Received: {path}")
-        found = sorted(pictures_below(path)) if os.path.isdir(path) else [path]
-        if not found:
-            raise ValueError(f"There is no picture in the folder. Received: {path}")
-        files += found
+        files += pictures_in(path) if os.path.isdir(path) else [path]
     return files
 
 

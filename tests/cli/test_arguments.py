@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
+import subprocess
+import sys
 
 import pytest
 
 from nf_zoo.cli import main
-from nf_zoo.cli.arguments import TRAINING_OPTIONS, build_parser, field_value, image_size
+from nf_zoo.cli.arguments import build_parser, field_value, image_size
+from nf_zoo.finetuning.settings import Settings
 
 pytestmark = pytest.mark.fast
 
@@ -68,17 +72,23 @@ def test_malformed_field(text):
         field_value(text)
 
 
+def training_options():
+    """What `nf-zoo finetune` makes of a line with nothing but the necessary."""
+    args = vars(build_parser().parse_args(["finetune", "pictures", "--output", "x"]))
+    return {name: args[name] for name in args if name in Settings.__dataclass_fields__}
+
+
 def test_training_options_are_those_of_finetune():
     from nf_zoo.finetuning import finetune
 
     parameters = set(inspect.signature(finetune).parameters)
-    elsewhere = {"model", "data", "labels", "output", "resume", "overwrite", "verbose"}
-    assert set(TRAINING_OPTIONS) == parameters - elsewhere
+    assert set(training_options()) == parameters - {"model", "data", "labels", "verbose"}
 
 
 def test_options_left_out_leave_the_defaults_alone():
-    args = vars(build_parser().parse_args(["finetune", "pictures", "--output", "x"]))
-    assert {args[name] for name in TRAINING_OPTIONS} == {None}
+    options = training_options()
+    assert options.pop("output") == "x"
+    assert set(options.values()) == {None}
 
 
 def test_training_options_are_parsed():
@@ -88,3 +98,21 @@ def test_training_options_are_parsed():
     assert (args.epochs, args.flip, args.ema, args.randaugment) == (3, False, True, True)
     assert (args.mixup, args.image_size, args.class_weight) == (0.2, (32, 48), "balanced")
     assert args.fields == [("depths", (1, 1)), ("drop_rate", 0.1)]
+
+
+def test_help_has_every_option_with_its_line(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(Settings):
+        if field.name in training_options():
+            line = field.metadata["help"].partition(". ")[0].replace("``", "")
+            assert f"--{field.name.replace('_', '-')} " in shown and line in shown
+
+
+def test_help_needs_nothing_heavy():
+    script = (
+        "import sys; from nf_zoo.cli.arguments import build_parser; build_parser(); "
+        "print({'keras', 'tensorflow', 'numpy', 'PIL', 'rich'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"

@@ -109,7 +109,7 @@ def test_interruption_says_how_to_go_on(pictures, tmp_path, monkeypatch, capsys)
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nf_zoo.finetuning.run.finetune", interrupt)
+    monkeypatch.setattr("nf_zoo.finetuning.fine_tune.finetune", interrupt)
     monkeypatch.setattr("nf_zoo.finetuning.finetune", interrupt, raising=False)
     arguments = ["finetune", str(pictures), "--output", str(tmp_path / "run"), *TINY.split()]
     assert main(arguments) == 130

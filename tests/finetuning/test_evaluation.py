@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from nf_zoo.finetuning import evaluate
+from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
-from nf_zoo.finetuning.folder import FolderError
-from nf_zoo.finetuning.pictures import DatasetPictures
+from nf_zoo.finetuning.labeled_pictures import DatasetPictures
 from nf_zoo.images import preprocess
 
 SIX = tuple("abcdef")

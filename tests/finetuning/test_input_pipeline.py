@@ -4,12 +4,13 @@ import pytest
 import tensorflow as tf
 
 from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
-from nf_zoo.finetuning.data import open_data
 from nf_zoo.finetuning.input_pipeline import (
     evaluation_batches,
     training_batches,
     validation_batches,
 )
+from nf_zoo.finetuning.labeled_pictures import open_data
+from nf_zoo.finetuning.settings import Settings
 from nf_zoo.images import preprocess
 from nf_zoo.preprocessing import Preprocessing
 
@@ -20,7 +21,7 @@ SEED = tf.constant([1, 2], tf.int64)
 @pytest.fixture(scope="module")
 def train(tmp_path_factory, write_shapes):
     root = write_shapes(tmp_path_factory.mktemp("pipeline") / "x", {"bar": 10, "disc": 12})
-    return open_data(root).train
+    return open_data(root, Settings()).train
 
 
 def collect(pictures, epochs, preprocessing=SIXTEEN, **options):
@@ -53,7 +54,7 @@ def test_datasets_are_shuffled_by_seed_and_epoch_too():
     values = np.arange(20, dtype=np.uint8)
     pixels = np.broadcast_to(values[:, None, None, None], (20, 16, 16, 3))
     dataset = tf.data.Dataset.from_tensor_slices((pixels, values % 2))
-    pictures = open_data(dataset, labels=["a", "b"]).train
+    pictures = open_data(dataset, Settings(labels=["a", "b"])).train
     both = collect(pictures, range(2), raw=True)
     assert_equal(both, collect(pictures, range(2), raw=True))
     assert_equal(both[4:], collect(pictures, range(1, 2), raw=True))

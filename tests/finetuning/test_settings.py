@@ -1,45 +1,25 @@
 import numpy as np
 import pytest
 
+from nf_zoo.finetuning.run_folder import differences
 from nf_zoo.finetuning.settings import (
+    Settings,
     decide,
     default_batch_size,
     default_epochs,
-    differences,
     resolve_class_weight,
 )
 
 pytestmark = pytest.mark.fast
 
-OPEN = {
-    "epochs": None,
-    "warmup_epochs": None,
-    "batch_size": None,
-    "image_size": None,
-    "learning_rate": None,
-    "class_weight": None,
-    "ema": None,
-}
-OTHERS = {
-    "weight_decay": 5e-4,
-    "label_smoothing": 0.1,
-    "randaugment": False,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "flip": True,
-    "early_stopping": None,
-    "precision": None,
-    "seed": 0,
-}
-
 
 def decided(pictures=1000, pretrained=True, input_size=(224, 224), **chosen):
     return decide(
+        Settings(**chosen),
         classes=np.arange(pictures) % 2,
         labels=["cat", "dog"],
         pretrained=pretrained,
         input_size=input_size,
-        **{**OPEN, **OTHERS, **chosen},
     )
 
 

@@ -207,9 +207,15 @@ def vary(recipe, images, classes, step=0):
     return np.asarray(images), np.asarray(targets), draws
 
 
-def test_without_variations_pictures_are_normalized():
+def unvaried():
     recipe = small_recipe("")
-    recipe.augmentation.flip = False
+    recipe.augmentation.flip, recipe.augmentation.crop = False, "none"
+    recipe.data.input_size = 0  # whatever the pictures have
+    return recipe
+
+
+def test_without_variations_pictures_are_normalized():
+    recipe = unvaried()
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
     varied, targets, _ = vary(recipe, images, np.arange(16) % 4)
     expected = (images / 255.0 - recipe.data.mean) / recipe.data.std
@@ -219,8 +225,7 @@ def test_without_variations_pictures_are_normalized():
 
 
 def test_smaller_pictures_are_those_of_pillow():
-    recipe = small_recipe("")
-    recipe.augmentation.flip = False
+    recipe = unvaried()
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3)).astype("uint8")
     draws = augmentation.make_draws(recipe, 0, 0, 3)
     varied, _ = augmentation.vary(recipe, images, np.arange(3), draws, 4, size=9)
@@ -231,10 +236,59 @@ def test_smaller_pictures_are_those_of_pillow():
             np.testing.assert_allclose(picture[..., channel], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [7, 20])
+def test_windows_are_resized_as_pillow_resizes_boxes(size):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (6, 16, 12, 3)).astype("uint8")
+    tall, wide = rng.uniform(4, 16, 6), rng.uniform(3, 12, 6)
+    top, left = rng.random(6) * (16 - tall), rng.random(6) * (12 - wide)
+    found = np.asarray(augmentation.resample(images, (top, left, tall, wide), size))
+    for row, given in enumerate(images.astype("float32")):
+        box = (left[row], top[row], left[row] + wide[row], top[row] + tall[row])
+        for channel in range(3):
+            picture = Image.fromarray(given[..., channel])
+            expected = picture.resize((size, size), Image.BILINEAR, box=box)
+            np.testing.assert_allclose(found[row, ..., channel], expected, atol=2e-3)
+
+
+def test_shifted_pictures_move_by_up_to_an_eighth_over_gray():
+    recipe = unvaried()
+    recipe.augmentation.crop, recipe.batch_size = "shift", 64
+    recipe.data.mean, recipe.data.std = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype("uint8")
+    varied, *_ = vary(recipe, images, np.zeros(64, int))
+    moves = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    seen = set()
+    for picture, given in zip(varied, images, strict=True):
+        wide = np.pad(given, ((2, 2), (2, 2), (0, 0)), constant_values=128)
+        fits = [m for m in moves if np.abs(_cut(wide, *m) - picture).max() < 1e-3]
+        assert len(fits) == 1
+        seen.add(fits[0])
+    assert len(seen) > 15
+
+
+def _cut(wide, down, right):
+    return wide[2 + down : 18 + down, 2 + right : 18 + right].astype("float32")
+
+
+def test_resized_crops_of_pictures_in_memory_keep_to_the_picture():
+    recipe = unvaried()
+    recipe.augmentation.crop, recipe.augmentation.smallest_area = "resized", 0.25
+    recipe.data.mean, recipe.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    recipe.batch_size = 64
+    ramp = np.arange(32, dtype="uint8")[:, None] * 8 + np.zeros(32, "uint8")
+    images = np.broadcast_to(ramp[None, :, :, None], (64, 32, 32, 3))
+    varied, *_ = vary(recipe, images, np.zeros(64, int))
+    rows = varied[:, :, 0, 0] * 255 / 8
+    extents = (rows[:, -1] - rows[:, 0]) * 32 / 31
+    assert rows.min() >= 0 and rows.max() <= 31
+    assert 32 * np.sqrt(0.25 * 0.75) - 0.5 < extents.min() < 18 and extents.max() > 28
+    assert len(np.unique(rows[:, 0].round(2))) > 40
+
+
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
-    recipe = small_recipe("")
-    recipe.augmentation.flip = False
+    recipe = unvaried()
     recipe.regularization.label_smoothing = 0.0
     recipe.augmentation.mixup, recipe.augmentation.cutmix = mixup, cutmix
     recipe.data.mean, recipe.data.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -251,7 +305,7 @@ def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
 
 
 def test_erasing_grays_out_a_share_of_the_pictures():
-    recipe = small_recipe("")
+    recipe = unvaried()
     recipe.augmentation.erasing, recipe.batch_size = 0.5, 256
     images = np.full((256, 16, 16, 3), 255, "uint8")
     varied, *_ = vary(recipe, images, np.zeros(256, int))
@@ -260,8 +314,8 @@ def test_erasing_grays_out_a_share_of_the_pictures():
 
 
 def test_half_the_pictures_are_mirrored():
-    recipe = small_recipe("")
-    recipe.batch_size = 256
+    recipe = unvaried()
+    recipe.augmentation.flip, recipe.batch_size = True, 256
     images = np.zeros((256, 4, 4, 3), "uint8")
     images[:, :, 0] = 255
     varied, *_ = vary(recipe, images, np.zeros(256, int))

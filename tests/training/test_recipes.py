@@ -216,7 +216,7 @@ def test_a_dry_run_says_what_would_be_done(recipe, capsys):
         ("batch_size", 15, "14 or 16|multiple"),
         ("ema", 1.0, r"ema must be in \[0, 1\)"),
         ("optimizer.name", "sgdd", "sgd, adamw, lamb"),
-        ("augmentation.crop", "resized", "data.in_memory=False"),
+        ("augmentation.randaugment_layers", 2, "data.in_memory=False"),
         ("model.fields", "{", "JSON"),
         ("model.fields", '{"depht": 3}', "depht"),
         ("model.architecture", "wide_resnet11_1", "wide_resnet10_1"),

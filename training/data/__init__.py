@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.data.arrays import ArrayPictures, read_arrays, read_pictures
 from training.data.order import Share
-from training.recipe import RecipeError
+from training.recipe import RecipeError, in_memory
 
 __all__ = ["ArrayPictures", "Share", "open_data"]
 
@@ -28,19 +28,17 @@ def open_data(recipe):
             f"data.source must be KIND:PLACE, where KIND is one of {', '.join(KINDS)}. "
             f"Received: {given.source!r}"
         )
-    if kind == "arrays" or (kind == "folder" and given.in_memory):
-        varied = recipe.augmentation
-        if varied.randaugment_layers or varied.crop == "resized":
+    if kind in ("arrays", "folder") and in_memory(recipe):
+        if recipe.augmentation.randaugment_layers:
             raise RecipeError(
-                "Pictures in memory are shifted or left as they are: RandAugment and resized "
-                "crops need data.in_memory=False and a source that is not arrays. Received: "
-                f"augmentation.crop={varied.crop!r}, "
-                f"randaugment_layers={varied.randaugment_layers}"
+                "RandAugment needs data.in_memory=False and a source that is not arrays. Received: "
+                f"augmentation.randaugment_layers={recipe.augmentation.randaugment_layers}"
             )
         if kind == "arrays":
             pictures = read_arrays(place)
         else:
-            pictures = read_pictures(place, given.train, given.test, given.input_size)
+            size = given.stored_size or given.input_size
+            pictures = read_pictures(place, given.train, given.test, size)
         if given.train_per_class:
             pictures = pictures.fewer(given.train_per_class, recipe.seed)
         return pictures

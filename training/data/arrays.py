@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,21 +55,22 @@ class ArrayPictures:
         rows = np.sort(np.concatenate(chosen))
         return ArrayPictures((images[rows], classes[rows]), self.test, self.labels)
 
-    def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
-        """(images, classes, draws) of one replica after the other, endlessly."""
-        images, classes = self.train
+    def train_rows(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
+        """(rows of ``train``, classes, draws) of one replica after the other, endlessly."""
+        classes = self.train[1].astype("int32")
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
         step = first_step
         while True:
             for replica in range(share.replicas):
                 first, count = share.first(replica), share.replica_batch
-                chosen = order.indices(step, first, count)
-                batch = images[chosen]
-                if recipe.augmentation.crop == "shift":
-                    batch = shifted(batch, recipe.seed, step, first, recipe.batch_size)
-                draws = augmentation.make_draws(recipe, step, first, count)
-                yield batch, classes[chosen].astype("int32"), draws
+                rows = order.indices(step, first, count)
+                yield rows, classes[rows], augmentation.make_draws(recipe, step, first, count)
             step += 1
+
+    def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
+        """(images, classes, draws) of one replica after the other, endlessly."""
+        for rows, classes, draws in self.train_rows(recipe, share, first_step):
+            yield self.train[0][rows], classes, draws
 
     def test_batches(self, recipe, share: Share) -> Iterator[tuple]:
         """(images, classes, weights) of this host."""
@@ -76,20 +78,6 @@ class ArrayPictures:
         rows = recipe.evaluation.batch_size
         for indices, weights in evaluation_rows(self.test_size, share, rows):
             yield images[indices], classes[indices].astype("int32"), weights
-
-
-def shifted(images, seed: int, step: int, first: int, batch_size: int) -> np.ndarray:
-    """Each picture moved by up to an eighth of its side over a gray border."""
-    count, height, width, _ = images.shape
-    room = (height // 8, width // 8)
-    generator = np.random.Generator(np.random.Philox(key=(seed, 2**62 + step)))
-    moves = generator.integers(0, (2 * room[0] + 1, 2 * room[1] + 1), (batch_size, 2))
-    moves = moves[first : first + count]
-    wide = np.full((count, height + 2 * room[0], width + 2 * room[1], 3), 128, "uint8")
-    wide[:, room[0] : room[0] + height, room[1] : room[1] + width] = images
-    rows = moves[:, 0, None, None] + np.arange(height)[None, :, None]
-    columns = moves[:, 1, None, None] + np.arange(width)[None, None, :]
-    return wide[np.arange(count)[:, None, None], rows, columns]
 
 
 def read_arrays(path: str | Path) -> ArrayPictures:
@@ -122,7 +110,7 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
     def decoded(row):
         return row[0], _decode(*row, size)
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
         for (split, *key), pixels in pool.map(decoded, _contents(source, splits)):
             splits[split][tuple(key)] = pixels
     for split, pictures in splits.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import itertools
 import os
 from argparse import Namespace
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
+from nf_zoo.cli.arguments import PredictionSettings
 from nf_zoo.cli.opening import SavedModel, answers, open_model
-from nf_zoo.cli.output import console, import_backend, print_error, table
-from nf_zoo.finetuning.folder import pictures_below
+from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
+from nf_zoo.finetuning.class_folders import FolderError, find_splits, pictures_in
+from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.images import load_image
+from nf_zoo.options import given
 from nf_zoo.preprocessing import decode_predictions
 
 MOST_CLASSES = 40
@@ -23,15 +27,15 @@ BAR = 20
 
 def predict_command(args: Namespace) -> int:
     """The likeliest classes of every picture; 1 if some could not be read."""
-    _check_positive(args, "top", "batch_size")
+    settings = PredictionSettings(**given(args, PredictionSettings))
     found = list(_list_files(args.files))
     if any("error" not in picture for picture in found):
         import_backend(args.debug)
         model = open_model(args.model)
-        for start in range(0, len(found), args.batch_size):
-            _predict(model, found[start : start + args.batch_size], args.top)
+        for start in range(0, len(found), settings.batch_size):
+            _predict(model, found[start : start + settings.batch_size], settings.top)
     if args.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     else:
         _print_predictions(found)
     failed = [picture for picture in found if "error" in picture]
@@ -47,13 +51,10 @@ def _list_files(names: list[str]) -> Iterator[dict[str, Any]]:
         if not os.path.exists(name):
             yield {"file": name, "error": f"There is no such picture file. Received: {name}"}
             continue
-        if not os.path.isdir(name):
-            yield {"file": name}
-            continue
-        found = sorted(pictures_below(name))
-        yield from ({"file": file} for file in found)
-        if not found:
-            yield {"file": name, "error": f"There is no picture in the folder. Received: {name}"}
+        try:
+            yield from ({"file": f} for f in (pictures_in(name) if os.path.isdir(name) else [name]))
+        except FolderError as error:
+            yield {"file": name, "error": str(error)}
 
 
 def _predict(model, found: list[dict[str, Any]], top: int) -> None:
@@ -75,72 +76,56 @@ def _predict(model, found: list[dict[str, Any]], top: int) -> None:
 
 
 def _print_predictions(found: list[dict[str, Any]]) -> None:
-    rows = table("Picture", "Class", {"header": "Probability", "no_wrap": True})
+    rows = table("Picture", "Class", "=Probability")
     for picture in found:
         for rank, prediction in enumerate(picture.get("predictions", ())):
             style = "dim" if rank else "bold"
             share = prediction["probability"]
             text = f"{100 * share:5.1f} %  {'━' * round(BAR * share)}"
-            rows.add_row(
-                "" if rank else picture["file"],
-                Text(prediction["name"], style=style),
-                Text(text, style=style),
-            )
+            cells = (Text(prediction["name"], style=style), Text(text, style=style))
+            rows.add_row("" if rank else picture["file"], *cells)
     if rows.row_count:
         console().print(rows)
 
 
 def evaluate_command(args: Namespace) -> int:
     """Accuracy on a folder; 1 if some pictures could not be read."""
-    _check_positive(args, "batch_size")
-    from nf_zoo.finetuning.folder import find_splits
-
+    settings = EvaluationSettings(**given(args, EvaluationSettings))
     find_splits(args.folder)
     import_backend(args.debug)
     from nf_zoo.finetuning import evaluate
 
     model = open_model(args.model)
     if isinstance(model, SavedModel):
-        result = _evaluate_saved_model(model, args.folder, args.batch_size)
+        result = _evaluate_saved_model(model, args.folder, settings)
     else:
-        result = evaluate(model, args.folder, batch_size=args.batch_size)
+        result = evaluate(model, args.folder, **dataclasses.asdict(settings))
     if args.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
     else:
         _print_evaluation(result)
     return 1 if result["skipped"] else 0
 
 
-def _evaluate_saved_model(model: SavedModel, folder: str, batch_size: int) -> dict[str, Any]:
+def _evaluate_saved_model(
+    model: SavedModel, folder: str, settings: EvaluationSettings
+) -> dict[str, Any]:
     """What ``evaluate`` returns; the SavedModel itself resizes and crops the pictures."""
-    from nf_zoo.finetuning.data import open_one
     from nf_zoo.finetuning.evaluation import Evaluation
+    from nf_zoo.finetuning.labeled_pictures import open_one
 
-    pictures, labels, skipped, _ = open_one(folder, model.labels)
-    result = Evaluation(labels, np.zeros((len(labels),) * 2, dtype=np.int64))
-    batch = []
-    for index, (pixels, _) in enumerate(pictures.as_arrays(), start=1):
-        batch.append(pixels)
-        if len(batch) == batch_size or index == len(pictures):
-            likely = model.probabilities(batch)
-            classes = pictures.classes[index - len(batch) : index]
-            of_truth = likely[np.arange(len(classes)), classes]
-            np.add.at(result.confusion, (classes, likely.argmax(axis=1)), 1)
-            result.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())
-            ranks = np.argsort(-likely, axis=1)[:, :5]
-            result.top5 += int((ranks == classes[:, None]).sum())
-            batch = []
+    pictures, labels, skipped, _ = open_one(folder, model.labels, settings.strict)
+    result, arrays = Evaluation(labels), pictures.as_arrays()
+    while batch := list(itertools.islice(arrays, settings.batch_size)):
+        pixels, classes = zip(*batch, strict=True)
+        result.add(model.probabilities(pixels), np.array(classes))
     return {**result.metrics(), "skipped": skipped}
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
     out = console()
-    right = {"justify": "right", "no_wrap": True}
-    rows = table(
-        "Class", *({"header": name, **right} for name in ("Pictures", "Recall", "Precision", "F1"))
-    )
-    classes = [row for row in result["per_class"] if row["support"]]
-    shown = classes
+    rows = table("Class", ">Pictures", ">Recall", ">Precision", ">F1")
+    shown = classes = [row for row in result["per_class"] if row["support"]]
     if len(classes) > MOST_CLASSES:
         shown = sorted(classes, key=lambda row: row["f1"])[:MOST_CLASSES]
     for row in shown:
@@ -154,10 +139,3 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if "top5_accuracy" in result:
         headline += f", top-5 {100 * result['top5_accuracy']:.2f} %"
     out.print(Text(headline, style="bold"), f"on {result['pictures']:,} pictures")
-
-
-def _check_positive(args: Namespace, *names: str) -> None:
-    for name in names:
-        if getattr(args, name) < 1:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} must be 1 or more. Received: {getattr(args, name)}")

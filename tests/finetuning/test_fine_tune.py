@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nf_zoo.finetuning import evaluate, finetune
-from nf_zoo.finetuning import fit as fit_module
-from nf_zoo.finetuning import run as run_module
-from nf_zoo.finetuning.fit import Progress
+from nf_zoo.finetuning import evaluate, fine_tune, finetune, phases
+from nf_zoo.finetuning.phases import Progress
 from nf_zoo.models.classifier import variable_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:1 file of:UserWarning")
@@ -145,7 +143,7 @@ def kill_after(monkeypatch, epochs):
             raise Killed
         self._began = 0.0
 
-    monkeypatch.setattr(fit_module._Record, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(phases._Record, "on_epoch_begin", on_epoch_begin)
 
 
 def test_resumed_run_equals_an_uninterrupted_one(few, tiny, tmp_path, monkeypatch, no_saved_model):
@@ -206,7 +204,7 @@ def test_whole_network_epochs_change_the_body_in_mixed_precision(tiny):
 def test_known_classes_keep_their_classifier_and_new_ones_get_a_seeded_one(tiny):
     def prepared(labels, seed):
         settings = SimpleNamespace(image_size=(24, 16), precision=None, seed=seed)
-        return run_module._prepare(start, labels, settings)
+        return fine_tune._prepare(start, labels, settings)
 
     start = tiny(num_classes=2, labels=("bar", "disc"), stochastic_depth_rate=0.3)
     kernel = np.asarray(start.head.kernel)
@@ -265,7 +263,7 @@ class Network:
 
 def test_early_stopping_keeps_the_best_epoch():
     progress, network = Progress(), Network()
-    callback = fit_module._KeepBest(progress, patience=2)
+    callback = phases._KeepBest(progress, patience=2)
     callback.set_model(network)
     scores = [(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.6, 0.1), (0.7, 0.8)]
     for epoch, (accuracy, loss) in enumerate(scores):
@@ -287,7 +285,7 @@ def test_linear_probe_leaves_the_body_alone_and_stops_at_the_best_weights(few, t
             self._progress.best, self._progress.best_weights = [1.0, 0.0], self.model.get_weights()
             best["weights"] = self._progress.best_weights
 
-    monkeypatch.setattr(fit_module._KeepBest, "on_test_end", on_test_end)
+    monkeypatch.setattr(phases._KeepBest, "on_test_end", on_test_end)
     start = tiny()
     result = finetune(
         start, few, epochs=9, warmup_epochs=9, early_stopping=2, learning_rate=0.1, **FAST

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from nf_zoo.finetuning.folder import FolderError, find_splits, scan, stratified_split
+from nf_zoo.finetuning.class_folders import (
+    FolderError,
+    find_splits,
+    pictures_in,
+    scan,
+    stratified_split,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -137,3 +143,22 @@ def test_split_leaves_single_pictures_to_training_and_never_takes_all():
     assert 0 in train
     assert np.bincount(classes[train]).tolist() == [1, 1]
     assert len(held_out) == 2
+
+
+def test_pictures_in_a_folder_hidden_ones_left_out_and_links_followed_once(tmp_path):
+    (tmp_path / "here" / ".hidden").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    for name in ("here/b.png", "here/a.JPG", "here/.c.png", "here/.hidden/d.png", "there/e.gif"):
+        (tmp_path / name).touch()
+    (tmp_path / "here" / "notes.txt").touch()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "back").symlink_to(tmp_path / "here")
+    found = pictures_in(tmp_path / "here")
+    assert found == [str(tmp_path / "here" / name) for name in ("a.JPG", "b.png", "link/e.gif")]
+
+
+def test_no_pictures_in_a_folder(tmp_path):
+    with pytest.raises(FolderError, match=r"no picture in the folder. Received: .*"):
+        pictures_in(tmp_path)
+    with pytest.raises(FolderError, match=r"no such folder of pictures. Received: .*missing"):
+        pictures_in(tmp_path / "missing")

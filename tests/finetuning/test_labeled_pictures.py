@@ -6,8 +6,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from nf_zoo.finetuning import pictures as pictures_module
-from nf_zoo.finetuning.data import FolderError, open_data, open_one
+from nf_zoo.finetuning import labeled_pictures
+from nf_zoo.finetuning.class_folders import FolderError
+from nf_zoo.finetuning.labeled_pictures import open_one
+from nf_zoo.finetuning.settings import Settings
+
+
+def open_data(data, **options):
+    return labeled_pictures.open_data(data, Settings(**options))
 
 
 def read(pictures):
@@ -110,7 +116,7 @@ def test_folder_without_train(tmp_path, write_shapes):
 
 
 def test_fraction_and_labels_are_checked(few):
-    with pytest.raises(ValueError, match="validation_fraction must lie between"):
+    with pytest.raises(ValueError, match="validation_fraction must be between"):
         open_data(few, validation_fraction=0.0)
     with pytest.raises(ValueError, match="leave labels out"):
         open_data(few, labels=["a", "b"])
@@ -118,7 +124,7 @@ def test_fraction_and_labels_are_checked(few):
 
 def test_pictures_are_read_again_where_they_do_not_fit_in_memory(few, monkeypatch):
     cached = read(open_data(few).train)
-    monkeypatch.setattr(pictures_module, "CACHE_BYTES", 5000)
+    monkeypatch.setattr(labeled_pictures, "CACHE_BYTES", 5000)
     opened = open_data(few)
     assert opened.train._cache == {}
     for (mine, _), (theirs, _) in zip(read(opened.train), cached, strict=True):

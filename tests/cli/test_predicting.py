@@ -133,8 +133,14 @@ def test_evaluate_in_words(saved, model, broken, capsys):
     assert printed.err.startswith("warning: 1 file of ") and printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("form", ["tuned", "saved_model"])
+def test_evaluate_strictly(form, saved, broken, capsys):
+    assert main(["evaluate", str(saved[form]), str(broken), "--strict"]) == 2
+    assert "allows none: green/2.png" in capsys.readouterr().err
+
+
 def test_only_the_weakest_of_many_classes_are_shown(saved, pictures, capsys, monkeypatch):
-    monkeypatch.setattr("nf_zoo.cli.pictures.MOST_CLASSES", 1)
+    monkeypatch.setattr("nf_zoo.cli.predicting.MOST_CLASSES", 1)
     assert main(["evaluate", str(saved["keras"]), str(pictures)]) == 0
     printed = capsys.readouterr().out
     assert "The 1 weakest of 3 classes" in printed

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nf_zoo.finetuning import plots
+from nf_zoo.finetuning import report
 from nf_zoo.finetuning.evaluation import Evaluation, Sample
 
 
@@ -41,7 +41,7 @@ def rows(count, warmup=0):
 
 @pytest.mark.parametrize(("count", "warmup"), [(1, 0), (1, 1), (5, 2), (90, 9)])
 def test_learning_curve(tmp_path, figures, count, warmup):
-    plots.learning_curve(rows(count, warmup), tmp_path / "curve.png")
+    report.learning_curve(rows(count, warmup), tmp_path / "curve.png")
     assert Image.open(tmp_path / "curve.png").size == (1200, 480)
     loss, accuracy = figures[0].axes
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [r["loss"] for r in rows(count)])
@@ -56,7 +56,7 @@ def test_confusion_matrix(tmp_path, figures, classes):
     confusion = np.diag(np.arange(1, classes + 1))
     confusion[0, 1] = 777
     labels = tuple(f"class {i}" for i in range(classes))
-    plots.confusion_matrix(confusion, labels, tmp_path / "matrix.png")
+    report.confusion_matrix(confusion, labels, tmp_path / "matrix.png")
     shown = texts(figures[0])
     image = next(axes.images[0] for axes in figures[0].axes if axes.images)
     np.testing.assert_allclose(image.get_array()[0, :2], [1 / 778, 777 / 778])
@@ -75,7 +75,7 @@ def test_picture_grid_marks_mistakes(tmp_path, figures, mistakes):
     right, wrong = Sample(pixels, 0, 0, 0.9), Sample(pixels, 0, 1, 0.8)
     evaluation = Evaluation(("cat", "dog"), np.eye(2), samples=[right, wrong] * 5)
     evaluation.mistakes = [wrong] * mistakes
-    plots.picture_grid(evaluation, tmp_path / "grid.png")
+    report.picture_grid(evaluation, tmp_path / "grid.png")
     shown = texts(figures[0])
     assert shown.count("cat 90%") == 5
     assert shown.count("dog 80%") == shown.count("is cat") == 5 + mistakes
@@ -85,4 +85,4 @@ def test_picture_grid_marks_mistakes(tmp_path, figures, mistakes):
 
 
 def _is_wrong(artist):
-    return hasattr(artist, "get_text") and artist.get_text() and artist.get_color() == plots.WRONG
+    return hasattr(artist, "get_text") and artist.get_text() and artist.get_color() == report.WRONG

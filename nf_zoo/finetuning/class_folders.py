@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,8 @@ PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
 
-_SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+_SPLITS = dict.fromkeys(("val", "valid", "validation"), "validation")
+_SPLITS |= {"train": "train", "test": "test"}
 
 
 class FolderError(ValueError):
@@ -31,13 +26,10 @@ class FolderError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """What one level of class folders holds.
+    """The pictures of one level of class folders, class by class, sorted within each.
 
     Attributes:
-        root: the folder that holds the class folders.
-        labels: the class names, which are the folder names, sorted.
-        files: paths of the pictures relative to ``root``, with forward slashes, sorted within
-            each class; the classes one after the other.
+        files: paths relative to ``root``, with forward slashes.
         classes: (len(files),) index into ``labels``.
         ignored: number of files passed over, by suffix (``".txt"``) or reason.
     """
@@ -50,17 +42,10 @@ class ClassFolders:
 
 
 def find_splits(root: str | os.PathLike) -> dict[str, Path]:
-    """The splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
+    """Return the splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
 
-    A folder counts as already split if every folder in it is named train, val (or valid, or
-    validation) or test, and at least one is; hidden folders do not count.
-
-    Args:
-        root: path of the folder.
-
-    Returns:
-        Paths by ``"train"``, ``"validation"`` and ``"test"``, or ``{"train": root}`` for a folder
-        of class folders.
+    A folder counts as already split if every visible folder in it is named train, val (or valid,
+    or validation) or test, and at least one is. The keys are train, validation and test.
 
     Raises:
         FolderError: if there is no such folder, it is a file, or two folders name one split.
@@ -69,8 +54,7 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
         >>> find_splits("flowers/")
         {'train': PosixPath('flowers')}
     """
-    root = _existing_folder(root)
-    folders = _visible_folders(root)
+    root, folders = _visible_folders(root)
     if not folders or any(folder.name.lower() not in _SPLITS for folder in folders):
         return {"train": root}
     splits: dict[str, Path] = {}
@@ -86,17 +70,11 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
 
 
 def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassFolders:
-    """List the pictures of a folder of class folders; opens none of them.
+    """List the pictures of a folder of class folders; open none of them.
 
     Every visible folder of ``root`` is a class; folders nested in it belong to it. Hidden files
     and folders are passed over. Files without the suffix of a picture are counted as ignored.
-
-    Args:
-        root: path of the folder.
-        labels: the classes to expect; None takes every folder found.
-
-    Returns:
-        A :class:`ClassFolders`. With ``labels`` its order is kept and a class may be empty.
+    With ``labels``, their order is kept and a class may be empty.
 
     Raises:
         FolderError: if there is no such folder, there are fewer than two classes, a class folder
@@ -106,24 +84,32 @@ def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassF
         >>> scan("flowers/").labels
         ('daisy', 'rose')
     """
-    root = _existing_folder(root)
-    names = [folder.name for folder in _visible_folders(root)]
+    root, folders = _visible_folders(root)
+    names = [folder.name for folder in folders]
     ignored: collections.Counter[str] = collections.Counter()
-    found = {name: _pictures_below(root / name, root, ignored) for name in names}
-    _count_stray_files(root, names, ignored)
+    found = {name: _pictures_below(root / name, ignored) for name in names}
+    stray = sorted(
+        path.name for path in root.iterdir() if path.is_file() and _is_picture(path.name)
+    )
+    if stray and names:
+        ignored["in no class folder"] += len(stray)
+        warnings.warn(
+            f"Pictures in {root} itself belong to no class and are ignored: {len(stray)} "
+            f"({name_some(stray, 3)}).",
+            stacklevel=3,
+        )
     if labels is None:
         _check_classes(root, found)
         labels = names
     else:
         _check_against_labels(root, found, labels)
-    files = [(path, index) for index, name in enumerate(labels) for path in found.get(name, ())]
-    return ClassFolders(
-        root=root,
-        labels=tuple(labels),
-        files=tuple(path for path, _ in files),
-        classes=np.array([index for _, index in files], dtype=np.int64),
-        ignored=dict(sorted(ignored.items())),
-    )
+    files, classes = [], []
+    for index, name in enumerate(labels):
+        inside = sorted(Path(path).relative_to(root).as_posix() for path in found.get(name, ()))
+        files += inside
+        classes += [index] * len(inside)
+    classes, ignored = np.array(classes, dtype=np.int64), dict(sorted(ignored.items()))
+    return ClassFolders(root, tuple(labels), tuple(files), classes, ignored)
 
 
 def stratified_split(
@@ -132,14 +118,7 @@ def stratified_split(
     """Split pictures class by class, the same way on every machine.
 
     Which pictures are held out depends on their names and the seed alone: the pictures of a class
-    are ranked by a hash of both.
-
-    Args:
-        names: one name for each picture, all different.
-        classes: (len(names),) class index of each picture.
-        fraction: share of each class to hold out, between 0 and 1; at least one picture of a
-            class with two or more, and never all of them.
-        seed: any integer.
+    are ranked by a hash of both. Of a class with two or more at least one is, and never all.
 
     Returns:
         Indices of the training pictures and of those held out, both ascending.
@@ -149,88 +128,71 @@ def stratified_split(
         >>> len(train), len(held_out)
         (2, 1)
     """
+
+    def rank(i: int) -> bytes:
+        return hashlib.blake2b(f"{seed}/{names[i]}".encode(), digest_size=16).digest()
+
     held_out = []
     for index in np.unique(classes):
         members = np.flatnonzero(classes == index)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        ranked = sorted(members, key=lambda i: _rank(names[i], seed))
-        held_out += ranked[:count]
+        held_out += sorted(members, key=rank)[:count]
     held_out = np.array(sorted(held_out), dtype=np.int64)
     return np.setdiff1d(np.arange(len(names)), held_out), held_out
 
 
-def _rank(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
-
-
-def _existing_folder(root) -> Path:
+def _visible_folders(root) -> tuple[Path, list[Path]]:
     if not isinstance(root, (str, os.PathLike)):
         raise TypeError(
             "data must be a folder, a tf.data.Dataset of (picture, class) or 'tfds:name'. "
             f"Received: {root!r}"
         )
     root = Path(root).expanduser()
-    if not root.exists():
-        raise FolderError(
-            "There is no such folder. Expected one with a folder of pictures for each class. "
-            f"Received: {str(root)!r}"
-        )
     if not root.is_dir():
+        what = "Expected a folder, not a file" if root.exists() else "There is no such folder"
         raise FolderError(
-            "Expected a folder with a folder of pictures for each class, not a file. "
-            f"Received: {str(root)!r}"
+            f"{what}: it should hold a folder of pictures for each class. Received: {str(root)!r}"
         )
-    return root
-
-
-def _visible_folders(root: Path) -> list[Path]:
-    folders = (p for p in root.iterdir() if p.is_dir() and not _is_hidden(p.name))
-    return sorted(folders, key=lambda folder: folder.name)
+    folders = (path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    return root, sorted(folders, key=lambda folder: folder.name)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
 
 
-def pictures_below(root: str) -> Iterator[str]:
-    """Paths of all pictures in a folder and its folders, hidden ones left out."""
-    for place, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in files:
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name):
-                yield os.path.join(place, name)
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)
 
 
-def _pictures_below(folder: Path, root: Path, ignored: collections.Counter[str]) -> list[str]:
+def pictures_in(folder: str | os.PathLike) -> list[str]:
+    """Return the paths of all pictures in a folder and its folders, sorted.
+
+    Raises:
+        FolderError: if there is no such folder, or no picture in it.
+    """
+    if not os.path.isdir(folder):
+        raise FolderError(f"There is no such folder of pictures. Received: {folder}")
+    if not (found := _pictures_below(folder, collections.Counter())):
+        raise FolderError(f"There is no picture in the folder. Received: {folder}")
+    return found
+
+
+def _pictures_below(root: str | os.PathLike, ignored: collections.Counter[str]) -> list[str]:
+    """Hidden files and folders are left out, links followed; other files counted by suffix."""
     pictures, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in files:
-            path = Path(place, name)
-            if path.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name):
-                pictures.append(path.relative_to(root).as_posix())
+            if _is_picture(name):
+                pictures.append(os.path.join(place, name))
             elif not _is_hidden(name):
-                ignored[path.suffix.lower() or "no suffix"] += 1
+                ignored[Path(name).suffix.lower() or "no suffix"] += 1
     return sorted(pictures)
-
-
-def _count_stray_files(root: Path, names: list[str], ignored: collections.Counter[str]) -> None:
-    stray = [
-        path.name
-        for path in root.iterdir()
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(path.name)
-    ]
-    if stray and names:
-        ignored["in no class folder"] += len(stray)
-        warnings.warn(
-            f"Pictures in {root} itself belong to no class and are ignored: {len(stray)} "
-            f"({_name_some(sorted(stray), 3)}).",
-            stacklevel=4,
-        )
 
 
 def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
@@ -244,7 +206,7 @@ def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
         raise FolderError(
             f"{len(empty)} of the {len(found)} class folders hold no picture "
             f"({', '.join(sorted(PICTURE_SUFFIXES))}). Fill or remove them. "
-            f"Received: {str(root)!r} with empty {_name_some(empty)}"
+            f"Received: {str(root)!r} with empty {name_some(empty)}"
         )
 
 
@@ -253,13 +215,14 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
         missing = sorted(set(labels) - set(found))
         raise FolderError(
             f"Class folders must be named as the {len(labels)} labels. Folders that are no label: "
-            f"{_name_some(unknown)}. Labels without a folder: {_name_some(missing) or 'none'}. "
+            f"{name_some(unknown)}. Labels without a folder: {name_some(missing) or 'none'}. "
             f"Received: {str(root)!r}"
         )
     if not any(found.values()):
         raise FolderError(f"There is no picture in any class folder. Received: {str(root)!r}")
 
 
-def _name_some(names: Sequence[str], most: int = 8) -> str:
+def name_some(names: Sequence[str], most: int = 8) -> str:
+    """Join names with commas; of more than ``most``, say how many are left out."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + rest

@@ -1,0 +1,428 @@
+"""Whatever the user calls data -> labeled training, validation and test pictures.
+
+Pictures can be read in order, or shuffled anew for each epoch, as a ``tf.data.Dataset`` whose order
+and random numbers depend on the seed, the epoch and the position alone, so that a run that goes on
+at epoch 7 sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nf_zoo.backend import is_tensorflow_dataset
+from nf_zoo.finetuning import class_folders
+from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_some
+from nf_zoo.finetuning.settings import Settings
+from nf_zoo.images import load_image
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+CACHE_BYTES = 512 * 2**20
+"""Pictures whose pixels fit in this are decoded once and kept in memory."""
+
+_SPLITS = ("train", "validation", "test")
+_SHUFFLE_BYTES = 256 * 2**20
+_LARGE, _PORTION = 4 * 2**20, 64
+_THREADS = min(os.cpu_count() or 1, 16)
+
+
+class FilePictures:
+    """Pictures in files, decoded by Pillow as ``nf_zoo.preprocess`` does.
+
+    Args:
+        root: folder that the names, with forward slashes, are relative to.
+        names: one for each picture.
+        classes: (len(names),) class index of each.
+        cache: decoded pixels by name, for pictures that need not be read again.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], classes: np.ndarray, cache: dict):
+        self.root, self.names, self.classes = root, tuple(names), classes
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the names and their classes, in order."""
+        pairs = zip(self.names, self.classes, strict=True)
+        return _digest(f"{name}\0{index}" for name, index in pairs)
+
+    def subset(self, indices: np.ndarray) -> FilePictures:
+        """Some of the pictures, in the order of the indices."""
+        names = [self.names[i] for i in indices]
+        return FilePictures(self.root, names, self.classes[indices], self._cache)
+
+    def in_order(self) -> tf.data.Dataset:
+        """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        import tensorflow as tf
+
+        return tf.data.Dataset.range(len(self)).map(self._read, tf.data.AUTOTUNE)
+
+    def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
+        """(pixels, class, serial number), ``per_epoch`` of them for each epoch."""
+        import tensorflow as tf
+
+        def order(epoch):
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            indices = tf.range(len(self), dtype=tf.int64)
+            indices = tf.random.experimental.stateless_shuffle(indices, key)[:per_epoch]
+            serials = epoch * per_epoch + tf.range(per_epoch, dtype=tf.int64)
+            return tf.data.Dataset.from_tensor_slices((indices, serials))
+
+        pairs = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
+        return pairs.map(self._read, tf.data.AUTOTUNE)
+
+    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield what ``in_order`` gives, as NumPy arrays; needs no TensorFlow."""
+        yield from zip(_in_portions(self._pixels, range(len(self))), self.classes, strict=True)
+
+    def _read(self, index, *serial):
+        import tensorflow as tf
+
+        pixels = tf.numpy_function(self._pixels, [index], tf.uint8)
+        picture_class = tf.gather(tf.constant(self.classes, tf.int64), index)
+        return tf.ensure_shape(pixels, (None, None, 3)), picture_class, *serial
+
+    def _pixels(self, index) -> np.ndarray:
+        name = self.names[int(index)]
+        if name in self._cache:
+            return self._cache[name]
+        try:
+            return load_image(self.root / name)
+        except Exception as error:
+            raise RuntimeError(f"{self.root / name} can no longer be read: {error}") from error
+
+
+class DatasetPictures:
+    """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
+
+    Args:
+        classes: (N,) class index of each, in the order of the data set.
+        members: (N,) which of them belong to this part; None for all.
+        typical_bytes: size of one picture's pixels.
+    """
+
+    names = None
+
+    def __init__(self, dataset: tf.data.Dataset, classes, members=None, typical_bytes=3 * 224**2):
+        self._all_classes, self._dataset = classes, dataset
+        self._members, self._typical_bytes = members, typical_bytes
+        self.classes = classes if members is None else classes[members]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the classes, in order."""
+        return _digest(map(str, self.classes))
+
+    def subset(self, indices: np.ndarray) -> DatasetPictures:
+        """Some of the pictures, in the order of the data set."""
+        members = np.zeros(len(self._all_classes), dtype=bool)
+        members[indices] = True
+        return DatasetPictures(self._dataset, self._all_classes, members, self._typical_bytes)
+
+    def in_order(self) -> tf.data.Dataset:
+        """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        import tensorflow as tf
+
+        chosen = self._dataset
+        if self._members is not None:
+            members = tf.constant(self._members)
+            chosen = chosen.enumerate().filter(lambda index, _: tf.gather(members, index))
+            chosen = chosen.map(lambda _, picture: picture)
+        return chosen.apply(tf.data.experimental.assert_cardinality(len(self)))
+
+    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield what ``in_order`` gives, as NumPy arrays."""
+        yield from self.in_order().as_numpy_iterator()
+
+    def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
+        """As of :class:`FilePictures`, but shuffled within a buffer of some hundred megabytes."""
+        import tensorflow as tf
+
+        buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
+
+        def one_epoch(epoch):
+            # The global seed would change the order too, and TensorFlow fails where it is 0.
+            tf.compat.v1.get_default_graph().seed = None
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            key = tf.random.stateless_uniform((), key, 0, tf.int64.max, tf.int64)
+            pictures = self.in_order().shuffle(buffer, key, reshuffle_each_iteration=False)
+            return pictures.take(per_epoch).enumerate(epoch * per_epoch)
+
+        pictures = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+        return pictures.map(lambda serial, picture: (*picture, serial))
+
+
+@dataclasses.dataclass
+class Data:
+    """The pictures of a run.
+
+    Attributes:
+        skipped: why a file could not be read, by name.
+        ignored: number of files passed over, by suffix.
+    """
+
+    labels: tuple[str, ...] = ()
+    train: FilePictures | DatasetPictures | None = None
+    validation: FilePictures | DatasetPictures | None = None
+    test: FilePictures | DatasetPictures | None = None
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def splits(self) -> dict[str, FilePictures | DatasetPictures]:
+        """Return the pictures by split, those that there are."""
+        return {name: vars(self)[name] for name in _SPLITS if vars(self)[name] is not None}
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of pictures of each split, and of those skipped."""
+        sizes = {name: len(pictures) for name, pictures in self.splits().items()}
+        return {**sizes, "skipped": len(self.skipped)}
+
+
+def open_data(data, settings: Settings) -> Data:
+    """Find, check and split the pictures.
+
+    ``settings`` are read for labels, validation_data, validation_fraction, seed and strict.
+
+    Raises:
+        FolderError: if a folder cannot be used as it is.
+        TypeError, ValueError: if a data set does not give what is expected of it.
+    """
+    labels = settings.labels
+    if is_tensorflow_dataset(data):
+        splits = {"train": data}
+    elif isinstance(data, str) and data.startswith("tfds:"):
+        splits, labels = _tensorflow_dataset(data, labels)
+    else:
+        splits = find_splits(data)
+        if labels is not None:
+            raise ValueError(
+                "The names of class folders are the labels; leave labels out. "
+                f"Received: labels={labels!r} with the folder {str(data)!r}"
+            )
+    if "train" not in splits:
+        raise FolderError(f"There is no train/ folder. Received: {str(data)!r}")
+    if settings.validation_data is not None:
+        splits["validation"] = settings.validation_data
+    opened = Data()
+    # In this order: the labels are those of the training pictures.
+    for split in [name for name in _SPLITS if name in splits]:
+        pictures, labels, skipped, ignored = _open(splits[split], labels, settings.strict)
+        setattr(opened, split, pictures)
+        prefix = "" if len(splits) == 1 else f"{split}/"
+        opened.skipped |= {prefix + name: reason for name, reason in skipped.items()}
+        for suffix, count in ignored.items():
+            opened.ignored[suffix] = opened.ignored.get(suffix, 0) + count
+    opened.labels = tuple(labels)
+    if opened.validation is None:
+        _hold_out(opened, settings)
+    _check_filled(opened)
+    return opened
+
+
+def open_one(data, labels: Sequence[str] | None, strict: bool = False):
+    """Return the pictures of one folder or data set, their labels, what was skipped and ignored.
+
+    Of a folder that is split, the test/ folder is taken, or else val/.
+    """
+    if not is_tensorflow_dataset(data):
+        splits = find_splits(data)
+        data = splits.get("test", splits.get("validation", splits.get("train")))
+    return _open(data, labels, strict)
+
+
+def _open(data, labels: Sequence[str] | None, strict: bool):
+    if is_tensorflow_dataset(data):
+        return *_open_dataset(data, labels), {}, {}
+    found = class_folders.scan(data, labels)
+    broken, cache = _verify(found.root, found.files)
+    if broken:
+        some = "; ".join(f"{name} ({reason})" for name, reason in list(broken.items())[:5])
+        some += f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
+        count = f"{len(broken)} file{'s' * (len(broken) > 1)} of {found.root} cannot be read"
+        if strict:
+            raise FolderError(f"{count} as pictures, and strict=True allows none: {some}")
+        warnings.warn(f"{count} as pictures and will be skipped: {some}", stacklevel=3)
+    keep = [index for index, name in enumerate(found.files) if name not in broken]
+    pictures = FilePictures(found.root, found.files, found.classes, cache).subset(keep)
+    return pictures, found.labels, broken, found.ignored
+
+
+def _hold_out(opened: Data, settings: Settings) -> None:
+    pictures = opened.train
+    if pictures.names is None:
+        again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
+        if not np.array_equal(again, pictures.classes):
+            raise ValueError(
+                "The data set gives its pictures in another order each time, so that validation "
+                "pictures would leak into training. Pass validation_data=, or make its shuffle "
+                "use reshuffle_each_iteration=False."
+            )
+    names = pictures.names or [str(i) for i in range(len(pictures))]
+    fraction, seed = settings.validation_fraction, settings.seed
+    train, validation = class_folders.stratified_split(names, pictures.classes, fraction, seed)
+    opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
+    if single := _of_so_many(opened.labels, pictures, 1):
+        warnings.warn(
+            "Classes of a single picture are trained on and cannot be validated: "
+            f"{name_some(single)}",
+            stacklevel=3,
+        )
+
+
+def _of_so_many(labels: Sequence[str], pictures, count: int) -> list[str]:
+    counts = np.bincount(pictures.classes, minlength=len(labels))
+    return [labels[i] for i in np.flatnonzero(counts == count)]
+
+
+def _check_filled(opened: Data) -> None:
+    if empty := _of_so_many(opened.labels, opened.train, 0):
+        raise FolderError(
+            f"No readable training picture of {len(empty)} of {len(opened.labels)} classes: "
+            f"{name_some(empty)}"
+        )
+    if not len(opened.validation):
+        raise FolderError(
+            "No picture is left for validation. Give at least one class two pictures or more, or "
+            f"pass validation_data=. Received: {len(opened.train)} training pictures"
+        )
+
+
+def _open_dataset(dataset: tf.data.Dataset, labels: Sequence[str] | None):
+    import tensorflow as tf
+
+    dataset = _as_pictures(dataset)
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("The data set never ends. Take a number of pictures: dataset.take(n).")
+    classes, typical_bytes = _count(dataset)
+    if labels is None:
+        labels = tuple(str(i) for i in range(int(classes.max()) + 1))
+    if classes.min() < 0 or classes.max() >= len(labels):
+        raise ValueError(
+            f"Classes must be 0..{len(labels) - 1}, one for each label. Received: classes from "
+            f"{classes.min()} to {classes.max()} with {len(labels)} labels"
+        )
+    if len(labels) < 2:
+        raise ValueError(f"A classifier needs two classes or more. Received: {list(labels)}")
+    pictures = DatasetPictures(dataset.map(_to_uint8), classes, None, typical_bytes)
+    return pictures, tuple(map(str, labels))
+
+
+def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    spec = dataset.element_spec
+    if not (isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "shape")):
+        raise TypeError(f"The data set must yield (picture, class). Received: {spec}")
+    if spec[0].shape.rank == 4:
+        dataset = dataset.unbatch()
+    pixels, target = dataset.element_spec
+    numeric = pixels.dtype == tf.uint8 or pixels.dtype.is_floating
+    if pixels.shape.rank != 3 or pixels.shape[-1] not in (1, 3, None) or not numeric:
+        raise TypeError(
+            "Pictures must be (height, width, 3) or (height, width, 1), uint8 or float 0..255, one "
+            f"by one or in batches. Received: {pixels}"
+        )
+    if target.shape.rank not in (0, 1) or not (target.dtype.is_integer or target.shape.rank == 1):
+        raise TypeError(f"Classes must be integers or one-hot vectors. Received: {target}")
+    if target.shape.rank == 1:
+        dataset = dataset.map(lambda pixels, target: (pixels, tf.argmax(target)))
+    return dataset
+
+
+def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
+    """Classes in order, and the size of a picture; refuses pixels that are not 0..255."""
+    import tensorflow as tf
+
+    def summary(pixels, target):
+        wide = tf.cast(pixels, tf.float32)
+        return target, tf.reduce_min(wide), tf.reduce_max(wide), tf.size(pixels)
+
+    rows = list(dataset.map(summary, tf.data.AUTOTUNE).as_numpy_iterator())
+    if not rows:
+        raise ValueError("The data set is empty.")
+    classes, low, high, sizes = map(np.array, zip(*rows, strict=True))
+    fractions = dataset.element_spec[0].dtype.is_floating and high.max() <= 1
+    if low.min() < 0 or high.max() > 255.5 or fractions:
+        raise ValueError(
+            "Pixels must run from 0 to 255; finetune scales and normalizes them itself. Received: "
+            f"pixels from {low.min():.4g} to {high.max():.4g}"
+        )
+    return classes.astype(np.int64), int(sizes.mean())
+
+
+def _to_uint8(pixels, target):
+    import tensorflow as tf
+
+    if pixels.dtype != tf.uint8:
+        pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    if pixels.shape[-1] != 3:
+        pixels = tf.repeat(pixels, 3 // tf.shape(pixels)[-1], axis=-1)
+    return tf.ensure_shape(pixels, (None, None, 3)), tf.cast(target, tf.int64)
+
+
+def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            "Data sets by name need tensorflow-datasets: pip install 'nf-zoo[training]'. "
+            f"Received: {data!r}"
+        ) from error
+    loaded, info = tfds.load(data.removeprefix("tfds:"), as_supervised=True, with_info=True)
+    if "train" not in loaded:
+        raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")
+    splits = {name: loaded[name] for name in _SPLITS if name in loaded}
+    return splits, labels or info.features["label"].names
+
+
+def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Decode every picture once, to say at the start which ones are broken, not hours later.
+
+    Returns why by name, and pixels by name: none of them if they take more than ``CACHE_BYTES``,
+    and never those of a picture above 4 MB.
+    """
+
+    def look(name: str) -> np.ndarray | str | None:
+        try:
+            pixels = load_image(root / name)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".replace(str(root / name), name)
+        return pixels if pixels.nbytes <= _LARGE else None
+
+    broken, kept, total = {}, {}, 0
+    for name, found in zip(names, _in_portions(look, names), strict=True):
+        if isinstance(found, str):
+            broken[name] = found
+        elif found is not None:
+            total += found.nbytes
+            kept[name] = found
+            if total > CACHE_BYTES:
+                kept.clear()
+    return broken, kept
+
+
+def _in_portions(look: Callable, items: Sequence) -> Iterator:
+    """``look(item)`` of each by several threads, which never run far ahead of who takes them."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(items), _PORTION):
+            yield from pool.map(look, items[start : start + _PORTION])
+
+
+def _digest(lines) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,122 @@
+"""Trains by several recipes at once on one accelerator that is there for a few minutes.
+
+    KERAS_BACKEND=jax python -m training.gpu_run --minutes=8 --workdir=runs --output=results \\
+        nf=training/configs/wide_resnet_cifar10.py:nf,gpu \\
+        bn=training/configs/wide_resnet_cifar10.py:bn,gpu -- \\
+        --config.data.source=folder:cifar10-jpeg.tar.xz --precision=mixed_bfloat16
+
+Each NAME=RECIPE is a process of its own, a run of ``training.main`` with the flags behind ``--``,
+that ends by the clock. What came of a run, weights in float16, goes to ``--output`` in files of at
+most ``--largest`` bytes; ``cat NAME.tar.* | tar x`` puts them together again. Started again with
+the same command, runs that were cut off go on. A run that diverges begins again at half its rate.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float("minutes", None, "All that there is, the start of the processes included.")
+flags.DEFINE_string("workdir", None, "A folder for each run is made in it.")
+flags.DEFINE_string("output", None, "Folder for what came of the runs.")
+flags.DEFINE_integer("largest", 16_000_000, "Bytes of a file of the output.")
+flags.DEFINE_float("reserve", 0.5, "Minutes before the end that the last evaluation has.")
+
+LEFT_OUT = ("checkpoints", "model")
+
+
+def train(name: str, recipe: str, given: list[str], workdir: Path, end: float) -> bool:
+    """Run one recipe until ``end``, a ``time.monotonic``; whether it came to its end."""
+    folder, rate = workdir / name, []
+    while True:
+        minutes = (end - time.monotonic()) / 60.0
+        if minutes <= 0:
+            return False
+        command = [sys.executable, "-m", "training.main", f"--config={recipe}", *given, *rate]
+        command += [f"--workdir={folder}", f"--minutes={minutes:.3f}"]
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "output.log").open("a") as log:
+            code = subprocess.run(command, stdout=log, stderr=log).returncode
+        logging.info("%s ended with %d", name, code)
+        if not (folder / "diverged.json").exists():
+            return code == 0
+        count = len(list(workdir.glob(f"{name}.diverged*")))
+        folder.rename(workdir / f"{name}.diverged{count}")
+        rate = [f"--config.optimizer.learning_rate={_rate(recipe, given) / 2 ** (count + 1)}"]
+
+
+def _rate(recipe: str, given: list[str]) -> float:
+    from training import recipe as recipes
+
+    flag = "--config.optimizer.learning_rate="
+    named = [word.removeprefix(flag) for word in given if word.startswith(flag)]
+    return float(named[-1]) if named else recipes.load(recipe).optimizer.learning_rate
+
+
+def pack(folder: Path, output: Path, largest: int) -> list[Path]:
+    """The run's files and its network in float16 as a tar archive, cut into files."""
+    from safetensors.numpy import load_file, save
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(folder.iterdir()):
+            if path.name not in LEFT_OUT:
+                archive.add(path, f"{folder.name}/{path.name}")
+        for path in sorted((folder / "model").glob("*")):
+            member = f"{folder.name}/model/{path.name}"
+            if path.suffix != ".safetensors":
+                archive.add(path, member)
+                continue
+            half = {key: value.astype("float16") for key, value in load_file(path).items()}
+            content = save(half)
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    output.mkdir(parents=True, exist_ok=True)
+    packed, paths = buffer.getvalue(), []
+    for number, start in enumerate(range(0, len(packed), largest)):
+        paths.append(output / f"{folder.name}.tar.{number:02d}")
+        paths[-1].write_bytes(packed[start : start + largest])
+    return paths
+
+
+def main(argv) -> int:
+    """The command line."""
+    logging.set_verbosity(logging.INFO)
+    words = argv[1:]
+    jobs = [word.split("=", 1) for word in words if not word.startswith("--")]
+    given = [word for word in words if word.startswith("--")]
+    if not jobs or any(len(job) != 2 for job in jobs):
+        raise app.UsageError(f"Name the runs: NAME=RECIPE ... Received: {words}")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # XLA tries every convolution out on the card: NF-ResNet-50 took over four minutes on an H200.
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
+    end = time.monotonic() + 60.0 * (FLAGS.minutes - FLAGS.reserve)
+    workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
+    ended = {}
+
+    def work(name, recipe):
+        ended[name] = train(name, recipe, given, workdir, end)
+        for path in pack(workdir / name, output, FLAGS.largest):
+            logging.info("%s: %d bytes", path, path.stat().st_size)
+
+    threads = [threading.Thread(target=work, args=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0 if all(ended.get(name) for name, _ in jobs) else 1
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["minutes", "workdir", "output"])
+    app.run(main)
