@@ -22,19 +22,19 @@ from nf_zoo.models.norm_free_config import NormFreeConfig, NormFreeFields
 from nf_zoo.models.residual_block import Level, ResidualBlock
 
 
-def convolution(fields: NormFreeFields, name: str, filters: int, kernel_size: int, strides: int):
+def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: int, strides: int):
     """A standardized convolution outside the blocks.
 
     With ``gamma_in="weights"`` it carries gamma even where no activation precedes it, as in the
     stem: that is how the weights were published.
     """
     return _convolution(
-        fields,
-        fields.activation,
+        config,
+        config.activation,
         filters=filters,
         kernel_size=kernel_size,
         strides=strides,
-        padding=fields.padding,
+        padding=config.padding,
         name=name,
     )
 

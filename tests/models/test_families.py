@@ -107,3 +107,26 @@ def test_no_two_weights_have_one_name(source):
         names = [key for _, key, _ in row.record.names(row.config, source) if key]
         assert len(set(names)) == len(names), name
         assert not [key for key in names if "{" in key]
+
+
+def test_blocks_load_from_the_arguments_that_earlier_files_hold():
+    """A saved graph holds every argument of a block by its name, wherever the block keeps it."""
+    from nf_zoo.models.norm_free import NormFreeBlock
+
+    arguments = {
+        **{"filters": 8, "width": 4, "block": "bottleneck", "groups": 1, "beta": 0.9},
+        **{"standardize": True, "alpha": 0.3, "gamma_in": "activation", "eps": 1e-3},
+        **{"eps_form": "floor", "zero_init_gain": True, "skip_gain": 0.5, "attention": "se"},
+        **{"attention_width": 2, "attention_inside": True, "strides": 2, "dilation": 1},
+        **{"entry_dilation": 1, "projection": "average_pool", "padding": "same"},
+        **{"activation": "silu", "stochastic_depth_rate": 0.1, "stochastic_depth_rescale": False},
+        **{"rematerialize": False, "name": "stage1_block1", "trainable": True, "dtype": "float32"},
+    }
+    block = NormFreeBlock.from_config(arguments)
+    assert (block.alpha, block.beta, block.skip_gain.initial_gain) == (0.3, 0.9, 0.5)
+    assert (block.convs[0].eps, block.convs[0].eps_form, block.convs[0].gamma) == (1e-3, "floor", 1)
+    assert block.attention.hidden == 2 and block.attended == 1
+    kept = block.get_config()
+    assert {name: kept[name] for name in arguments if name != "dtype"} == {
+        name: value for name, value in arguments.items() if name != "dtype"
+    }
