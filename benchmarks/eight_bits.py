@@ -18,8 +18,8 @@ import numpy as np
 
 import nf_zoo
 from benchmarks.tables import write_table
-from nf_zoo.deploy import litert_export, onnx_export
-from nf_zoo.deploy.metadata import output_names
+from nf_zoo.deploy import litert_file, onnx_file
+from nf_zoo.deploy.exporting import output_names
 from training import provenance
 from training.data.arrays import read_arrays
 
@@ -80,13 +80,13 @@ def main() -> None:
                     options |= {"pictures": data.train[0][:count], "keep_float": kept}
                 if form == "onnx":
                     nf_zoo.export_onnx(model, path, **options)
-                    answer = onnx_export.runner(path)
+                    answer = onnx_file.runner(path)
                     if count:
-                        exact = onnx_export.runner(path, **EXACT)
+                        exact = onnx_file.runner(path, **EXACT)
                         tried(form, precision, path, exact, count, kept, "x64quantprecision=1")
                 else:
                     nf_zoo.export_litert(model, path, **options)
-                    answer = litert_export.runner(path, output_names(model))
+                    answer = litert_file.runner(path, output_names(model))
                 tried(form, precision, path, answer, count or "", kept if count else "")
     write_table(args.output, rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.registration import register_with_keras
 
 __version__ = "0.1.0"
@@ -23,9 +24,6 @@ _HOMES = {
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
-    "export_litert": "nf_zoo.deploy.litert_export",
-    "export_onnx": "nf_zoo.deploy.onnx_export",
-    "export_saved_model": "nf_zoo.deploy.export",
     "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
     "list_models": "nf_zoo.hub.factory",
@@ -36,6 +34,7 @@ _HOMES = {
     "push_to_hub": "nf_zoo.hub.publishing",
     "quantization_report": "nf_zoo.deploy.quantization",
     "save_pretrained": "nf_zoo.hub.folder",
+    **{row.function: row.module for row in FORMATS.values()},
 }
 """Public name -> the module that defines it; the model factories are in hub/factories.py."""
 

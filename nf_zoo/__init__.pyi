@@ -13,11 +13,11 @@ from nf_zoo import layers as layers
 from nf_zoo import models as models
 from nf_zoo import optimizers as optimizers
 from nf_zoo import preprocessing as preprocessing
-from nf_zoo.deploy.export import export_saved_model as export_saved_model
 from nf_zoo.deploy.fold import fold as fold
-from nf_zoo.deploy.litert_export import export_litert as export_litert
-from nf_zoo.deploy.onnx_export import export_onnx as export_onnx
+from nf_zoo.deploy.litert_file import export_litert as export_litert
+from nf_zoo.deploy.onnx_file import export_onnx as export_onnx
 from nf_zoo.deploy.quantization import quantization_report as quantization_report
+from nf_zoo.deploy.saved_model import export_saved_model as export_saved_model
 from nf_zoo.finetuning import evaluate as evaluate
 from nf_zoo.finetuning import finetune as finetune
 from nf_zoo.hub.card import CardDetails as CardDetails

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
+from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
 
@@ -136,20 +137,22 @@ def _finetune(commands) -> None:
 
 
 def _export(commands) -> None:
+    suffixes = [row.suffix for row in FORMATS.values() if row.suffix]
+    precisions = list(dict.fromkeys(x for row in FORMATS.values() for x in row.precisions))
     parser = add_command(
         commands,
         "export",
         "exporting:export_command",
-        "write a model as a SavedModel, an ONNX or a LiteRT file",
+        f"write a model in another format: {', '.join(row.title for row in FORMATS.values())}",
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("output", metavar="PATH", help="folder of a SavedModel, or file to write")
     parser.add_argument(
         "--format",
-        choices=["saved-model", "onnx", "litert"],
-        help="(by the ending: .onnx, .tflite, or else a SavedModel)",
+        choices=[row.flag for row in FORMATS.values()],
+        help=f"(by the ending: {', '.join(suffixes)}, or else a SavedModel)",
     )
-    parser.add_argument("--precision", choices=["float32", "float16", "int8"], help="(float32)")
+    parser.add_argument("--precision", choices=precisions, help="(float32)")
     parser.add_argument(
         "--pictures", metavar="FOLDER", help="of int8: pictures as the model will see them"
     )
@@ -168,7 +171,7 @@ FIGURES = (
     *("linear", "linear_batch_norm", "convolutional_batch_norm"),
     *("bn_order", "norm_free", "skipinit_fixup", "trainable_depth"),
 )
-"""Keys of ``nf_zoo.signal_propagation.figures.FIGURES``, whose import takes seconds."""
+"""Keys of ``nf_zoo.signal_propagation.paper_figures.FIGURES``, whose import takes seconds."""
 
 
 def _signals(commands) -> None:

@@ -1,4 +1,4 @@
-"""What folding yields: a Keras model of plain layers that knows what it was."""
+"""The folded model: a Keras model of plain layers that knows what it was folded from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from nf_zoo.functional import deep_graphs
 from nf_zoo.models.picture_model import PictureModel
 from nf_zoo.preprocessing import Preprocessing
 
-_RECORD = (
+OF_CLASSIFIER = (
     *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),
-    *("preprocessing", "labels", "weights_tag", "folded_from", "remaining"),
+    *("preprocessing", "labels", "weights_tag"),
 )
+_RECORD = (*OF_CLASSIFIER, "folded_from", "remaining")
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -48,15 +49,13 @@ class FoldedModel(PictureModel):
 
     def fit(self, *args, **kwargs):
         """Raises RuntimeError: a folded model is for inference."""
-        self._refuse_training()
+        raise RuntimeError(
+            "A folded model cannot be trained: its standardization and gains are gone. Train "
+            f"the {self.folded_from['class']} {self.folded_from['name']!r} it was folded from, "
+            f"and fold again. Received: {self.name!r}, folded"
+        )
 
-    def train_on_batch(self, *args, **kwargs):
-        """Raises RuntimeError: a folded model is for inference."""
-        self._refuse_training()
-
-    def with_classifier(self, *args, **kwargs):
-        """Raises RuntimeError: another classifier would have to be trained."""
-        self._refuse_training()
+    train_on_batch = with_classifier = fit
 
     def options(self):
         """Raises RuntimeError: no architecture record makes this graph."""
@@ -64,13 +63,6 @@ class FoldedModel(PictureModel):
             "The weights of a folded model fit no architecture of nf_zoo: save it as a file with "
             "model.save('name.keras'), or save the model it was folded from. "
             f"Received: {self.name!r}, folded"
-        )
-
-    def _refuse_training(self):
-        raise RuntimeError(
-            "A folded model cannot be trained: its standardization and gains are gone. Train "
-            f"the {self.folded_from['class']} {self.folded_from['name']!r} it was folded from, "
-            f"and fold again. Received: {self.name!r}, folded"
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -11,7 +11,17 @@ import collections
 
 import numpy as np
 
-from nf_zoo.deploy.graph import Activation, Add, Affine, Gate, Linear, Node, Pool, Sink, upwards
+from nf_zoo.deploy.inference_graph import (
+    Activation,
+    Add,
+    Affine,
+    Gate,
+    Linear,
+    Node,
+    Pool,
+    Sink,
+    upwards,
+)
 
 LARGEST_FACTOR = 2.0**14
 """Factors beyond it, or below its inverse, are not divided by: half precision would overflow."""

@@ -78,7 +78,7 @@ def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
     """Fill an empty folder with everything ``finetune`` promises."""
-    from nf_zoo.deploy.export import export_saved_model
+    from nf_zoo.deploy.saved_model import export_saved_model
 
     labels = evaluation.labels
     model.save(path / "model.keras")

@@ -85,7 +85,7 @@ def save_pretrained(
         _describe(model, made, card or CardDetails(), metrics)
         check_described(made / CONFIG_FILE, made)
         if saved_model:
-            from nf_zoo.deploy.export import export_saved_model
+            from nf_zoo.deploy.saved_model import export_saved_model
 
             export_saved_model(model, made / SAVED_MODEL)
         if is_taken:
@@ -120,7 +120,7 @@ def check_kind(model) -> None:
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:
     """Everything but the weights."""
-    from nf_zoo.deploy.export import class_names
+    from nf_zoo.preprocessing import class_names
 
     def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,10 @@
-"""Adaptive gradient clipping (AGC) for any Keras optimizer."""
+"""Adaptive gradient clipping (AGC) for any Keras optimizer.
+
+A unit of a variable is the weights that one output is made with. The published code knows matrices
+(I, O) and kernels (H, W, I, O); the other layers of Keras follow the same rule here.
+
+Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,8 @@ from collections.abc import Iterable, Sequence
 import keras
 from keras import ops
 
-from nf_zoo.optimizers.identity import Mark, describe, find, missing
-from nf_zoo.optimizers.owners import owners
-from nf_zoo.optimizers.units import published_axes, unit_axes
-from nf_zoo.optimizers.wrapper import UpdateWrapper
+from nf_zoo.optimizers.update_wrapper import UpdateWrapper
+from nf_zoo.optimizers.variables import Mark, describe, find, missing, owners
 
 SMALLEST_NORM = 1e-6
 """Keeps the division by the norm of a zero gradient finite."""
@@ -23,7 +27,7 @@ def unitwise_norm(value, axes: Sequence[int] | None = None):
         value: of any shape.
         axes: those that the norm of a unit runs over, from 0. None takes them from the shape as the
             published code does: (), (O,), (I, O) or (H, W, I, O); see
-            :func:`~nf_zoo.optimizers.units.published_axes`.
+            :func:`published_axes`.
 
     Returns:
         Norms: () for a single unit, (1, ..., O) for a matrix or kernel, float32 (float64 for
@@ -114,7 +118,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
                 f"model.head.kernel. Received: {lost}"
             )
         self._unclipped = set(find(self._marks, variables)) - {None}
-        self._axes = _axes(variables, self._unclipped)
+        self._axes = _axes_of(variables, self._unclipped)
 
     def adjust(self, index, gradient, variable, learning_rate):
         if index not in self._unclipped:
@@ -125,16 +129,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
         return gradient, variable, learning_rate
 
     def clip(self, gradient, weights, axes: Sequence[int] | None = None):
-        """The clipped gradient of one variable.
-
-        Args:
-            gradient: of the shape of ``weights``.
-            weights: a tensor.
-            axes: those that the norm of a unit runs over; None as in :func:`unitwise_norm`.
-
-        Returns:
-            A tensor of the gradient's dtype.
-        """
+        """Return the clipped gradient of a variable; axes are those of :func:`unitwise_norm`."""
         limit = self.clipping * ops.maximum(unitwise_norm(weights, axes), self.eps)
         norm = unitwise_norm(gradient, axes)
         scale = ops.where(norm > limit, limit / ops.maximum(norm, SMALLEST_NORM), 1.0)
@@ -146,7 +141,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
         return {**super().get_config(), **own}
 
 
-def _axes(variables, unclipped) -> tuple[tuple[int, ...] | None, ...]:
+def _axes_of(variables, unclipped) -> tuple[tuple[int, ...] | None, ...]:
     """Of each variable the axes of a unit's norm; None if it is not clipped."""
     axes, unknown = [], []
     for index, (variable, layers) in enumerate(zip(variables, owners(variables), strict=True)):
@@ -193,3 +188,108 @@ def _known(exclude) -> Iterable[keras.Variable | str | dict]:
             "exclude takes variables, layers and lists of them, such as model.head.kernel. "
             f"Received: {exclude!r}"
         )
+
+
+def published_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes that the norm of a unit runs over, as in the published code.
+
+    What has one axis longer than 1 at most is one unit, as are biases and gains; matrices (I, O)
+    and kernels (H, W, I, O) have one unit for each output.
+    """
+    if is_one_unit(shape):
+        return tuple(range(len(shape)))
+    if len(shape) not in (2, 4):
+        raise ValueError(
+            "Units are known of scalars, vectors, (I, O) matrices and (H, W, I, O) kernels. "
+            f"Received: shape {tuple(shape)}"
+        )
+    return tuple(range(len(shape) - 1))
+
+
+def unit_axes(variable: keras.Variable, owners: Sequence[keras.layers.Layer]) -> tuple[int, ...]:
+    """Return the axes that the norm of a unit runs over, by the type of the variable's layers.
+
+    Where none is of a type of Keras's, the published rule holds.
+    """
+    shape, name = tuple(variable.shape), variable.name
+    if is_one_unit(shape) or name == "bias":
+        return tuple(range(len(shape)))
+    rules = [(layer, rule) for layer in owners if (rule := _rule(layer))]
+    known = {rule(layer, name, len(shape)) for layer, rule in rules}
+    if len(known) == 1:
+        return known.pop()
+    if known:
+        kinds = sorted({type(layer).__name__ for layer, _ in rules})
+        raise ValueError(f"It is shared by layers whose units differ: {kinds}.")
+    return published_axes(shape)
+
+
+def is_one_unit(shape: Sequence[int]) -> bool:
+    return sum(side > 1 for side in shape) <= 1
+
+
+# The axes of the norm, of (layer, name of the variable, rank).
+
+
+def _inputs(layer, name, rank):
+    """Of (..., I, O) all but the last axis."""
+    return tuple(range(rank - 1))
+
+
+def _transposed(layer, name, rank):
+    """Of (..., O, I) all but the last but one."""
+    return (*range(rank - 2), rank - 1)
+
+
+def _depthwise(layer, name, rank):
+    """Of (..., C, M) the positions: each channel has M outputs of its own."""
+    return tuple(range(rank - 2))
+
+
+def _separable(layer, name, rank):
+    return (_depthwise if name == "depthwise_kernel" else _inputs)(layer, name, rank)
+
+
+def _embedding(layer, name, rank):
+    """Each row is the vector of one token; what leads back to tokens is a (D, V) matrix."""
+    rows = name in ("embeddings", "lora_embeddings_a")
+    return (1,) if rows else _inputs(layer, name, rank)
+
+
+def _einsum(layer, name, rank):
+    """The axes of the kernel that the output does not have: those that are summed over."""
+    if name != "kernel":  # the two matrices of LoRA
+        return _inputs(layer, name, rank)
+    operands, output = layer.equation.replace(" ", "").split("->")
+    kernel = operands.split(",")[1]
+    summed = tuple(axis for axis, label in enumerate(kernel) if label not in output)
+    return summed or _whole(layer, name, rank)
+
+
+def _whole(layer, name, rank):
+    """Gains: one unit."""
+    return tuple(range(rank))
+
+
+RULES = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D", "STFTSpectrogram"), _inputs),
+    **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell"), _inputs),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
+    "Embedding": _embedding,
+    "EinsumDense": _einsum,
+    **dict.fromkeys(("PReLU", "LayerNormalization", "RMSNormalization"), _whole),
+}
+"""Name of a class of Keras's -> ``f(layer, name of the variable, rank)``, the axes of the norm.
+
+By name, since some of the classes are not public and others are not in every version of Keras.
+"""
+
+
+def _rule(layer):
+    """The rule of the nearest class of Keras's that the layer is of, or None."""
+    for kind in type(layer).__mro__:
+        if kind.__module__.partition(".")[0] == "keras" and kind.__name__ in RULES:
+            return RULES[kind.__name__]
+    return None

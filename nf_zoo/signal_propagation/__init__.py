@@ -8,9 +8,9 @@ import sys
 import types
 
 from nf_zoo.signal_propagation.callback import SignalPropagationCallback
-from nf_zoo.signal_propagation.diagnosis import diagnose
+from nf_zoo.signal_propagation.findings import Diagnosis, Finding, diagnose
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import BlockSignal, Diagnosis, Finding, SignalPropagation
+from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 
 __all__ = [
     "BlockSignal",

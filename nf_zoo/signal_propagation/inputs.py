@@ -1,4 +1,4 @@
-"""What signals are measured on: noise, images, files or a dataset, as batches."""
+"""The inputs that signals are measured on: noise, images, files or a dataset, as batches."""
 
 from __future__ import annotations
 
@@ -19,33 +19,28 @@ def batches_of(
     seed: int,
     preprocess: Callable[[Any], np.ndarray] | None = None,
 ) -> tuple[Iterator[np.ndarray], str]:
-    """Batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
+    """Return batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
 
     Args:
-        source: a shape without or with the number of pictures, None for the model's own, an
-            array, a dataset, or paths of pictures and of folders of pictures, one or a list.
+        source: as :func:`~nf_zoo.signal_propagation.measure.signal_propagation` takes it.
         input_shape: of the model, the batch axis first.
         batch_size: pictures at a time, at least 1.
         seed: of the noise.
-        preprocess: what makes the model's input of a file; None of a model that has nothing.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: on files for a model without preprocessing.
-        ValueError: on a source that is none of these, is empty, or does not fit the model.
+        preprocess: makes the model's input of a file; None of a model that has nothing.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
     if source is None:
         source = own_shape(input_shape)
-    if _is_shape(source):
+    entries = source if isinstance(source, tuple | list) else [source]
+    if entries is source and all(isinstance(side, int | np.integer) for side in source):
         shape = tuple(int(side) for side in source)
         if len(shape) == len(input_shape) - 1:
             shape = (batch_size, *shape)
         _check(shape, input_shape, source)
         return _noise(shape, batch_size, seed), "noise"
-    if _are_paths(source):
-        batches = _of_files(_files_of(source), batch_size, preprocess)
+    if all(isinstance(path, str | os.PathLike) for path in entries):
+        batches = _of_files(_files_of(entries), batch_size, preprocess)
         return _from_dataset(batches, input_shape, batch_size), "images"
     if hasattr(source, "shape") and not callable(source.shape):
         _check(tuple(source.shape), input_shape, tuple(source.shape))
@@ -78,23 +73,12 @@ def _unknown(source: Any) -> ValueError:
     )
 
 
-def _is_shape(source: Any) -> bool:
-    return isinstance(source, tuple | list) and all(
-        isinstance(side, int | np.integer) for side in source
-    )
-
-
-def _are_paths(source: Any) -> bool:
-    paths = source if isinstance(source, tuple | list) else [source]
-    return all(isinstance(path, str | os.PathLike) for path in paths)
-
-
-def _files_of(source: Any) -> list[str]:
+def _files_of(paths: Iterable) -> list[str]:
     """The files, and of folders every picture below them."""
     from nf_zoo.finetuning.class_folders import pictures_in
 
     files = []
-    for path in map(os.fspath, source if isinstance(source, tuple | list) else [source]):
+    for path in map(os.fspath, paths):
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no such picture or folder. Received: {path}")
         files += pictures_in(path) if os.path.isdir(path) else [path]

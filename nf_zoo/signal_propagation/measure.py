@@ -9,13 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from nf_zoo import functional
 from nf_zoo.models.residual_block import ResidualBlock
-from nf_zoo.signal_propagation import graph, theory
-from nf_zoo.signal_propagation.freshness import is_trained
+from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of
+from nf_zoo.signal_propagation.model_inspection import Merge, find_merges, is_trained
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
-from nf_zoo.signal_propagation.statistics import ChannelMoments
 
 BatchNormalization = keras.layers.BatchNormalization
 
@@ -76,8 +77,8 @@ def signal_propagation(
         6
         >>> result.plot("spp.png")  # doctest: +SKIP
     """
-    functional = graph.as_functional(model)
-    if functional is None or len(functional.inputs) != 1:
+    network = functional.as_functional(model)
+    if network is None or len(network.inputs) != 1:
         raise TypeError(
             "Signal propagation is measured on a functional or built sequential Keras model of one "
             f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
@@ -87,7 +88,7 @@ def signal_propagation(
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
     if batch_statistics is None:
         batch_statistics = bool(norms) and all(map(_untouched, norms))
-    input_shape, preprocess = functional.inputs[0].shape, getattr(model, "preprocess", None)
+    input_shape, preprocess = network.inputs[0].shape, getattr(model, "preprocess", None)
     batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
     walk = _Walk(batch_statistics)
     with contextlib.ExitStack() as stack:
@@ -96,7 +97,7 @@ def signal_propagation(
         if batch_statistics:
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
-            walk.through(functional, keras.ops.convert_to_tensor(batch))
+            walk.through(network, keras.ops.convert_to_tensor(batch))
     no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
     if not no_theory:
@@ -116,9 +117,49 @@ def signal_propagation(
     )
 
 
+class ChannelMoments:
+    """Mean and variance of every channel over all that was added, exact for any split in batches.
+
+    Channels are the last axis; everything else is pooled. The moments of a batch are taken on the
+    device in float32, their combination in float64.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def add(self, x) -> None:
+        """Take in a batch of activations (..., channels)."""
+        x = ops.cast(x, "float32")
+        axes = tuple(range(len(x.shape) - 1))
+        mean = ops.mean(x, axes, keepdims=True)
+        deviation = ops.convert_to_numpy(ops.mean(ops.square(x - mean), axes)).astype("float64")
+        mean = ops.convert_to_numpy(mean).reshape(-1).astype("float64")
+        count = int(np.prod(x.shape[:-1]))
+        total = self.count + count
+        shift = mean - self._mean
+        # Chan, Golub & LeVeque's update of the sum of squared deviations.
+        self._deviation = (
+            self._deviation + deviation * count + shift**2 * self.count * count / total
+        )
+        self._mean = self._mean + shift * count / total
+        self.count = total
+
+    @property
+    def squared_mean(self) -> float:
+        """Average over the channels of the squared mean."""
+        return float(np.mean(np.square(self._mean)))
+
+    @property
+    def variance(self) -> float:
+        """Average over the channels of the variance."""
+        return float(np.mean(self._deviation / self.count))
+
+
 @dataclasses.dataclass
 class _Signal:
-    """What is gathered of one block."""
+    """The moments that are gathered of one block."""
 
     stage: int
     norm: BatchNormalization | None
@@ -143,31 +184,31 @@ class _Walk:
         self._stage = 0
         self._batch = 0
         self._first = True
-        self._merges: dict[int, list[graph.Merge]] = {}
+        self._merges: dict[int, list[Merge]] = {}
 
-    def through(self, functional, batch) -> None:
+    def through(self, network, batch) -> None:
         """One batch through the whole model."""
         self.pictures += len(batch)
         self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
         if not self.signals:
-            self.residual = _has_blocks(functional)
+            self.residual = _has_blocks(network)
         if not self.residual:
             self._note_before(batch)
-        self._graph(functional, batch)
+        self._graph(network, batch)
 
-    def _graph(self, functional, x):
+    def _graph(self, network, x):
         """A functional model on ``x``; its outputs."""
-        if id(functional) not in self._merges:
-            self._merges[id(functional)] = graph.find_merges(functional)
-        merges = self._merges[id(functional)]
+        if id(network) not in self._merges:
+            self._merges[id(network)] = find_merges(network)
+        merges = self._merges[id(network)]
         ends = {merge.residual: merge for merge in merges}
         outputs = {merge.output: merge for merge in merges}
         splits = {merge.split for merge in merges[:1]}
-        wanted, results, branches = [id(t) for t in functional.outputs], {}, {}
-        if id(functional.inputs[0]) in splits:
+        wanted, results, branches = [id(t) for t in network.outputs], {}, {}
+        if id(network.inputs[0]) in splits:
             self._note_before(x)
-        for key, value in graph.run(functional, x, self._call):
+        for key, value in functional.run(network, x, self._call):
             if key in splits:
                 self._note_before(value)
             if key in ends:
@@ -183,7 +224,7 @@ class _Walk:
     def _call(self, operation, args, kwargs):
         if isinstance(operation, ResidualBlock):
             return self._block(operation, args[0])
-        nested = graph.as_functional(operation)
+        nested = functional.as_functional(operation)
         if nested is not None and len(nested.inputs) == 1:
             return self._graph(nested, keras.tree.flatten(args)[0])
         if isinstance(operation, BatchNormalization):
@@ -250,12 +291,12 @@ class _Walk:
         )
 
 
-def _has_blocks(functional) -> bool:
-    operations = [node.operation for node in graph.nodes_of(functional)]
-    nested = [graph.as_functional(operation) for operation in operations]
+def _has_blocks(network) -> bool:
+    operations = [node.operation for node in functional.nodes_of(network)]
+    nested = [functional.as_functional(operation) for operation in operations]
     return (
         any(isinstance(operation, ResidualBlock) for operation in operations)
-        or bool(graph.find_merges(functional))
+        or bool(find_merges(network))
         or any(_has_blocks(inner) for inner in nested if inner is not None)
     )
 

@@ -1,4 +1,4 @@
-"""What a measurement of signal propagation gives."""
+"""The result of a measurement: rows, table, CSV and plot."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SignalPropagation:
         Returns:
             The path; an existing file is replaced in one step.
         """
-        from nf_zoo.signal_propagation.plot import plot_signal_propagation
+        from nf_zoo.signal_propagation.plots import plot_signal_propagation
 
         return plot_signal_propagation({"": self}, path, title=title or self.model)
 
@@ -135,11 +135,7 @@ class SignalPropagation:
 
 
 def writable_folder(path: str | os.PathLike) -> Path:
-    """The folder, absolute; looked at before long work, but not made.
-
-    Raises:
-        OSError: if it is none and cannot become one.
-    """
+    """Return the folder, absolute, or raise an OSError if it cannot be written; make nothing."""
     folder = Path(path).absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
@@ -163,59 +159,6 @@ def write_rows(
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: ``"exploding"``, ``"vanishing"``, ``"mean shift"``, ``"dead branch"``,
-            ``"branch not down-weighted"`` or ``"activation before BatchNorm"``.
-        where: name of the first block concerned.
-        evidence: what was measured.
-        remedy: what usually helps.
-    """
-
-    kind: str
-    where: str
-    evidence: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}, from {self.where}: {self.evidence} {self.remedy}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """The findings on a network; false if there are none.
-
-    Attributes:
-        findings: in the order of the rules.
-        signals: the measurement that they rest on.
-        trained: whether the weights are, so that what holds at initialization was not asked for.
-    """
-
-    findings: tuple[Finding, ...]
-    signals: SignalPropagation
-    trained: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.findings)
-
-    def __iter__(self) -> Iterator[Finding]:
-        return iter(self.findings)
-
-    def __len__(self) -> int:
-        return len(self.findings)
-
-    def __repr__(self) -> str:
-        about = self.signals.model
-        if self.trained:
-            about += ": trained, so that statements on initialization do not apply"
-        if not self.findings:
-            return f"{about}: nothing wrong in {len(self.signals)} blocks"
-        return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])
 
 
 _ABOUT = (

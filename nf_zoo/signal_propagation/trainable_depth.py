@@ -83,6 +83,7 @@ class TrainableDepth:
     title: str
     trained: tuple[Trained, ...]
 
+    threshold = TRAINS
     fields = (
         *("scheme", "layers", "block", "gradient_norm"),
         *("learning_rate", "updates", "loss", "best", "trains"),
@@ -100,17 +101,10 @@ class TrainableDepth:
             shown = one.gradients if one.layers == deepest else one.gradients[:1]
             norms = enumerate(shown, start=1)
             rows += [{**own, "block": block, "gradient_norm": norm} for block, norm in norms]
-            rows += [
-                {
-                    **own,
-                    "learning_rate": run.rate,
-                    "updates": run.updates,
-                    "loss": run.loss,
-                    "best": run is one.best,
-                    "trains": run is one.best and one.trains,
-                }
-                for run in one.runs
-            ]
+            for run in one.runs:
+                best = {"best": run is one.best, "trains": run is one.best and one.trains}
+                figures = {"learning_rate": run.rate, "updates": run.updates, "loss": run.loss}
+                rows.append({**own, **figures, **best})
         return rows
 
 
@@ -148,16 +142,9 @@ def depths_up_to(most: int) -> list[int]:
 
 
 def measure(task: Task, most: int, width: int, seed: int) -> TrainableDepth:
-    """The figure: :func:`train_all`, and what was done in words.
+    """Train networks of up to ``most`` blocks per stage on a task, and say in words what was done.
 
-    Args:
-        task: what is learnt.
-        most: blocks per stage of the deepest network.
-        width: channels of the first stage; of the others, two and four times as many.
-        seed: of weights and batches.
-
-    Raises:
-        RuntimeError: on a backend other than TensorFlow and JAX.
+    ``width`` is the first stage's; the others have two and four times as many channels.
     """
     if keras.backend.backend() not in ("tensorflow", "jax"):
         raise RuntimeError(

@@ -12,8 +12,8 @@ import pytest
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.deploy.metadata import class_names
 from nf_zoo.models.classifier import build_model
+from nf_zoo.preprocessing import class_names
 
 pytestmark = pytest.mark.fast
 

@@ -9,13 +9,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
-from nf_zoo.deploy import litert_export, onnx_export
+from nf_zoo.deploy import litert_file, onnx_file
 from nf_zoo.deploy.quantization import quantized_activations, quantized_kernel
 
 WIDE = {"depths": (1, 1), "widths": (128, 256), "stem_width": 64}
 FORMATS = {
-    "onnx": (nf_zoo.export_onnx, onnx_export.runner),
-    "tflite": (nf_zoo.export_litert, lambda path: litert_export.runner(path, ["logits"])),
+    "onnx": (nf_zoo.export_onnx, onnx_file.runner),
+    "tflite": (nf_zoo.export_litert, lambda path: litert_file.runner(path, ["logits"])),
 }
 
 

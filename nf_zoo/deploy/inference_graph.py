@@ -49,7 +49,6 @@ class Node:
 
     @property
     def input(self) -> Node:
-        """The first input."""
         return self.inputs[0]
 
     @property
@@ -80,11 +79,7 @@ class Node:
 
 @dataclasses.dataclass(eq=False)
 class Source(Node):
-    """An input of the model.
-
-    Attributes:
-        tensor: its Keras tensor.
-    """
+    """An input of the model, with its Keras tensor."""
 
     tensor: Any = None
 
@@ -151,8 +146,7 @@ class Linear(Node):
 class Affine(Node):
     """``scale * x + offset``, each float64 of shape () or (C,).
 
-    Attributes:
-        anchored: its result is wanted as it is, so it stays where it is.
+    If it is anchored, its result is wanted as it is, so it stays where it is.
     """
 
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
@@ -162,11 +156,7 @@ class Affine(Node):
 
 @dataclasses.dataclass(eq=False)
 class Activation(Node):
-    """An activation without gamma.
-
-    Attributes:
-        activation: a name or a callable.
-    """
+    """An activation, a name or a callable, without gamma."""
 
     activation: Any = "linear"
 
@@ -181,27 +171,23 @@ class Gate(Node):
     """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``.
 
     Attributes:
-        kind: ``"se"`` or ``"eca"``.
         weights: of squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
             ``reduce_bias``, ``expand_kernel``, ``expand_bias``; of ECA its ``kernel``.
     """
 
-    kind: str = "se"
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
         self.input_scale = self.output_scale = np.ones(())
+        self.kind = "eca" if "kernel" in self.weights else "se"
 
 
 @dataclasses.dataclass(eq=False)
 class Pool(Node):
-    """Any pooling.
+    """Any pooling of a Keras layer: maxima, or averages over real pixels alone.
 
-    Attributes:
-        layer: the Keras layer.
-        is_maximum: maxima; else averages over real pixels alone.
-        anchored: its result is wanted as it is.
+    If it is anchored, its result is wanted as it is.
     """
 
     layer: Any = None
@@ -216,13 +202,12 @@ class Add(Node):
 
 @dataclasses.dataclass(eq=False)
 class Kept(Node):
-    """Anything else, which stays as it is.
+    """A Keras layer or operation that stays as it is.
 
     Attributes:
-        operation: the Keras layer or operation.
         arguments: of its call, Keras's record of them.
         tensors: the Keras tensors in the arguments for which ``inputs`` stand.
-        foreign: nobody knows what it does, so that it cannot be told what it would hinder.
+        foreign: nobody knows what it does.
     """
 
     operation: Any = None
@@ -233,11 +218,7 @@ class Kept(Node):
 
 @dataclasses.dataclass(eq=False)
 class Part(Node):
-    """One of the several results of its input.
-
-    Attributes:
-        index: which, of the results as a flat list.
-    """
+    """One of the several results of its input, counted as a flat list."""
 
     index: int = 0
 

@@ -9,8 +9,7 @@ import pytest
 from nf_zoo.models.classifier import build_model
 from nf_zoo.models.wide_resnet import SCHEMES
 from nf_zoo.signal_propagation import repeated_blocks
-from nf_zoo.signal_propagation.block_loops import MOMENTUM
-from nf_zoo.signal_propagation.repeated_blocks import RepeatedBlocks
+from nf_zoo.signal_propagation.repeated_blocks import MOMENTUM, RepeatedBlocks
 
 SIZES = {"widths": (4, 6), "stem_width": 4, "num_classes": 5, "input_shape": (8, 8, 3)}
 DEPTH = 3

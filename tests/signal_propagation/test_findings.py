@@ -13,10 +13,10 @@ import tiny_networks
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
-from nf_zoo.signal_propagation.freshness import is_trained
+from nf_zoo.signal_propagation.model_inspection import is_trained
 
 SHIPPED = sorted(
-    path.name for path in (Path(__file__).parents[1] / "weights").iterdir() if path.is_dir()
+    path.name for path in (Path(__file__).parents[2] / "weights").iterdir() if path.is_dir()
 )
 NOISE = (8, 32, 32, 3)
 ADVICE = re.compile(r"beta|standardi|BatchNorm|skip gain|SkipInit|normalizer|gamma|initialize the")

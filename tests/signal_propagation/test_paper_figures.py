@@ -12,9 +12,13 @@ import pytest
 import nf_zoo
 from nf_zoo.cli.arguments import FIGURES as NAMES
 from nf_zoo.signal_propagation import theory
-from nf_zoo.signal_propagation.figures import FIGURES, reproduce
-from nf_zoo.signal_propagation.linear_networks import linear_residual_network
-from nf_zoo.signal_propagation.paper_figure import PaperFigure, write_csv
+from nf_zoo.signal_propagation.paper_figures import (
+    FIGURES,
+    PaperFigure,
+    linear_residual_network,
+    reproduce,
+    write_csv,
+)
 
 TINY = {"depth": 2, "width": 16, "pictures": 4, "size": 8}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.optimizers.identity import Mark, describe, find
+from nf_zoo.optimizers.variables import Mark, describe, find
 
 pytestmark = pytest.mark.fast
 

@@ -11,20 +11,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nf_zoo.backend import require_tensorflow
 from nf_zoo.deploy import fold as folding
+from nf_zoo.deploy.exporting import Export, exporter, output_names
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
-from nf_zoo.deploy.metadata import class_names, output_names
-from nf_zoo.deploy.target import check_answers, check_target, placed
-from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
 from nf_zoo.images import input_of
+from nf_zoo.preprocessing import class_names
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
 """Weights that fit into a graph, which holds 2 GB."""
 
 
+@exporter
 def export_saved_model(
     model,
     path: str | os.PathLike,
@@ -79,8 +78,8 @@ def export_saved_model(
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
         >>> nf_zoo.export_saved_model(model, "pets")  # doctest: +SKIP
     """
-    path = check_target(path, overwrite, is_folder=True)
-    tf = require_tensorflow("A SavedModel")
+    import tensorflow as tf
+
     require_graph(model)
     takes_pictures = _takes_pictures(model)
     if constants and model.count_params() > MOST_CONSTANTS:
@@ -89,15 +88,15 @@ def export_saved_model(
             f"constants=False. Received: a model of {model.count_params():,}"
         )
     network = folding.fold(model, allow_unfolded=True) if fold else model
-    with placed(path) as written:
+
+    def write(written: Path):
         module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)
         tf.saved_model.save(module, str(written), signatures)
         if takes_pictures:
             _write_metadata(model, written / "assets.extra")
-            _verify(tf, model, written)
-        else:
-            _verify_plain(tf, model, written)
-    return path
+        return _runner(tf, model, written, takes_pictures)
+
+    return Export(write, [_picture_trial(tf, model)] if takes_pictures else None)
 
 
 def _takes_pictures(model) -> bool:
@@ -144,17 +143,34 @@ def _plain(tf, model, constants: bool):
     return module, module.network
 
 
-def _verify_plain(tf, model, written: Path) -> None:
-    loaded = tf.saved_model.load(str(written))  # owns the variables: must outlive the calls
-    serve = loaded.signatures["serving_default"]
-    tolerance, inputs = tolerance_for(model, 1e-5, 5e-2), as_functional(model).inputs
-    for arrays, expected in trials(model):
-        named = {
-            operation_of(tensor).name: tf.cast(array, tensor.dtype)
-            for tensor, array in zip(inputs, arrays, strict=True)
-        }
-        answers = serve(**named)
-        check_answers(expected, [answers[name] for name in output_names(model)], tolerance)
+def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
+    loaded = tf.saved_model.load(str(path))  # owns the variables: must outlive the calls
+    if takes_pictures:
+        key = "probabilities" if model.num_classes else "features"
+        return lambda images: [loaded.predict(tf.constant(images))[key]]
+
+    def run(*arrays):
+        pairs = zip(as_functional(model).inputs, arrays, strict=True)
+        named = {operation_of(x).name: tf.cast(array, x.dtype) for x, array in pairs}
+        answers = loaded.signatures["serving_default"](**named)
+        return [answers[name] for name in output_names(model)]
+
+    return run
+
+
+def _picture_trial(tf, model) -> tuple[list, list]:
+    """Two pictures of the input size, uint8, and what the Keras model says of them."""
+    from nf_zoo import tensorflow_images
+
+    preprocessing = model.preprocessing
+    size = (2, *preprocessing.input_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype="uint8")
+    pixels = tf.stack([tensorflow_images.resize_and_crop(x, preprocessing) for x in images])
+    pixels = tensorflow_images.as_input(pixels, preprocessing, **input_of(model))
+    expected = model(pixels, training=False)
+    if model.num_classes:
+        expected = _answer(tf, model, expected)["probabilities"]
+    return [images], [expected]
 
 
 def _servable(tf, model, constants: bool):
@@ -191,10 +207,11 @@ def _servable(tf, model, constants: bool):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
     module = _module(tf, model, constants)
-    module.network = trunk
-    module.predict = tf.function(predict)
-    floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
-    integers = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+    module.network, module.predict = trunk, tf.function(predict)
+    floats, integers = (
+        tf.TensorSpec([None, None, None, 3], dtype, name="images")
+        for dtype in (tf.float32, tf.uint8)
+    )
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
         "serving_default": module.predict.get_concrete_function(floats),
@@ -251,22 +268,3 @@ def _write_metadata(model, folder: Path) -> None:
         (folder / "labels.txt").write_text(text, encoding="utf-8")
     record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
     (folder / "preprocessing.json").write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _verify(tf, model, written: Path) -> None:
-    """The SavedModel must say what the Keras model says, on two pictures of the input size."""
-    from nf_zoo import tensorflow_images
-
-    size = (*model.preprocessing.input_size, 3)
-    images = np.random.default_rng(0).integers(0, 256, (2, *size), dtype="uint8")
-    loaded = tf.saved_model.load(str(written))  # owns the variables: must outlive the call
-    answer = loaded.predict(tf.constant(images))
-    pixels = tf.stack(
-        [tensorflow_images.resize_and_crop(image, model.preprocessing) for image in images]
-    )
-    pixels = tensorflow_images.as_input(pixels, model.preprocessing, **input_of(model))
-    expected = model(pixels, training=False)
-    if model.num_classes:
-        expected = _answer(tf, model, expected)["probabilities"]
-    actual = answer["probabilities" if model.num_classes else "features"]
-    check_answers([expected], [actual], tolerance_for(model, 1e-5, 5e-2))

@@ -6,38 +6,37 @@ so does the same network from scratch.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
 from nf_zoo.preprocessing import decode_predictions
-from nf_zoo.quickstart.terminal import (
-    TITLES,
-    live,
-    print_beginning,
-    print_comparison,
-    print_end,
-    print_served,
-)
 
 ARCHITECTURE = "wide_resnet16_2"
 SIDE = 32
 RECORD = "quickstart.json"
 TOLERANCE = 1e-4
+TITLES = {"fine_tuned": "Pretrained", "from_scratch": "From scratch"}
 
 SCRIPT = '''\
 """Predicts with the exported network. TensorFlow is enough: nf_zoo is not imported.
@@ -91,6 +90,8 @@ def quickstart(
         0.95
     """
     require_tensorflow("The quickstart")
+    from nf_zoo.finetuning import finetune
+
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
     _take_folder(output, settings.overwrite)
@@ -104,19 +105,22 @@ def quickstart(
     counts = _write_digits(output / "digits", *digits, shares)
     record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
     record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
-    print_beginning(console, output, record)
+    _print_beginning(console, output, record)
+    # A mirrored digit is no digit.
+    options = {"epochs": settings.epochs, "flip": False, "verbose": 2}
+    options |= {"seed": settings.seed, "overwrite": settings.overwrite}
     results = {}
     for name, model in _networks(settings.pretrained, settings.seed, fields):
         place = output / name if name == "fine_tuned" else None
-        with live(console, TITLES[name], settings.epochs):
-            results[name] = _fit(model, output / "digits", place, settings)
+        with _live(console, TITLES[name], settings.epochs):
+            results[name] = finetune(model, output / "digits", output=place, **options)
         record[name] = _summary(results[name])
-    print_comparison(console, record)
+    _print_comparison(console, record)
     record["served"] = _serve(output, results["fine_tuned"].model)
-    print_served(console, record["served"])
+    _print_served(console, record["served"])
     record["seconds"] = round(time.monotonic() - began, 1)
     (output / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print_end(console, output, record["seconds"])
+    _print_end(console, output, record["seconds"])
     return record
 
 
@@ -185,22 +189,6 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     yield "from_scratch", build_model(ARCHITECTURE, **options)
 
 
-def _fit(model, digits: Path, output: Path | None, settings: QuickstartSettings):
-    from nf_zoo.finetuning import finetune
-
-    return finetune(
-        model,
-        digits,
-        output=output,
-        epochs=settings.epochs,
-        # A mirrored digit is no digit.
-        flip=False,
-        seed=settings.seed,
-        overwrite=settings.overwrite,
-        verbose=2,
-    )
-
-
 def _summary(result) -> dict[str, Any]:
     test = result.metrics["test"]
     return {
@@ -228,10 +216,8 @@ def _serve(output: Path, model) -> list[dict[str, Any]]:
     rows = [line.split("\t") for line in run.stdout.splitlines()]
     outputs = model.predict_on_batch(model.preprocess(pictures))
     served = []
-    for row, path, (own,) in zip(
-        rows, pictures, decode_predictions(outputs, 1, model), strict=True
-    ):
-        name, label, probability = row
+    answers = decode_predictions(outputs, 1, model)
+    for (name, label, probability), path, (own,) in zip(rows, pictures, answers, strict=True):
         served.append(
             {
                 "file": name,
@@ -253,3 +239,96 @@ def _check_served(served: list[dict[str, Any]]) -> None:
                 f"{row['file']}: {label} ({probability:.6f}) and {own_label} "
                 f"({own_probability:.6f})"
             )
+
+
+@contextlib.contextmanager
+def _live(console: Console, title: str, epochs: int) -> Iterator[None]:
+    """A spinner with the latest figures instead of the lines that a run prints."""
+    with console.status(f"{title}: getting ready") as status:
+        line = _LastLine(lambda text: status.update(Text(f"{title}: {text}")), epochs)
+        with contextlib.redirect_stdout(line):
+            yield
+
+
+class _LastLine(io.TextIOBase):
+    """Stands in for stdout: of every epoch that is written to it, the accuracy is shown."""
+
+    def __init__(self, show: Callable[[str], None], epochs: int):
+        self._show, self._epochs, self._done = show, epochs, 0
+
+    def write(self, text: str) -> int:
+        if match := re.search(r"val_accuracy: ([\d.]+)", text):
+            self._done += 1
+            right = f"{float(match[1]):.0%} of the validation pictures right"
+            last = "; now the test pictures" if self._done == self._epochs else ""
+            self._show(f"{self._done} of {self._epochs} epochs, {right}{last}")
+        return len(text)
+
+
+def _print_beginning(console: Console, output: Path, record: dict[str, Any]) -> None:
+    counts = record["pictures"]
+    console.print(Text("Handwritten digits, learnt from a few pictures of each", style="bold"))
+    console.print(
+        f"{sum(counts.values()):,} scanned digits that come with scikit-learn, as pictures in "
+        f"{output / 'digits'}: {counts['train']} to learn from, {counts['val']} to watch the "
+        f"training with, {counts['test']:,} to compare the networks on. "
+        f"{record['network']} learns them twice, {record['epochs']} epochs each: pretrained "
+        f"({record['pretrained']}), and from scratch.\n"
+    )
+
+
+def _print_comparison(console: Console, record: dict[str, Any]) -> None:
+    rows = _table("", "Test pictures right", "Wrong")
+    for name, title in TITLES.items():
+        row = record[name]
+        right = Text(f"{row['test_accuracy']:.1%}", style="bold")
+        rows.add_row(title, right, str(row["wrong"]))
+    console.print(rows)
+    console.print("Pretraining saves epochs: with more of them, the gap narrows.", style="dim")
+
+
+def _print_served(console: Console, served: list[dict[str, Any]]) -> None:
+    console.print(
+        "\nThe fine-tuned network, exported as a SavedModel and loaded in a fresh Python process "
+        "without nf_zoo, says what the Keras model says:\n"
+    )
+    rows = _table("Picture", "Shows", "SavedModel", "Probability")
+    for row in served:
+        label, probability = row["saved_model"]
+        style = "green" if label == row["digit"] else "red"
+        rows.add_row(row["file"], row["digit"], Text(label, style=style), f"{probability:.1%}")
+    console.print(rows)
+
+
+def _print_end(console: Console, output: Path, seconds: float) -> None:
+    tuned = output / "fine_tuned"
+    console.print(Text(f"\nIn {output} ({seconds:.0f} s in all)", style="bold"), soft_wrap=True)
+    rows = Table.grid(padding=(0, 3))
+    for path, what in (
+        (output / "digits", "the pictures: a folder for each digit"),
+        (tuned / "model.keras", "the fine-tuned network"),
+        (tuned / "saved_model", "the same for TensorFlow Serving or plain TensorFlow"),
+        (tuned / "report.json", "every figure; beside it learning curve and confusion matrix"),
+        (tuned / "predictions.png", "some pictures and what the network makes of them"),
+        (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
+    ):
+        rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
+    console.print(rows)
+    console.print(Text("\nWhat next", style="bold"))
+    sevens = output / "digits" / "test" / "7"
+    network, pictures, digits = (shlex.quote(str(x)) for x in (tuned, sevens, output / "digits"))
+    for line in (
+        f"nf-zoo predict {network} {pictures}",
+        f"nf-zoo evaluate {network} {digits}",
+        "nf-zoo finetune YOUR_PICTURES --output my_model      # a folder for each class",
+        "nf-zoo list --pretrained",
+    ):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    table.add_column(first)
+    for header in others:
+        table.add_column(header, justify="right")
+    return table

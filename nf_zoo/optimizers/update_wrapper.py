@@ -1,10 +1,10 @@
-"""What wraps an optimizer to change the update of each variable."""
+"""A wrapper around an optimizer that changes the update of each variable."""
 
 from __future__ import annotations
 
 import keras
 
-from nf_zoo.optimizers.owners import compiled_model
+from nf_zoo.optimizers.variables import compiled_model
 
 
 class UpdateWrapper(keras.optimizers.Optimizer):
@@ -83,7 +83,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             self._model_variables_moving_average = averages
 
     def trained_variables(self) -> list | None:
-        """What this is, or will be, built with; None if that is not known yet."""
+        """Return the variables that this is, or will be, built with; None if not known yet."""
         if self.built:
             return self._trainable_variables
         model = compiled_model(self)

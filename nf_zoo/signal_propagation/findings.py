@@ -1,27 +1,28 @@
-"""What is wrong with a network, in words, with the evidence and a remedy that it lacks."""
+"""Findings on a network: what is wrong, the evidence, and a remedy that the network lacks."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from nf_zoo.functional import as_functional
 from nf_zoo.layers import ScaledWSConv2D, SkipInit
 from nf_zoo.models.norm_free import variance_ledger
 from nf_zoo.models.residual_block import ResidualBlock
-from nf_zoo.signal_propagation import graph
-from nf_zoo.signal_propagation.freshness import is_trained
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import (
-    BlockSignal,
-    Diagnosis,
-    Finding,
-    SignalPropagation,
+from nf_zoo.signal_propagation.model_inspection import (
+    find_merges,
+    is_trained,
+    norms_after_activations,
 )
+from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 
 RESETS = 4.0
 """How far beyond linear growth, or below its inverse, the variance may go."""
@@ -49,6 +50,59 @@ KEEPING = (
 )
 """Remedies: what a network has that has taken them (nothing, if that cannot be seen), and the
 advice."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: ``"exploding"``, ``"vanishing"``, ``"mean shift"``, ``"dead branch"``,
+            ``"branch not down-weighted"`` or ``"activation before BatchNorm"``.
+        where: name of the first block concerned.
+        evidence: what was measured.
+        remedy: what usually helps.
+    """
+
+    kind: str
+    where: str
+    evidence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}, from {self.where}: {self.evidence} {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """The findings on a network; false if there are none.
+
+    Attributes:
+        findings: in the order of the rules.
+        signals: the measurement that they rest on.
+        trained: whether the weights are, so that what holds at initialization was not asked for.
+    """
+
+    findings: tuple[Finding, ...]
+    signals: SignalPropagation
+    trained: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.findings)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __repr__(self) -> str:
+        about = self.signals.model
+        if self.trained:
+            about += ": trained, so that statements on initialization do not apply"
+        if not self.findings:
+            return f"{about}: nothing wrong in {len(self.signals)} blocks"
+        return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])
 
 
 def diagnose(
@@ -102,10 +156,10 @@ def diagnose(
         seed=seed,
     )
     has = _remedies_in(layers, blocks)
-    findings = _not_finite(signals, has, trained)
+    findings = list(_not_finite(signals, has, trained))
     if not findings:
         if not trained:
-            findings = _norm_free(signals, blocks, has) if blocks else _any_network(signals, has)
+            findings += _norm_free(signals, blocks, has) if blocks else _any_network(signals, has)
             findings += _mean_shift(signals, blocks, has)
         findings += _dead_branches(model, signals, trained)
     if not trained:
@@ -136,47 +190,50 @@ def _advice(has: set[str], *remedies: tuple[str, str]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _not_finite(signals, has: set[str], trained: bool) -> list[Finding]:
+def _stages(signals: SignalPropagation) -> list[list[BlockSignal]]:
+    return [list(rows) for _, rows in itertools.groupby(signals, key=lambda row: row.stage)]
+
+
+def _rate(first: BlockSignal, last: BlockSignal, blocks: int) -> float:
+    """The factor per block by which the variance grows."""
+    if not first.variance:
+        return math.inf
+    return (last.variance / first.variance) ** (1 / max(blocks, 1))
+
+
+def _not_finite(signals, has: set[str], trained: bool) -> Iterator[Finding]:
     finite = list(itertools.takewhile(lambda row: math.isfinite(row.variance), signals))
     if len(finite) == len(signals):
-        return []
-    grown = ""
+        return
+    evidence = "The activations are not finite."
     if len(finite) > 1:
-        rate = (finite[-1].variance / finite[0].variance) ** (1 / (len(finite) - 1))
-        grown = f" Up to there the variance grows by a factor of {rate:.3g} per block."
-    return [
-        Finding(
-            "exploding",
-            signals[len(finite)].name,
-            f"The activations are not finite.{grown}",
+        rate = _rate(finite[0], finite[-1], len(finite) - 1)
+        evidence += f" Up to there the variance grows by a factor of {rate:.3g} per block."
+    remedy = _advice(has, BATCH_NORM, SKIP_GAIN, NORM_FREE)
+    if trained:
+        remedy = (
             "The training has diverged: go back to weights from before, and lower the learning "
             "rate or clip the gradients."
-            if trained
-            else _advice(has, BATCH_NORM, SKIP_GAIN, NORM_FREE),
         )
-    ]
+    yield Finding("exploding", signals[len(finite)].name, evidence, remedy)
 
 
-def _norm_free(signals, blocks, has: set[str]) -> list[Finding]:
+def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
     """Against the ledger: the variances of branches and outputs that the betas reckon with."""
-    depths = [len(list(rows)) for _, rows in itertools.groupby(signals, key=lambda row: row.stage)]
-    ledger = variance_ledger(depths, blocks[0].alpha)
+    ledger = variance_ledger([len(stage) for stage in _stages(signals)], blocks[0].alpha)
     start = signals[0].variance / ledger[0].after
-    findings = []
     for row, expected in zip(signals, ledger, strict=True):
         if row.variance > LEDGER * max(start, 1.0) * expected.after:
-            rate = (row.variance / signals[0].variance) ** (1 / max(len(signals) - 1, 1))
-            findings.append(
-                Finding(
-                    "exploding",
-                    row.name,
-                    f"The variance is {row.variance:.3g} where the ledger expects "
-                    f"{expected.after:.3g}: it grows by a factor of {rate:.3f} per block.",
-                    _advice(has, BETA, STANDARDIZED, GAMMA),
-                )
+            rate = _rate(signals[0], row, len(signals) - 1)
+            yield Finding(
+                "exploding",
+                row.name,
+                f"The variance is {row.variance:.3g} where the ledger expects "
+                f"{expected.after:.3g}: it grows by a factor of {rate:.3f} per block.",
+                _advice(has, BETA, STANDARDIZED, GAMMA),
             )
             break
-    findings += _branch_growth(signals, has)
+    yield from _branch_growth(signals, has)
     # What reaches a branch is the input over what the ledger expects of it.
     inputs = [signals.before[1], *(row.variance for row in signals)]
     weak = [
@@ -185,125 +242,110 @@ def _norm_free(signals, blocks, has: set[str]) -> list[Finding]:
         if 0 < row.residual_variance < WEAK_BRANCH * before / expected.before
     ]
     if weak:
-        findings.append(
-            Finding(
-                "vanishing",
-                weak[0].name,
-                f"The branch has a variance of {weak[0].residual_variance:.3g} at its end, where "
-                f"it should keep that of its input; so do {len(weak)} of {len(signals)} branches.",
-                _advice(has, STANDARDIZED, GAMMA),
-            )
+        yield Finding(
+            "vanishing",
+            weak[0].name,
+            f"The branch has a variance of {weak[0].residual_variance:.3g} at its end, where "
+            f"it should keep that of its input; so do {len(weak)} of {len(signals)} branches.",
+            _advice(has, STANDARDIZED, GAMMA),
         )
-    return findings
 
 
-def _branch_growth(signals, has: set[str]) -> list[Finding]:
+def _branch_growth(signals, has: set[str]) -> Iterator[Finding]:
     """A branch whose variance follows the skip path's is not fed the down-scaled input."""
-    for _, rows in itertools.groupby(signals, key=lambda row: row.stage):
-        stage = list(rows)
+    for stage in _stages(signals):
         first = stage[0].residual_variance
         grown = [row for row in stage if first and row.residual_variance > LEDGER * first]
         if grown:
-            return [
-                Finding(
-                    "branch not down-weighted",
-                    grown[0].name,
-                    f"The branch's variance grows with the skip path's, from {first:.3g} to "
-                    f"{stage[-1].residual_variance:.3g} within its stage.",
-                    _advice(has, BETA),
-                )
-            ]
-    return []
+            yield Finding(
+                "branch not down-weighted",
+                grown[0].name,
+                f"The branch's variance grows with the skip path's, from {first:.3g} to "
+                f"{stage[-1].residual_variance:.3g} within its stage.",
+                _advice(has, BETA),
+            )
+            return
 
 
-def _any_network(signals: SignalPropagation, has: set[str]) -> list[Finding]:
-    first, count = signals[0].variance, len(signals)
-    findings = []
+def _any_network(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]:
+    first, last, count = signals[0], signals[-1], len(signals)
+    limit = RESETS * (count + 1)
     for row in signals:
-        ratio = row.variance / first if first else math.inf
-        if not 1 / (RESETS * (count + 1)) < ratio < RESETS * (count + 1):
-            rate = (signals[-1].variance / first) ** (1 / max(count - 1, 1)) if first else math.inf
+        ratio = row.variance / first.variance if first.variance else math.inf
+        if not 1 / limit < ratio < limit:
             grows = ratio > 1
-            findings.append(
-                Finding(
-                    "exploding" if grows else "vanishing",
-                    row.name,
-                    f"The variance goes from {first:.3g} to {signals[-1].variance:.3g}, by a "
-                    f"factor of {rate:.3g} per block; in a normalized network of {count} blocks it "
-                    "changes linearly at most.",
-                    _advice(has, *((BATCH_NORM, SKIP_GAIN, NORM_FREE) if grows else (KEEPING,))),
-                )
+            yield Finding(
+                "exploding" if grows else "vanishing",
+                row.name,
+                f"The variance goes from {first.variance:.3g} to {last.variance:.3g}, by a factor "
+                f"of {_rate(first, last, count - 1):.3g} per block; in a normalized network of "
+                f"{count} blocks it changes linearly at most.",
+                _advice(has, *((BATCH_NORM, SKIP_GAIN, NORM_FREE) if grows else (KEEPING,))),
             )
             break
-    return findings + _shares(signals, has)
+    yield from _shares(signals, has)
 
 
-def _shares(signals: SignalPropagation, has: set[str]) -> list[Finding]:
+def _shares(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]:
     """The share of the variance that a block adds: 1 / (l + 1) for the l-th, if normalized."""
-    excesses, late = [], None
-    for _, rows in itertools.groupby(signals, key=lambda row: row.stage):
-        stage = list(rows)
-        for index, (before, after) in enumerate(itertools.pairwise(stage), start=2):
-            if index > len(stage) / 2 and after.variance > 0:
-                share = 1 - before.variance / after.variance
-                excesses.append(share * (index + 1))
-                late = (after.name, share, index)
-    if not signals.residual or len(signals) < 8 or not excesses:
-        return []
-    if float(np.median(excesses)) <= LARGE_SHARE:
-        return []
-    name, share, index = late
-    return [
-        Finding(
+    late = [
+        (after.name, 1 - before.variance / after.variance, index)
+        for stage in _stages(signals)
+        for index, (before, after) in enumerate(itertools.pairwise(stage), start=2)
+        if index > len(stage) / 2 and after.variance > 0
+    ]
+    if not signals.residual or len(signals) < 8 or not late:
+        return
+    if float(np.median([share * (index + 1) for _, share, index in late])) > LARGE_SHARE:
+        name, share, index = late[-1]
+        yield Finding(
             "branch not down-weighted",
             name,
             f"Block {index} of its stage adds {share:.0%} of the variance; a normalized branch "
             f"would add about 1 / (l + 1), {1 / (index + 1):.1%}.",
             _advice(has, SKIP_GAIN, BATCH_NORM),
         )
-    ]
 
 
-def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> list[Finding]:
+def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> Iterator[Finding]:
     limit = MEAN_SHIFT_NORM_FREE if blocks else MEAN_SHIFT
     # What the stem hands over is not the blocks' doing.
     squared_mean, variance = signals.before
     limit = max(limit, 3 * squared_mean / variance if variance else 0)
     shifted = [row for row in signals if row.squared_mean > limit * row.variance > 0]
-    if not shifted:
-        return []
-    worst = max(shifted, key=lambda row: row.squared_mean / row.variance)
-    return [
-        Finding(
+    if shifted:
+        worst = max(shifted, key=lambda row: row.squared_mean / row.variance)
+        yield Finding(
             "mean shift",
             shifted[0].name,
             f"The channels' squared mean is {worst.squared_mean / worst.variance:.2g} times their "
             f"variance at {worst.name}.",
             _advice(has, STANDARDIZED),
         )
-    ]
 
 
-def _dead_branches(model, signals: SignalPropagation, trained: bool) -> list[Finding]:
+def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator[Finding]:
     """Branches that give a constant though none of their weights is all zero."""
-    silent = [row for row in signals if row.residual_variance is not None and _is_silent(row)]
     layers = {layer.name: layer for layer in model._flatten_layers()}
-    branches = {m.name: m.branch for m in graph.find_merges(graph.as_functional(model))}
-    dead, largest = [], []
-    for row in silent:
+    branches = {m.name: m.branch for m in find_merges(as_functional(model))}
+    dead = {}
+    for row in signals:
+        variance = row.residual_variance
+        if variance is None or variance > 1e-12 * max(row.variance, 1e-30):
+            continue
         members = branches.get(row.name) or (layers[row.name],)
         weights = [w for member in members for w in getattr(member, "weights", ())]
         # The branch is measured before its skip gain.
         scales = [w for w in weights if re.search(r"(?<!skip_gain)/(kernel|gain|gamma)$", w.path)]
         sizes = [float(np.max(np.abs(keras.ops.convert_to_numpy(w)))) for w in scales]
         if all(sizes):
-            dead.append(row)
-            largest.append(min(sizes, default=0.0))
+            dead[row.name] = min(sizes, default=0.0)
     if not dead:
-        return []
+        return
+    first, largest = next(iter(dead.items()))
     evidence = f"{len(dead)} of {len(signals)} branches give the same value for every pixel, "
     if trained:
-        evidence += f"with kernels or gains that are at most {largest[0]:.1g} in the first of them."
+        evidence += f"with kernels or gains that are at most {largest:.1g} in the first of them."
         remedy = (
             "The training has shut these blocks, by weight decay or by activations that never "
             "fire: the network does without them."
@@ -311,25 +353,18 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> list[Fin
     else:
         evidence += "though no kernel or gain in them is zero."
         remedy = "Look for activations that never fire (large negative biases) or a blocked input."
-    return [Finding("dead branch", dead[0].name, evidence, remedy)]
+    yield Finding("dead branch", first, evidence, remedy)
 
 
-def _is_silent(row: BlockSignal) -> bool:
-    return row.residual_variance <= 1e-12 * max(row.variance, 1e-30)
-
-
-def _order(model, layers: list) -> list[Finding]:
+def _order(model, layers: list) -> Iterator[Finding]:
     """BatchNorm that sees activations instead of feeding them."""
     where = [layer.name for layer in layers if getattr(layer, "_activation_first", False)]
-    where += graph.norms_after_activations(graph.as_functional(model))
-    if not where:
-        return []
-    return [
-        Finding(
+    where += norms_after_activations(as_functional(model))
+    if where:
+        yield Finding(
             "activation before BatchNorm",
             where[0],
             f"In {len(where)} places the activation stands before the BatchNorm that feeds the "
             "convolution, so the branch keeps its full variance.",
             "Use BatchNorm, activation, convolution, in this order.",
         )
-    ]

@@ -16,23 +16,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.backend import require_tensorflow
+from nf_zoo.deploy.exporting import Export, exporter, metadata_of, output_names, trials
+from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.lowering import operation_of
-from nf_zoo.deploy.metadata import metadata_of, output_names
-from nf_zoo.deploy.quantization import (
-    calibration_inputs,
-    check_options,
-    check_quantized,
-    layers_to_keep,
-)
-from nf_zoo.deploy.target import check_answers, check_target, placed, require
-from nf_zoo.deploy.trial import tolerance_for, trials
+from nf_zoo.deploy.quantization import calibration
 from nf_zoo.functional import structures_of
 
-PRECISIONS = ("float32", "float16", "int8")
-TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 
-
+@exporter
 def export_litert(
     model,
     path: str | os.PathLike,
@@ -80,34 +71,27 @@ def export_litert(
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
         >>> nf_zoo.export_litert(model, "pets.tflite")  # doctest: +SKIP
     """
-    from nf_zoo.deploy.fold import fold
+    import tensorflow as tf
 
-    path = check_target(path, overwrite)
-    check_options("LiteRT", PRECISIONS, precision, pictures, keep_float)
-    tf = require_tensorflow("LiteRT export")
-    require("litert", "ai_edge_litert.interpreter")
     folded = fold(model)
-    inputs, keep = None, []
+    inputs, keep, tried = None, [], None
     if precision == "int8":
-        inputs = calibration_inputs(model, pictures)
-        keep = layers_to_keep(folded, inputs, keep_float)
-    tried = trials(model)
-    shapes = [array.shape for array in (tried[0][0] if inputs is None else [inputs])]
-    with placed(path) as written:
-        converter = _converter(tf, folded, shapes, precision, inputs, written.parent)
+        inputs, keep, tried = calibration(model, folded, pictures, keep_float)
+    tried = tried or trials(model)
+    shapes = [array.shape for array in tried[0][0]]
+
+    def write(written: Path):
+        saved = _saved(tf, folded, shapes, written.parent / "network")
+        converter = _converter(tf, saved, precision, inputs)
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
-        run = runner(written, output_names(folded), input_names(folded))
-        if precision == "int8":
-            check_quantized(folded, inputs, run)
-        else:
-            tolerance = tolerance_for(model, TOLERANCES[precision], 5e-2)
-            for arrays, expected in tried:
-                check_answers(expected, _answers(run, arrays), tolerance)
         _add_metadata(model, written)
-    return path
+        run = runner(written, output_names(folded), input_names(folded))
+        return lambda *arrays: _answers(run, arrays)
+
+    return Export(write, tried)
 
 
-def _answers(run, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def _answers(run, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     try:
         return run(*arrays)
     except (RuntimeError, ValueError) as error:
@@ -118,23 +102,20 @@ def _answers(run, arrays: list[np.ndarray]) -> list[np.ndarray]:
         ) from error
 
 
-def _converter(tf, folded, shapes, precision: str, inputs, scratch: Path):
-    converter = tf.lite.TFLiteConverter.from_saved_model(_saved(tf, folded, shapes, scratch))
+def _converter(tf, saved: Path, precision: str, inputs):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         converter.representative_dataset = _one_by_one(inputs)
-        operations = tf.lite.OpsSet
-        converter.target_spec.supported_ops = [
-            operations.TFLITE_BUILTINS_INT8,
-            operations.TFLITE_BUILTINS,
-        ]
+        own = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [own.TFLITE_BUILTINS_INT8, own.TFLITE_BUILTINS]
     return converter
 
 
-def _saved(tf, folded, shapes, scratch: Path) -> str:
+def _saved(tf, folded, shapes, path: Path) -> Path:
     """The network as a SavedModel, from which the converter takes the names of the outputs.
 
     Of a concrete function it would write the variables as such, and they would hold nothing when
@@ -155,16 +136,12 @@ def _saved(tf, folded, shapes, scratch: Path) -> str:
     module = tf.Module()
     module.model_variables = [variable.value for variable in folded.variables]
     module.network = tf.function(network, input_signature=signature, autograph=False)
-    tf.saved_model.save(module, str(scratch / "network"), module.network.get_concrete_function())
-    return str(scratch / "network")
+    tf.saved_model.save(module, str(path), module.network.get_concrete_function())
+    return path
 
 
 def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
-    def pictures():
-        for image in inputs:
-            yield [image[None]]
-
-    return pictures
+    return lambda: ([image[None]] for image in inputs)
 
 
 def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
@@ -184,7 +161,7 @@ def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
 
 
 def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
-    """What the converter calls the operations that came from layers of those names."""
+    """The converter's names of the operations that came from layers of those names."""
     table = io.StringIO()
     measuring.layer_statistics_dump(table)
     table.seek(0)
@@ -193,13 +170,9 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     found = []
     for layer in layers:
         # What makes an output is called after the output.
-        pattern = (
-            rf"{re.escape(layer)}(_1)?" if layer not in last else r"StatefulPartitionedCall:\d+"
-        )
+        own = r"StatefulPartitionedCall:\d+" if layer in last else rf"{re.escape(layer)}(_1)?"
         nodes = [
-            name
-            for name in names
-            if any(re.fullmatch(pattern, scope) for scope in re.split("[;/]", name))
+            name for name in names if any(re.fullmatch(own, x) for x in re.split("[;/]", name))
         ]
         if not nodes:
             raise ValueError(

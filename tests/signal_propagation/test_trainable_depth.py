@@ -10,7 +10,7 @@ import numpy as np
 import photographs
 import pytest
 
-from nf_zoo.signal_propagation import figures, repeated_blocks, trainable_depth
+from nf_zoo.signal_propagation import paper_figures, repeated_blocks, trainable_depth
 from nf_zoo.signal_propagation.trainable_depth import Run, Trained
 
 TINY = {"depth": 2, "width": 4, "pictures": 32, "size": 8}
@@ -27,7 +27,7 @@ def small(monkeypatch):
 
 
 def test_it_is_written_with_its_data(small, tmp_path):
-    png, svg, data = figures.reproduce("trainable_depth", tmp_path, **TINY)
+    png, svg, data = paper_figures.reproduce("trainable_depth", tmp_path, **TINY)
     assert png.read_bytes()[:4] == b"\x89PNG" and b"</svg>" in svg.read_bytes()[-20:]
     rows = list(csv.DictReader(data.open(newline="")))
     blocks = [row for row in rows if row["block"]]
@@ -56,7 +56,7 @@ def test_the_seed_decides_the_data(small, monkeypatch):
     monkeypatch.setattr(trainable_depth, "SCHEMES", ("fixup",))
     monkeypatch.setattr(trainable_depth, "DEPTHS", 1)
     first, again, other = (
-        figures.FIGURES["trainable_depth"](seed=seed, **TINY).rows() for seed in (0, 0, 1)
+        paper_figures.FIGURES["trainable_depth"](seed=seed, **TINY).rows() for seed in (0, 0, 1)
     )
     assert first == again != other
 
@@ -102,15 +102,15 @@ def test_the_synthetic_pictures():
 
 def test_folders_are_the_classes(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(figures, "measure", lambda task, *_: seen.append(task))
+    monkeypatch.setattr(paper_figures, "measure", lambda task, *_: seen.append(task))
     paths = []
     for which, name in enumerate(["cat", "cat", "dog", "emu"]):
         path = tmp_path / name / f"{which}.png"
         path.parent.mkdir(exist_ok=True)
         photographs.photograph(20, 20, which % 2).save(path)
         paths.append(path)
-    figures.FIGURES["trainable_depth"](images=paths, size=6)
-    figures.FIGURES["trainable_depth"](images=paths[:2], size=6)
+    paper_figures.FIGURES["trainable_depth"](images=paths, size=6)
+    paper_figures.FIGURES["trainable_depth"](images=paths[:2], size=6)
     named, unnamed = seen
     assert named.labels.tolist() == [0, 0, 1, 2] and named.classes == 3
     assert named.images.shape == (4, 6, 6, 3) and named.kind == "4 real pictures of 6 x 6"

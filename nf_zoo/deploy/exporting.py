@@ -1,0 +1,216 @@
+"""The parts that all exports share: the frame, the check of the file, names and metadata.
+
+A format's module has one function, which makes what is to be written. :func:`exporter` does the
+rest: target and options are checked first; the file is written beside its place, run, compared with
+the model, and takes its place when all is well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import nf_zoo
+from nf_zoo import functional
+from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.lowering import input_shapes
+from nf_zoo.preprocessing import class_names
+
+Arrays = list[np.ndarray]
+LARGEST_CHANGE = 0.3
+"""Root mean square of what eight bits may change of the outputs, over that of the outputs."""
+HALF = 5e-2
+"""Tolerance for models in half precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A model that is ready to be written.
+
+    Attributes:
+        write: writes to a path, and returns what runs what lies there: arrays, one for each
+            input, -> the outputs in order.
+        trials: (inputs, expected outputs) to run it on; None for those of :func:`trials`.
+    """
+
+    write: Callable[[Path], Callable[..., Arrays]]
+    trials: list[tuple[Arrays, Arrays]] | None = None
+
+
+def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
+    """The public function of a format, of one that gets a model and the format's options."""
+    row = FORMATS[prepare.__name__.removeprefix("export_")]
+
+    @functools.wraps(prepare)
+    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+        path = row.target(path, overwrite)
+        chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
+        precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
+        row.require()
+        made = prepare(model, path, overwrite, **options)
+        with placed(path) as written:
+            run = made.write(written)
+            for inputs, expected in made.trials or trials(model):
+                actual = run(*inputs)
+                if row.checks[precision] is None:
+                    check_rounded(expected, actual)
+                else:
+                    tolerance = tolerance_for(model, row.checks[precision])
+                    check_answers(expected, actual, tolerance)
+        return path
+
+    return export
+
+
+@contextlib.contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """A path to write to, in an empty folder beside ``path``, whose place it takes at the end.
+
+    If anything goes wrong inside, or when it is moved, ``path`` is as it was and nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        written, former = Path(scratch) / path.name, Path(scratch) / "former"
+        yield written
+        if path.exists():
+            os.replace(path, former)
+        try:
+            os.replace(written, path)
+        except OSError:
+            if former.exists():
+                os.replace(former, path)
+            raise
+
+
+def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
+    """Refuse answers that differ from the Keras model's in shape, or by more than the tolerance.
+
+    That is a share of the largest expected value, or of 1 if that is larger.
+    """
+    for wanted, found in zip(expected, actual, strict=True):
+        wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")
+        gap = np.inf
+        if wanted.shape == found.shape:
+            gap = float(np.abs(found - wanted).max(initial=0.0))
+        if not gap <= tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0))):
+            raise RuntimeError(
+                "The exported model does not answer as the Keras model does, so nothing was "
+                f"written. Received: a difference of {gap:.2g}"
+            )
+
+
+def check_rounded(expected: Arrays, actual: Arrays) -> None:
+    """Refuse answers in eight bits that :data:`LARGEST_CHANGE` does not allow."""
+    for wanted, found in zip(expected, actual, strict=True):
+        change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
+        if not change <= LARGEST_CHANGE:
+            raise RuntimeError(
+                "In eight bits the model does not answer as it does in float32, so nothing was "
+                "written: pass more pictures of the kind it will see, or keep_float=, the number "
+                f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
+            )
+
+
+def trials(model) -> list[tuple[Arrays, Arrays]]:
+    """Inputs for a file, and the answers of a functional or Sequential model to them.
+
+    The inputs are float32 noise in the range of the model's pictures: one of its size, and two, of
+    another size where it takes that.
+    """
+    preprocessing = getattr(model, "preprocessing", None)
+    size = preprocessing.input_size if preprocessing else (64, 64)
+    # Where maps of several strides are joined, only sides that all of them divide will do.
+    plans = [[(1, *size), (1, 256, 256)], [(2, 37, 48), (2, 128, 64)]]
+    found = []
+    for plan in plans:
+        error = None
+        for count, *sides in plan:
+            inputs = _noise(model, count, sides)
+            try:
+                found.append((inputs, flat_outputs(model, inputs)))
+                break
+            except Exception as caught:
+                error = caught
+        else:
+            if not found:
+                raise error
+    return found
+
+
+def _noise(model, count: int, sides: list[int]) -> Arrays:
+    rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
+    arrays = []
+    kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]
+    for wanted, kind in zip(input_shapes(model), kinds, strict=True):
+        free = [count, *sides] if len(wanted) == 4 else [count]
+        free += [8] * (len(wanted) - len(free))
+        shape = [side or other for side, other in zip(wanted, free, strict=True)]
+        if "int" in kind:
+            arrays.append(rng.integers(0, 100, shape).astype("float32"))
+        elif raw:
+            arrays.append(255 * rng.random(shape, "float32"))
+        else:
+            arrays.append(rng.standard_normal(shape, "float32"))
+    return arrays
+
+
+def flat_outputs(model, inputs: Any) -> Arrays:
+    """Return a model's answers to an array, or a list of them, as flat float32 arrays."""
+    structure, _ = functional.structures_of(functional.as_functional(model))
+    packed = keras.tree.pack_sequence_as(structure, keras.tree.flatten(inputs))
+    answers = keras.tree.flatten(model(packed, training=False))
+    return [np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in answers]
+
+
+def tolerance_for(model, exact: float) -> float:
+    """``exact``, but :data:`HALF` of a model that computes in half precision anywhere."""
+    kinds = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
+    return HALF if kinds & {"float16", "bfloat16"} else exact
+
+
+def metadata_of(model) -> dict[str, Any]:
+    """Return JSON-able values.
+
+    ``nf_zoo_version``; and of a network of the zoo ``architecture``, ``labels`` (class names in
+    the order of the outputs), ``preprocessing`` (the fields of :class:`nf_zoo.Preprocessing`),
+    ``input`` (``"pixels"``, 0..255, or ``"normalized"``) and ``output`` (``"logits"``,
+    ``"features"``, or the name of the classifier's activation).
+    """
+    record: dict[str, Any] = {"nf_zoo_version": nf_zoo.__version__}
+    if getattr(model, "architecture", None) is None:
+        return record
+    output = (model.classifier_activation or "logits") if model.num_classes else "features"
+    return {
+        **record,
+        "architecture": model.architecture,
+        "labels": class_names(model) if model.num_classes else [],
+        "preprocessing": model.preprocessing.to_dict(),
+        "input": "pixels" if model.include_preprocessing else "normalized",
+        "output": output,
+    }
+
+
+def output_names(model) -> list[str]:
+    """Return the names of the outputs in a file.
+
+    ``["logits"]``, or the name of the classifier's activation; ``["features"]``; for several maps
+    ``["features_0", "features_1", ...]``; of a model that gives a dict its keys.
+    """
+    structure = functional.structures_of(functional.as_functional(model))[1]
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        return [str(keys[id(tensor)]) for tensor in keras.tree.flatten(structure)]
+    if len(model.outputs) > 1:
+        return [f"features_{index}" for index in range(len(model.outputs))]
+    if not getattr(model, "num_classes", None):
+        return ["features"]
+    return [model.classifier_activation or "logits"]
