@@ -15,20 +15,35 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveGradientClipping": "nf_zoo.optimizers",
+    "CacheNotWritable": "nf_zoo.hub.errors",
     "CardDetails": "nf_zoo.hub.card",
+    "CatalogError": "nf_zoo.hub.errors",
+    "ChecksumMismatch": "nf_zoo.hub.errors",
+    "CorruptWeights": "nf_zoo.hub.errors",
+    "FolderError": "nf_zoo.finetuning.class_folders",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
+    "InvalidConfig": "nf_zoo.hub.errors",
     "Preprocessing": "nf_zoo.preprocessing",
+    "PublishingFailed": "nf_zoo.hub.errors",
+    "RepositoryTaken": "nf_zoo.hub.errors",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",
-    "create_model": "nf_zoo.hub.factory",
+    "UnknownWeights": "nf_zoo.hub.errors",
+    "UnsafeWeights": "nf_zoo.hub.errors",
+    "WeightsAccessDenied": "nf_zoo.hub.errors",
+    "WeightsError": "nf_zoo.hub.errors",
+    "WeightsMismatch": "nf_zoo.hub.errors",
+    "WeightsNotFound": "nf_zoo.hub.errors",
+    "WeightsOffline": "nf_zoo.hub.errors",
+    "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.preprocessing",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
-    "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
-    "list_models": "nf_zoo.hub.factory",
+    "fold": "nf_zoo.deploy.fold",
+    "list_models": "nf_zoo.hub.models",
     "load_pretrained": "nf_zoo.hub.pretrained",
-    "model_info": "nf_zoo.hub.factory",
+    "model_info": "nf_zoo.hub.models",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.images",
     "push_to_hub": "nf_zoo.hub.publishing",
@@ -54,7 +69,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"nf_zoo.{name}")
-    elif name.startswith("_"):
+    elif not name[:1].isupper():  # as the names of factories are
         raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
     else:
         value = _factory(name)

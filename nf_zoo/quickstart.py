@@ -176,7 +176,7 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     """The pretrained network and its untrained twin."""
     import keras
 
-    from nf_zoo.hub.factory import create_model
+    from nf_zoo.hub.models import create_model
     from nf_zoo.models.classifier import build_model
 
     if pretrained is False:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import safetensors
 from absl import logging
 from safetensors.numpy import save_file
 
+from nf_zoo import atomic
 from training.recipe import RecipeError
 
 NAME = re.compile(r"step_(\d{9})\.safetensors")
@@ -52,32 +54,25 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(step)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         metadata = {
             "step": str(step),
             "recipe": json.dumps(self.identity),
             "digest": digest(state),
         }
+        values = {key: np.asarray(value, order="C") for key, value in state}
         try:
-            save_file(
-                {key: np.asarray(value, order="C") for key, value in state}, temporary, metadata
-            )
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, safetensors.SafetensorError):
-                raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
-            raise
+            with atomic.replacing(path) as written:
+                save_file(values, written, metadata)
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
+        except safetensors.SafetensorError as error:
+            raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
         self._tidy()
         return path
 
     def mark_best(self, step: int, metric: float) -> None:
         """Keeps the checkpoint of that step until another is marked."""
-        temporary = self.folder / f".{BEST}.tmp"
-        temporary.write_text(json.dumps({"step": step, "top1": metric}) + "\n")
-        os.replace(temporary, self.folder / BEST)
+        atomic.write_text(self.folder / BEST, json.dumps({"step": step, "top1": metric}) + "\n")
         self._tidy()
 
     def best(self) -> dict | None:
@@ -133,8 +128,8 @@ class Checkpoints:
         for step in self.steps()[: -self.keep]:
             if step != best:
                 self._path(step).unlink(missing_ok=True)
-        for path in self.folder.glob(".step_*.tmp"):  # of a process that was killed
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*"):  # of a process that was killed
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def digest(state) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 from absl import logging
+
+from nf_zoo import atomic
 
 FILE = "log.jsonl"
 
@@ -82,9 +83,7 @@ def keep_until(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    atomic.write_text(path, "".join(kept))
 
 
 def duration(seconds: float) -> str:

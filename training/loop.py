@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import signal
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 
 import nf_zoo
+from nf_zoo import atomic
 from training import provenance
 from training.divergence import report_divergence
 from training.logs import Log
@@ -207,9 +207,7 @@ class Trainer:
         epochs = round(self.step / self.plan.steps_per_epoch, 2)
         length = {"step": self.step, "epochs": epochs, "by_the_clock": self.clock is not None}
         results = {**length, **values, **origin, "recipe": self.checkpoints.identity}
-        temporary = self.folder / ".results.json.tmp"
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, self.folder / "results.json")
+        atomic.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
         return path
 
     def _evaluate(self) -> dict[str, float]:

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 
+from nf_zoo import atomic
 from training.recipe import RecipeError
 
 FLAGS = flags.FLAGS
@@ -34,12 +34,8 @@ def write_arrays(source: str, output: Path, splits: list[str], size: int) -> Non
 
     pictures = read_pictures(source, *splits, size)
     values = (*pictures.train, *pictures.test, np.array(pictures.labels))
-    temporary = output.with_name(f".{output.name}.tmp.npz")
-    try:
-        np.savez(temporary, **dict(zip(KEYS, values, strict=True)))
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.replacing(output) as written:
+        np.savez(written, **dict(zip(KEYS, values, strict=True)))
 
 
 def write_shards(source: str, output: Path, splits: list[str], shards: int) -> None:
@@ -73,9 +69,7 @@ def write_shards(source: str, output: Path, splits: list[str], shards: int) -> N
                     writer.write(_record(tf, encoded, int(folder.classes[index])))
             counts[name] = len(members)
             logging.info("%s: %d pictures", name, len(members))
-    temporary = output / f".{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest))
-    os.replace(temporary, output / MANIFEST)
+    atomic.write_text(output / MANIFEST, json.dumps(manifest))
 
 
 def _record(tf, encoded: bytes, picture_class: int) -> bytes:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import nf_zoo
+from nf_zoo import atomic
 from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import Checkpoints
@@ -197,9 +198,7 @@ class Session:
             check_identity(json.loads(path.read_text()), self.identity, self.folder)
         elif write and self.chief:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(".recipe.json.tmp")
-            temporary.write_text(json.dumps(self.identity, indent=2) + "\n")
-            temporary.replace(path)
+            atomic.write_text(path, json.dumps(self.identity, indent=2) + "\n")
 
     def _make_model(self) -> None:
         recipe = self.recipe

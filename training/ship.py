@@ -14,17 +14,17 @@ import csv
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from absl import app, flags
 
 import nf_zoo
+from nf_zoo import atomic
 from nf_zoo.hub.card import CardDetails
 from nf_zoo.hub.catalog import LABELS_IN_CONFIG, PretrainedWeights, weights_directory
-from nf_zoo.hub.catalog_add import has_no_default, write_record
+from nf_zoo.hub.checkpoint import WEIGHTS_FILE, file_sha256
+from nf_zoo.hub.curation import has_no_default, write_record
 from nf_zoo.hub.errors import WeightsError
-from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256
 from training import recipe as recipes
 from training.recipe import RecipeError
 
@@ -75,16 +75,14 @@ def ship(
     folder = weights / name
     if folder.exists():
         raise FileExistsError(f"There is such a checkpoint already. Received: {folder}")
-    with tempfile.TemporaryDirectory(dir=weights, prefix=".ship-") as scratch:
-        made = Path(scratch) / name
-        metrics = _measured(model, pictures, Path(scratch) / "float16", results)
+    with atomic.replacing(folder) as made:
+        metrics = _measured(model, pictures, made.with_name("float16"), results)
         nf_zoo.save_pretrained(model, made, dtype="float16", card=details, metrics=metrics)
         if (made / WEIGHTS_FILE).stat().st_size > LARGEST:
             raise RecipeError(
                 f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
             )
         write_history(run / "log.jsonl", made / "history.csv")
-        made.rename(folder)
     record = PretrainedWeights(
         architecture=architecture,
         tag=tag,

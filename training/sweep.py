@@ -22,6 +22,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from nf_zoo import atomic
 from training import provenance
 from training import recipe as recipes
 from training.recipe import RecipeError
@@ -110,12 +111,10 @@ def measure(recipe, workdir: str | os.PathLike) -> dict | None:
 
 def _write(path: Path, rows: list[dict]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    with atomic.replacing(path) as written, written.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def main(argv) -> int:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
-from nf_zoo.hub.factory import list_models, model_info
+from nf_zoo.hub.models import list_models, model_info
 from nf_zoo.models.registry import architecture
 
 

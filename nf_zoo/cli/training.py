@@ -46,7 +46,7 @@ def _check_folder(data: str) -> None:
 
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
-    from nf_zoo.hub.factory import create_model
+    from nf_zoo.hub.models import create_model
     from nf_zoo.models.registry import is_architecture
 
     fields, pretrained = dict(args.fields), args.pretrained

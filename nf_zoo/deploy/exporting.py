@@ -7,12 +7,11 @@ the model, and takes its place when all is well.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
+import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ import keras
 import numpy as np
 
 import nf_zoo
-from nf_zoo import functional
+from nf_zoo import atomic, functional
 from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.deploy.lowering import input_shapes
 from nf_zoo.preprocessing import class_names
 
+LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
 Arrays = list[np.ndarray]
 LARGEST_CHANGE = 0.3
 """Root mean square of what eight bits may change of the outputs, over that of the outputs."""
@@ -57,7 +57,7 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)
-        with placed(path) as written:
+        with atomic.replacing(path) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)
@@ -69,26 +69,6 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
         return path
 
     return export
-
-
-@contextlib.contextmanager
-def placed(path: Path) -> Iterator[Path]:
-    """A path to write to, in an empty folder beside ``path``, whose place it takes at the end.
-
-    If anything goes wrong inside, or when it is moved, ``path`` is as it was and nothing is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        written, former = Path(scratch) / path.name, Path(scratch) / "former"
-        yield written
-        if path.exists():
-            os.replace(path, former)
-        try:
-            os.replace(written, path)
-        except OSError:
-            if former.exists():
-                os.replace(former, path)
-            raise
 
 
 def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
@@ -197,6 +177,19 @@ def metadata_of(model) -> dict[str, Any]:
         "input": "pixels" if model.include_preprocessing else "normalized",
         "output": output,
     }
+
+
+def labels_text(names: Iterable[str]) -> str:
+    """Return the text of labels.txt: a class name in each line, in the order of the outputs."""
+    return "".join(f"{name}\n" for name in names)
+
+
+def write_metadata(model, folder: Path) -> None:
+    """Write labels.txt and preprocessing.json into a folder."""
+    if model.num_classes:
+        (folder / LABELS_FILE).write_text(labels_text(class_names(model)), encoding="utf-8")
+    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
+    (folder / PREPROCESSING_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def output_names(model) -> list[str]:

@@ -16,7 +16,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.deploy.exporting import Export, exporter, metadata_of, output_names, trials
+from nf_zoo.deploy.exporting import (
+    LABELS_FILE,
+    Export,
+    exporter,
+    labels_text,
+    metadata_of,
+    output_names,
+    trials,
+)
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.lowering import operation_of
 from nf_zoo.deploy.quantization import calibration
@@ -210,5 +218,5 @@ def _add_metadata(model, path: Path) -> None:
     record = metadata_of(model)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         if record.get("labels"):
-            archive.writestr("labels.txt", "".join(f"{name}\n" for name in record["labels"]))
+            archive.writestr(LABELS_FILE, labels_text(record["labels"]))
         archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))

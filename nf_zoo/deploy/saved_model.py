@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from nf_zoo.deploy import fold as folding
-from nf_zoo.deploy.exporting import Export, exporter, output_names
+from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
 from nf_zoo.images import input_of
@@ -93,7 +92,9 @@ def export_saved_model(
         module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)
         tf.saved_model.save(module, str(written), signatures)
         if takes_pictures:
-            _write_metadata(model, written / "assets.extra")
+            extra = written / "assets.extra"
+            extra.mkdir()
+            write_metadata(model, extra)
         return _runner(tf, model, written, takes_pictures)
 
     return Export(write, [_picture_trial(tf, model)] if takes_pictures else None)
@@ -259,12 +260,3 @@ def _answer(tf, model, outputs):
     scores, order = tf.math.top_k(outputs, min(TOP, model.num_classes))
     names = tf.gather(tf.constant(class_names(model)), order)
     return {"probabilities": outputs, "labels": names, "scores": scores}
-
-
-def _write_metadata(model, folder: Path) -> None:
-    folder.mkdir()
-    if model.num_classes:
-        text = "".join(f"{name}\n" for name in class_names(model))
-        (folder / "labels.txt").write_text(text, encoding="utf-8")
-    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
-    (folder / "preprocessing.json").write_text(json.dumps(record, indent=2) + "\n")

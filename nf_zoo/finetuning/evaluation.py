@@ -14,7 +14,7 @@ from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.images import as_input, input_of, resize_and_crop
 from nf_zoo.options import takes
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.preprocessing import Preprocessing, softmax
 
 
 class Sample(NamedTuple):
@@ -178,10 +178,7 @@ def predict(model, pixels: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes), float64, for uint8 pixels (N, h, w, 3)."""
     images = as_input(pixels, model.preprocessing, **input_of(model))
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
-    if model.classifier_activation is not None:
-        return outputs
-    exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return outputs if model.classifier_activation is not None else softmax(outputs)
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:

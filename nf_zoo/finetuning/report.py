@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import nf_zoo
+from nf_zoo.deploy.exporting import LABELS_FILE, labels_text
 from nf_zoo.finetuning.evaluation import Evaluation, Sample, evaluate_pictures
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import REPORT
@@ -83,7 +84,7 @@ def write_report(
     labels = evaluation.labels
     model.save(path / "model.keras")
     export_saved_model(model, path / "saved_model")
-    (path / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (path / LABELS_FILE).write_text(labels_text(labels), encoding="utf-8")
     with open(path / "history.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo import atomic
+
 REPORT, RECORD = "report.json", "run.json"
 
 
@@ -115,9 +117,7 @@ class RunFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         text = json.dumps({"run": description, "overwrite": self._overwrite}, indent=1)
-        unfinished = record.with_suffix(".tmp")
-        unfinished.write_text(text)
-        unfinished.replace(record)
+        atomic.write_text(record, text)
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint of the run, or None."""
@@ -132,14 +132,12 @@ class RunFolder:
         if self.partial is None:
             return
         target = self.partial / f"epoch-{state['epoch']:05d}"
-        unfinished = self.partial / "checkpoint.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        model.save_weights(unfinished / "run.weights.h5")
-        if best is not None:
-            np.savez(unfinished / "best.npz", *best)
-        (unfinished / "state.json").write_text(json.dumps(state))
-        unfinished.rename(target)
+        with atomic.replacing(target) as unfinished:
+            unfinished.mkdir()
+            model.save_weights(unfinished / "run.weights.h5")
+            if best is not None:
+                np.savez(unfinished / "best.npz", *best)
+            (unfinished / "state.json").write_text(json.dumps(state))
         for old in self.partial.glob("epoch-*"):
             if old != target:
                 shutil.rmtree(old)
@@ -152,18 +150,13 @@ class RunFolder:
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir()
         write(result)
-        old = self.partial / "replaced"
-        if self.output.is_dir() and any(self.output.iterdir()):
-            if not self._overwrite:
-                raise FileExistsError(
-                    f"{self.output} appeared while the run was under way; the results are in "
-                    f"{result}."
-                )
-            shutil.rmtree(old, ignore_errors=True)
-            self.output.rename(old)
-        elif self.output.is_dir():
-            self.output.rmdir()
-        result.rename(self.output)
+        if not self._overwrite and self.output.is_dir() and any(self.output.iterdir()):
+            raise FileExistsError(
+                f"{self.output} appeared while the run was under way; the results are in {result}."
+            )
+        replaced = self.partial / "replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        atomic.swap(result, self.output, replaced)
         shutil.rmtree(self.partial)
 
 

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nf_zoo.hub.factory import create_model
+from nf_zoo.hub.models import create_model
 from nf_zoo.models.configuration import Config, field_types
 from nf_zoo.models.registry import Architecture, architectures
 

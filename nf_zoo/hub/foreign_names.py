@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from nf_zoo.hub.checkpoint import WeightsFile
 from nf_zoo.hub.errors import WeightsMismatch
-from nf_zoo.hub.files import WeightsFile
 from nf_zoo.models.configuration import Config
 from nf_zoo.models.registry import Architecture, architecture, architectures, is_architecture
 

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from nf_zoo import atomic
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette: distinct to color-blind readers too."""
 
@@ -249,12 +251,7 @@ def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, 
         canvas = Figure(size, layout="constrained")
         panels = canvas.subplots(rows, columns, squeeze=False).ravel().tolist()
         yield canvas, panels
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-        try:
-            # A date in the file would make every run differ.
-            dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-            canvas.savefig(partial, dpi=150, metadata=dates.get(path.suffix.lower()))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        # A date in the file would make every run differ.
+        dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        with atomic.replacing(path) as written:
+            canvas.savefig(written, dpi=150, metadata=dates.get(path.suffix.lower()))

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nf_zoo import atomic
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockSignal:
@@ -148,16 +150,13 @@ def write_rows(
 ) -> Path:
     """Write a CSV with a header; an existing file is replaced in one step. Returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic.replacing(path) as written,
+        written.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 

@@ -69,7 +69,7 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 @pytest.fixture
 def write(tmp_path):
     """Writes tensors as a safetensors file and returns its path."""
-    from nf_zoo.hub.saving import write_tensors
+    from nf_zoo.hub.folder import write_tensors
 
     def write(tensors, name="model.safetensors", metadata=None):
         path = tmp_path / name

@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.fitting import adapt_input_channels
-from nf_zoo.hub.folder import save_pretrained
-from nf_zoo.hub.loading import build_options, load_pretrained_weights
+from nf_zoo.hub.folder import save_pretrained, save_weights
+from nf_zoo.hub.loading import adapt_input_channels, build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.preprocessing import Preprocessing
 
@@ -204,10 +202,10 @@ def test_a_repository_at_a_revision(hub, tiny, timm_tensors, write, values):
 
 ENVIRONMENT_SCRIPT = """
     from nf_zoo.hub.errors import WeightsOffline
-    from nf_zoo.hub.sources import fetch_weights, resolve_pretrained
+    from nf_zoo.hub.sources import resolve_pretrained
 
     try:
-        print(fetch_weights(resolve_pretrained("nf_resnet50", True)).read_text())
+        print(resolve_pretrained("nf_resnet50", True).weights().read_text())
     except WeightsOffline as error:
         print(error)
 """

@@ -6,7 +6,7 @@ import goldens
 import pytest
 
 import nf_zoo
-from nf_zoo.hub.blueprint import build_blueprint, count_parameters
+from nf_zoo.hub.description import build_blueprint, count_parameters
 from nf_zoo.models.registry import architectures
 
 pytestmark = pytest.mark.fast

@@ -16,8 +16,8 @@ from nf_zoo.hub.errors import (
     UnsafeWeights,
     WeightsMismatch,
 )
-from nf_zoo.hub.fetching import fetch_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
+from nf_zoo.hub.sources import fetch_pretrained
 
 pytestmark = pytest.mark.fast
 

@@ -10,7 +10,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo.hub import factories
-from nf_zoo.hub.blueprint import build_blueprint, count_parameters
+from nf_zoo.hub.description import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.models.classifier import build_model, variable_names
@@ -135,7 +135,7 @@ def test_a_blueprint_has_the_names_of_the_model_and_leaves_nothing_behind():
 
 SCRIPT = """
 import resource, nf_zoo, keras
-from nf_zoo.hub.blueprint import build_blueprint
+from nf_zoo.hub.description import build_blueprint
 build_blueprint("nfnet_f0")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(nf_zoo.model_info("nfnet_f6").parameters)

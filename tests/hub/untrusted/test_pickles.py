@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub.errors import CorruptWeights, UnsafeWeights, WeightsError
-from nf_zoo.hub.restricted_pickle import load_tree
+from nf_zoo.hub.untrusted.pickles import load_tree
 
 pytestmark = pytest.mark.fast
 

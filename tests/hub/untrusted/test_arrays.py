@@ -14,6 +14,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     CacheNotWritable,
     CorruptWeights,
@@ -23,10 +24,9 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
-from nf_zoo.hub.files import open_weights
 from nf_zoo.hub.foreign_names import plan
-from nf_zoo.hub.haiku_files import read_arrays
 from nf_zoo.hub.loading import load_pretrained_weights
+from nf_zoo.hub.untrusted.arrays import read_arrays
 
 NETWORKS = (
     "nf_resnet50",

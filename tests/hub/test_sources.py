@@ -9,9 +9,9 @@ import textwrap
 import pytest
 
 from nf_zoo.hub.errors import CorruptWeights
-from nf_zoo.hub.fetching import fetch_pretrained
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
+from nf_zoo.hub.sources import fetch_pretrained
 
 pytestmark = pytest.mark.fast
 
@@ -65,7 +65,7 @@ class TestFetching:
 
 EIGHT = """
     import sys
-    from nf_zoo.hub.fetching import fetch_pretrained
+    from nf_zoo.hub.sources import fetch_pretrained
     print("ready", flush=True)
     sys.stdin.readline()
     print(*[path.stat().st_size for path in fetch_pretrained("hf://me/trees")])

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from nf_zoo.hub.errors import CorruptWeights, WeightsError
-from nf_zoo.hub.pickled_arrays import PickledArray
-from nf_zoo.hub.restricted_pickle import load_tree
+from nf_zoo.hub.untrusted.headers import damaged
+from nf_zoo.hub.untrusted.pickles import PickledArray, load_tree
 
 SUFFIXES = (".npz", ".npy")
 MOST_NODES = 100_000
@@ -54,11 +54,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if head[:2] == b"PK":
             return _read_zip(path, file, size)
         if head.lstrip()[:1] == b"<":
-            raise CorruptWeights(
-                f"{path} is a web page, not weights (the answer of a proxy or a login page, "
-                f"perhaps): {size} bytes. Delete it ({path.resolve()}), if it is still there, and "
-                "fetch it again."
-            )
+            raise damaged(path, head, "it starts with <")
         tree = (_read_npy if head == _NUMPY else load_tree)(file, size, str(path))
     if isinstance(tree, np.ndarray):
         raise CorruptWeights(f"{path} is one array, not a tree of named parameters.")

@@ -8,11 +8,10 @@ import logging
 import os
 from typing import Any
 
-from nf_zoo.hub.blueprint import build_blueprint, count_parameters
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
-from nf_zoo.hub.errors import UnknownWeights
+from nf_zoo.hub.description import build_blueprint, count_parameters
 from nf_zoo.hub.repository import earlier_version_kept
-from nf_zoo.hub.sources import pinned, resolve_pretrained
+from nf_zoo.hub.sources import Source, resolve_pretrained
 from nf_zoo.models.registry import Architecture, architecture, architectures
 
 Pretrained = bool | str | os.PathLike
@@ -57,7 +56,7 @@ def create_model(
     Raises:
         ValueError: on an unknown architecture or variant, or an illegal value.
         TypeError: on an unknown field.
-        nf_zoo.hub.errors.WeightsError: if the weights cannot be had or do not fit.
+        WeightsError: if the weights cannot be had or do not fit.
 
     Example:
         >>> import nf_zoo
@@ -67,72 +66,55 @@ def create_model(
     name, _, tag = name.partition(".")
     row = architecture(name)
     pretrained = bool(tag) if pretrained is None else pretrained
-    if pretrained is False:
-        # The tag alone still says how pictures are prepared and how many classes there are.
-        source = resolve_pretrained(name, tag) if tag else None
-        if tag:
-            logger.warning(
-                "%s.%s: pretrained=False builds its network with fresh weights", name, tag
-            )
-    else:
-        wanted = tag if tag and pretrained is True else pretrained
-        source = resolve_pretrained(name, wanted, variant)
-    if num_classes is not None:
-        options["num_classes"] = num_classes
-    if variant is not None:
-        options["variant"] = variant
-    if source is None:
+    given = {"num_classes": num_classes, "variant": variant}
+    options |= {key: value for key, value in given.items() if value is not None}
+    if not tag and pretrained is False:
         from nf_zoo.models.classifier import build_model
 
         return build_model(name, **options)
+    if pretrained is False:
+        # The tag alone still says how pictures are prepared and how many classes there are.
+        logger.warning("%s.%s: pretrained=False builds its network with fresh weights", name, tag)
+    wanted = tag if tag and isinstance(pretrained, bool) else pretrained
+    source = resolve_pretrained(name, wanted, variant)
     with earlier_version_kept(source):
-        return _create_for(row, pinned(source), options, load=pretrained is not False)
+        return _create_for(row, source.pinned(), options, load=pretrained is not False)
 
 
-def _create_for(row: Architecture, source, options: dict[str, Any], load: bool):
+def _create_for(row: Architecture, source: Source, options: dict[str, Any], load: bool):
     """Build the network that a checkpoint prescribes, the user's options laid over it."""
-    from nf_zoo.hub.loading import build_options, load_pretrained_weights
+    from nf_zoo.hub.loading import build_options, fill
     from nf_zoo.models.classifier import build_model
 
-    variant = options.get("variant")
-    if variant and isinstance(source, PretrainedWeights) and source.variant != variant:
-        raise UnknownWeights(
-            f"{source.name} are weights of the plain {row.name}, not of its {variant!r} variant, "
-            "whose outputs with them would be wrong: leave variant out, or give a path to weights "
-            "of that variant."
-        )
     prescribed = build_options(row.name, source)
-    classes = options.get("num_classes")
-    if "labels" in options or classes not in (None, prescribed.get("num_classes")):
-        prescribed.pop("labels", None)
-        prescribed.pop("num_classes", None)
+    dropped = set()
+    if "labels" in options or options.get("num_classes") not in (
+        None,
+        prescribed.get("num_classes"),
+    ):
+        dropped |= {"labels", "num_classes"}
     if options.get("num_classes") and prescribed.get("pooling", "avg") is None:
-        prescribed.pop("pooling")  # of a checkpoint without a classifier
-    if not load:
-        prescribed.pop("labels", None)
-    else:
-        # Fine-tuning asks it whether the body is pretrained, wherever the weights came from.
-        prescribed["weights_tag"] = getattr(source, "tag", None) or getattr(
-            source, "name", str(source)
-        )
-    if not options.pop("features_only", False):
-        model = build_model(row.name, **{**prescribed, **options})
-        if load:
-            load_pretrained_weights(model, source)
-        return model
-    # A checkpoint fits the whole network, of which the maps wanted may be a part.
-    indices = options.pop("out_indices", None)
-    if options.get("num_classes"):
-        raise ValueError(
-            "features_only=True gives maps, not classes: leave num_classes out, or 0. "
-            f"Received: num_classes={options['num_classes']}"
-        )
-    for name in ("num_classes", "labels", "features_only", "out_indices"):
-        prescribed.pop(name, None)
-    model = build_model(row.name, **{**prescribed, "num_classes": 0, **options})
+        dropped.add("pooling")  # of a checkpoint without a classifier
     if load:
-        load_pretrained_weights(model, source)
-    return model.with_feature_maps(indices)
+        # Fine-tuning asks it whether the body is pretrained, wherever the weights came from.
+        prescribed["weights_tag"] = source.tag
+    else:
+        dropped.add("labels")
+    # A checkpoint fits the whole network, of which the maps wanted may be a part.
+    if wants_maps := options.pop("features_only", False):
+        indices = options.pop("out_indices", None)
+        if options.get("num_classes"):
+            raise ValueError(
+                "features_only=True gives maps, not classes: leave num_classes out, or 0. "
+                f"Received: num_classes={options['num_classes']}"
+            )
+        dropped |= {"labels", "features_only", "out_indices"}
+        options["num_classes"] = 0
+    prescribed = {name: value for name, value in prescribed.items() if name not in dropped}
+    model = build_model(row.name, **{**prescribed, **options})
+    if load:
+        fill(model, source)
+    return model.with_feature_maps(indices) if wants_maps else model
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
@@ -204,7 +186,7 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
 
     Raises:
         ValueError: if there is no such architecture.
-        nf_zoo.hub.errors.UnknownWeights: if there is no such tag.
+        UnknownWeights: if there is no such tag.
 
     Example:
         >>> import nf_zoo
@@ -215,11 +197,17 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
     row = architecture(bare)
     records = sorted(records_of(bare), key=lambda record: not record.default)
     if tag:
-        records = [resolve_pretrained(bare, tag)]
+        records = [resolve_pretrained(bare, tag).record]
     shown = records[0] if records and (tag or records[0].default) else None
     size = input_size or (shown.preprocessing.input_size if shown else (224, 224))
-    classes = {"num_classes": shown.num_classes if shown else 1000}
-    model = build_blueprint(bare, **(_blueprint_options(shown) if tag else classes))
+    options = {"num_classes": shown.num_classes if shown else 1000}
+    if tag:
+        options["variant"] = shown.variant
+    if tag and shown.source == "shipped":
+        from nf_zoo.hub.loading import build_options
+
+        options = build_options(bare, shown)
+    model = build_blueprint(bare, **options)
     return ModelInfo(
         name=bare,
         family=row.family,
@@ -231,12 +219,3 @@ def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInf
         weights=tuple(records),
         unpinned=tuple(record.name for record in records if not record.pinned),
     )
-
-
-def _blueprint_options(record: PretrainedWeights) -> dict[str, Any]:
-    """What a checkpoint prescribes to its network, as far as it can be had without a download."""
-    from nf_zoo.hub.loading import build_options
-
-    if record.source == "shipped":
-        return build_options(record.architecture, record)
-    return {"num_classes": record.num_classes, "variant": record.variant}

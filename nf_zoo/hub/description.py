@@ -1,24 +1,25 @@
-"""config.json: what a saved model is. Read with suspicion, because it comes from anywhere."""
+"""What a model is: its config.json, read with suspicion, and its graph without values."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
-from nf_zoo.hub.shards import without_doubles
+from nf_zoo.hub.untrusted.documents import fields_of, read_json
 from nf_zoo.preprocessing import Preprocessing
 
 CONFIG_FILE = "config.json"
 LARGEST = {"num_classes": 1_000_000, "depths": 1000}
 LARGEST_OTHERWISE = 65_536
 MOST_ENTRIES = 16
-MOST_BYTES = 32 * 2**20
 LONGEST_NAME, LONGEST_LABEL, LONGEST_MESSAGE = 100, 1000, 2000
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -114,8 +115,6 @@ class ModelConfig:
 
     def blueprint(self, origin: str | Path = CONFIG_FILE):
         """The same model without values, at the cost of none of its weights. Raises as `build`."""
-        from nf_zoo.hub.blueprint import build_blueprint
-
         return self._made_by(build_blueprint, origin)
 
     def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
@@ -143,17 +142,9 @@ def read_config(path: Path) -> ModelConfig:
             that no network has.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES} bytes")
-        document = json.loads(
-            path.read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=without_doubles,
-        )
-    except (OSError, ValueError, RecursionError) as error:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
         raise InvalidConfig(f"{path} cannot be read as JSON: {printable(error)}") from error
-    if not isinstance(document, dict):
-        raise InvalidConfig(f"{path} must hold a JSON object. Received: {type(document).__name__}")
     try:
         if isinstance(document.get("pretrained_cfg"), dict):
             return _from_timm(document)
@@ -164,22 +155,12 @@ def read_config(path: Path) -> ModelConfig:
 
 def is_readable_config(path: Path) -> bool:
     """Whether a config.json is one of ours or timm's, rather than of some other library."""
-    return bool({"nf_zoo_version", "pretrained_cfg"} & _fields_of(path))
+    return bool({"nf_zoo_version", "pretrained_cfg"} & fields_of(path))
 
 
 def is_keras_config(path: Path) -> bool:
     """Whether a config.json is what Keras writes when it saves a model as a folder."""
-    return {"class_name", "registered_name"} <= _fields_of(path)
-
-
-def _fields_of(path: Path) -> set[str]:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            return set()
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return set()
-    return set(document) if isinstance(document, dict) else set()
+    return {"class_name", "registered_name"} <= fields_of(path)
 
 
 def parse_config(document: dict[str, Any]) -> ModelConfig:
@@ -223,12 +204,16 @@ def _check_states(trainable: Any = True, parts: Any = None) -> None:
 def _checked(
     architecture: str, options: dict[str, Any], preprocessing: dict[str, Any], labels: Any
 ) -> ModelConfig:
-    _check_architecture(architecture)
+    if len(architecture) > LONGEST_NAME:
+        raise ValueError(f"no architecture has so long a name. Received: {_shown(architecture)}")
     _check_options(options)
     labels, classes = _labels(labels), options.get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
-    return ModelConfig(architecture, options, _preprocessing(preprocessing), labels)
+    preparation = Preprocessing.from_dict(preprocessing)
+    if max(preparation.input_size) > LARGEST_OTHERWISE:
+        raise ValueError(f"no picture is that large. Received: {preparation.input_size}")
+    return ModelConfig(architecture, options, preparation, labels)
 
 
 def _from_timm(document: dict[str, Any]) -> ModelConfig:
@@ -245,59 +230,84 @@ def _from_timm(document: dict[str, Any]) -> ModelConfig:
     )
 
 
-def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
-    preprocessing = Preprocessing.from_dict(settings)
-    if max(preprocessing.input_size) > LARGEST_OTHERWISE:
-        raise ValueError(f"no picture is that large. Received: {preprocessing.input_size}")
-    return preprocessing
-
-
 def _labels(labels: Any) -> tuple[str, ...] | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise TypeError("'labels' must be a list of strings, or null for those of ImageNet")
     if any(len(label) > LONGEST_LABEL for label in labels):
-        raise ValueError(f"a label of more than {LONGEST_LABEL} characters is none")
+        raise ValueError(f"a label is longer than {LONGEST_LABEL} characters")
     return tuple(labels)
 
 
-def _check_architecture(name: str) -> None:
-    if len(name) > LONGEST_NAME:
-        raise ValueError(f"no architecture has so long a name. Received: {_shown(name)}")
-
-
 def _check_options(options: dict[str, Any]) -> None:
+    """Plain values of a believable size only: nothing that could exhaust memory or run code."""
     for name, value in options.items():
-        _check_option(name, value)
         entries = value if isinstance(value, list) else [value]
+        largest = LARGEST.get(name, LARGEST_OTHERWISE)
+        if len(entries) > MOST_ENTRIES:
+            raise ValueError(f"option {name!r} has {len(entries)} entries; {MOST_ENTRIES} at most")
+        for entry in entries:
+            if entry is not None and not isinstance(entry, bool | int | float | str):
+                raise TypeError(f"option {name!r} must be a plain value. Received: {_shown(entry)}")
+            if isinstance(entry, int | float) and not abs(entry) <= largest:
+                raise ValueError(
+                    f"option {name!r} is beyond any network, {largest} at most. "
+                    f"Received: {_shown(entry)}"
+                )
         is_misplaced_bool = name in _COUNTS and any(isinstance(entry, bool) for entry in entries)
         if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
             raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
-
-
-def _check_option(name: str, value: Any) -> None:
-    """Plain values of a believable size only: nothing that could exhaust memory or run code."""
-    entries = value if isinstance(value, list) else [value]
-    if len(entries) > MOST_ENTRIES:
-        raise ValueError(f"option {name!r} has {len(entries)} entries; {MOST_ENTRIES} at most")
-    for entry in entries:
-        if entry is not None and not isinstance(entry, bool | int | float | str):
-            raise TypeError(f"option {name!r} must be a plain value. Received: {_shown(entry)}")
-        if isinstance(entry, int | float) and not abs(entry) <= _largest(name):
-            raise ValueError(
-                f"option {name!r} is beyond any network, {_largest(name)} at most. "
-                f"Received: {_shown(entry)}"
-            )
 
 
 def _shown(value: Any) -> str:
     return printable(repr(value))
 
 
-def _largest(name: str) -> int:
-    return LARGEST.get(name, LARGEST_OTHERWISE)
+def build_blueprint(name: str, **options: Any):
+    """The graph of a model, its variables known by name and shape but not allocated.
+
+    It answers questions of sizes and shapes; it cannot predict, be saved or be trained.
+
+    Args:
+        name: Architecture, such as "nfnet_f6".
+        **options: As for :func:`~nf_zoo.models.classifier.build_model`.
+
+    Returns:
+        An :class:`~nf_zoo.models.classifier.ImageClassifier`.
+
+    Raises:
+        ValueError: on an unknown architecture or variant, or an illegal value.
+        TypeError: on a field that the family does not have.
+
+    Example:
+        >>> build_blueprint("nfnet_f6", variant="paper").output_shape
+        (None, 1000)
+    """
+    from nf_zoo.models.classifier import build_model
+
+    return without_values(lambda: build_model(name, **options))
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+def without_values(make: Callable):
+    """What ``make()`` returns, a model, with variables that are not allocated."""
+    # Keras remembers what is still to be initialized, by thread: a thread of its own forgets it.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(_in_stateless_scope, make).result()
+
+
+def _in_stateless_scope(make: Callable):
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        return make()
+
+
+def count_parameters(model) -> int:
+    """Trainable parameters of a model, or of a blueprint of one.
+
+    Example:
+        >>> count_parameters(build_blueprint("nfnet_f6", variant="paper"))
+        438359116
+    """
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -8,7 +8,6 @@ reads them.
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 import warnings
@@ -19,7 +18,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import nf_zoo
-from nf_zoo.hub.blueprint import without_values
+from nf_zoo.hub.description import (
+    CONFIG_FILE,
+    LONGEST_MESSAGE,
+    ModelConfig,
+    parse_config,
+    without_values,
+)
 from nf_zoo.hub.errors import (
     CorruptWeights,
     InvalidConfig,
@@ -29,8 +34,7 @@ from nf_zoo.hub.errors import (
     first_few,
     printable,
 )
-from nf_zoo.hub.model_config import CONFIG_FILE, LONGEST_MESSAGE, ModelConfig, parse_config
-from nf_zoo.hub.shards import without_doubles
+from nf_zoo.hub.untrusted.documents import parse_json
 
 SUFFIX = ".keras"
 WEIGHTS = "model.weights.h5"
@@ -75,7 +79,10 @@ def open_keras(path: Path):
     import keras
 
     text, stream, size = _folder_parts(path) if path.is_dir() else _archive_parts(path)
-    document = _read_document(text, path)
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
     is_folded = all(document.get(key) == value for key, value in _FOLDED.items())
     config = None if is_folded else _read_config(document, path)
     with stream:
@@ -155,16 +162,6 @@ def _folder_parts(folder: Path) -> tuple[bytes, BinaryIO, int]:
         raise InvalidConfig(f"{folder / CONFIG_FILE} is larger than {MOST_CONFIG_BYTES} bytes")
     weights = folder / WEIGHTS
     return (folder / CONFIG_FILE).read_bytes(), open(weights, "rb"), weights.stat().st_size
-
-
-def _read_document(text: bytes, path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=without_doubles)
-        if not isinstance(document, dict):
-            raise TypeError("it must be an object")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
-    return document
 
 
 def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:

@@ -9,11 +9,10 @@ import tomllib
 import pytest
 
 import nf_zoo
-from nf_zoo.hub import catalog, catalog_add, catalog_check
+from nf_zoo.hub import catalog, curation
 from nf_zoo.hub.card import CardDetails
 from nf_zoo.hub.catalog import read_catalog, weights_directory
-from nf_zoo.hub.catalog_add import add_record
-from nf_zoo.hub.catalog_check import check_catalog
+from nf_zoo.hub.curation import add_record, check_catalog
 from nf_zoo.hub.errors import CatalogError, CorruptWeights, WeightsNotFound
 from nf_zoo.hub.folder import save_pretrained
 
@@ -28,7 +27,7 @@ def weights(tmp_path, monkeypatch):
     """A copy of the shipped catalog and checkpoint that may be spoilt."""
     copy = tmp_path / "weights"
     shutil.copytree(weights_directory(), copy)
-    for module in (catalog, catalog_add, catalog_check):
+    for module in (catalog, curation):
         monkeypatch.setattr(module, "weights_directory", lambda: copy)
     read_catalog.cache_clear()
     yield copy
