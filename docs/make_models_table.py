@@ -18,6 +18,10 @@ picture of 224 x 224 pixels, 32 x 32 for CIFAR-10. `nf-zoo info NAME` says the s
 architectures without a checkpoint. This page is written by
 `python docs/make_models_table.py`.
 
+Every normalizer-free family has a twin with BatchNorm, to compare it with: `resnetv2_*` that of
+`nf_resnet*`, and `regnety_*` that of `nf_regnet_*`, whose blocks have the same plan (1x1, grouped
+3x3, squeeze-excite, 1x1). A Wide ResNet has its own, `scheme="bn"`.
+
 ## Architectures
 
 | Name | Factory | Parameters (M) | Multiply-adds (G) | Checkpoints |

@@ -51,7 +51,7 @@ _HOMES = {
     "save_pretrained": "nf_zoo.hub.folder",
     **{row.function: row.module for row in FORMATS.values()},
 }
-"""Public name -> the module that defines it; the model factories are in hub/models.py."""
+"""Public name -> the module that defines it; the model factories are in hub/factories.py."""
 
 _MODULES = (
     "finetuning",
@@ -78,14 +78,14 @@ def __getattr__(name: str) -> Any:
 
 
 def _factory(name: str) -> Any:
-    factories = importlib.import_module("nf_zoo.hub.models").FACTORIES
-    if name not in factories:
+    factories = importlib.import_module("nf_zoo.hub.factories")
+    if name not in factories.FACTORIES:
         raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
-    return factories[name]
+    return factories.factory(name)
 
 
 def __dir__() -> list[str]:
-    factories = importlib.import_module("nf_zoo.hub.models").FACTORIES
+    factories = importlib.import_module("nf_zoo.hub.factories").FACTORIES
     return sorted({*globals(), *_HOMES, *_MODULES, *factories})
 
 

@@ -15,7 +15,6 @@ from keras import ops
 from nf_zoo import functional, layers
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.models.residual_block import ResidualBlock
-from nf_zoo.models.skipinit_block import ScalarBias
 
 Inputs = list[graph.Node]
 
@@ -172,7 +171,7 @@ RULES: dict[type, Callable] = {
     layers.MaxPool2D: _maximum,
     layers.DilatedAveragePool2D: _average,
     layers.ChannelAffine: _scale_and_offset,
-    ScalarBias: lambda layer, inputs, name: _affine(layer, inputs, name, offset=layer.bias),
+    layers.ScalarBias: lambda layer, inputs, name: _affine(layer, inputs, name, offset=layer.bias),
     keras.layers.Conv2D: _keras_convolution,
     keras.layers.Dense: _dense,
     keras.layers.Activation: _activated,

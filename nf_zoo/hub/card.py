@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.description import count_parameters
-from nf_zoo.hub.variants import is_the_papers
+from nf_zoo.hub.foreign_names import is_the_papers
 from nf_zoo.models.registry import architecture
 
 CARD_FILE = "README.md"

@@ -15,24 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from nf_zoo.hub import from_haiku, from_timm
 from nf_zoo.hub.catalog import PretrainedWeights, label_names
 from nf_zoo.hub.checkpoint import WeightsFile, open_weights
-from nf_zoo.hub.conversion import Assignment
 from nf_zoo.hub.description import is_readable_config, read_config
 from nf_zoo.hub.errors import CatalogError, WeightsMismatch, first_few
-from nf_zoo.hub.recognize import recognize_but_for_attention
+from nf_zoo.hub.foreign_names import (
+    IGNORED_SUFFIXES,
+    OWNERS,
+    Assignment,
+    check_variant,
+    has_paper_form,
+    is_the_papers,
+    plan,
+    recognize_but_for_attention,
+)
 from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import Source, resolve_pretrained
-from nf_zoo.hub.variants import check_variant, has_paper_form, is_the_papers
-from nf_zoo.models.classifier import variable_names
 from nf_zoo.models.registry import architecture
 
 logger = logging.getLogger("nf_zoo")
 _HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum|rematerialize")
 _HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
 _HEAD_BIAS = re.compile(r"[./](bias|b)$")
-_OWNERS = {"timm": "timm's", "haiku": "DeepMind's"}
 
 
 def load_pretrained_weights(
@@ -196,22 +200,16 @@ def classes_of(file: WeightsFile) -> int | None:
 def _plan(model, file: WeightsFile) -> list[Assignment]:
     """The assignments for a file of any format, not checked against it yet."""
     check_variant(model, file)
-    if file.format == "nf_zoo":
-        return [
-            Assignment(name, variable, name, np.asarray)
-            for name, variable in variable_names(model).items()
-        ]
-    source = {"timm": from_timm, "haiku": from_haiku}.get(file.format)
-    if source is None:
+    if file.format is None:
         raise WeightsMismatch(
             f"{file.path} is a safetensors file, but its tensors are named neither as timm nor as "
             f"nf_zoo names them. Received: {first_few(list(file.shapes)) or 'no tensors'}"
         )
     try:
-        return source.plan(model)
+        return plan(model, file.format)
     except KeyError as error:
         raise WeightsMismatch(
-            f"{file.path} holds {_OWNERS[file.format]} names, which {model.architecture} as "
+            f"{file.path} holds {OWNERS[file.format]} names, which {model.architecture} as "
             f"configured here has no counterpart for: {error.args[0]}"
         ) from error
 
@@ -295,14 +293,13 @@ def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray,
 
 def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head: bool) -> None:
     """Every tensor wanted is there in the right shape, and nothing else is."""
-    ignored = from_timm.IGNORED_SUFFIXES + from_haiku.IGNORED_SUFFIXES
     known = {a.key for a in assignments}
     missing = [a.key for a in assignments if a.key not in file.shapes]
     unexpected = [
         key
         for key in file.shapes
         if key not in known
-        and not key.endswith(ignored)
+        and not key.endswith(IGNORED_SUFFIXES)
         and not (ignore_head and _HEAD_KEY.match(key))
     ]
     misshapen = [

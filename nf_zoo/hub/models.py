@@ -6,7 +6,6 @@ import dataclasses
 import fnmatch
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
@@ -116,47 +115,6 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     if load:
         fill(model, source)
     return model.with_feature_maps(indices) if wants_maps else model
-
-
-def _make_factory(row: Architecture) -> Callable:
-    def factory(
-        pretrained: Pretrained = False,
-        *,
-        variant: str | None = None,
-        num_classes: int | None = None,
-        input_shape: tuple[int | None, int | None, int] | None = None,
-        classifier_activation: str | None = None,
-        include_preprocessing: bool | None = None,
-        name: str | None = None,
-        **fields: Any,
-    ):
-        options = {
-            "input_shape": input_shape,
-            "classifier_activation": classifier_activation,
-            "include_preprocessing": include_preprocessing,
-            "model_name": name,
-        }
-        # What is not said is left to the checkpoint, then to the defaults.
-        given = {key: value for key, value in options.items() if value is not None}
-        return create_model(
-            row.name, pretrained, variant=variant, num_classes=num_classes, **given, **fields
-        )
-
-    factory.__name__ = factory.__qualname__ = row.factory
-    factory.__module__ = "nf_zoo"
-    factory.__doc__ = (
-        f"``create_model({row.name!r}, ...)``; see :func:`nf_zoo.create_model` for the arguments "
-        f"and errors, and :class:`{type(row.config).__name__}` for the fields.\n\n"
-        f"depths={row.config.depths}, widths={row.config.widths}.\n\n"
-        f"Example:\n    >>> import nf_zoo\n    >>> model = nf_zoo.{row.factory}(num_classes=10)\n"
-    )
-    return factory
-
-
-FACTORIES: dict[str, Callable] = {
-    row.factory: _make_factory(row) for row in architectures().values()
-}
-"""Factory name -> function, one per row of the families' tables."""
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

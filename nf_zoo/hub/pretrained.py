@@ -9,9 +9,9 @@ from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
 from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import classes_of, fill, plan_assignments
 from nf_zoo.hub.models import create_model
-from nf_zoo.hub.recognize import recognize
 from nf_zoo.hub.repository import HUB, MODEL_SUFFIXES, HubRepository, earlier_version_kept
 from nf_zoo.hub.sources import Local, Source
 from nf_zoo.hub.untrusted import keras_files

@@ -14,8 +14,8 @@ import numpy as np
 
 from nf_zoo.functional import as_functional
 from nf_zoo.layers import ScaledWSConv2D, SkipInit
-from nf_zoo.models.norm_free_block import NormFreeBlock
-from nf_zoo.models.variance import variance_ledger
+from nf_zoo.models.norm_free import variance_ledger
+from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.model_inspection import (
     find_merges,
@@ -145,7 +145,7 @@ def diagnose(
         'exploding'
     """
     layers = list(model._flatten_layers())
-    blocks = [layer for layer in layers if isinstance(layer, NormFreeBlock)]
+    blocks = [x for x in layers if isinstance(x, ResidualBlock) and x.beta is not None]
     trained = is_trained(model)
     signals = signal_propagation(
         model,
@@ -172,7 +172,7 @@ def _remedies_in(layers: list, blocks: list) -> set[str]:
     present = {
         BETA: any(block.beta != 1 for block in blocks),
         STANDARDIZED: any(isinstance(layer, ScaledWSConv2D) for layer in layers),
-        GAMMA: bool(blocks) and all(block._gamma_in for block in blocks),
+        GAMMA: bool(blocks) and all(block.has_gamma for block in blocks),
         BATCH_NORM: any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers),
         SKIP_GAIN: any(isinstance(layer, SkipInit) for layer in layers),
         NORM_FREE: bool(blocks),

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo.models import registry
-from nf_zoo.models.variance import variance_ledger
+from nf_zoo.models.norm_free import variance_ledger
 
 MOMENTUM = 0.9
 
@@ -134,9 +134,8 @@ class RepeatedBlocks:
         if "num_blocks" in own:
             own["num_blocks"] = sum(config.depths)
         if own.get("skip_gain"):
-            own["skip_gain"] = (
-                registry.architecture(self.template.architecture).builder(config)[1].initial_gain
-            )
+            family = registry.architecture(self.template.architecture).record
+            own["skip_gain"] = family.resolve(config)[1].initial_gain
         fresh = type(layer).from_config(own)
         fresh.build(layer.input.shape)
         return fresh

@@ -12,6 +12,7 @@ from nf_zoo.layers import ScaledActivation
 from nf_zoo.layers.activations import activation_function, gamma_of, mean_of
 from nf_zoo.models import registry
 from nf_zoo.models.classifier import ImageClassifier
+from nf_zoo.models.family import Ledger, LinearGrowth
 
 
 def unnormalized_variance(block: int) -> float:
@@ -200,16 +201,17 @@ def predicted_variances(
         >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
         [1.04, 1.08, 1.12, 1.04]
     """
-    config = _record(model)
+    rule, activation = _rule(model), model.config.activation
     blocks = model.blocks
     strides = [stage.stride for stage in model.trunk_stages[1:]]
     stages = [int(block.name.split("_")[0].removeprefix("stage")) - 1 for block in blocks]
     sizes = [None if size is None else tuple(-(-n // strides[i]) for n in size) for i in stages]
     shares = [1.0 if share is None else share for share in pooling or [None] * len(blocks)]
-    if _follows_ledger(config):
-        return _norm_free(config, blocks, sizes, shares, unit_gains)
-    if _grows_linearly(config) and batch_statistics:
-        return _batch_norm(config, blocks, sizes, shares)
+    if isinstance(rule, Ledger):
+        strength = 1.0 if unit_gains else rule.strength
+        return _by_ledger(rule, activation, blocks, sizes, shares, strength)
+    if isinstance(rule, LinearGrowth) and batch_statistics:
+        return _by_growth(activation, blocks, sizes, shares)
     return [None] * len(blocks)
 
 
@@ -226,71 +228,50 @@ def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) ->
         return "it reckons with a network of nf_zoo by itself, and this is another model"
     if trained:
         return "it is of initialization, and these weights are trained"
-    config = _record(model)
-    if _follows_ledger(config):
+    rule = _rule(model)
+    if isinstance(rule, Ledger):
         return "" if inputs == "noise" else "it reckons with noise, and these are pictures"
-    if _grows_linearly(config):
+    if isinstance(rule, LinearGrowth):
         return "" if batch_statistics else "BatchNorm does not normalize by the batch"
     return "there is none of such blocks"
 
 
-def _record(model):
-    return registry.architecture(model.architecture).builder(model.config)[1]
+def _rule(model) -> Ledger | LinearGrowth | None:
+    family, config = registry.architecture(model.architecture).record.resolve(model.config)
+    return family.variance(config)
 
 
-def _follows_ledger(config) -> bool:
-    if not (hasattr(config, "alpha") and config.standardize and config.gamma_in):
-        return False
-    # Of N(0, 1) a 3x3 max pool leaves 0.36, all positive: there ReLU's gamma finds nothing to make
-    # up for, and behind ReLU 1.05 is back. So it is with ReLU and a projection alone.
-    pooled = getattr(config, "stem", None) == "7x7_pool"
-    return not pooled or (config.activation == "relu" and config.stem_width != config.widths[0])
-
-
-def _grows_linearly(config) -> bool:
-    return getattr(config, "preactivation", False) and not config.activation_first
-
-
-def _behind_stem(config) -> float:
-    """Variance that the first block starts from, a max pool left out."""
-    # timm's stem carries a gamma that no activation before it has called for.
-    gamma = ScaledActivation(config.activation).gamma
-    variance = gamma**2 if config.gamma_in == "weights" else 1.0
-    for _ in getattr(config, "stem_widths", ())[1:]:
-        variance = activated_variance(variance, config.activation)
-    return variance
-
-
-def _norm_free(config, blocks, sizes, shares, unit_gains: bool) -> list[float]:
-    strength = 1.0
-    if not unit_gains:
-        strength = 1.0 if config.skip_gain is None else config.skip_gain
-        strength *= 0.0 if config.zero_init_gain else 1.0
-    mean_square = relative_squared_mean(config.activation)
+def _by_ledger(
+    rule: Ledger, activation: str, blocks, sizes, shares, strength: float
+) -> list[float]:
+    mean_square = relative_squared_mean(activation)
     variances = []
-    variance = _behind_stem(config)
+    # The first block starts from the stem, a max pool left out.
+    variance = ScaledActivation(activation).gamma ** 2 if rule.stem_gamma else 1.0
+    for _ in range(rule.stem_activations):
+        variance = activated_variance(variance, activation)
     for block, size, share in zip(blocks, sizes, shares, strict=True):
         # Silent branches leave less variance than the ledger, and so than beta, reckons with.
-        scaled = activated_variance(variance, config.activation) * block.beta**2
+        scaled = activated_variance(variance, activation) * block.beta**2
         skip = variance if block.shortcut_conv is None else scaled * share
         branch = scaled * _border(block.convs[0], size, mean_square, True)
         for conv in block.convs[1:]:
-            branch = activated_variance(branch, config.activation)
+            branch = activated_variance(branch, activation)
             branch *= _border(conv, size, mean_square, True)
-        variance = skip + (config.alpha * strength) ** 2 * branch
+        variance = skip + (rule.alpha * strength) ** 2 * branch
         variances.append(variance)
     return variances
 
 
-def _batch_norm(config, blocks, sizes, shares) -> list[float | None]:
+def _by_growth(activation: str, blocks, sizes, shares) -> list[float | None]:
     variances, variance = [], None
-    mean_square = relative_squared_mean(config.activation)
+    mean_square = relative_squared_mean(activation)
     for block, size, share in zip(blocks, sizes, shares, strict=True):
         last, projection = block.convs[-1], block.shortcut_conv
-        branch = branch_variance(config.activation, _fan_ratio(last))
+        branch = branch_variance(activation, _fan_ratio(last))
         branch *= _border(last, size, mean_square)
         if projection is not None:
-            variance = branch_variance(config.activation, _fan_ratio(projection)) * share
+            variance = branch_variance(activation, _fan_ratio(projection)) * share
         variance = None if variance is None else variance + branch
         variances.append(variance)
     return variances

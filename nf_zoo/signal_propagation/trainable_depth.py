@@ -10,9 +10,12 @@ import keras
 import numpy as np
 
 from nf_zoo.models.classifier import build_model
-from nf_zoo.models.wide_resnet import SCHEMES
+from nf_zoo.models.configuration import choices, field_types
+from nf_zoo.models.registry import architecture
 from nf_zoo.signal_propagation.repeated_blocks import RepeatedBlocks, State
 
+NETWORK = "wide_resnet16_1"
+SCHEMES: tuple[str, ...] = choices(field_types(type(architecture(NETWORK).config))["scheme"])
 RATES = (0.1, 0.02)
 BATCH = 8
 UPDATES = ((100, 200), (math.inf, 80))
@@ -172,7 +175,7 @@ def train_all(task: Task, most: int, width: int, seed: int) -> tuple[Trained, ..
 
 def _network(scheme: str, task: Task, most: int, width: int) -> RepeatedBlocks:
     template = build_model(
-        "wide_resnet16_1",
+        NETWORK,
         scheme=scheme,
         widths=(width, 2 * width, 4 * width),
         stem_width=width,

@@ -15,7 +15,10 @@ import nf_zoo
 from nf_zoo.deploy.exporting import output_names
 from nf_zoo.deploy.litert_file import runner
 
-FAMILIES = ("nf_resnet", "nf_regnet", "nfnet_eca_paper", "fixup_resnet", "resnet", "resnet_v2")
+FAMILIES = (
+    *("nf_resnet", "nf_regnet", "nfnet_eca_paper", "fixup_resnet"),
+    *("resnet", "resnet_v2", "regnety"),
+)
 
 
 def gap(path, model, size=(40, 56), count=1) -> float:

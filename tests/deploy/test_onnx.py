@@ -44,7 +44,7 @@ def test_every_family(label, build_filled, tmp_path):
     }
 
 
-@pytest.mark.parametrize("label", ["nf_regnet", "nfnet", "nfnet_eca_paper"])
+@pytest.mark.parametrize("label", ["nf_regnet", "nfnet", "nfnet_eca_paper", "regnety"])
 def test_a_grouped_convolution_is_one_node(label, build_filled, tmp_path):
     model = build_filled(label)
     graph = onnx.load(nf_zoo.export_onnx(model, tmp_path / "model.onnx")).graph

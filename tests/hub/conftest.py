@@ -40,10 +40,10 @@ def timm_tensors():
     """What timm's state dictionary of a model would hold, filled by name."""
 
     def make(model) -> dict[str, np.ndarray]:
-        from nf_zoo.hub import from_timm
+        from nf_zoo.hub.foreign_names import plan
 
         tensors = {}
-        for step in from_timm.plan(model):
+        for step in plan(model, "timm"):
             shape = timm_shape(model, step.name, tuple(step.variable.shape))
             tensors[step.key] = np.asarray(goldens.fill_timm(step.key, shape))
             if step.key.endswith("running_mean"):

@@ -104,9 +104,10 @@ class TestCheck:
 
     def test_all_malformed_records_are_named_at_once(self, weights):
         path = weights / "catalog.toml"
-        path.write_text(path.read_text().replace('license = "bsd-3-clause"', "license = 3"))
+        text, license = path.read_text(), 'license = "bsd-3-clause"'
+        path.write_text(text.replace(license, "license = 3"))
         (finding,) = [f for f in check_catalog() if f.name == "catalog"]
-        assert len(finding.problems) == 5
+        assert len(finding.problems) == text.count(license) > 4
 
     def test_online(self, weights, hub, published):
         path = weights / "catalog.toml"

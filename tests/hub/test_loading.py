@@ -34,13 +34,13 @@ def ours(name: str, array: np.ndarray) -> np.ndarray:
     "architecture", ["nf_resnet50", "nf_seresnet50", "resnet50", "resnetv2_50"]
 )
 def test_every_variable_gets_its_tensor(architecture, tiny, timm_tensors, write, values):
-    from nf_zoo.hub import from_timm
+    from nf_zoo.hub.foreign_names import plan
 
     model = tiny(architecture)
     tensors = timm_tensors(model)
     load_pretrained_weights(model, write(tensors))
     loaded = values(model)
-    for step in from_timm.plan(model):
+    for step in plan(model, "timm"):
         expected = ours(step.name, tensors[step.key]).reshape(loaded[step.name].shape)
         np.testing.assert_array_equal(loaded[step.name], expected, err_msg=step.name)
 

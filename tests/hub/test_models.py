@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.hub import models
+from nf_zoo.hub import factories
 from nf_zoo.hub.description import build_blueprint, count_parameters
 from nf_zoo.hub.errors import UnknownWeights
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.models.classifier import build_model, variable_names
+from nf_zoo.models.registry import architectures
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 
 
 def test_every_architecture_has_a_factory_of_its_own():
-    rows = models.architectures()
-    assert len(models.FACTORIES) == len(rows)
-    assert set(models.FACTORIES) <= set(dir(nf_zoo))
+    rows = architectures()
+    assert len(factories.FACTORIES) == len(rows)
+    assert set(factories.FACTORIES) <= set(dir(nf_zoo))
     assert nf_zoo.NFECAResNet50.__name__ == "NFECAResNet50"
     with pytest.raises(AttributeError, match="NFResNet51"):
         _ = nf_zoo.NFResNet51

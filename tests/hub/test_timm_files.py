@@ -24,9 +24,9 @@ from nf_zoo.hub.errors import (
     WeightsMismatch,
     WeightsNotFound,
 )
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.recognize import recognize
 from nf_zoo.hub.untrusted.headers import pickle_remedy
 
 pytestmark = pytest.mark.fast

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.hub import from_haiku
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
@@ -25,6 +24,7 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
+from nf_zoo.hub.foreign_names import plan
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.untrusted.arrays import read_arrays
 
@@ -57,7 +57,7 @@ def small(tiny, nfnet):
 def shapes_of(model) -> dict[str, tuple[int, ...]]:
     """The tree's entries: ours, but for BN's vectors."""
     shapes = {}
-    for step in from_haiku.plan(model):
+    for step in plan(model, "haiku"):
         shape = tuple(step.variable.shape)
         is_norm = any(part in step.key for part in ("/~/bn", "/~/final_bn"))
         shapes[step.key] = (1, 1, 1, *shape) if is_norm else shape
@@ -100,7 +100,7 @@ def test_every_family_loads(name, small, tmp_path, values):
     _pickled((params, state) if state else params, path)
     load_pretrained_weights(model, path)
     loaded = values(model)
-    for step in from_haiku.plan(model):
+    for step in plan(model, "haiku"):
         expected = goldens.fill_haiku(step.key, shapes[step.key]).reshape(loaded[step.name].shape)
         np.testing.assert_array_equal(loaded[step.name], expected, err_msg=step.name)
 

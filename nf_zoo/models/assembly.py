@@ -1,4 +1,4 @@
-"""From images to outputs: the functional graph around a family's trunk."""
+"""A model's graph, assembled around the trunk of its family: from images to outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import keras
 
 from nf_zoo import layers
 from nf_zoo.layers.channels import require_channels
-from nf_zoo.models.trunk import Level
+from nf_zoo.models.family import Family
+from nf_zoo.models.residual_block import Level
 
 POOLINGS = ("avg", "max", None)
 
@@ -83,19 +84,12 @@ class GraphOptions:
                 f"Received: out_indices={self.out_indices}"
             )
 
-    def to_dict(self) -> dict:
-        """JSON-able values."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
 
-
-def build_graph(row, config, options: GraphOptions, preprocessing, dtype: str | None):
+def build_graph(family: Family, config, options: GraphOptions, preprocessing, dtype: str | None):
     """The Keras tensors of a model.
 
     Args:
-        row: the registry's row.
+        family: of the network.
         config: the architecture record.
         options: see :class:`GraphOptions`.
         preprocessing: of the pictures, for ``include_preprocessing``.
@@ -109,19 +103,19 @@ def build_graph(row, config, options: GraphOptions, preprocessing, dtype: str | 
         x = inputs
         if options.include_preprocessing:
             x = _normalization(preprocessing, options.input_shape[-1])(x)
-        module, config = row.builder(config)
-        levels = module.build_trunk(config, x)
+        family, config = family.resolve(config)
+        levels = family.build_trunk(config, x)
         stages = tuple(Stage(level.name, level.tensor.shape[-1], level.stride) for level in levels)
         if options.features_only:
-            outputs = _feature_maps(module, config, levels, options.out_indices)
+            outputs = _feature_maps(family, config, levels, options.out_indices)
         else:
             # The softmax of half-precision logits is too coarse.
             precision = "float64" if policy.compute_dtype == "float64" else "float32"
-            outputs = _classifier(module, config, options, levels[-1].tensor, precision)
+            outputs = _classifier(family, config, options, levels[-1].tensor, precision)
     return inputs, outputs, stages, policy
 
 
-def _feature_maps(module, config, levels: list[Level], indices: Sequence[int] | None) -> list:
+def _feature_maps(family, config, levels: list[Level], indices: Sequence[int] | None) -> list:
     count = len(levels)
     wanted = range(count) if indices is None else indices
     if not wanted or not all(isinstance(i, int) and -count <= i < count for i in wanted):
@@ -134,13 +128,13 @@ def _feature_maps(module, config, levels: list[Level], indices: Sequence[int] | 
         level = levels[index]
         x = level.tensor
         # The last map has been through its activation, as the classifier needs it.
-        if level is not levels[-1] and hasattr(module, "feature_activation"):
-            x = module.feature_activation(config, f"{level.name}_feature")(x)
+        if level is not levels[-1] and family.activates_features:
+            x = config.activation_layer(f"{level.name}_feature")(x)
         outputs.append(x)
     return outputs
 
 
-def _classifier(module, config, options: GraphOptions, x, precision: str):
+def _classifier(family, config, options: GraphOptions, x, precision: str):
     if options.pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D("channels_last", name="pool")(x)
     elif options.pooling == "max":
@@ -149,11 +143,12 @@ def _classifier(module, config, options: GraphOptions, x, precision: str):
         return x
     if config.drop_rate:
         x = layers.Dropout(config.drop_rate, name="dropout")(x)
-    if hasattr(module, "before_classifier"):
-        x = module.before_classifier(x)
+    if family.before_classifier is not None:
+        x = family.before_classifier(x)
+    stddev = family.classifier_stddev
     x = keras.layers.Dense(
         options.num_classes,
-        kernel_initializer=module.classifier_initializer(),
+        kernel_initializer=keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros",
         dtype=precision,
         name="head",
     )(x)
