@@ -18,7 +18,7 @@ from nf_zoo.deploy.metadata import class_names, output_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
 from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
-from nf_zoo.images import input_of
+from nf_zoo.pictures.images import input_of
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
@@ -159,7 +159,7 @@ def _verify_plain(tf, model, written: Path) -> None:
 
 def _servable(tf, model, constants: bool):
     """A tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
-    from nf_zoo import tensorflow_images
+    from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
     trunk = _trunk(tf, model, constants)
@@ -255,7 +255,7 @@ def _write_metadata(model, folder: Path) -> None:
 
 def _verify(tf, model, written: Path) -> None:
     """The SavedModel must say what the Keras model says, on two pictures of the input size."""
-    from nf_zoo import tensorflow_images
+    from nf_zoo.pictures import tensorflow_images
 
     size = (*model.preprocessing.input_size, 3)
     images = np.random.default_rng(0).integers(0, 256, (2, *size), dtype="uint8")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from nf_zoo.preprocessing import Preprocessing
-from nf_zoo.tensorflow_images import resize_and_crop
+from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_images import resize_and_crop
 
 SMALL = 64
 """Up to this input size pictures are shifted by a few pixels rather than cropped anew."""

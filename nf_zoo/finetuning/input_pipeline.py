@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
 from nf_zoo.finetuning.labeled_pictures import CACHE_BYTES
-from nf_zoo.preprocessing import Preprocessing
-from nf_zoo.tensorflow_images import as_input, resize_and_crop
+from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_images import as_input, resize_and_crop
 
 
 def training_batches(
@@ -40,7 +40,7 @@ def training_batches(
         batch_size: pictures in a batch.
         num_classes: length of the one-hot targets.
         class_weights: (num_classes,) weight of each class in the loss, or None.
-        channels, raw: see :func:`nf_zoo.images.as_input`.
+        channels, raw: see :func:`nf_zoo.pictures.images.as_input`.
         flip: mirror half of the pictures.
         randaugment: vary shape and colors too.
         mixup, cutmix: alpha of the mixing of pictures; 0 for none.
@@ -114,7 +114,7 @@ def validation_batches(
 ) -> tf.data.Dataset:
     """:func:`evaluation_batches` as ``Model.fit`` takes them: (images, one-hot targets).
 
-    ``form`` is what :func:`nf_zoo.images.as_input` takes beside the pixels.
+    ``form`` is what :func:`nf_zoo.pictures.images.as_input` takes beside the pixels.
     """
     finish = _finish(preprocessing, **form)
     return evaluation_batches(pictures, preprocessing, batch_size, cache=True).map(

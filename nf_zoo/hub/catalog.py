@@ -18,7 +18,7 @@ from typing import Any
 
 from nf_zoo.hub.errors import CatalogError
 from nf_zoo.hub.record import IMAGENET_LABELS, LABELS_IN_CONFIG, PretrainedWeights
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(

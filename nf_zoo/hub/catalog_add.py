@@ -24,7 +24,7 @@ from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256, open_weights
 from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES, ModelConfig, read_config
 from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_file
 from nf_zoo.hub.saving import atomic_path
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 def add_record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 IMAGENET_LABELS = "imagenet1k"
 LABELS_IN_CONFIG = "config.json"

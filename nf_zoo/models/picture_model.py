@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from nf_zoo.images import preprocess
 from nf_zoo.models.compilation import loss_of, spare_all_reduce
-from nf_zoo.preprocessing import Prediction, decode_predictions
+from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.preprocessing import Prediction, decode_predictions
 
 
 class PictureModel(keras.Model):

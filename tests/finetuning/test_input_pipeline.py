@@ -11,8 +11,8 @@ from nf_zoo.finetuning.input_pipeline import (
 )
 from nf_zoo.finetuning.labeled_pictures import open_data
 from nf_zoo.finetuning.settings import Settings
-from nf_zoo.images import preprocess
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 SIXTEEN = Preprocessing(input_size=16)
 SEED = tf.constant([1, 2], tf.int64)

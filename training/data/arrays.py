@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import nf_zoo
-from nf_zoo.images import load_image, resize_and_crop
+from nf_zoo.pictures.images import load_image, resize_and_crop
 from training import augmentation
 from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError

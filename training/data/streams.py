@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import nf_zoo
 from nf_zoo.finetuning.class_folders import FolderError, scan
-from nf_zoo.tensorflow_images import decode, resize_and_crop
+from nf_zoo.pictures.tensorflow_images import decode, resize_and_crop
 from training import augmentation
 from training.data.order import Order, Share, evaluation_rows
 from training.data.views import random_view

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.tensorflow_images import decode, resize_and_crop
+from nf_zoo.pictures.tensorflow_images import decode, resize_and_crop
 from training import randaugment
 
 

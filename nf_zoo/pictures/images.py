@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The decoders Pillow may use; no other is reachable from an untrusted file."""
@@ -348,7 +348,7 @@ def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         float32 array of the same shape.
 
     Example:
-        >>> from nf_zoo.preprocessing import Preprocessing
+        >>> from nf_zoo.pictures.preprocessing import Preprocessing
         >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         >>> normalize(np.array([[0, 255, 255]]), settings).tolist()
         [[-1.0, 1.0, 1.0]]

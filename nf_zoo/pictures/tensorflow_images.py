@@ -1,4 +1,4 @@
-"""``nf_zoo.images`` as TensorFlow ops: for input pipelines and SavedModels.
+"""``nf_zoo.pictures.images`` as TensorFlow ops: for input pipelines and SavedModels.
 
 Every function takes sizes that are known only at run time, and works in ``tf.function``,
 ``tf.map_fn`` and ``tf.data``. Resizing has a CPU kernel only.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from nf_zoo.images import LUMA
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.images import LUMA
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle", "lanczos": "lanczos3"}
 
@@ -19,7 +19,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one picture, as :func:`nf_zoo.images.load_image` does.
+    """Decodes one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
     Args:
         encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
@@ -55,8 +55,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resizes one picture and cuts out its center, without normalizing.
 
-    The geometry is that of :func:`nf_zoo.images.resize_and_crop`. Pixels differ by a fraction of a
-    gray level on average, since Pillow computes with integers.
+    The geometry is that of :func:`nf_zoo.pictures.images.resize_and_crop`. Pixels differ by a
+    fraction of a gray level on average, since Pillow computes with integers.
 
     Args:
         image: uint8 or float tensor (H, W, 3), values 0..255, any size.
@@ -95,7 +95,7 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
 def as_input(
     pixels: tf.Tensor, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
 ) -> tf.Tensor:
-    """As :func:`nf_zoo.images.as_input`, for tensors."""
+    """As :func:`nf_zoo.pictures.images.as_input`, for tensors."""
     pixels = tf.cast(pixels, tf.float32)
     if channels == 1:
         pixels = tf.tensordot(pixels, tf.constant(LUMA)[:, None], 1)
