@@ -20,7 +20,7 @@ _HOMES = {
     "Preprocessing": "nf_zoo.pictures.preprocessing",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",
     "create_model": "nf_zoo.hub.factory",
-    "decode_predictions": "nf_zoo.pictures.preprocessing",
+    "decode_predictions": "nf_zoo.pictures.predictions",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
     "export_litert": "nf_zoo.deploy.litert_export",

@@ -19,7 +19,7 @@ from nf_zoo.finetuning.class_folders import FolderError, find_splits, pictures_i
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
-from nf_zoo.pictures.preprocessing import decode_predictions
+from nf_zoo.pictures.predictions import decode_predictions
 
 MOST_CLASSES = 40
 BAR = 20

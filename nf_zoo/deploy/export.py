@@ -18,7 +18,7 @@ from nf_zoo.deploy.metadata import class_names, output_names
 from nf_zoo.deploy.target import check_answers, check_target, placed
 from nf_zoo.deploy.trial import tolerance_for, trials
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
-from nf_zoo.pictures.images import input_of
+from nf_zoo.pictures.images import as_input, input_of
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
@@ -169,7 +169,7 @@ def _servable(tf, model, constants: bool):
 
     def network(pixels):
         form = input_of(model)
-        outputs, features = trunk(tensorflow_images.as_input(pixels, preprocessing, **form))
+        outputs, features = trunk(as_input(pixels, preprocessing, **form))
         return outputs, {"features": tf.cast(features, tf.float32)}
 
     crop = tf.TensorSpec([*preprocessing.input_size, 3], tf.float32)
@@ -264,7 +264,7 @@ def _verify(tf, model, written: Path) -> None:
     pixels = tf.stack(
         [tensorflow_images.resize_and_crop(image, model.preprocessing) for image in images]
     )
-    pixels = tensorflow_images.as_input(pixels, model.preprocessing, **input_of(model))
+    pixels = as_input(pixels, model.preprocessing, **input_of(model))
     expected = model(pixels, training=False)
     if model.num_classes:
         expected = _answer(tf, model, expected)["probabilities"]

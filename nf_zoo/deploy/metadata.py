@@ -8,7 +8,7 @@ import keras
 
 import nf_zoo
 from nf_zoo import functional
-from nf_zoo.pictures.preprocessing import class_names
+from nf_zoo.pictures.predictions import class_names
 
 
 def metadata_of(model) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import keras
 
 from nf_zoo.models.compilation import loss_of, spare_all_reduce
 from nf_zoo.pictures.images import preprocess
-from nf_zoo.pictures.preprocessing import Prediction, decode_predictions
+from nf_zoo.pictures.predictions import Prediction, decode_predictions
 
 
 class PictureModel(keras.Model):

@@ -24,7 +24,7 @@ from rich.console import Console
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
-from nf_zoo.pictures.preprocessing import decode_predictions
+from nf_zoo.pictures.predictions import decode_predictions
 from nf_zoo.quickstart.terminal import (
     TITLES,
     live,

@@ -15,7 +15,8 @@ from photographs import photograph
 from PIL import Image
 
 from nf_zoo.pictures.images import preprocess
-from nf_zoo.pictures.preprocessing import Preprocessing, decode_predictions, imagenet_classes
+from nf_zoo.pictures.predictions import decode_predictions, imagenet_classes
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.fast
 
@@ -316,7 +317,7 @@ def test_predictions_that_cannot_be_decoded(arguments, message):
 
 def test_preprocessing_needs_no_backend():
     command = (
-        "import sys, nf_zoo.pictures.preprocessing as p; p.imagenet_classes(); "
+        "import sys, nf_zoo.pictures.predictions as p; p.imagenet_classes(); "
         "print([m for m in ('tensorflow', 'keras', 'jax', 'torch') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
