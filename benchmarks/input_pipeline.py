@@ -20,9 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training import randaugment
+from nf_zoo.pictures.augmentation import Augmentation, Settings
+from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_images import random_view
 from training import recipe as recipes
-from training.data import views
 from training.data.arrays import ArrayPictures
 from training.data.order import Share
 
@@ -39,16 +40,11 @@ def encoded_pictures() -> tf.Tensor:
     return tf.stack([tf.io.encode_jpeg(one, quality=90) for one in pixels])
 
 
-def whole_then_crop(encoded, recipe, serial):
-    """What ``random_view`` gives, by way of the whole picture."""
-    pixels = tf.io.decode_jpeg(encoded, channels=3)
-    key = tf.random.experimental.stateless_fold_in(tf.constant([recipe.seed, 1], tf.int64), serial)
-    smallest = recipe.augmentation.smallest_area
-    begin, extent = views.window(tf.shape(pixels), tf.random.split(key, 2)[0], smallest)
-    part = tf.cast(tf.slice(pixels, begin, extent), tf.float32)
-    size = (recipe.data.input_size, recipe.data.input_size)
-    part = tf.image.resize(part, size, "bicubic", antialias=True)
-    return tf.cast(tf.round(tf.clip_by_value(part, 0.0, 255.0)), tf.uint8)
+def cropped(encoded, serial, whole: bool):
+    """A random crop; ``whole``: by way of the whole picture."""
+    picture = tf.io.decode_jpeg(encoded, channels=3) if whole else encoded
+    seed = tf.stack([tf.constant(0, tf.int64), serial])
+    return random_view(picture, Preprocessing(input_size=224), seed, smallest_area=0.08)
 
 
 def rate(make) -> float:
@@ -74,19 +70,21 @@ def candidates() -> dict:
     files = tf.data.Dataset.from_tensor_slices(encoded).repeat(PICTURES // 8).enumerate()
     crops = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)), tf.uint8)
     decoded = tf.data.Dataset.from_tensor_slices(crops).repeat(PICTURES // 8).enumerate()
-    recipe = recipes.default()
+    settings = Settings(crop="none", flip=False, randaugment_layers=2)
+    augment = Augmentation(settings, seed=0, batch_size=PICTURES)
+    draws = tf.constant(augment.draws(step=0))
     layer = keras.layers.RandAugment(value_range=(0, 255), num_ops=2, factor=0.33)
 
     def varied(serial, pixels):
-        return randaugment.vary(pixels, tf.stack([tf.constant(0, tf.int64), serial]), 2, 10.0)
+        return augment(pixels[None], draws[serial][None])[0]
 
     def over(dataset, function):
         return lambda: one_thread(dataset.map(function, num_parallel_calls=1))
 
     return {
-        "decode, then crop": over(files, lambda n, e: whole_then_crop(e, recipe, n)),
-        "decode the crop alone": over(files, lambda n, e: views.random_view(e, recipe, n)),
-        "RandAugment of training/": over(decoded, varied),
+        "decode, then crop": over(files, lambda n, e: cropped(e, n, whole=True)),
+        "decode the crop alone": over(files, lambda n, e: cropped(e, n, whole=False)),
+        "RandAugment of nf_zoo": over(decoded, varied),
         "keras.layers.RandAugment": over(decoded.take(9), lambda n, p: layer(p, training=True)),
         "in memory, 32 px, shifted": in_memory,
     }

@@ -77,7 +77,7 @@ def make_runs(model, size: int) -> dict:
     strategy = tf.distribute.OneDeviceStrategy("cpu:0")
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, (BATCH, size, size, 3)), tf.uint8)
-    draws = tf.constant(augmentation.make_draws(recipe, step=0, first=0, count=BATCH))
+    draws = tf.constant(augmentation.augmentation_of(recipe).draws(step=0, count=BATCH))
     classes = tf.constant(rng.integers(0, model.num_classes, BATCH), tf.int32)
 
     def step(engine_class, parts):

@@ -12,7 +12,7 @@ from nf_zoo import hub as hub
 from nf_zoo import layers as layers
 from nf_zoo import models as models
 from nf_zoo import optimizers as optimizers
-from nf_zoo import preprocessing as preprocessing
+from nf_zoo import pictures as pictures
 from nf_zoo.deploy.fold import fold as fold
 from nf_zoo.deploy.litert_file import export_litert as export_litert
 from nf_zoo.deploy.onnx_file import export_onnx as export_onnx
@@ -42,13 +42,13 @@ from nf_zoo.hub.models import list_models as list_models
 from nf_zoo.hub.models import model_info as model_info
 from nf_zoo.hub.pretrained import load_pretrained as load_pretrained
 from nf_zoo.hub.publishing import push_to_hub as push_to_hub
-from nf_zoo.images import preprocess as preprocess
 from nf_zoo.models.classifier import ImageClassifier as ImageClassifier
 from nf_zoo.optimizers import AdaptiveGradientClipping as AdaptiveGradientClipping
 from nf_zoo.optimizers import GroupedOptimizer as GroupedOptimizer
 from nf_zoo.optimizers import parameter_groups as parameter_groups
-from nf_zoo.preprocessing import Preprocessing as Preprocessing
-from nf_zoo.preprocessing import decode_predictions as decode_predictions
+from nf_zoo.pictures.images import preprocess as preprocess
+from nf_zoo.pictures.predictions import decode_predictions as decode_predictions
+from nf_zoo.pictures.preprocessing import Preprocessing as Preprocessing
 from nf_zoo.signal_propagation import SignalPropagationCallback as SignalPropagationCallback
 from nf_zoo.signal_propagation import diagnose as diagnose
 from nf_zoo.signal_propagation import signal_propagation as signal_propagation

@@ -30,7 +30,7 @@ from rich.text import Text
 from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
-from nf_zoo.preprocessing import decode_predictions
+from nf_zoo.pictures.predictions import decode_predictions
 
 ARCHITECTURE = "wide_resnet16_2"
 SIDE = 32

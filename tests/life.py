@@ -14,7 +14,7 @@ import numpy as np
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 FAMILIES = {
     "nf_resnet": {"stochastic_depth_rate": 0.5},

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from training.augmentation import COLUMNS
+from training.augmentation import augmentation_of
 from training.data import Share
 
 
@@ -54,7 +54,7 @@ class TensorFlowFeed:
     def train(self, first_step: int):
         """(images, classes, draws) of every replica, endlessly, from that step on."""
         rows = self._replica_batch
-        last = ((rows, len(COLUMNS)), "float32")
+        last = ((rows, augmentation_of(self.recipe).width), "float32")
 
         def make(share):
             def batches():

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nf_zoo.pictures.augmentation import FIELDS, Settings
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says why and what would do."""
@@ -54,15 +56,8 @@ def default() -> ConfigDict:
     recipe.data.std = (0.229, 0.224, 0.225)
     recipe.data.shuffle_buffer = 16384  # records; for sets that are read as streams
 
-    recipe.augmentation = ConfigDict()
-    recipe.augmentation.crop = "resized"  # "resized", "shift" (over a border of an eighth), "none"
-    recipe.augmentation.smallest_area = 0.08  # share of the picture, for "resized"
-    recipe.augmentation.flip = True
-    recipe.augmentation.randaugment_layers = 0  # operations a picture
-    recipe.augmentation.randaugment_magnitude = 10.0  # 0..30
-    recipe.augmentation.erasing = 0.0  # share of the pictures with a rectangle grayed out
-    recipe.augmentation.mixup = 0.0  # alpha
-    recipe.augmentation.cutmix = 0.0  # alpha
+    # What may be done to pictures, and how much: the table of nf_zoo.pictures.augmentation.
+    recipe.augmentation = ConfigDict({name: field.default for name, field in FIELDS.items()})
 
     recipe.regularization = ConfigDict()
     recipe.regularization.label_smoothing = 0.0
@@ -103,7 +98,6 @@ def default() -> ConfigDict:
 
 
 CHOICES = {
-    "augmentation.crop": ("resized", "shift", "none"),
     "optimizer.name": ("sgd", "adamw", "lamb"),
     "schedule.kind": ("cosine", "step", "constant"),
 }
@@ -121,12 +115,6 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
     "data.crop_fraction": (1e-3, 1, False),
     "data.train_per_class": (0, math.inf, False),
     "data.shuffle_buffer": (1, math.inf, False),
-    "augmentation.smallest_area": (1e-3, 1, False),
-    "augmentation.randaugment_layers": (0, 16, False),
-    "augmentation.randaugment_magnitude": (0, 30, False),
-    "augmentation.erasing": (0, 1, False),
-    "augmentation.mixup": (0, math.inf, True),
-    "augmentation.cutmix": (0, math.inf, True),
     "regularization.label_smoothing": (0, 1, True),
     "regularization.stochastic_depth": (0, 1, True),
     "regularization.dropout": (-1, 1, True),
@@ -218,6 +206,10 @@ def check(recipe: ConfigDict) -> None:
         if not (least <= value <= largest) or (excluded and value == largest):
             end = ")" if excluded or math.isinf(largest) else "]"
             raise RecipeError(f"{field} must be in [{least}, {largest}{end}. Received: {value!r}")
+    try:
+        Settings(**recipe.augmentation.to_dict())
+    except ValueError as error:
+        raise RecipeError(f"augmentation.{error}") from None
     if recipe.schedule.kind == "step" and recipe.schedule.warmup_epochs:
         raise RecipeError(
             "The schedule 'step' has no warm-up: set schedule.warmup_epochs=0. "

@@ -211,7 +211,7 @@ class Session:
             fields["drop_rate"] = given.dropout
         resized = recipe.data.stored_size and recipes.in_memory(recipe)
         preprocessing = nf_zoo.Preprocessing(
-            interpolation="bilinear" if resized else "bicubic",  # as augmentation.resample
+            interpolation="bilinear" if resized else "bicubic",  # as pictures in memory are resized
             input_size=recipe.data.test_size,
             crop_fraction=recipe.data.crop_fraction,
             mean=tuple(recipe.data.mean),

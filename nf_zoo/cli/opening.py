@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nf_zoo.backend import import_tensorflow
-from nf_zoo.images import preprocess
+from nf_zoo.pictures.images import preprocess
 
 
 class SavedModel:

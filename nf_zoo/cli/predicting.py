@@ -17,9 +17,9 @@ from nf_zoo.cli.opening import SavedModel, answers, open_model
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, pictures_in
 from nf_zoo.finetuning.settings import EvaluationSettings
-from nf_zoo.images import load_image
 from nf_zoo.options import given
-from nf_zoo.preprocessing import decode_predictions
+from nf_zoo.pictures.images import load_image
+from nf_zoo.pictures.predictions import decode_predictions
 
 MOST_CLASSES = 40
 BAR = 20

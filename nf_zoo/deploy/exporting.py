@@ -22,7 +22,7 @@ import nf_zoo
 from nf_zoo import atomic, functional
 from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.deploy.lowering import input_shapes
-from nf_zoo.preprocessing import class_names
+from nf_zoo.pictures.predictions import class_names
 
 LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
 Arrays = list[np.ndarray]

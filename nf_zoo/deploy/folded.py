@@ -8,7 +8,7 @@ import keras
 
 from nf_zoo.functional import deep_graphs
 from nf_zoo.models.picture_model import PictureModel
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 OF_CLASSIFIER = (
     *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),

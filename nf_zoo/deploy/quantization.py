@@ -67,7 +67,7 @@ def quantization_report(model, pictures: Any) -> list[LayerError]:
 
 def calibration_inputs(model, pictures: Any) -> np.ndarray:
     """The pictures as the model takes them; arrays of a model without preprocessing as they are."""
-    from nf_zoo.images import preprocess
+    from nf_zoo.pictures.images import preprocess
 
     if getattr(model, "preprocessing", None) is not None:
         return preprocess(pictures, model)

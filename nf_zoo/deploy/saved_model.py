@@ -14,8 +14,8 @@ from nf_zoo.deploy import fold as folding
 from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
-from nf_zoo.images import input_of
-from nf_zoo.preprocessing import class_names
+from nf_zoo.pictures.images import as_input, input_of
+from nf_zoo.pictures.predictions import class_names
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
@@ -161,7 +161,7 @@ def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
 
 def _picture_trial(tf, model) -> tuple[list, list]:
     """Two pictures of the input size, uint8, and what the Keras model says of them."""
-    from nf_zoo import tensorflow_images
+    from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
     size = (2, *preprocessing.input_size, 3)
@@ -176,7 +176,7 @@ def _picture_trial(tf, model) -> tuple[list, list]:
 
 def _servable(tf, model, constants: bool):
     """A tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
-    from nf_zoo import tensorflow_images
+    from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
     trunk = _trunk(tf, model, constants)
@@ -186,7 +186,7 @@ def _servable(tf, model, constants: bool):
 
     def network(pixels):
         form = input_of(model)
-        outputs, features = trunk(tensorflow_images.as_input(pixels, preprocessing, **form))
+        outputs, features = trunk(as_input(pixels, preprocessing, **form))
         return outputs, {"features": tf.cast(features, tf.float32)}
 
     crop = tf.TensorSpec([*preprocessing.input_size, 3], tf.float32)

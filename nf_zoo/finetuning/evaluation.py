@@ -12,9 +12,10 @@ import numpy as np
 
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
-from nf_zoo.images import as_input, input_of, resize_and_crop
 from nf_zoo.options import takes
-from nf_zoo.preprocessing import Preprocessing, softmax
+from nf_zoo.pictures.images import as_input, input_of, resize_and_crop
+from nf_zoo.pictures.predictions import softmax
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 class Sample(NamedTuple):

@@ -17,8 +17,8 @@ from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
-from nf_zoo.images import input_of
 from nf_zoo.options import takes
+from nf_zoo.pictures.images import input_of
 
 
 @dataclasses.dataclass(frozen=True)

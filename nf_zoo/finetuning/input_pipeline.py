@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
 from nf_zoo.finetuning.labeled_pictures import CACHE_BYTES
-from nf_zoo.preprocessing import Preprocessing
-from nf_zoo.tensorflow_images import as_input, resize_and_crop
+from nf_zoo.pictures import augmentation
+from nf_zoo.pictures.images import as_input
+from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_images import random_view, resize_and_crop
+
+SMALL = 64
+"""Up to this input size pictures are shifted by a few pixels: a part of one would be a blur."""
 
 
 def training_batches(
@@ -19,13 +23,10 @@ def training_batches(
     batch_size: int,
     *,
     num_classes: int,
+    settings: augmentation.Settings,
     class_weights: Sequence[float] | None = None,
     channels: int = 3,
     raw: bool = False,
-    flip: bool = True,
-    randaugment: bool = False,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """Batches of randomly varied pictures, for one epoch after the other.
@@ -39,44 +40,48 @@ def training_batches(
         epochs: which epochs to give.
         batch_size: pictures in a batch.
         num_classes: length of the one-hot targets.
+        settings: what becomes of pictures after their crop.
         class_weights: (num_classes,) weight of each class in the loss, or None.
-        channels, raw: see :func:`nf_zoo.images.as_input`.
-        flip: mirror half of the pictures.
-        randaugment: vary shape and colors too.
-        mixup, cutmix: alpha of the mixing of pictures; 0 for none.
+        channels, raw: see :func:`nf_zoo.pictures.images.as_input`.
         seed: any integer.
 
     Returns:
         A data set of (images, targets) or (images, targets, weights): float32
         (N, h, w, channels), (N, num_classes) and (N,).
     """
-    steps = len(pictures) // batch_size
-    vary = RandAugment() if randaugment else None
+    per_epoch = len(pictures) // batch_size
+    augment = augmentation.Augmentation(settings, seed, batch_size, preprocessing.mean)
+    crop = "shift" if max(preprocessing.input_size) <= SMALL else "resized"
+    finish = _finish(preprocessing, class_weights, channels=channels, raw=raw)
 
-    def view(pixels, picture_class, serial):
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), serial]), 2)
-        pixels = random_view(pixels, preprocessing, seeds[0], flip)
-        if vary is not None:
-            pixels = vary(pixels, seeds[1])
-        return pixels, tf.one_hot(picture_class, num_classes)
+    def drawn(step):
+        draws = tf.numpy_function(augment.draws, [step], tf.float32)
+        return tf.data.Dataset.from_tensor_slices(
+            tf.ensure_shape(draws, (batch_size, augment.width))
+        )
 
-    batches = (
-        pictures.shuffled(epochs, steps * batch_size, seed)
+    def view(picture, draws):
+        pixels, picture_class, serial = picture
+        key = tf.stack([tf.constant(seed, tf.int64), serial])
+        pixels = random_view(pixels, preprocessing, key, crop)
+        # One by one, so that the processor computes no operation that a picture did not draw.
+        pixels = augment(pixels[None], draws[None])[0]
+        return pixels, tf.one_hot(picture_class, num_classes), draws
+
+    steps = tf.data.Dataset.range(epochs.start * per_epoch, epochs.stop * per_epoch)
+    shuffled = pictures.shuffled(epochs, per_epoch * batch_size, seed)
+    return (
+        tf.data.Dataset.zip(shuffled, steps.flat_map(drawn))
         .map(view, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
+        .map(lambda *batch: finish(*augment.mix(*batch)))
+        .prefetch(tf.data.AUTOTUNE)
     )
-    if mixup or cutmix:
-        mix = Mixing(mixup, cutmix)
-        batches = batches.enumerate(epochs.start * steps).map(
-            lambda serial, batch: mix(*batch, tf.stack([tf.constant(seed, tf.int64), serial]))
-        )
-    finish = _finish(preprocessing, class_weights, channels=channels, raw=raw)
-    return batches.map(finish).prefetch(tf.data.AUTOTUNE)
 
 
 def _finish(preprocessing, class_weights=None, **form):
     def finish(pixels, targets):
-        images = as_input(pixels, preprocessing, **form)
+        images = as_input(tf.cast(pixels, tf.float32), preprocessing, **form)
         if class_weights is None:
             return images, targets
         return images, targets, tf.linalg.matvec(targets, tf.constant(class_weights, tf.float32))
@@ -114,7 +119,7 @@ def validation_batches(
 ) -> tf.data.Dataset:
     """:func:`evaluation_batches` as ``Model.fit`` takes them: (images, one-hot targets).
 
-    ``form`` is what :func:`nf_zoo.images.as_input` takes beside the pixels.
+    ``form`` is what :func:`nf_zoo.pictures.images.as_input` takes beside the pixels.
     """
     finish = _finish(preprocessing, **form)
     return evaluation_batches(pictures, preprocessing, batch_size, cache=True).map(

@@ -22,7 +22,7 @@ from nf_zoo.backend import is_tensorflow_dataset
 from nf_zoo.finetuning import class_folders
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_some
 from nf_zoo.finetuning.settings import Settings
-from nf_zoo.images import load_image
+from nf_zoo.pictures.images import load_image
 
 if TYPE_CHECKING:
     import tensorflow as tf

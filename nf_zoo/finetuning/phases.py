@@ -13,7 +13,7 @@ from nf_zoo.finetuning.input_pipeline import training_batches, validation_batche
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.settings import Settings
-from nf_zoo.images import input_of
+from nf_zoo.pictures.images import input_of
 
 GLOBAL_CLIPNORM = 1.0
 """Normalizer-free networks diverge on a single outsized gradient; this bounds every step."""
@@ -162,10 +162,7 @@ def _fit_phase(
             rest,
             settings.batch_size,
             class_weights=settings.class_weight,
-            flip=settings.flip,
-            randaugment=settings.randaugment,
-            mixup=settings.mixup,
-            cutmix=settings.cutmix,
+            settings=settings.augmentation(),
             seed=settings.seed,
             **form,
         ),

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nf_zoo.options import Kind, Options, choice, number, option, picture_size, switch, text, whole
+from nf_zoo.pictures import augmentation
 
 if TYPE_CHECKING:
     import numpy as np
 
-_ALPHA = number("0 (off) or more", lambda x: 0 <= x < math.inf, "ALPHA")
 _MOMENTUM = dataclasses.replace(
     switch(),
     words="None, a bool or a momentum in (0, 1)",
@@ -25,13 +25,8 @@ _MOMENTUM = dataclasses.replace(
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(Options):
-    """The options of ``finetune``; all that there is to say about one of them stands here.
-
-    From a field follow the argument of ``nf_zoo.finetune`` and the text on it, its check, the flag
-    of ``nf-zoo finetune``, and the entry in report.json. A field is saved, and must be the same
-    when a run is resumed, unless it says ``saved=False``.
-    """
+class _Schedule(Options):
+    """The first of the :class:`Settings`; those of the table of augmentation come next."""
 
     labels: Sequence[str] | None = option(
         None,
@@ -84,11 +79,17 @@ class Settings(Options):
         whole(0, "None, 0 or more"),
     )
     randaugment: bool = option(False, "random changes of color and shape, two for each picture")
-    mixup: float = option(0.0, "alpha of the mixing of pictures; 0.2 is usual, 0 is off", _ALPHA)
-    cutmix: float = option(0.0, "the same for pasted pieces; 1.0 is usual, 0 is off", _ALPHA)
-    flip: bool = option(
-        True, "mirror half of the training pictures. Switch off where left and right matter"
-    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(augmentation.FineTuning, _Schedule):
+    """The options of ``finetune``; all that there is to say about one of them stands here.
+
+    From a field follow the argument of ``nf_zoo.finetune`` and the text on it, its check, the flag
+    of ``nf-zoo finetune``, and the entry in report.json. A field is saved, and must be the same
+    when a run is resumed, unless it says ``saved=False``.
+    """
+
     class_weight: str | Mapping | None = option(
         None,
         'make rare classes count. ``"balanced"``, or weights by label or index',
@@ -123,6 +124,13 @@ class Settings(Options):
     )
     overwrite: bool = option(False, "replace an earlier run", saved=False)
     verbose: int = option(1, "0 silent, 1 progress bars, 2 a line for each epoch", saved=False)
+
+    def augmentation(self) -> augmentation.Settings:
+        """Return what becomes of pictures after their crop."""
+        table = {field.name for field in dataclasses.fields(augmentation.FineTuning)}
+        layers = {"randaugment_layers": 2 * self.randaugment, "randaugment_magnitude": 9}
+        own = {name: getattr(self, name) for name in table}
+        return augmentation.Settings(crop="none", **layers, **own)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the outcome, as JSON gives it back: tuples are lists."""

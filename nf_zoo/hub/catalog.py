@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nf_zoo.hub.errors import CatalogError
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 IMAGENET_LABELS = "imagenet1k"
 LABELS_IN_CONFIG = "config.json"

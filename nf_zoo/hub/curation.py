@@ -27,7 +27,7 @@ from nf_zoo.hub.errors import CatalogError, WeightsError, first_few, printable
 from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, in_words
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.models.registry import architecture
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "isc", "zlib"),

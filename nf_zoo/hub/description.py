@@ -14,7 +14,7 @@ from typing import Any
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
 from nf_zoo.hub.untrusted.documents import fields_of, read_json
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 CONFIG_FILE = "config.json"
 LARGEST = {"num_classes": 1_000_000, "depths": 1000}

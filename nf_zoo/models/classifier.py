@@ -19,7 +19,7 @@ from nf_zoo.models import registry
 from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.models.configuration import as_json
 from nf_zoo.models.picture_model import PictureModel
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 @keras.saving.register_keras_serializable("nf_zoo")

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from nf_zoo.images import preprocess
-from nf_zoo.preprocessing import Prediction, decode_predictions
+from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.predictions import Prediction, decode_predictions
 
 logger = logging.getLogger("nf_zoo")
 

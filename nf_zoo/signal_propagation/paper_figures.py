@@ -410,8 +410,8 @@ def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
     if images is None:
         shape = (pictures, size, size, 3)
         return shape, f"{pictures} noise pictures of {size} x {size}"
-    from nf_zoo.images import preprocess
-    from nf_zoo.preprocessing import Preprocessing
+    from nf_zoo.pictures.images import preprocess
+    from nf_zoo.pictures.preprocessing import Preprocessing
 
     recipe = Preprocessing(input_size=size, crop_fraction=1.0)
     batch = preprocess([images[index] for index in _sample(images, pictures)], recipe)

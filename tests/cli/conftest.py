@@ -24,7 +24,7 @@ def build(**options):
     import keras
 
     from nf_zoo.models.classifier import build_model
-    from nf_zoo.preprocessing import Preprocessing
+    from nf_zoo.pictures.preprocessing import Preprocessing
 
     keras.utils.set_random_seed(20261123)
     settings = {"labels": LABELS, "preprocessing": Preprocessing(16, 0.8), **TINY}

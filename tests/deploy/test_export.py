@@ -16,7 +16,7 @@ from PIL import Image
 import nf_zoo
 from nf_zoo.deploy import saved_model
 from nf_zoo.models.classifier import build_model
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 LABELS = tuple(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"])

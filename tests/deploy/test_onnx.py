@@ -13,7 +13,7 @@ import tiny_networks
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
-from nf_zoo.preprocessing import class_names
+from nf_zoo.pictures.predictions import class_names
 
 pytestmark = pytest.mark.fast
 

@@ -34,7 +34,7 @@ def write_pictures(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
 def build_tiny(**options):
     """An NF-ResNet of one block for 16-pixel pictures."""
     from nf_zoo.models.classifier import build_model
-    from nf_zoo.preprocessing import Preprocessing
+    from nf_zoo.pictures.preprocessing import Preprocessing
 
     settings = {
         "depths": (1,),

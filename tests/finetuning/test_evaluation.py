@@ -6,7 +6,7 @@ from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
 from nf_zoo.finetuning.labeled_pictures import DatasetPictures
-from nf_zoo.images import preprocess
+from nf_zoo.pictures.images import preprocess
 
 SIX = tuple("abcdef")
 
@@ -25,7 +25,7 @@ class Oracle:
 
 @pytest.fixture
 def oracle():
-    from nf_zoo.preprocessing import Preprocessing
+    from nf_zoo.pictures.preprocessing import Preprocessing
 
     return Oracle(Preprocessing(input_size=8, crop_fraction=1.0))
 

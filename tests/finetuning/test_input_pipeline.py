@@ -1,20 +1,22 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from nf_zoo.finetuning.augmentation import Mixing, RandAugment, random_view
 from nf_zoo.finetuning.input_pipeline import (
+    SMALL,
     evaluation_batches,
     training_batches,
     validation_batches,
 )
 from nf_zoo.finetuning.labeled_pictures import open_data
 from nf_zoo.finetuning.settings import Settings
-from nf_zoo.images import preprocess
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.augmentation import Augmentation
+from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_images import random_view
 
 SIXTEEN = Preprocessing(input_size=16)
+VARIATIONS = ("flip", "randaugment", "erasing", "mixup", "cutmix")
 SEED = tf.constant([1, 2], tf.int64)
 
 
@@ -25,7 +27,9 @@ def train(tmp_path_factory, write_shapes):
 
 
 def collect(pictures, epochs, preprocessing=SIXTEEN, **options):
-    options = {"num_classes": 2, "seed": 0, **options}
+    varied = {key: options.pop(key) for key in VARIATIONS if key in options}
+    settings = Settings(**varied).augmentation()
+    options = {"num_classes": 2, "seed": 0, "settings": settings, **options}
     batches = training_batches(pictures, preprocessing, epochs, 4, **options)
     return [tuple(np.asarray(part) for part in batch) for batch in batches]
 
@@ -37,7 +41,9 @@ def assert_equal(mine, theirs):
             np.testing.assert_array_equal(part, counterpart)
 
 
-@pytest.mark.parametrize("options", [{}, {"mixup": 0.2, "cutmix": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"mixup": 0.2, "cutmix": 1.0}, {"randaugment": True, "erasing": 0.5}]
+)
 def test_batches_follow_from_seed_and_epoch(train, options):
     both = collect(train, range(2), **options)
     assert len(both) == 2 * (18 // 4)
@@ -122,11 +128,15 @@ def test_evaluation_batches_hold_every_picture(train):
     assert batches[0][0].dtype == tf.uint8
 
 
+def crop_for(size):
+    return "shift" if max(size) <= SMALL else "resized"
+
+
 @pytest.mark.parametrize("size", [(16, 16), (24, 16), (96, 96), (96, 128)])
 def test_views_have_the_input_size_and_range(size):
     pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (150, 110, 3), np.uint8))
     preprocessing = Preprocessing(input_size=size)
-    views = [random_view(pixels, preprocessing, SEED + i, flip=True).numpy() for i in range(4)]
+    views = [random_view(pixels, preprocessing, SEED + i, crop_for(size)).numpy() for i in range(4)]
     assert all(view.shape == (*size, 3) for view in views)
     assert min(view.min() for view in views) >= 0
     assert max(view.max() for view in views) <= 255
@@ -138,7 +148,9 @@ def test_views_have_the_input_size_and_range(size):
 def test_views_of_odd_pictures(interpolation, size):
     preprocessing = Preprocessing(input_size=size, interpolation=interpolation)
     for shape in ((1, 1, 3), (1, 90, 3), (90, 2, 3)):
-        view = random_view(tf.fill(shape, tf.constant(7, tf.uint8)), preprocessing, SEED, True)
+        view = random_view(
+            tf.fill(shape, tf.constant(7, tf.uint8)), preprocessing, SEED, crop_for((size, size))
+        )
         assert view.dtype == tf.float32
         np.testing.assert_allclose(view, np.full((size, size, 3), 7.0), atol=1e-3)
 
@@ -148,7 +160,7 @@ def test_small_views_move_by_an_eighth_at_most():
     ramp = np.stack([8 * x, 8 * y, 0 * x], -1).astype(np.uint8)
     preprocessing = Preprocessing(input_size=32, crop_fraction=1.0)
     middles = [
-        random_view(tf.constant(ramp), preprocessing, SEED + i, flip=False).numpy()[16, 16, :2]
+        random_view(tf.constant(ramp), preprocessing, SEED + i, "shift").numpy()[16, 16, :2]
         for i in range(60)
     ]
     shifts = np.array(middles) / 8 - 16
@@ -162,7 +174,7 @@ def test_large_views_cover_a_quarter_or_more():
     preprocessing = Preprocessing(input_size=96)
     areas = []
     for i in range(60):
-        view = random_view(ramp, preprocessing, SEED + i, flip=False).numpy()
+        view = random_view(ramp, preprocessing, SEED + i).numpy()
         width, height = np.ptp(view[..., 0]) / 200, np.ptp(view[..., 1]) / 200
         areas.append(width * height)
         assert 0.65 < width / height < 1.5
@@ -172,35 +184,12 @@ def test_large_views_cover_a_quarter_or_more():
 
 
 def test_flip_mirrors_half():
-    ramp = tf.constant(np.tile(np.arange(32, dtype=np.uint8)[None, :, None], (32, 1, 3)))
-    preprocessing = Preprocessing(input_size=32, crop_fraction=1.0)
+    ramp = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None], (60, 32, 1, 3))
 
     def mirrored(flip):
-        views = [random_view(ramp, preprocessing, SEED + i, flip).numpy() for i in range(60)]
+        augment = Augmentation(Settings(flip=flip).augmentation(), seed=0, batch_size=60)
+        views = np.asarray(augment(ramp, augment.draws(0)))
         return sum(view[0, 4, 0] > view[0, 27, 0] for view in views)
 
     assert mirrored(False) == 0
     assert 15 < mirrored(True) < 45
-
-
-def test_randaugment_draws_for_each_picture():
-    pixels = tf.constant(np.random.default_rng(0).uniform(0, 255, (24, 24, 3)), tf.float32)
-    augment = RandAugment()
-    views = [augment(pixels, SEED + i).numpy() for i in range(8)]
-    assert all(
-        view.shape == (24, 24, 3) and view.min() >= 0 and view.max() <= 255 for view in views
-    )
-    assert len({view.tobytes() for view in views}) >= 6
-    np.testing.assert_array_equal(augment(pixels, SEED).numpy(), views[0])
-
-
-def test_augmentation_ignores_the_global_policy():
-    pixels = np.random.default_rng(0).uniform(0, 255, (4, 24, 24, 3)).astype("float32")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        views = [RandAugment()(tf.constant(pixels[0]), SEED + i) for i in range(4)]
-        images, targets = Mixing(0.2, 1.0)(tf.constant(pixels), tf.eye(4), SEED)
-    finally:
-        keras.config.set_dtype_policy(before)
-    assert {part.dtype for part in (*views, images, targets)} == {tf.float32}

@@ -156,7 +156,7 @@ def test_metrics_must_be_plain(model, tmp_path):
 def test_saving_with_a_saved_model(tiny, tmp_path):
     import tensorflow as tf
 
-    from nf_zoo.preprocessing import Preprocessing
+    from nf_zoo.pictures.preprocessing import Preprocessing
 
     least = {"depths": (1,), "widths": (8,)}
     small = tiny("nf_resnet10", labels=LABELS, preprocessing=Preprocessing(32), **least)

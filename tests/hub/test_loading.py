@@ -18,7 +18,7 @@ from nf_zoo.hub.folder import save_pretrained, save_weights
 from nf_zoo.hub.loading import adapt_input_channels, build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 REPOSITORY = "timm/nf_resnet50.ra2_in1k"
 

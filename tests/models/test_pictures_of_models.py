@@ -9,7 +9,7 @@ import tiny_networks
 from PIL import Image
 
 import nf_zoo
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 GRAY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype="uint8")
 COLOR = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype="uint8")
@@ -42,7 +42,7 @@ def test_a_model_of_one_channel_gets_gray(raw):
 
 
 def test_a_gray_picture_is_the_same_to_both_preparations():
-    from nf_zoo import images, tensorflow_images
+    from nf_zoo.pictures import images, tensorflow_images
 
     pixels = np.repeat(GRAY[None, ..., None], 3, axis=-1)
     for form in ({"channels": 1}, {"channels": 1, "raw": True}, {"raw": True}, {}):

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from small_recipes import small_recipe
 
-from training import augmentation, prepare, randaugment
+from nf_zoo.pictures.augmentation import resample
+from training import augmentation, prepare
 from training.data import open_data
 from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError
@@ -202,7 +203,7 @@ def test_tensorflow_data_sets(tmp_path):
 
 
 def vary(recipe, images, classes, step=0):
-    draws = augmentation.make_draws(recipe, step, 0, len(images))
+    draws = augmentation.augmentation_of(recipe).draws(step, 0, len(images))
     images, targets = augmentation.vary(recipe, images, classes, draws, 4)
     return np.asarray(images), np.asarray(targets), draws
 
@@ -227,7 +228,7 @@ def test_without_variations_pictures_are_normalized():
 def test_smaller_pictures_are_those_of_pillow():
     recipe = unvaried()
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3)).astype("uint8")
-    draws = augmentation.make_draws(recipe, 0, 0, 3)
+    draws = augmentation.augmentation_of(recipe).draws(0, 0, 3)
     varied, _ = augmentation.vary(recipe, images, np.arange(3), draws, 4, size=9)
     for picture, given in zip(np.asarray(varied), images, strict=True):
         normalized = ((given / 255.0 - recipe.data.mean) / recipe.data.std).astype("float32")
@@ -242,7 +243,7 @@ def test_windows_are_resized_as_pillow_resizes_boxes(size):
     images = rng.integers(0, 256, (6, 16, 12, 3)).astype("uint8")
     tall, wide = rng.uniform(4, 16, 6), rng.uniform(3, 12, 6)
     top, left = rng.random(6) * (16 - tall), rng.random(6) * (12 - wide)
-    found = np.asarray(augmentation.resample(images, (top, left, tall, wide), size))
+    found = np.asarray(resample(images, (top, left, tall, wide), size))
     for row, given in enumerate(images.astype("float32")):
         box = (left[row], top[row], left[row] + wide[row], top[row] + tall[row])
         for channel in range(3):
@@ -299,7 +300,7 @@ def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     # The mean of a picture of one level for each class tells the shares.
     np.testing.assert_allclose(varied.mean((1, 2, 3)) * 5, targets @ np.arange(4), atol=1e-4)
     np.testing.assert_allclose(targets.sum(1), 1.0, rtol=1e-5)
-    assert np.sum(targets.max(1) < 0.99) > 10 and len(set(draws[:, 6])) == (
+    assert np.sum(targets.max(1) < 0.99) > 10 and len(set(draws[:, -4])) == (
         2 if mixup and cutmix else 1
     )
 
@@ -309,7 +310,7 @@ def test_erasing_grays_out_a_share_of_the_pictures():
     recipe.augmentation.erasing, recipe.batch_size = 0.5, 256
     images = np.full((256, 16, 16, 3), 255, "uint8")
     varied, *_ = vary(recipe, images, np.zeros(256, int))
-    erased = (varied == 0.0).all(-1).mean((1, 2))
+    erased = (abs(varied) < 1e-6).all(-1).mean((1, 2))
     assert 0.4 < (erased > 0).mean() < 0.6 and 0.01 < erased[erased > 0].mean() < 0.25
 
 
@@ -321,44 +322,6 @@ def test_half_the_pictures_are_mirrored():
     varied, *_ = vary(recipe, images, np.zeros(256, int))
     mirrored = varied[:, 0, 3, 0] > varied[:, 0, 0, 0]
     assert 0.4 < mirrored.mean() < 0.6
-
-
-@pytest.mark.parametrize("operation", randaugment.OPERATIONS, ids=lambda f: f.__name__)
-def test_operations_of_randaugment(operation):
-    rng = np.random.default_rng(0)
-    pixels = tf.constant(rng.integers(20, 200, (24, 20, 3)), tf.uint8)
-    same = operation(pixels, 1.0, 0.0)
-    varied = operation(pixels, -1.0, 0.5)
-    assert varied.shape == pixels.shape and varied.dtype == tf.uint8
-    assert not np.array_equal(varied, pixels)
-    if operation.__name__ not in ("auto_contrast", "equalize", "invert"):
-        np.testing.assert_array_equal(same, pixels)  # at magnitude 0
-
-
-def test_randaugment_draws_by_the_seed_alone():
-    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 16, 3)), tf.uint8)
-    results = [
-        randaugment.vary(pixels, tf.constant([0, n], tf.int64), 2, 15.0).numpy() for n in range(20)
-    ]
-    again = randaugment.vary(pixels, tf.constant([0, 3], tf.int64), 2, 15.0)
-    np.testing.assert_array_equal(results[3], again)
-    assert len({result.tobytes() for result in results}) > 12
-
-
-def test_pillow_agrees_on_the_tables():
-    from PIL import ImageOps
-
-    pixels = np.random.default_rng(0).integers(30, 180, (32, 32, 3)).astype("uint8")
-    picture = Image.fromarray(pixels)
-    pairs = [
-        (randaugment.invert, ImageOps.invert(picture)),
-        (randaugment.posterize, ImageOps.posterize(picture, 6)),
-        (randaugment.solarize, ImageOps.solarize(picture, 128)),
-        (randaugment.auto_contrast, ImageOps.autocontrast(picture)),
-    ]
-    for operation, expected in pairs:
-        found = operation(tf.constant(pixels), 1.0, 0.5).numpy().astype(int)
-        assert np.abs(found - np.asarray(expected).astype(int)).max() <= 1, operation.__name__
 
 
 @pytest.mark.fast

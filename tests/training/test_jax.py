@@ -20,9 +20,12 @@ REPOSITORY = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys
 from ml_collections import ConfigDict
+from training import jax_engine
 from training.session import run
 
 for text, folder in json.loads(sys.stdin.read()):
+    if folder.endswith("fed"):
+        jax_engine._fits = lambda pictures: False  # as if the accelerator were too small
     values = run(ConfigDict(json.loads(text)), folder)
 print(json.dumps(values))
 """
@@ -40,12 +43,13 @@ def weights(arrays, tmp_path_factory):
     parts = recipe.copy_and_resolve_references()
     parts.accumulate, parts.run.checkpoint_steps = 2, 3
     jobs = [(recipe.to_json(), str(root / "jax")), (parts.to_json(), str(root / "parts"))]
+    jobs.append((recipe.to_json(), str(root / "fed")))
     done = _in_jax(jobs)
     assert done.returncode == 0, done.stderr[-3000:]
     newest = root / "parts" / "checkpoints" / "step_000000006.safetensors"
     whole = load_file(newest)
     newest.unlink()  # as if it had been killed before
-    done = _in_jax(jobs[1:])
+    done = _in_jax(jobs[1:2])
     assert done.returncode == 0, done.stderr[-3000:]
     for key, value in load_file(newest).items():
         np.testing.assert_array_equal(value, whole[key], err_msg=key)
@@ -85,6 +89,14 @@ def test_micro_batches_and_an_interruption_change_nothing(weights):
     whole, parts = _model(root, "jax"), _model(root, "parts")
     for key, value in whole.items():
         np.testing.assert_allclose(parts[key], value, atol=1e-5, err_msg=key)
+
+
+def test_pictures_on_the_accelerator_are_those_fed_to_it(weights):
+    root = weights[0]
+    resident, fed = _model(root, "jax"), _model(root, "fed")
+    assert set(resident) == set(fed)
+    for key, value in resident.items():
+        np.testing.assert_array_equal(fed[key], value, err_msg=key)
 
 
 def test_several_devices_are_refused():

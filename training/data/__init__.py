@@ -29,11 +29,6 @@ def open_data(recipe):
             f"Received: {given.source!r}"
         )
     if kind in ("arrays", "folder") and in_memory(recipe):
-        if recipe.augmentation.randaugment_layers:
-            raise RecipeError(
-                "RandAugment needs data.in_memory=False and a source that is not arrays. Received: "
-                f"augmentation.randaugment_layers={recipe.augmentation.randaugment_layers}"
-            )
         if kind == "arrays":
             pictures = read_arrays(place)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tarfile
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import nf_zoo
-from nf_zoo.images import load_image, resize_and_crop
-from training import augmentation
+from nf_zoo.pictures.images import load_image, resize_and_crop
+from training.augmentation import augmentation_of
 from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError
 
@@ -59,13 +60,12 @@ class ArrayPictures:
         """(rows of ``train``, classes, draws) of one replica after the other, endlessly."""
         classes = self.train[1].astype("int32")
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
-        step = first_step
-        while True:
+        augment = augmentation_of(recipe)
+        for step in itertools.count(first_step):
             for replica in range(share.replicas):
                 first, count = share.first(replica), share.replica_batch
                 rows = order.indices(step, first, count)
-                yield rows, classes[rows], augmentation.make_draws(recipe, step, first, count)
-            step += 1
+                yield rows, classes[rows], augment.draws(step, first, count)
 
     def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
         """(images, classes, draws) of one replica after the other, endlessly."""

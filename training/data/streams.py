@@ -13,10 +13,9 @@ import tensorflow as tf
 
 import nf_zoo
 from nf_zoo.finetuning.class_folders import FolderError, scan
-from nf_zoo.tensorflow_images import decode, resize_and_crop
-from training import augmentation
+from nf_zoo.pictures.tensorflow_images import decode, random_view, resize_and_crop
+from training.augmentation import augmentation_of
 from training.data.order import Order, Share, evaluation_rows
-from training.data.views import random_view
 from training.recipe import RecipeError
 
 MANIFEST = "dataset.json"
@@ -226,18 +225,22 @@ def _read(folder, index):
 
 def _varied_batches(records, recipe, share: Share, first_step: int) -> tf.data.Dataset:
     """Records (encoded, class, serial) -> (images, classes, draws) of each replica in turn."""
-    count, replicas = share.replica_batch, share.replicas
+    count, augment, given = share.replica_batch, augmentation_of(recipe), recipe.augmentation
+    geometry = _geometry(recipe, recipe.data.input_size)
 
     def draws(position):
-        step, replica = divmod(int(position), replicas)
-        return augmentation.make_draws(recipe, first_step + step, share.first(replica), count)
+        step, replica = divmod(int(position), share.replicas)
+        return augment.draws(first_step + step, share.first(replica), count)
 
     def with_draws(position, batch):
         chances = tf.numpy_function(draws, [position], tf.float32)
-        return *batch, tf.ensure_shape(chances, (count, len(augmentation.COLUMNS)))
+        return *batch, tf.ensure_shape(chances, (count, augment.width))
 
     def view(encoded, picture_class, serial):
-        return random_view(encoded, recipe, serial), picture_class
+        seed = tf.constant([recipe.seed, 1], tf.int64)
+        seed = tf.random.experimental.stateless_fold_in(seed, serial)
+        pixels = random_view(encoded, geometry, seed, given.crop, given.smallest_area, gray=True)
+        return tf.cast(tf.round(pixels), tf.uint8), picture_class
 
     batches = records.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.batch(count, drop_remainder=True).enumerate()
@@ -245,8 +248,7 @@ def _varied_batches(records, recipe, share: Share, first_step: int) -> tf.data.D
 
 
 def _test_batches(records, recipe) -> tf.data.Dataset:
-    size = recipe.data.test_size
-    geometry = nf_zoo.Preprocessing(input_size=size, crop_fraction=recipe.data.crop_fraction)
+    geometry = _geometry(recipe, recipe.data.test_size)
 
     def view(encoded, picture_class, weight):
         pixels = tf.cast(resize_and_crop(decode(encoded), geometry), tf.uint8)
@@ -254,3 +256,7 @@ def _test_batches(records, recipe) -> tf.data.Dataset:
 
     batches = records.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.batch(recipe.evaluation.batch_size, drop_remainder=True).prefetch(2)
+
+
+def _geometry(recipe, size: int) -> nf_zoo.Preprocessing:
+    return nf_zoo.Preprocessing(input_size=size, crop_fraction=recipe.data.crop_fraction)

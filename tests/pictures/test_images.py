@@ -11,8 +11,8 @@ import pytest
 from photographs import encode, photograph
 from PIL import Image
 
-from nf_zoo.images import load_image, preprocess
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.images import load_image, preprocess
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.fast
 

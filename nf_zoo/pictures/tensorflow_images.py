@@ -1,4 +1,4 @@
-"""``nf_zoo.images`` as TensorFlow ops: for input pipelines and SavedModels.
+"""``nf_zoo.pictures.images`` as TensorFlow ops: for input pipelines and SavedModels.
 
 Every function takes sizes that are known only at run time, and works in ``tf.function``,
 ``tf.map_fn`` and ``tf.data``. Resizing has a CPU kernel only.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from nf_zoo.images import LUMA
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle", "lanczos": "lanczos3"}
+_METHODS = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest"}
+_METHODS["lanczos"] = "lanczos3"
 
 _HEADER_BYTES = 32
 _EXIF_SEARCH_BYTES = 65536
@@ -19,7 +20,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one picture, as :func:`nf_zoo.images.load_image` does.
+    """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
     Args:
         encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
@@ -53,10 +54,10 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Resizes one picture and cuts out its center, without normalizing.
+    """Resize one picture and cut out its center, without normalizing.
 
-    The geometry is that of :func:`nf_zoo.images.resize_and_crop`. Pixels differ by a fraction of a
-    gray level on average, since Pillow computes with integers.
+    The geometry is that of :func:`nf_zoo.pictures.images.resize_and_crop`. Pixels differ by a
+    fraction of a gray level on average, since Pillow computes with integers.
 
     Args:
         image: uint8 or float tensor (H, W, 3), values 0..255, any size.
@@ -92,37 +93,71 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
     return tf.ensure_shape(pixels, (*preprocessing.input_size, 3))
 
 
-def as_input(
-    pixels: tf.Tensor, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
+def random_view(
+    picture: tf.Tensor,
+    preprocessing: Preprocessing,
+    seed: tf.Tensor,
+    crop: str = "resized",
+    smallest_area: float = 0.25,
+    gray: bool = False,
 ) -> tf.Tensor:
-    """As :func:`nf_zoo.images.as_input`, for tensors."""
-    pixels = tf.cast(pixels, tf.float32)
-    if channels == 1:
-        pixels = tf.tensordot(pixels, tf.constant(LUMA)[:, None], 1)
-        preprocessing = preprocessing.averaged()
-    return pixels if raw else normalize(pixels, preprocessing)
-
-
-def normalize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """``(pixels / 255 - mean) / std``.
+    """A random crop of one picture, at the input size.
 
     Args:
-        pixels: uint8 or float tensor (..., 3), values 0..255; with one channel, the first values
-            count.
-        preprocessing: mean and std.
+        picture: uint8 (H, W, 3), or the bytes of a file. Of a JPEG only what is cropped is decoded.
+        preprocessing: size, crop fraction and interpolation.
+        seed: (2,) integers; decides the crop.
+        crop: ``"resized"``, a part of the picture at an aspect ratio of 3/4 to 4/3 (Szegedy et al.
+            2015, "Going deeper with convolutions"); ``"shift"``, the picture as it is evaluated,
+            shifted by up to an eighth; ``"none"``, the picture as it is evaluated.
+        smallest_area: share of the picture that a resized crop keeps at least.
+        gray: what a shifted picture has around it: gray, or else its mirror image.
 
     Returns:
-        float32 tensor of the same shape.
-
-    Example:
-        >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalize(tf.constant([[0, 255, 255]]), settings).numpy().tolist()
-        [[-1.0, 1.0, 1.0]]
+        float32 (height, width, 3) in 0..255.
     """
-    scaled = tf.cast(pixels, tf.float32) / 255.0
-    channels = pixels.shape[-1]
-    mean, std = preprocessing.mean[:channels], preprocessing.std[:channels]
-    return (scaled - tf.constant(mean)) / tf.constant(std)
+    height, width = preprocessing.input_size
+    if crop == "resized":
+        part = tf.cast(_part(picture, seed, smallest_area, width / height), tf.float32)
+        method = _METHODS[preprocessing.interpolation]
+        view = tf.image.resize(part, (height, width), method, antialias=True)
+        return tf.clip_by_value(tf.ensure_shape(view, (height, width, 3)), 0.0, 255.0)
+    pixels = decode(picture) if picture.dtype == tf.string else picture
+    view = resize_and_crop(pixels, preprocessing)
+    if crop == "shift":
+        room = [[height // 8] * 2, [width // 8] * 2, [0, 0]]
+        view = tf.pad(view, room, "CONSTANT" if gray else "REFLECT", constant_values=128.0)
+        view = tf.image.stateless_random_crop(view, (height, width, 3), seed)
+    return view
+
+
+def _part(picture: tf.Tensor, seed: tf.Tensor, smallest_area: float, aspect: float) -> tf.Tensor:
+    def window(shape):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed=seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4 * aspect, 4 / 3 * aspect),
+            area_range=(smallest_area, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin, extent
+
+    def of_pixels(pixels):
+        return tf.slice(pixels, *window(tf.shape(pixels)))
+
+    def of_jpeg():
+        begin, extent = window(tf.io.extract_jpeg_shape(picture))
+        cut = tf.concat([begin[:2], extent[:2]], 0)
+        return tf.io.decode_and_crop_jpeg(picture, cut, channels=3)
+
+    if picture.dtype != tf.string:
+        return of_pixels(picture)
+    is_jpeg = tf.strings.substr(picture, 0, 3) == b"\xff\xd8\xff"
+    part = tf.cond(is_jpeg, of_jpeg, lambda: of_pixels(decode(picture)))
+    return tf.ensure_shape(part, (None, None, 3))
 
 
 def _resized_size(size: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -7,7 +7,7 @@ were measured; Pillow does the resampling there and here.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nf_zoo.preprocessing import Preprocessing
+from nf_zoo.pictures.preprocessing import LUMA, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """The decoders Pillow may use; no other is reachable from an untrusted file."""
@@ -25,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 def preprocess(
     images: Any, model: Any, *, input_size: int | tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Turns pictures into the batch that a network expects.
+    """Turn pictures into the batch that a network expects.
 
     Args:
         images: a picture or several. A picture is a file path, the bytes of a JPEG, PNG, WebP,
@@ -55,27 +55,22 @@ def preprocess(
         >>> preprocess(pictures, Preprocessing(input_size=224)).shape
         (2, 224, 224, 3)
     """
-    preprocessing, form = _preprocessing_of(model), input_of(model)
-    if input_size is not None:
-        preprocessing = replace(preprocessing, input_size=input_size)
-    pixels = [resize_and_crop(image, preprocessing) for image in load_images(images)]
-    if not pixels:
-        raise ValueError("There are no pictures to preprocess. Received: an empty list.")
-    return as_input(np.stack(pixels), preprocessing, **form)
-
-
-def _preprocessing_of(model: Any) -> Preprocessing:
     preprocessing = getattr(model, "preprocessing", model)
     if not isinstance(preprocessing, Preprocessing):
         raise TypeError(
             "The second argument must be a Preprocessing, or a model that has one as "
             f".preprocessing. Received: {type(model).__name__}"
         )
-    return preprocessing
+    if input_size is not None:
+        preprocessing = replace(preprocessing, input_size=input_size)
+    pixels = [resize_and_crop(image, preprocessing) for image in load_images(images)]
+    if not pixels:
+        raise ValueError("There are no pictures to preprocess. Received: an empty list.")
+    return as_input(np.stack(pixels), preprocessing, **input_of(model))
 
 
 def load_image(source: Any) -> np.ndarray:
-    """Reads one picture as RGB pixels.
+    """Read one picture as RGB pixels.
 
     Args:
         source: one of
@@ -123,7 +118,7 @@ def load_image(source: Any) -> np.ndarray:
 
 
 def load_images(source: Any) -> Iterator[np.ndarray]:
-    """Reads one picture or many, one at a time.
+    """Read one picture or many, one at a time.
 
     Args:
         source: anything :func:`load_image` takes; a batch array (N, H, W, C) with C of 1, 3 or 4;
@@ -136,20 +131,16 @@ def load_images(source: Any) -> Iterator[np.ndarray]:
         ValueError: as :func:`load_image`, with the position of the picture in the list.
     """
     if isinstance(source, list | tuple | Iterator):
-        yield from _load_each(source)
+        for position, one in enumerate(source):
+            try:
+                yield load_image(one)
+            except ValueError as error:
+                raise ValueError(f"Picture at position {position} of the list: {error}") from error
     elif isinstance(source, str | PathLike | bytes | bytearray | memoryview | Image.Image):
         yield load_image(source)
     else:
         array = _as_array(source)
         yield from _rgb_array(array) if array.ndim == 4 else [_rgb_array(array)]
-
-
-def _load_each(sources: Iterable[Any]) -> Iterator[np.ndarray]:
-    for position, source in enumerate(sources):
-        try:
-            yield load_image(source)
-        except ValueError as error:
-            raise ValueError(f"Picture at position {position} of the list: {error}") from error
 
 
 def _load_file(path: Path) -> np.ndarray:
@@ -180,7 +171,7 @@ def _decode(encoded: bytes, name: str) -> np.ndarray:
 
 
 def _guarded(read, name: str) -> np.ndarray:
-    """Runs ``read``; whatever Pillow's decoders raise becomes a ValueError that names the file."""
+    """Run ``read``; whatever Pillow's decoders raise becomes a ValueError that names the file."""
     try:
         return read()
     except (UnidentifiedImageError, MemoryError):
@@ -233,7 +224,8 @@ def _rgb_array(array: np.ndarray) -> np.ndarray:
         )
     if array.size == 0:
         raise ValueError(f"The array holds no pixels. Received: shape {array.shape}.")
-    return _three_channels(_as_uint8(array))
+    array = _as_uint8(array)
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
 
 
 def _shape_hint(shape: tuple[int, ...]) -> str:
@@ -242,10 +234,6 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         return " A batch of grayscale pictures needs a channel axis: array[..., None]."
     return ""
-
-
-def _three_channels(array: np.ndarray) -> np.ndarray:
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
 
 
 def _as_uint8(array: np.ndarray) -> np.ndarray:
@@ -269,7 +257,7 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resizes one picture and cuts out its center, without normalizing.
+    """Resize one picture and cut out its center, without normalizing.
 
     Args:
         image: uint8 array (H, W, 3).
@@ -298,28 +286,23 @@ def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
     return np.array(crop)
 
 
-LUMA = (0.299, 0.587, 0.114)
-"""Shares of red, green and blue in gray, as Pillow's mode "L" and JPEG have them."""
-
-
-def as_input(
-    pixels: np.ndarray, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False
-) -> np.ndarray:
-    """Pixels as a network takes them: normalized or not, in color or gray.
+def as_input(pixels: Any, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False):
+    """Give pixels the form that a network takes: normalized or not, in color or gray.
 
     Args:
-        pixels: array (N, H, W, 3), values 0..255.
+        pixels: array, or float32 tensor of TensorFlow, (N, H, W, 3), values 0..255.
         preprocessing: mean and std.
         channels: 3, or 1 for gray, which is normalized by the mean of the three.
         raw: leave them at 0..255, for a network that normalizes for itself.
 
     Returns:
-        float32 array (N, H, W, channels).
+        float32 array or tensor (N, H, W, channels).
     """
+    pixels = _floats(pixels)
     if channels == 1:
-        pixels = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)[:, None]
+        pixels = sum(share * pixels[..., i : i + 1] for i, share in enumerate(LUMA))
         preprocessing = preprocessing.averaged()
-    return pixels.astype(np.float32) if raw else normalize(pixels, preprocessing)
+    return pixels if raw else normalize(pixels, preprocessing)
 
 
 def input_of(model: Any) -> dict[str, Any]:
@@ -337,28 +320,31 @@ def input_of(model: Any) -> dict[str, Any]:
     return {"channels": channels, "raw": bool(getattr(model, "include_preprocessing", False))}
 
 
-def normalize(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def normalize(pixels: Any, preprocessing: Preprocessing):
     """``(pixels / 255 - mean) / std``.
 
     Args:
-        pixels: array (..., 3), values 0..255; with one channel, the first values count.
+        pixels: array, or float32 tensor of TensorFlow, (..., 3), values 0..255; with one channel,
+            the first values count.
         preprocessing: mean and std.
 
     Returns:
-        float32 array of the same shape.
+        float32 array or tensor of the same shape.
 
     Example:
-        >>> from nf_zoo.preprocessing import Preprocessing
         >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         >>> normalize(np.array([[0, 255, 255]]), settings).tolist()
         [[-1.0, 1.0, 1.0]]
     """
-    scaled = pixels.astype(np.float32)
-    scaled /= 255
-    channels = pixels.shape[-1]
-    scaled -= np.asarray(preprocessing.mean[:channels], np.float32)
-    scaled /= np.asarray(preprocessing.std[:channels], np.float32)
-    return scaled
+    mean, std = (
+        np.asarray(values[: pixels.shape[-1]], np.float32)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return (_floats(pixels) / 255 - mean) / std
+
+
+def _floats(pixels):
+    return pixels.astype(np.float32) if hasattr(pixels, "astype") else pixels
 
 
 def _resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:

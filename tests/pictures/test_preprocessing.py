@@ -14,8 +14,9 @@ import pytest
 from photographs import photograph
 from PIL import Image
 
-from nf_zoo.images import preprocess
-from nf_zoo.preprocessing import Preprocessing, decode_predictions, imagenet_classes
+from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.predictions import decode_predictions, imagenet_classes
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.fast
 
@@ -316,10 +317,10 @@ def test_predictions_that_cannot_be_decoded(arguments, message):
 
 def test_preprocessing_needs_no_backend():
     command = (
-        "import sys, nf_zoo.preprocessing as p; p.imagenet_classes(); "
+        "import sys, nf_zoo.pictures.predictions as p; p.imagenet_classes(); "
         "print([m for m in ('tensorflow', 'keras', 'jax', 'torch') if m in sys.modules])"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", command], cwd=root, capture_output=True, text=True, check=True
     )

@@ -1,0 +1,1 @@
+"""Everything before the network: reading, resizing, cropping and varying pictures."""
