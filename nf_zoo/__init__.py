@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"nf_zoo.{name}")
-    elif not name[:1].isupper():  # as the names of factories are
+    elif not name[:1].isupper():  # factories have capitalized names
         raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
     else:
         value = _factory(name)

@@ -1,4 +1,4 @@
-"""Write a file or a folder aside, check it, swap it in: whole or not at all."""
+"""Write a file or a folder to one side, then swap it in: whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of ``path`` if, and only if, all goes well.
+    """Yield a path to write to; it replaces ``path`` only if nothing fails.
 
-    The path given lies in an empty folder of its own beside ``path``, whose parents are made, and
-    has the same name. If anything goes wrong inside, or when it is moved, ``path`` is as it was and
-    nothing is left.
+    The yielded path has the same name and lies in a new, empty folder beside ``path``; missing
+    parents are created. If the block or the final move fails, ``path`` stays as it was and nothing
+    is left behind.
 
     Args:
-        path: the file or folder to be written or replaced.
+        path: the file or folder to write or replace.
 
     Yields:
-        Where to write it; nothing is there yet.
+        the path to write; nothing exists there yet.
 
     Example:
         >>> with replacing("notes.txt") as written:  # doctest: +SKIP
@@ -36,8 +36,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def swap(written: Path, path: Path, former: Path) -> None:
-    """Move ``written`` to ``path``; a folder there goes to ``former``, or back if that fails."""
-    # One step replaces a file, but no folder that holds anything.
+    """Move ``written`` to ``path``; a folder there moves to ``former``, and back on failure."""
+    # os.replace replaces a file in one step, but not a folder that holds anything.
     if is_folder := path.is_dir():
         os.replace(path, former)
     try:

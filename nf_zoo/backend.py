@@ -1,4 +1,4 @@
-"""What only TensorFlow can do asks for it here, in one line and before anything is begun."""
+"""Require TensorFlow where nothing else will do, before any work starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _INSTALL = "pip install tensorflow"
 
 
 def require_tensorflow(what: str) -> ModuleType:
-    """TensorFlow, where Keras runs on it.
+    """Return TensorFlow if Keras runs on it.
 
     Args:
         what: the subject of the message, such as ``"Fine-tuning"``.
 
     Returns:
-        The module.
+        the module.
 
     Raises:
         RuntimeError: if Keras runs on another backend.
@@ -33,14 +33,14 @@ def require_tensorflow(what: str) -> ModuleType:
     if backend != "tensorflow":
         raise RuntimeError(
             f"{what} works with TensorFlow only: {_INSTALL} and set KERAS_BACKEND=tensorflow. A "
-            "model that was saved with model.save(...) loads there as it is. "
+            "model saved with model.save(...) loads there unchanged. "
             f"Received: backend {backend!r}"
         )
     return import_tensorflow(what)
 
 
 def import_tensorflow(what: str) -> ModuleType:
-    """TensorFlow, whatever Keras runs on.
+    """Return TensorFlow, whichever backend Keras runs on.
 
     Args:
         what: the subject of the message.
@@ -57,6 +57,6 @@ def import_tensorflow(what: str) -> ModuleType:
 
 
 def is_tensorflow_dataset(value: Any) -> bool:
-    """Whether it is a ``tf.data.Dataset``; does not import TensorFlow to find out."""
+    """Check for a ``tf.data.Dataset`` without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)

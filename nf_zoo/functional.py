@@ -12,7 +12,7 @@ import keras
 
 
 def nodes_of(model) -> list:
-    """The nodes of a functional model that compute something, in order of execution."""
+    """Return the nodes of a functional model that compute something, in execution order."""
     return [
         node
         for depth in sorted(model._nodes_by_depth, reverse=True)
@@ -22,20 +22,20 @@ def nodes_of(model) -> list:
 
 
 def as_functional(model):
-    """The graph of a Functional or built Sequential model; None of any other layer."""
+    """Return the graph of a Functional or built Sequential model; None for any other layer."""
     if isinstance(model, keras.Sequential):
         return getattr(model, "_functional", None)
     return model if hasattr(model, "_nodes_by_depth") else None
 
 
 def structures_of(model) -> tuple[Any, Any]:
-    """The Keras tensors of a functional model's inputs and outputs, nested as its call has them."""
+    """Return a functional model's input and output Keras tensors, nested as in its call."""
     return model._inputs_struct, model._outputs_struct
 
 
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
-    """Inside, Keras can make models of graphs of many thousand layers, which it walks recursively.
+    """Let Keras build models thousands of layers deep, whose graphs it walks recursively.
 
     Example:
         >>> with deep_graphs():

@@ -1,4 +1,4 @@
-"""Options described once: a field of a record makes the argument, its check, its flag and its help.
+"""Options described once: a record's field gives the argument, its check, its flag and its help.
 
 >>> @dataclasses.dataclass(frozen=True)
 ... class Settings(Options):
@@ -30,13 +30,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """The values that an option takes.
+    """Values that an option accepts.
 
     Attributes:
         words: the end of "must be ...".
         flag: keywords of argparse's ``add_argument``, or None for an option without a flag.
-        accepts: whether a value is taken; may raise TypeError or ValueError if not.
-        convert: return the value as it is kept; may raise them too.
+        accepts: return True for an allowed value; may raise TypeError or ValueError for others.
+        convert: return the value to store; may raise the same errors.
     """
 
     words: str = ""
@@ -46,14 +46,14 @@ class Kind:
 
 
 def whole(low: float = -math.inf, words: str = "", metavar: str = "N") -> Kind:
-    """Integers of ``low`` or more."""
+    """Integers no smaller than ``low``."""
     words = words or ("a positive integer" if low == 1 else "an integer")
     flag = {"type": int, "metavar": metavar}
     return Kind(words, flag, lambda value: value >= low, operator.index)
 
 
 def number(words: str, accepts: Callable[[float], bool], metavar: str = "X") -> Kind:
-    """Real numbers that ``accepts`` is true of."""
+    """Real numbers for which ``accepts`` returns true."""
     flag = {"type": float, "metavar": metavar}
     return Kind(words, flag, lambda value: accepts(value + 0.0), float)
 
@@ -72,7 +72,7 @@ def choice(*values: Any) -> Kind:
 
 
 def picture_size(low: int) -> Kind:
-    """(height, width), or one integer for both, of ``low`` pixels or more."""
+    """(height, width), or one integer for both, each at least ``low`` pixels."""
 
     def convert(value):
         height, width = (value, value) if isinstance(value, numbers.Integral) else value
@@ -84,12 +84,12 @@ def picture_size(low: int) -> Kind:
 
 
 def text(metavar: str) -> Kind:
-    """Anything in Python, text on the command line."""
+    """Any value in Python, text on the command line."""
     return Kind(flag={"metavar": metavar})
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """``"224"`` -> (224, 224), ``"192x256"`` -> (192, 256): height, width."""
+    """Parse ``"224"`` as (224, 224) and ``"192x256"`` as (192, 256): height, width."""
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH in pixels, not {text!r}")
@@ -97,24 +97,24 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def option(default: Any, help: str, kind: Kind | None = None, **more: Any) -> Any:
-    """A field of a record.
+    """Define a field of an options record.
 
     Args:
-        default: None is taken by an option whose default it is.
-        help: for the docstring, without the last full stop; the command line shows its first
-            sentence.
-        kind: the values it takes; by default, of a bool, True and False, else anything.
-        **more: metadata that the record's owner reads.
+        default: the default; None is an allowed value only where it is the default.
+        help: text for the docstring, without the final full stop; the command line shows its
+            first sentence.
+        kind: the allowed values; by default True and False for a bool, else anything.
+        **more: other metadata, for the owner of the record.
     """
     kind = kind or (switch() if isinstance(default, bool) else Kind())
     return dataclasses.field(default=default, metadata={"kind": kind, "help": help, **more})
 
 
 class Options:
-    """Base of the records; a frozen dataclass whose fields are all made by :func:`option`.
+    """Base class of option records: frozen dataclasses whose fields come from :func:`option`.
 
     Raises:
-        ValueError: "NAME must be ... Received: ..." for a value that its kind does not take.
+        ValueError: for a value that its kind rejects: "NAME must be ... Received: ...".
     """
 
     def __post_init__(self):
@@ -138,8 +138,8 @@ def takes(record: type[Options]) -> Callable[[Callable], Callable]:
     """Give a function the fields of ``record`` as keyword arguments.
 
     The function has one keyword argument ``settings``, an instance of the record. Its callers see
-    the fields instead, with their defaults, and in its docstring their help where ``{settings}``
-    stands.
+    the fields and their defaults instead. In its docstring the fields' help replaces
+    ``{settings}``.
     """
     fields = dataclasses.fields(record)
     own = [
@@ -153,7 +153,7 @@ def takes(record: type[Options]) -> Callable[[Callable], Callable]:
         signature = inspect.signature(function)
         others = dict(signature.parameters)
         others.pop("settings")
-        # Keyword arguments stand before a last ``**fields``.
+        # Keyword arguments come before a final ``**fields``.
         last = [others.pop(n) for n, p in list(others.items()) if p.kind is p.VAR_KEYWORD]
         signature = signature.replace(parameters=[*others.values(), *own, *last])
 
@@ -191,12 +191,12 @@ def add_flags(
     without: Collection[str] = (),
     **changes: Any,
 ) -> None:
-    """Add a flag for each field of a record to an argparse parser; None if it is left out.
+    """Add a flag for each field of a record to an argparse parser; an absent flag gives None.
 
     Args:
-        parser: an argparse parser or group of it.
-        record: its fields are the flags.
-        only: the fields to take; all by default.
+        parser: an argparse parser or argument group.
+        record: the record whose fields become flags.
+        only: the fields to include; all by default.
         without: fields to leave out.
         **changes: other keywords of ``add_argument``.
     """
@@ -216,6 +216,6 @@ def add_flags(
 
 
 def given(args: argparse.Namespace, record: type[Options]) -> dict[str, Any]:
-    """The fields of a record that a command line sets."""
+    """Return the fields of a record that the command line sets."""
     values = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(record)}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Everything once, on a CPU in about two minutes: fine-tune, compare, export, serve.
+"""A tour of about two minutes on a CPU: fine-tune, compare, export, serve.
 
 A small network pretrained on CIFAR-10 learns handwritten digits from a few pictures of each, and
 so does the same network from scratch.
@@ -39,7 +39,7 @@ TOLERANCE = 1e-4
 TITLES = {"fine_tuned": "Pretrained", "from_scratch": "From scratch"}
 
 SCRIPT = '''\
-"""Predicts with the exported network. TensorFlow is enough: nf_zoo is not imported.
+"""Predict with the exported network. TensorFlow is enough: nf_zoo is not imported.
 
     python predict.py PICTURE...
 """
@@ -63,23 +63,23 @@ assert "nf_zoo" not in sys.modules
 def quickstart(
     output: str | os.PathLike = "nf-zoo-quickstart", *, settings: QuickstartSettings, **fields: Any
 ) -> dict[str, Any]:
-    """Fine-tune a small network on scikit-learn's digits, export it, and tell the terminal.
+    """Fine-tune a small network on scikit-learn's digits, export it, and report in the terminal.
 
     Args:
-        output: folder to write: digits/ (the pictures), fine_tuned/ (as ``finetune`` writes it),
-            predict.py (uses the SavedModel), quickstart.json.
+        output: folder to write: digits/ (the pictures), fine_tuned/ (the output of
+            ``finetune``), predict.py (uses the SavedModel), quickstart.json.
         {settings}
-        **fields: options of the network, as ``create_model`` takes them.
+        **fields: options of the network, as for ``create_model``.
 
     Returns:
-        The contents of quickstart.json: ``fine_tuned`` and ``from_scratch``, each with
+        the contents of quickstart.json: ``fine_tuned`` and ``from_scratch``, each with
         ``test_accuracy``, ``wrong`` and ``seconds``; ``served``, predictions of the SavedModel in
-        a process of its own; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
+        its own process; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
         ``seconds``.
 
     Raises:
-        FileExistsError: if ``output`` holds something, unless it is an earlier quickstart that
-            ``overwrite`` allows to replace.
+        FileExistsError: if ``output`` is not empty, unless it holds an earlier quickstart and
+            ``overwrite`` is true.
         ImportError: without scikit-learn.
         RuntimeError: if Keras does not run on TensorFlow, or the SavedModel answers differently
             from the Keras model.
@@ -95,7 +95,7 @@ def quickstart(
     began, output = time.monotonic(), Path(output).expanduser()
     digits = _load_digits()
     _take_folder(output, settings.overwrite)
-    # Bound to the terminal itself: sys.stdout is borrowed during training.
+    # Bound to the terminal itself: sys.stdout is redirected during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
     shares = {
         "train": settings.training_pictures,
@@ -106,7 +106,7 @@ def quickstart(
     record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
     record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
     _print_beginning(console, output, record)
-    # A mirrored digit is no digit.
+    # A mirrored digit is not a digit.
     options = {"epochs": settings.epochs, "flip": False, "verbose": 2}
     options |= {"seed": settings.seed, "overwrite": settings.overwrite}
     results = {}
@@ -125,7 +125,7 @@ def quickstart(
 
 
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """1797 pictures (N, 8, 8), values 0..16, and the digits they show."""
+    """Return 1797 pictures (N, 8, 8), values 0..16, and the digits they show."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -137,12 +137,12 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _take_folder(output: Path, overwrite: bool) -> None:
-    """Make the folder and mark it as a quickstart's, so that it can be replaced later."""
+    """Create the folder and mark it as a quickstart's, so that it can be replaced later."""
     record = output / RECORD
     taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
     if taken and not record.is_file():
         raise FileExistsError(
-            f"The folder holds something else already: choose another. Received: {output}"
+            f"The folder already holds something else: choose another. Received: {output}"
         )
     if taken and not overwrite:
         raise FileExistsError(
@@ -156,7 +156,7 @@ def _take_folder(output: Path, overwrite: bool) -> None:
 def _write_digits(
     root: Path, images: np.ndarray, classes: np.ndarray, shares: dict[str, int | None]
 ) -> dict[str, int]:
-    """Write train/, val/ and test/ with a folder for each digit; returns how many pictures."""
+    """Write train/, val/ and test/ with a folder for each digit; return the picture counts."""
     shutil.rmtree(root, ignore_errors=True)
     counts = dict.fromkeys(shares, 0)
     for digit in range(10):
@@ -173,7 +173,7 @@ def _write_digits(
 
 
 def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The pretrained network and its untrained twin."""
+    """Yield the pretrained network and its untrained twin."""
     import keras
 
     from nf_zoo.hub.models import create_model
@@ -199,7 +199,7 @@ def _summary(result) -> dict[str, Any]:
 
 
 def _serve(output: Path, model) -> list[dict[str, Any]]:
-    """Predictions of the SavedModel in a process without nf_zoo, held against the Keras model's."""
+    """Predict with the SavedModel in a process without nf_zoo; compare with the Keras model."""
     script = output / "predict.py"
     script.write_text(SCRIPT, encoding="utf-8")
     pictures = [min(folder.iterdir()) for folder in sorted((output / "digits" / "test").iterdir())]
@@ -243,7 +243,7 @@ def _check_served(served: list[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def _live(console: Console, title: str, epochs: int) -> Iterator[None]:
-    """A spinner with the latest figures instead of the lines that a run prints."""
+    """Show a spinner with the latest figures instead of the output of a run."""
     with console.status(f"{title}: getting ready") as status:
         line = _LastLine(lambda text: status.update(Text(f"{title}: {text}")), epochs)
         with contextlib.redirect_stdout(line):
@@ -251,7 +251,7 @@ def _live(console: Console, title: str, epochs: int) -> Iterator[None]:
 
 
 class _LastLine(io.TextIOBase):
-    """Stands in for stdout: of every epoch that is written to it, the accuracy is shown."""
+    """Stand-in for stdout that shows the accuracy of each epoch written to it."""
 
     def __init__(self, show: Callable[[str], None], epochs: int):
         self._show, self._epochs, self._done = show, epochs, 0
@@ -267,11 +267,11 @@ class _LastLine(io.TextIOBase):
 
 def _print_beginning(console: Console, output: Path, record: dict[str, Any]) -> None:
     counts = record["pictures"]
-    console.print(Text("Handwritten digits, learnt from a few pictures of each", style="bold"))
+    console.print(Text("Handwritten digits, learned from a few pictures of each", style="bold"))
     console.print(
         f"{sum(counts.values()):,} scanned digits that come with scikit-learn, as pictures in "
-        f"{output / 'digits'}: {counts['train']} to learn from, {counts['val']} to watch the "
-        f"training with, {counts['test']:,} to compare the networks on. "
+        f"{output / 'digits'}: {counts['train']} to learn from, {counts['val']} to monitor "
+        f"training, {counts['test']:,} to compare the networks on. "
         f"{record['network']} learns them twice, {record['epochs']} epochs each: pretrained "
         f"({record['pretrained']}), and from scratch.\n"
     )
@@ -290,7 +290,7 @@ def _print_comparison(console: Console, record: dict[str, Any]) -> None:
 def _print_served(console: Console, served: list[dict[str, Any]]) -> None:
     console.print(
         "\nThe fine-tuned network, exported as a SavedModel and loaded in a fresh Python process "
-        "without nf_zoo, says what the Keras model says:\n"
+        "without nf_zoo, gives the same answers as the Keras model:\n"
     )
     rows = _table("Picture", "Shows", "SavedModel", "Probability")
     for row in served:
@@ -308,8 +308,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (output / "digits", "the pictures: a folder for each digit"),
         (tuned / "model.keras", "the fine-tuned network"),
         (tuned / "saved_model", "the same for TensorFlow Serving or plain TensorFlow"),
-        (tuned / "report.json", "every figure; beside it learning curve and confusion matrix"),
-        (tuned / "predictions.png", "some pictures and what the network makes of them"),
+        (tuned / "report.json", "every figure; beside it, the learning curve and confusion matrix"),
+        (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):
         rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))

@@ -1,13 +1,13 @@
-"""Make Keras know every class of nf_zoo that a saved model can name.
+"""Register with Keras every class of nf_zoo that a saved model can name.
 
-Keras finds a class of another package only if it is registered, which the decorators do when their
-modules are imported; by module path it looks inside its own packages alone. nf_zoo imports its
-modules late, so a file would not load after ``import nf_zoo`` by itself.
+Keras finds a class outside its own packages only if the class is registered. The decorators do
+that when their modules are imported. nf_zoo imports its modules late, so a saved file would not
+load after a bare ``import nf_zoo``.
 
-Therefore every class has a stand-in in Keras's table of custom objects, which imports the class
-when a file names it. The stand-ins are put there as soon as both packages are: at once if Keras is
-imported already, else by a hook on the import of Keras, so that ``import nf_zoo`` stays free of
-Keras. The modules themselves cannot be imported by then: one of them may be just importing Keras.
+Every class therefore has a stand-in in Keras's table of custom objects, which imports the class
+when a file names it. The stand-ins are added once both packages are imported: at once if Keras
+already is, else by an import hook, so that ``import nf_zoo`` stays free of Keras. The hook cannot
+import the modules themselves: one of them may be importing Keras at that moment.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CLASSES = {
 
 
 class StandIn:
-    """Stands for a class in Keras's table until its module is imported, which registers itself."""
+    """Stand-in for a class in Keras's table until its module is imported and registers it."""
 
     def __init__(self, module: str, name: str):
         self._module, self._name = module, name
 
     def from_config(self, *args, **kwargs):
-        """What the class makes of the config."""
+        """Import the class and return its object for the config."""
         kind = getattr(importlib.import_module(self._module), self._name)
         return kind.from_config(*args, **kwargs)
 
@@ -49,7 +49,7 @@ class StandIn:
 
 
 def register_with_keras() -> None:
-    """Register the classes now if Keras is imported, else when it is."""
+    """Register the classes now if Keras is imported, else once it is."""
     if "keras" in sys.modules:
         _register()
     elif not any(isinstance(finder, _KerasHook) for finder in sys.meta_path):
@@ -66,7 +66,7 @@ def _register() -> None:
 
 
 class _KerasHook:
-    """An import finder that leaves Keras to the others, and registers the classes after it."""
+    """Import finder that lets the others import Keras, then registers the classes."""
 
     def __init__(self):
         self._is_searching = False

@@ -1,4 +1,4 @@
-"""The model card: README.md with the hub's metadata, made from what is known of a model."""
+"""The model card: README.md with the hub's metadata, written from a model and its results."""
 
 from __future__ import annotations
 
@@ -42,40 +42,40 @@ PAPERS = {
 """arXiv number -> BibTeX entry."""
 
 _INTENDED = (
-    "Telling apart the classes listed below in color pictures like those it was trained on, and "
-    "as a start for fine-tuning on pictures of another kind."
+    "Classifying color pictures like those it was trained on into the classes listed below, and "
+    "as a starting point for fine-tuning on other kinds of pictures."
 )
-_FEATURES = "Turning color pictures into feature vectors, and as a start for fine-tuning."
+_FEATURES = "Turning color pictures into feature vectors, and as a starting point for fine-tuning."
 _LIMITS = (
-    "Whatever a picture shows, one of the known classes is the answer; the probabilities do not "
-    "say whether the picture is of a known kind at all. Pictures of another origin, size or "
-    "quality than the training pictures are answered worse than the figures here say. It has not "
-    "been examined for unequal treatment of people or places, and is not meant for decisions about "
-    "people."
+    "The answer is always one of the known classes, whatever a picture shows; the probabilities do "
+    "not say whether the picture belongs to any of them. Pictures that differ from the training "
+    "pictures in origin, size or quality get worse answers than the figures here suggest. The "
+    "model has not been examined for unequal treatment of people or places, and is not meant for "
+    "decisions about people."
 )
 _UNKNOWN_LICENSE = "The license of these weights was not stated: ask their author before use."
 
 
 @dataclasses.dataclass(frozen=True)
 class CardDetails:
-    """What a model card says that the model does not know itself. Everything may be left out.
+    """Contents of a model card that the model itself does not know. Every field is optional.
 
     Attributes:
-        repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
-        license: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
-            cataloged checkpoint the model started from, or else "unknown".
-        datasets: data sets of the hub that the model was trained on, such as "cifar10".
-        dataset_name: what to call the pictures that `metrics` are of.
-        base_model: repository of the hub that training started from; None takes that of the
-            cataloged checkpoint, if it has one.
-        training: the recipe, in Markdown; None takes the settings of a `finetune` report.
+        repository: ``"owner/name"`` that the usage snippet loads from; ``push_to_hub`` fills it in.
+        license: one of the hub's identifiers, such as ``"apache-2.0"``; None takes that of the
+            cataloged checkpoint the model started from, or else ``"unknown"``.
+        datasets: datasets on the hub that the model was trained on, such as ``"cifar10"``.
+        dataset_name: name of the pictures behind ``metrics``.
+        base_model: hub repository that training started from; None takes that of the cataloged
+            checkpoint, if it has one.
+        training: the recipe, in Markdown; None takes the settings of a ``finetune`` report.
         command: the command that trained the model.
-        intended_use: in Markdown; None says what holds for any such network.
-        limits: in Markdown; None says what holds for any such network.
-        checkpoint: "architecture.tag" that the usage snippet loads, of a cataloged checkpoint.
+        intended_use: in Markdown; None gives a text that holds for any such network.
+        limits: in Markdown; None gives a text that holds for any such network.
+        checkpoint: ``"architecture.tag"`` of the cataloged checkpoint that the usage snippet loads.
 
     Raises:
-        ValueError: for a license or data set that the hub would not take.
+        ValueError: for a license or dataset that the hub would reject.
 
     Example:
         >>> CardDetails(license="mit", datasets=("cifar10",)).license
@@ -123,12 +123,12 @@ class Result(NamedTuple):
 def model_card(
     model, details: CardDetails | None = None, metrics: Mapping[str, Any] | None = None
 ) -> str:
-    """The text of README.md for a model.
+    """Write the text of README.md for a model.
 
     Args:
-        model: An `ImageClassifier`.
-        details: What the model does not know itself.
-        metrics: What `evaluate` returned, or the metrics of a `finetune` result.
+        model: an ``ImageClassifier``.
+        details: contents that the model itself does not know.
+        metrics: the result of ``evaluate``, or the metrics of a ``finetune`` result.
 
     Returns:
         Markdown with a YAML head that the hub accepts.
@@ -151,7 +151,7 @@ def model_card(
 
 
 def is_generated(path: Path) -> bool:
-    """Whether a README.md was written by `model_card` and not taken over by hand since."""
+    """Check that ``model_card`` wrote a README.md and nobody has taken it over by hand since."""
     try:
         return MARK in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -159,12 +159,12 @@ def is_generated(path: Path) -> bool:
 
 
 def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
-    """The figures of a report that belong into a card.
+    """Yield the figures of a report that belong in a card.
 
     Raises:
         ValueError: if an accuracy is not between 0 and 1.
     """
-    # A report of finetune says "test" apart; what evaluate returns is of whatever it was given.
+    # A finetune report has a separate "test" entry; a result of evaluate is of any pictures.
     of_a_run = "run" in metrics or "test" in metrics
     parts = [("validation" if of_a_run else "test", metrics), ("test", metrics.get("test"))]
     for split, part in parts:
@@ -182,7 +182,7 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
-    """The details with what the catalog knows of the checkpoint that training started from."""
+    """Fill in the details from the catalog's record of the checkpoint that started training."""
     run = metrics.get("run")
     start = run.get("model") if isinstance(run, Mapping) else None
     tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
@@ -202,7 +202,7 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
     norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     kind = "batch-normalization" if norms else "normalizer-free"
     task = "image-classification" if model.num_classes else "image-feature-extraction"
-    # "imagefolder" is how the hub calls pictures in folders that are not on the hub.
+    # "imagefolder" is the hub's name for pictures in folders that are not on the hub.
     dataset = details.datasets[0] if details.datasets else "imagefolder"
     found = [
         EvalResult(
@@ -232,7 +232,7 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
 def _body(
     model, name: str, details: CardDetails, results: list[Result], metrics: Mapping[str, Any]
 ) -> str:
-    """Everything below the metadata, Markdown."""
+    """Write everything below the metadata, in Markdown."""
     sections = {
         "Use": _usage(model, details),
         "Intended use": details.intended_use or (_INTENDED if model.num_classes else _FEATURES),
@@ -249,7 +249,7 @@ def _body(
 
 
 def _summary(model) -> str:
-    # What `create_model` needs beside the architecture's name to build this network.
+    # The arguments of `create_model` besides the architecture's name that build this network.
     variant = {"variant": "paper"} if is_the_papers(model) else {}
     published = architecture(model.architecture).configure(**variant)
     changes = {**variant, **model.config.changes_from(published)}
@@ -312,7 +312,7 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
 
 
 def _recipe(metrics: Mapping[str, Any]) -> str | None:
-    """The settings of a finetune report as a table."""
+    """Write the settings of a finetune report as a table."""
     run = metrics.get("run")
     settings = run.get("settings") if isinstance(run, Mapping) else None
     if not isinstance(settings, Mapping):
@@ -341,8 +341,8 @@ def _preprocessing(model) -> str:
 
 def _classes(model) -> str:
     if model.labels is None:
-        return "Those of ImageNet (ILSVRC 2012)." if model.num_classes == 1000 else ""
-    # Markdown takes what stands between backticks literally.
+        return "The classes of ImageNet (ILSVRC 2012)." if model.num_classes == 1000 else ""
+    # Markdown takes text between backticks literally.
     labels = [" ".join(label.split()) for label in model.labels[:MOST_LABELS]]
     names = ", ".join(
         f"`{label}`" if label and "`" not in label else label.replace("`", "'") or "(no name)"

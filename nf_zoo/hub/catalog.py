@@ -1,7 +1,7 @@
-"""What weights exist: one `PretrainedWeights` record per [[weights]] entry of weights/catalog.toml.
+"""The catalog: one ``PretrainedWeights`` record per [[weights]] entry of weights/catalog.toml.
 
 The catalog is read once and checked as it is read: a field that is missing, unknown or of the
-wrong type is a `CatalogError` that names the record. Adding a checkpoint means adding a record.
+wrong type raises a ``CatalogError`` that names the record. To add a checkpoint, add a record.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ LABELS_IN_CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """One checkpoint: what it is, where it lies and how it was evaluated.
+    """One checkpoint: its network, its location and its evaluation.
 
     Attributes:
-        architecture: The network it belongs to, e.g. "nf_resnet50".
-        tag: The name of this checkpoint among that network's, e.g. "ra2_in1k".
-        license: SPDX identifier in lower case, e.g. "apache-2.0".
-        preprocessing: How pictures were prepared when the checkpoint was evaluated.
-        variant: The variant of the architecture that it is for: None or "paper".
-        source: "hf" (a Hugging Face repository), "url" (a file somewhere else on the web) or
-            "shipped" (a file in the weights directory).
-        repository: "owner/name" on the Hugging Face Hub; None for the others.
-        url: Address of the file; None for the others.
-        filename: The file in the repository, or its path relative to the weights directory.
-        revision: Branch, tag or commit of the repository.
-        sha256: Checksum of the file, or None: the download is then not pinned.
-        format: "timm" or "haiku" (timm's or DeepMind's names and layouts), or "nf_zoo" (ours).
-        num_classes: Number of classes of the checkpoint's classifier; 0 if it has none.
+        architecture: the network it belongs to, e.g. ``"nf_resnet50"``.
+        tag: the checkpoint's name among that network's, e.g. ``"ra2_in1k"``.
+        license: SPDX identifier in lower case, e.g. ``"apache-2.0"``.
+        preprocessing: how pictures were prepared when the checkpoint was evaluated.
+        variant: the variant of the architecture that it fits: None or ``"paper"``.
+        source: ``"hf"`` (a Hugging Face repository), ``"url"`` (a file elsewhere on the web) or
+            ``"shipped"`` (a file in the weights directory).
+        repository: ``"owner/name"`` on the Hugging Face Hub; None for the others.
+        url: address of the file; None for the others.
+        filename: the file in the repository, or its path relative to the weights directory.
+        revision: branch, tag or commit of the repository.
+        sha256: checksum of the file; None if the download is not pinned.
+        format: ``"timm"`` or ``"haiku"`` (timm's or DeepMind's names and layouts), or ``"nf_zoo"``
+            (ours).
+        num_classes: number of classes of the checkpoint's classifier; 0 if it has none.
         train_input_size: (height, width) in pixels during training, or None.
-        top1: Published top-1 accuracy in per cent, or None.
-        top5: Published top-5 accuracy in per cent, or None.
-        accuracy_source: Where the accuracies were published; None if there are none.
-        parameters: Number of trainable parameters, or None.
-        labels: "imagenet1k"; "config.json" (of a repository that nf_zoo wrote); or a JSON file
-            relative to the weights directory with a "labels" list.
-        default: Whether `pretrained=True` takes this checkpoint.
+        top1: published top-1 accuracy in per cent, or None.
+        top5: published top-5 accuracy in per cent, or None.
+        accuracy_source: where the accuracies were published; None if there are none.
+        parameters: number of trainable parameters, or None.
+        labels: ``"imagenet1k"``; ``"config.json"`` (in a repository that nf_zoo wrote); or a JSON
+            file with a ``"labels"`` list, relative to the weights directory.
+        default: ``pretrained=True`` takes this checkpoint.
 
     Example:
         >>> from nf_zoo.hub.catalog import find_record
@@ -80,17 +81,17 @@ class PretrainedWeights:
 
     @property
     def name(self) -> str:
-        """timm's way of naming a checkpoint: "architecture.tag"."""
+        """Name of the checkpoint in timm's form: ``"architecture.tag"``."""
         return f"{self.architecture}.{self.tag}"
 
     @property
     def pinned(self) -> bool:
-        """Whether a checksum is on record, so that the file cannot change unnoticed."""
+        """True if a checksum is on record, so that the file cannot change unnoticed."""
         return self.sha256 is not None
 
     @property
     def trust(self) -> str:
-        """What stands for the file being the published one, in words."""
+        """Evidence that the file is the published one, in words."""
         if self.source == "shipped":
             return "comes with nf_zoo, SHA-256 checked"
         return "pinned: SHA-256 checked" if self.pinned else "not pinned: no SHA-256 on record"
@@ -109,13 +110,13 @@ _REQUIRED = tuple(f.name for f in fields(PretrainedWeights) if f.default is MISS
 
 
 def weights_directory() -> Path:
-    """The directory of catalog.toml and the shipped checkpoints.
+    """Return the directory of catalog.toml and the shipped checkpoints.
 
-    That is the package's own weights/ when nf_zoo is installed, and the checkout's top-level
-    weights/ when it is run from a clone.
+    It is the package's own weights/ when nf_zoo is installed, and the checkout's top-level weights/
+    when nf_zoo runs from a clone.
 
     Raises:
-        CatalogError: if neither is there.
+        CatalogError: if neither exists.
     """
     package = Path(__file__).resolve().parent.parent
     places = (package / "weights", package.parent / "weights")
@@ -130,13 +131,13 @@ def weights_directory() -> Path:
 
 @lru_cache(maxsize=8)
 def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
-    """Every record of the catalog, in the file's order; read once.
+    """Return every record of the catalog, in the file's order; the file is read once.
 
     Args:
-        path: A catalog.toml other than the one that comes with nf_zoo.
+        path: a catalog.toml other than the one that comes with nf_zoo.
 
     Raises:
-        CatalogError: if the file is not TOML, or a record is malformed (named in the message).
+        CatalogError: if the file is not TOML, or a record is malformed; the message names it.
     """
     records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
     if problems:
@@ -145,13 +146,13 @@ def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
 
 
 def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str]]:
-    """The sound records of a catalog, and what is wrong with the others.
+    """Return the sound records of a catalog, and the problems of the others.
 
     Args:
-        path: A catalog.toml.
+        path: a catalog.toml.
 
     Returns:
-        The records, and a line for each problem that names its record.
+        the records, and one line per problem, which names its record.
 
     Raises:
         CatalogError: if the file is not TOML.
@@ -174,10 +175,10 @@ def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The tables of a catalog.toml as they stand there.
+    """Return the raw tables of a catalog.toml.
 
     Raises:
-        CatalogError: if it is not TOML, or has tables that a catalog has not.
+        CatalogError: if it is not TOML, or has tables that do not belong in a catalog.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -190,14 +191,14 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def records_of(architecture: str) -> tuple[PretrainedWeights, ...]:
-    """The records of one architecture, in the catalog's order; empty if it has no weights."""
+    """Return the records of one architecture, in the catalog's order; empty if there are none."""
     return tuple(record for record in read_catalog() if record.architecture == architecture)
 
 
 def find_record(
     architecture: str, tag: str | None = None, variant: str | None = None
 ) -> PretrainedWeights | None:
-    """The record of a tag, or the default one of the variant; None if there is none."""
+    """Return the record of a tag, or the variant's default record; None if there is none."""
     for record in records_of(architecture):
         is_default = record.default and record.variant == variant
         if is_default if tag is None else record.tag == tag:
@@ -206,7 +207,7 @@ def find_record(
 
 
 def label_names(record: PretrainedWeights) -> tuple[str, ...] | None:
-    """The class names of a record; None for ImageNet's, and for those of its own config.json."""
+    """Return a record's class names; None for ImageNet's and for those in its config.json."""
     if record.labels in (IMAGENET_LABELS, LABELS_IN_CONFIG):
         return None
     path = weights_directory() / record.labels
@@ -229,7 +230,7 @@ def _preprocessing(name: str, table: Any) -> Preprocessing:
 def _record(
     position: int, table: Mapping[str, Any], recipes: Mapping[str, Preprocessing], sources: Mapping
 ) -> PretrainedWeights:
-    """One [[weights]] table as a record, its two references replaced by what they name."""
+    """Make a record of a [[weights]] table, with its two references resolved."""
     name = f"{table.get('architecture', '?')}.{table.get('tag', '?')} (record {position})"
     values = dict(table)
     _check_fields(name, values)
@@ -276,7 +277,7 @@ def _check_values(name: str, record: PretrainedWeights) -> None:
         and (record.repository or "").count("/") != 1,
         "a shipped checkpoint has no repository and needs its sha256": record.source == "shipped"
         and (record.repository is not None or record.sha256 is None),
-        "a checkpoint elsewhere on the web needs its https address, and only such a one has one": (
+        "a url must be an https address, and belongs to the source 'url' only": (
             record.source == "url"
         )
         != (record.url or "").startswith("https://"),
@@ -300,10 +301,10 @@ def _check_values(name: str, record: PretrainedWeights) -> None:
 
 
 def _problems_together(records: Sequence[PretrainedWeights]) -> Iterator[str]:
-    """Names are unique, and each architecture has at most one default per variant.
+    """Check that names are unique, and that each variant has at most one default.
 
-    It may have none: where its checkpoints are of another size than the architecture says, a tag
-    has to be asked for.
+    A variant may have none: if its checkpoints differ in size from the architecture, users must
+    name a tag.
     """
     names = Counter(record.name for record in records)
     yield from (f"{name}: more than one record of that name" for name in names if names[name] > 1)

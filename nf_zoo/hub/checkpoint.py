@@ -1,9 +1,9 @@
-"""An open weights file: names, shapes and, one at a time, tensors; opened with suspicion.
+"""An open weights file: names, shapes and, one at a time, tensors. No file is trusted.
 
 nf_zoo's own format is a safetensors file whose keys are our variable names
-("stage1/block2/conv1/kernel"), in our layouts, with "nf_zoo" as the "format" of its metadata.
-Files of DeepMind's code (.npz, .npy), and several files with an index, are opened by the same
-function. `folder` writes.
+(``"stage1/block2/conv1/kernel"``), in our layouts, with ``"nf_zoo"`` as the ``"format"`` of its
+metadata. The same function opens files of DeepMind's code (.npz, .npy), and several files with an
+index. The module ``folder`` writes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.|model\.)*")
-"""What DataParallel, torch.compile and Lightning put before a network's names, in any order."""
+"""Prefixes that DataParallel, torch.compile and Lightning add to names, in any order."""
 
 
 class Tensor(NamedTuple):
-    """A tensor of an open file: its shape, its type in safetensors' spelling, and its values."""
+    """A tensor of an open file: its shape, its safetensors type, and its values."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -40,14 +40,15 @@ class Tensor(NamedTuple):
 class WeightsFile:
     """An open checkpoint: names, shapes and, one at a time, float32 tensors.
 
-    Use `open_weights` to get one.
+    Use ``open_weights`` to get one.
 
     Attributes:
-        path: The file, or the index of several.
-        metadata: What a safetensors file says of itself.
-        tensors: Name -> `Tensor`.
-        shapes: Name -> shape.
-        format: "nf_zoo", "timm" or "haiku", by the names of the tensors; None if they are nobody's.
+        path: the file, or the index of several.
+        metadata: metadata of a safetensors file.
+        tensors: name -> ``Tensor``.
+        shapes: name -> shape.
+        format: ``"nf_zoo"``, ``"timm"`` or ``"haiku"``, by the names of the tensors; None if not
+            recognized.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> None:
@@ -60,11 +61,11 @@ class WeightsFile:
             self.format = "haiku"
 
     def is_float(self, key: str) -> bool:
-        """Whether the tensor holds floating-point numbers."""
+        """Check that the tensor holds floating-point numbers."""
         return self.tensors[key].dtype in _FLOATS
 
     def dtype(self, key: str) -> str:
-        """Return the tensor's type in safetensors' spelling, e.g. "BF16"."""
+        """Return the tensor's safetensors type, e.g. ``"BF16"``."""
         return self.tensors[key].dtype
 
     def read(self, key: str) -> np.ndarray:
@@ -74,22 +75,22 @@ class WeightsFile:
 
 @contextlib.contextmanager
 def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[WeightsFile]:
-    """Open a safetensors file whose header and length have been checked, or one of DeepMind's.
+    """Open a safetensors file after checking its header and length, or a file of DeepMind's.
 
     Args:
-        path: The file; .npz and .npy are read whole, as trees of DeepMind's code. An index of
+        path: the file; .npz and .npy are read whole, as trees of DeepMind's code. An index of
             several files opens them all.
-        sha256: Its expected checksum; None to accept any.
+        sha256: its expected checksum; None to accept any.
 
     Yields:
-        The open file. What a wrapper of PyTorch's put before all of timm's names is not in its.
+        the open file. A prefix that a PyTorch wrapper put before all of timm's names is removed.
 
     Raises:
         WeightsNotFound: if there is no such file.
-        UnsafeWeights: if it is a pickle, by its name or by its content; as .npz or .npy, if it
-            is a pickle of more than arrays; if an index leads out of its folder.
+        UnsafeWeights: if it is a pickle, by its name or by its content; for .npz or .npy, if it
+            pickles more than arrays; if an index leads out of its folder.
         CorruptWeights: if it is truncated or is not a weights file.
-        ChecksumMismatch: if its checksum is another.
+        ChecksumMismatch: if its checksum differs.
     """
     path = Path(path)
     headers.refuse_pickle(path)
@@ -118,7 +119,7 @@ def _of_deepmind(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(file: WeightsFile) -> WeightsFile:
-    """The same file without what wrappers of PyTorch's put before all the names of timm's."""
+    """Return the same file without the prefix that PyTorch wrappers put before timm's names."""
     common = os.path.commonprefix(list(file.tensors))  # noqa: RUF071 (letters are meant)
     prefix = _WRAPPERS.match(common)[0]
     if file.format != "timm" or not prefix:
@@ -128,7 +129,7 @@ def _unwrapped(file: WeightsFile) -> WeightsFile:
 
 
 def _open_shards(index: Path, stack: contextlib.ExitStack) -> WeightsFile:
-    """Several files as one, in the order of their index."""
+    """Open several files as one, in the order of their index."""
     shards = headers.read_index(index)
     metadata, tensors = {}, {}
     for name in dict.fromkeys(shards.values()):
@@ -140,8 +141,8 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> WeightsFile:
         promised = {key for key, owner in shards.items() if owner == name}
         if odd := sorted(promised ^ set(part.tensors)):
             raise CorruptWeights(
-                f"{index} and {name} disagree on which tensors are in it: {first_few(odd)}. Fetch "
-                "both again."
+                f"{index} and {name} disagree on which tensors {name} holds: {first_few(odd)}. "
+                "Fetch both again."
             )
         metadata = metadata or part.metadata
         tensors |= part.tensors
@@ -173,7 +174,7 @@ def _check_sha256(path: Path, sha256: str | None) -> None:
         raise ChecksumMismatch(
             f"{path} is not the published file: its SHA-256 is {found}, expected {sha256}. "
             f"Delete it ({path.resolve()}), if it is still there, and load again; if that does not "
-            "help, the published file has changed and should not be trusted unexamined."
+            "help, the published file has changed: do not trust it unexamined."
         )
 
 

@@ -1,4 +1,4 @@
-"""Keep the catalog: add the record of a published repository; ask whether every record is true."""
+"""Maintenance of the catalog: add the record of a published repository, check all records."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def add_record(
     default: bool | None = None,
     path: Path | None = None,
 ) -> PretrainedWeights:
-    """Write a record for a repository that `push_to_hub` published, or one of timm's.
+    """Write a record for a repository that ``push_to_hub`` published, or for one of timm's.
 
-    The record is pinned: to the commit that the revision stands for now, and to the checksum of
-    its weights. Accuracies are those of the repository's model card.
+    The record is pinned to the current commit of the revision and to the checksum of its weights.
+    Accuracies come from the repository's model card.
 
     Args:
-        uri: "hf://owner/name[@revision]".
-        tag: Its name among the architecture's checkpoints; None takes it from the repository's.
-        license: None takes that of the model card.
-        default: Whether `pretrained=True` is to take it; None: if nothing else does.
-        path: The catalog.toml to write; None for the one that comes with nf_zoo.
+        uri: ``"hf://owner/name[@revision]"``.
+        tag: its name among the architecture's checkpoints; None derives it from the repository's.
+        license: its license; None takes that of the model card.
+        default: make ``pretrained=True`` take it; None does so if the architecture has no default.
+        path: the catalog.toml to write; None for the one that comes with nf_zoo.
 
     Returns:
-        The record, as the catalog now gives it.
+        the record, as read from the new catalog.
 
     Raises:
-        CatalogError: if the repository lacks what a record needs, or the catalog would become
-            malformed; it is then as it was.
+        CatalogError: if the repository lacks something that a record needs, or the catalog would
+            become malformed; the catalog is then unchanged.
         WeightsError: if the repository cannot be read.
 
     Example:
@@ -99,14 +99,14 @@ def add_record(
     if record.license == UNKNOWN:
         raise CatalogError(
             f"{uri} states no license, which a record needs: add one to its model card, or pass "
-            "license='apache-2.0' or what else it is."
+            "one, such as license='apache-2.0'."
         )
     write_record(path, record)
     return next(r for r in read_catalog(path) if r.name == record.name)
 
 
 def _refuse_changes(blueprint, repository: HubRepository) -> None:
-    """A record of timm's says nothing of the network but its name and its classes."""
+    """Refuse changed networks: a record of timm's holds only a name and a class count."""
     plain = build_blueprint(blueprint.architecture, num_classes=blueprint.num_classes).options()
     changes = [
         f"{name}={value!r}" for name, value in blueprint.options().items() if value != plain[name]
@@ -114,7 +114,7 @@ def _refuse_changes(blueprint, repository: HubRepository) -> None:
     if changes:
         raise CatalogError(
             f"{repository} holds a {blueprint.architecture} with {first_few(changes)}, which a "
-            "record of timm's files cannot say: open it with load_pretrained, publish it with "
+            "record of timm's files cannot express: open it with load_pretrained, publish it with "
             "push_to_hub, and add that repository."
         )
 
@@ -125,7 +125,7 @@ def _tag(repository: str, architecture: str) -> str:
 
 
 def has_no_default(path: Path, architecture: str) -> bool:
-    """Whether the catalog has no default checkpoint of the plain architecture yet."""
+    """Check that the catalog has no default checkpoint of the plain architecture yet."""
     records = (r for r in read_catalog(path) if r.architecture == architecture and not r.variant)
     return not any(record.default for record in records)
 
@@ -136,7 +136,7 @@ def _card(repository: HubRepository):
     path = repository.fetch(CARD_FILE, MOST_BYTES)
     try:
         return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
-    # A card that is no YAML, no UTF-8, or of other types than it should be.
+    # The card may not be YAML or UTF-8, or its fields may have wrong types.
     except Exception as error:
         raise CatalogError(
             f"The model card of {repository} cannot be read: {printable(error)}"
@@ -144,7 +144,7 @@ def _card(repository: HubRepository):
 
 
 def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
-    """top1, top5 and their source from a card of ours; of the test pictures if there are both."""
+    """Return top1, top5 and their source from a card of ours, preferably of the test pictures."""
     results = sorted(card.eval_results or (), key=lambda r: r.dataset_split == "test")
     found: dict[str, Any] = {}
     for field, name in (("top1", "Top-1 accuracy"), ("top5", "Top-5 accuracy")):
@@ -158,10 +158,11 @@ def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: PretrainedWeights) -> None:
-    """Add a record at the end of a catalog.toml, and the source of its accuracies to theirs.
+    """Append a record to a catalog.toml, with the source of its accuracies.
 
     Raises:
-        CatalogError: if it has one of that name, or would become malformed; it is then as it was.
+        CatalogError: if the name is taken, or the catalog would become malformed; it is then
+            unchanged.
     """
     text = path.read_text(encoding="utf-8").rstrip() + "\n"
     tables = read_tables(path)
@@ -188,14 +189,14 @@ def write_record(path: Path, record: PretrainedWeights) -> None:
 
 
 def _free_name(tables: dict[str, Any], name: str) -> str:
-    """The name, or with a number if an entry of the catalog has it already."""
+    """Return the name, with a number if an entry of the catalog already has it."""
     taken = {*tables.get("preprocessing", {}), *tables.get("accuracy_sources", {})}
     numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
     return next(free for free in (name, *numbered) if free not in taken)
 
 
 def _recipe(tables: dict[str, Any], name: str, wanted: Preprocessing) -> tuple[str, str]:
-    """The name of a [preprocessing] table that says this, and the text of a new one if need be."""
+    """Return the name of the [preprocessing] table wanted, and the text of a new one if needed."""
     for known, table in tables.get("preprocessing", {}).items():
         if Preprocessing.from_dict(table) == wanted:
             return known, ""
@@ -214,19 +215,20 @@ def _with_source(text: str, name: str, source: str) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # JSON's texts, numbers and truth values are TOML's too.
+    # JSON's strings, numbers and booleans are valid TOML.
     return json.dumps(value, ensure_ascii=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What the check found of one record.
+    """Result of checking one record.
 
     Attributes:
-        name: the record, "nf_resnet50.ra2_in1k", or "catalog" for what is of no record.
-        problems: what is wrong, in words; empty if nothing is.
-        notes: what is worth knowing.
-        facts: online: size in bytes, revision (commit) and sha256 as the hub gives them.
+        name: the record, ``"nf_resnet50.ra2_in1k"``, or ``"catalog"`` for problems of the catalog
+            itself.
+        problems: problems, in words; empty if there are none.
+        notes: remarks that are no problems.
+        facts: if asked online, the hub's size in bytes, revision (commit) and sha256.
     """
 
     name: str
@@ -236,17 +238,17 @@ class Finding:
 
 
 def check_catalog(path: Path | None = None, online: bool = False) -> list[Finding]:
-    """Examine every record of a catalog.
+    """Check every record of a catalog.
 
-    Fields, architecture, license and labels of each; checksum, card and config.json of those that
-    are shipped; online also whether the others exist, their size, revision and checksum.
+    The check covers fields, architecture, license and labels of each record; checksum, card and
+    config.json of the shipped ones; online also existence, size, revision and checksum of the rest.
 
     Args:
-        path: A catalog.toml; None for the one that comes with nf_zoo.
-        online: Ask the hub.
+        path: a catalog.toml; None for the one that comes with nf_zoo.
+        online: ask the hub.
 
     Returns:
-        A `Finding` for each record, and one for what is wrong with the catalog itself.
+        a ``Finding`` for each record, and one for the catalog itself if it has problems.
 
     Raises:
         CatalogError: if the file is not TOML.
@@ -287,7 +289,7 @@ def _offline_problems(record: PretrainedWeights) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     if record.license not in LICENSES:
-        yield f"license {record.license!r} is none of the hub's identifiers"
+        yield f"license {record.license!r} is not one of the hub's identifiers"
     try:
         labels = label_names(record)
     except WeightsError as error:
@@ -296,7 +298,7 @@ def _offline_problems(record: PretrainedWeights) -> Iterator[str]:
         if labels is not None and len(labels) != record.num_classes:
             yield f"{len(labels)} labels for {record.num_classes} classes"
     if record.labels == LABELS_IN_CONFIG and record.format != "nf_zoo":
-        yield "only repositories of nf_zoo have their labels in config.json"
+        yield "only repositories written by nf_zoo have their labels in config.json"
     if record.source == "shipped":
         yield from _shipped_problems(record)
 
@@ -311,7 +313,7 @@ def _shipped_problems(record: PretrainedWeights) -> Iterator[str]:
         yield str(error)
         return
     if config.architecture != record.architecture:
-        yield f"{CONFIG_FILE} is of {config.architecture}"
+        yield f"{CONFIG_FILE} describes a {config.architecture}"
     if config.preprocessing != record.preprocessing:
         yield f"{CONFIG_FILE} prepares pictures differently"
     card = path.with_name(CARD_FILE)
@@ -326,7 +328,7 @@ def _shipped_problems(record: PretrainedWeights) -> Iterator[str]:
 
 
 def _ask(record: PretrainedWeights) -> dict[str, Any]:
-    """What the hub, or the server of a url, says of a file."""
+    """Ask the hub, or the server of a url, about a file."""
     import huggingface_hub
 
     repository = HubRepository(record.repository or record.url, record.revision)

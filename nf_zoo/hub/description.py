@@ -1,4 +1,4 @@
-"""What a model is: its config.json, read with suspicion, and its graph without values."""
+"""Description of a model: its config.json, which is never trusted, and its graph without values."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ _COUNTS = ("num_classes", "input_shape")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What it takes to build a model again.
+    """Everything needed to rebuild a model.
 
     Attributes:
-        architecture: A name of the registry, e.g. "nf_resnet50".
-        options: Arguments of `build_model` other than those below; plain JSON values.
-        preprocessing: How pictures are prepared for it.
-        labels: Its class names, or None for ImageNet's.
-        states: What was set on its layers by hand, as `ImageClassifier.layer_states` gives it.
+        architecture: a name of the registry, e.g. ``"nf_resnet50"``.
+        options: arguments of ``build_model`` other than those below; plain JSON values.
+        preprocessing: preparation of its pictures.
+        labels: its class names, or None for ImageNet's.
+        states: settings made on its layers by hand, as from ``ImageClassifier.layer_states``.
     """
 
     architecture: str
@@ -69,7 +69,7 @@ class ModelConfig:
 
     @classmethod
     def of(cls, model) -> ModelConfig:
-        """The configuration of an `ImageClassifier`."""
+        """Return the configuration of an ``ImageClassifier``."""
         return cls(
             model.architecture,
             model.options(),
@@ -79,7 +79,7 @@ class ModelConfig:
         )
 
     def to_json(self) -> str:
-        """The text of config.json."""
+        """Return the text of config.json."""
         import nf_zoo
 
         labels = None if self.labels is None else list(self.labels)
@@ -94,15 +94,15 @@ class ModelConfig:
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments for `build_model(architecture, ...)`."""
+        """Return the keyword arguments for ``build_model(architecture, ...)``."""
         arguments = {**self.options, "preprocessing": self.preprocessing}
         return arguments if self.labels is None else {**arguments, "labels": self.labels}
 
     def build(self, origin: str | Path = CONFIG_FILE):
-        """The model, freshly initialized.
+        """Build the model, freshly initialized.
 
         Raises:
-            InvalidConfig: if no model can be built so; the message names `origin`.
+            InvalidConfig: if no such model can be built; the message names ``origin``.
         """
         from nf_zoo.models.classifier import build_model
 
@@ -114,11 +114,11 @@ class ModelConfig:
         return self._made_by(make, origin)
 
     def blueprint(self, origin: str | Path = CONFIG_FILE):
-        """The same model without values, at the cost of none of its weights. Raises as `build`."""
+        """Build the model without allocating its weights. Raises as ``build``."""
         return self._made_by(build_blueprint, origin)
 
     def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
-        """Residual blocks of the model; known without building it. Raises as `build`."""
+        """Count the residual blocks of the model without building it. Raises as ``build``."""
         from nf_zoo.models.registry import architecture
 
         row = self._made_by(lambda name, **_: architecture(name), origin)
@@ -127,10 +127,10 @@ class ModelConfig:
     def _made_by(self, make: Callable, origin: str | Path):
         try:
             return make(self.architecture, **self.arguments())
-        # What no network has can also overflow, or ask for more memory than there is.
+        # Impossible sizes can also overflow, or ask for more memory than there is.
         except (TypeError, ValueError, OverflowError, MemoryError) as error:
             raise InvalidConfig(
-                f"{origin} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+                f"{origin} does not describe a model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
             ) from error
 
 
@@ -138,8 +138,8 @@ def read_config(path: Path) -> ModelConfig:
     """Read config.json as nf_zoo or timm writes it.
 
     Raises:
-        InvalidConfig: if it is not JSON, has unknown, missing or wrongly typed fields, or sizes
-            that no network has.
+        InvalidConfig: if it is not JSON, has unknown, missing or wrongly typed fields, or has
+            impossible sizes.
     """
     try:
         document = read_json(path)
@@ -154,20 +154,20 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def is_readable_config(path: Path) -> bool:
-    """Whether a config.json is one of ours or timm's, rather than of some other library."""
+    """Check that a config.json is ours or timm's, not another library's."""
     return bool({"nf_zoo_version", "pretrained_cfg"} & fields_of(path))
 
 
 def is_keras_config(path: Path) -> bool:
-    """Whether a config.json is what Keras writes when it saves a model as a folder."""
+    """Check that a config.json is the one Keras writes when it saves a model as a folder."""
     return {"class_name", "registered_name"} <= fields_of(path)
 
 
 def parse_config(document: dict[str, Any]) -> ModelConfig:
-    """The fields of a config.json of nf_zoo, each of them checked.
+    """Check every field of nf_zoo's config.json and return them.
 
     Raises:
-        ValueError, TypeError: naming the field.
+        ValueError, TypeError: on a bad field; the message names it.
     """
     states = {name: document[name] for name in ("trainable", "parts") if name in document}
     unknown = sorted(set(document) - set(_FIELDS) - set(states))
@@ -188,7 +188,7 @@ def parse_config(document: dict[str, Any]) -> ModelConfig:
 
 
 def _check_states(trainable: Any = True, parts: Any = None) -> None:
-    """Flags and types of layers, by paths; there are not more than a network has layers."""
+    """Check the settings of layers, by path, and that there are not too many."""
     if not isinstance(trainable, bool):
         raise TypeError(f"'trainable' must be true or false. Received: {_shown(trainable)}")
     if not isinstance(parts, dict | None) or len(parts or {}) > MOST_PARTS:
@@ -198,14 +198,16 @@ def _check_states(trainable: Any = True, parts: Any = None) -> None:
         fits = all(kind and isinstance(state[name], kind) for name, kind in kinds.items())
         numbers = [value for value in state.values() if not isinstance(value, str)] if kinds else []
         if not kinds or not fits or not all(0 <= n <= LARGEST_OTHERWISE for n in numbers):
-            raise TypeError(f"part {_shown(path)} has no such state. Received: {_shown(state)}")
+            raise TypeError(
+                f"part {_shown(path)} cannot have this state. Received: {_shown(state)}"
+            )
 
 
 def _checked(
     architecture: str, options: dict[str, Any], preprocessing: dict[str, Any], labels: Any
 ) -> ModelConfig:
     if len(architecture) > LONGEST_NAME:
-        raise ValueError(f"no architecture has so long a name. Received: {_shown(architecture)}")
+        raise ValueError(f"no architecture has such a long name. Received: {_shown(architecture)}")
     _check_options(options)
     labels, classes = _labels(labels), options.get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:
@@ -217,11 +219,11 @@ def _checked(
 
 
 def _from_timm(document: dict[str, Any]) -> ModelConfig:
-    """timm's config.json, at its settings for evaluation."""
+    """Read timm's config.json, with its settings for evaluation."""
     if not isinstance(document["architecture"], str):
         raise TypeError(f"'architecture' must be a name. Received: {document['architecture']!r}")
     options = timm_config.options(document)
-    _check_options(options)  # so that no labels are counted for a number beyond any network
+    _check_options(options)  # before any labels are listed for an impossible number of classes
     return _checked(
         document["architecture"],
         options,
@@ -234,26 +236,28 @@ def _labels(labels: Any) -> tuple[str, ...] | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise TypeError("'labels' must be a list of strings, or null for those of ImageNet")
+        raise TypeError("'labels' must be a list of strings, or null for ImageNet's")
     if any(len(label) > LONGEST_LABEL for label in labels):
         raise ValueError(f"a label is longer than {LONGEST_LABEL} characters")
     return tuple(labels)
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Plain values of a believable size only: nothing that could exhaust memory or run code."""
+    """Accept only plain values of plausible size: none can exhaust memory or run code."""
     for name, value in options.items():
         entries = value if isinstance(value, list) else [value]
         largest = LARGEST.get(name, LARGEST_OTHERWISE)
         if len(entries) > MOST_ENTRIES:
-            raise ValueError(f"option {name!r} has {len(entries)} entries; {MOST_ENTRIES} at most")
+            raise ValueError(
+                f"option {name!r} must have at most {MOST_ENTRIES} entries. "
+                f"Received: {len(entries)} entries"
+            )
         for entry in entries:
             if entry is not None and not isinstance(entry, bool | int | float | str):
                 raise TypeError(f"option {name!r} must be a plain value. Received: {_shown(entry)}")
             if isinstance(entry, int | float) and not abs(entry) <= largest:
                 raise ValueError(
-                    f"option {name!r} is beyond any network, {largest} at most. "
-                    f"Received: {_shown(entry)}"
+                    f"option {name!r} must be at most {largest}. Received: {_shown(entry)}"
                 )
         is_misplaced_bool = name in _COUNTS and any(isinstance(entry, bool) for entry in entries)
         if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
@@ -265,16 +269,16 @@ def _shown(value: Any) -> str:
 
 
 def build_blueprint(name: str, **options: Any):
-    """The graph of a model, its variables known by name and shape but not allocated.
+    """Build the graph of a model; its variables have names and shapes but no memory.
 
-    It answers questions of sizes and shapes; it cannot predict, be saved or be trained.
+    A blueprint answers questions of sizes and shapes; it cannot predict, be saved or be trained.
 
     Args:
-        name: Architecture, such as "nfnet_f6".
-        **options: As for :func:`~nf_zoo.models.classifier.build_model`.
+        name: architecture, such as ``"nfnet_f6"``.
+        **options: as for :func:`~nf_zoo.models.classifier.build_model`.
 
     Returns:
-        An :class:`~nf_zoo.models.classifier.ImageClassifier`.
+        an :class:`~nf_zoo.models.classifier.ImageClassifier`.
 
     Raises:
         ValueError: on an unknown architecture or variant, or an illegal value.
@@ -290,8 +294,8 @@ def build_blueprint(name: str, **options: Any):
 
 
 def without_values(make: Callable):
-    """What ``make()`` returns, a model, with variables that are not allocated."""
-    # Keras remembers what is still to be initialized, by thread: a thread of its own forgets it.
+    """Return the model that ``make()`` builds, with variables that are not allocated."""
+    # Keras remembers per thread which variables await initialization: a short-lived thread forgets.
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(_in_stateless_scope, make).result()
 
@@ -304,7 +308,7 @@ def _in_stateless_scope(make: Callable):
 
 
 def count_parameters(model) -> int:
-    """Trainable parameters of a model, or of a blueprint of one.
+    """Count the trainable parameters of a model or of its blueprint.
 
     Example:
         >>> count_parameters(build_blueprint("nfnet_f6", variant="paper"))

@@ -1,7 +1,7 @@
-"""What can go wrong with weights. Each message names the cause and the remedy.
+"""Errors of weights. Each message names the cause and the remedy.
 
-Every one of these is a `WeightsError`, and a load that raises one leaves the model exactly as it
-was before the call.
+Every error here is a ``WeightsError``. A load that raises one leaves the model exactly as it was
+before the call.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class WeightsError(RuntimeError):
 
 
 class CatalogError(WeightsError):
-    """weights/catalog.toml is malformed: a mistake in the catalog, not in the call."""
+    """weights/catalog.toml is malformed: the mistake is in the catalog, not in the call."""
 
 
 class UnknownWeights(WeightsError, ValueError):
-    """No published weights of that name, or none at all for the architecture."""
+    """No weights of that name are published, or none at all for the architecture."""
 
 
 class WeightsNotFound(WeightsError):
@@ -37,7 +37,7 @@ class WeightsOffline(WeightsError):
 
 
 class CacheNotWritable(WeightsError):
-    """The local cache takes no more: the disk is full, or closed to this user."""
+    """The local cache cannot be written: the disk is full, or closed to this user."""
 
 
 class CorruptWeights(WeightsError):
@@ -49,7 +49,7 @@ class ChecksumMismatch(CorruptWeights):
 
 
 class UnsafeWeights(WeightsError):
-    """Loading it would run code, or reach files outside its folder: a pickle, a way out."""
+    """Loading would run code (a pickle) or reach files outside the folder."""
 
 
 class WeightsMismatch(WeightsError):
@@ -61,7 +61,7 @@ class InvalidConfig(WeightsError, ValueError):
 
 
 class RepositoryTaken(WeightsError):
-    """The repository holds another model, which publishing would replace."""
+    """The repository holds another model that publishing would replace."""
 
 
 class PublishingFailed(WeightsError):
@@ -69,14 +69,14 @@ class PublishingFailed(WeightsError):
 
 
 def first_few(items: Sequence[str], shown: int = SHOWN) -> str:
-    """'a, b, c and 4 more', for messages about long lists."""
+    """Shorten a long list to 'a, b, c and 4 more', for messages."""
     text = ", ".join(map(printable, items[:shown]))
     more = len(items) - shown
     return f"{text} and {more} more" if more > 0 else text
 
 
 def printable(value: object, longest: int = LONGEST) -> str:
-    """What a file says, in a form that neither fills a terminal nor commands it.
+    """Return a file's text in a form that neither fills a terminal nor controls it.
 
     Example:
         >>> printable("red\\x1b[31m")

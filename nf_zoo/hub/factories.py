@@ -1,4 +1,4 @@
-"""The model factories: one per row of the families' tables, with its record's fields to see."""
+"""The model factories: one per row of the families' tables, with its fields as arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _options(
     dtype: str | None = None,
     name: str | None = None,
 ):
-    """What every factory takes beside the fields of its record.
+    """Take the arguments that every factory has besides the fields of its record.
 
     pretrained: False, True (the default tag), a tag, ``"hf://owner/name"``, or a path.
     variant: a published variant of the network, ``"paper"`` for DeepMind's; None for timm's.
@@ -41,23 +41,23 @@ def _options(
     include_preprocessing: the graph takes raw 0..255 pixels.
     pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
     features_only: the outputs are maps of several strides.
-    out_indices: which, as indices into ``model.trunk_stages``; None for all.
+    out_indices: indices of these maps in ``model.trunk_stages``; None for all.
     preprocessing: a Preprocessing record or its dict; None for the checkpoint's.
     labels: class names; None for the checkpoint's.
     dtype: Keras dtype policy, such as ``"mixed_bfloat16"``; None for the global one.
-    name: of the Keras model; None for the architecture's.
+    name: name of the Keras model; None for the architecture's.
     """
 
 
 OPTIONS = inspect.signature(_options, eval_str=True)
-"""What every factory takes beside the fields of its record."""
+"""Arguments that every factory has besides the fields of its record."""
 
 _FIELD = re.compile(r"^    ([a-z]\w*(?:, \w+)*): (.*(?:\n     .*)*)", re.MULTILINE)
 
 
 @functools.cache
 def field_descriptions(config_class: type[Config]) -> dict[str, str]:
-    """Every field of a record and what the docstrings of its classes say of it.
+    """Return the description of every field of a record, from the docstrings of its classes.
 
     Example:
         >>> from nf_zoo.models.configuration import Config
@@ -73,7 +73,7 @@ def field_descriptions(config_class: type[Config]) -> dict[str, str]:
 
 
 def signature(row: Architecture) -> inspect.Signature:
-    """Return a factory's arguments: the options, and the record's fields with its values."""
+    """Return a factory's signature: the options, then the record's fields with its values."""
     fields = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=getattr(row.config, name), annotation=kind
@@ -92,8 +92,8 @@ def _docstring(row: Architecture) -> str:
     )
     return (
         f"Build ``{row.name}``: {sum(row.config.depths)} blocks in stages of {row.config.depths}."
-        "\n\nThe fields of the record show the values of the plain network with fresh weights; a "
-        f"variant\nor a checkpoint may prescribe others.\n\nArgs:\n{arguments}\n\n"
+        "\n\nThe defaults are those of the plain network with fresh weights; a variant or a "
+        f"checkpoint\nmay set others.\n\nArgs:\n{arguments}\n\n"
         "Returns:\n    An :class:`~nf_zoo.models.classifier.ImageClassifier`.\n\n"
         "Raises:\n    ValueError, TypeError, WeightsError: as :func:`nf_zoo.create_model`.\n\n"
         f"Example:\n    >>> import nf_zoo\n    >>> model = nf_zoo.{row.factory}(num_classes=10)\n"
@@ -114,7 +114,7 @@ def factory(name: str) -> Callable:
     row = FACTORIES[name]
 
     def build(pretrained=False, **options):
-        # What is not said is left to the checkpoint, then to the defaults.
+        # Options that are not given are left to the checkpoint, then to the defaults.
         given = {
             key: value
             for key, value in options.items()

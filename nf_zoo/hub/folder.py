@@ -1,4 +1,4 @@
-"""A model as a folder that says all there is to say of it: what the hub publishes."""
+"""A model as a self-describing folder, which is what the hub publishes."""
 
 from __future__ import annotations
 
@@ -37,32 +37,33 @@ def save_pretrained(
     saved_model: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> Path:
-    """Write a model as a folder: what `push_to_hub` publishes.
+    """Write a model as a folder, which ``push_to_hub`` can publish.
 
-    `load_pretrained` builds the model again from model.safetensors (or several such files and an
-    index) and config.json. preprocessing.json and labels.txt repeat what config.json says for
-    programs that want no more; README.md is a model card; metrics.json and saved_model/ are there
-    if asked for. The folder appears whole or not at all; when it replaces an older one, files that
-    are not nf_zoo's stay, a README.md written by hand among them.
+    ``load_pretrained`` rebuilds the model from model.safetensors (or several such files and an
+    index) and config.json. preprocessing.json and labels.txt repeat parts of config.json for other
+    programs; README.md is a model card; metrics.json and saved_model/ are written on request. The
+    folder appears whole or not at all. When it replaces an older one, files that are not nf_zoo's
+    stay, including a README.md written by hand.
 
     Args:
-        model: The model.
-        folder: Where to; its parents are made if need be.
-        dtype: "float32", "float16" or "bfloat16" on disk; None keeps each variable's own.
-        overwrite: Replace what nf_zoo wrote in a folder that is not empty.
-        card: What the model card is to say that the model does not know itself.
-        metrics: What `evaluate` returned, or the metrics of a `finetune` result.
-        saved_model: Add a SavedModel that takes raw pictures.
-        max_shard_size: Bytes of tensors in a file at most, or "500MB".
+        model: the model.
+        folder: the folder to write; missing parents are created.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"`` on disk; None keeps each variable's
+            own.
+        overwrite: replace nf_zoo's files in a folder that is not empty.
+        card: contents of the model card that the model itself does not know.
+        metrics: the result of ``evaluate``, or the metrics of a ``finetune`` result.
+        saved_model: add a SavedModel that takes raw pictures.
+        max_shard_size: most bytes of tensors in one file, or a text such as ``"500MB"``.
 
     Returns:
-        The folder.
+        the folder.
 
     Raises:
-        FileExistsError: if the folder is not empty (and `overwrite` is false), or is a file.
-        ValueError: for any model but an ImageClassifier, one with LoRA or quantized layers, another
-            dtype, a value too large for float16, or metrics that are no JSON.
-        WeightsError: if what was written does not describe the model; then nothing is left.
+        FileExistsError: if the folder is not empty (and ``overwrite`` is false), or is a file.
+        ValueError: for a model that is not an ImageClassifier or has LoRA or quantized layers,
+            another dtype, a value too large for float16, or metrics that are not JSON.
+        WeightsError: if the files written do not describe the model; nothing is left then.
         RuntimeError, ImportError: for a SavedModel without TensorFlow.
 
     Example:
@@ -95,12 +96,12 @@ def save_pretrained(
 
 
 def check_kind(model) -> None:
-    """Raise `ValueError` for a model that `load_pretrained` could not build again."""
+    """Raise ``ValueError`` for a model that ``load_pretrained`` could not rebuild."""
     if not isinstance(model, ImageClassifier):
         raise ValueError(
             "save_pretrained and push_to_hub write an ImageClassifier, which load_pretrained "
-            "builds again from its architecture; save any other model, folded or with layers of "
-            "your own around one of the zoo, as a file: model.save('name.keras'). "
+            "rebuilds from its architecture; save any other model, such as a folded one or one "
+            "with layers of your own, as a file: model.save('name.keras'). "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     for layer in model._flatten_layers():
@@ -117,7 +118,7 @@ def check_kind(model) -> None:
 
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:
-    """Everything but the weights."""
+    """Write everything except the weights."""
 
     def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
@@ -134,22 +135,22 @@ def _metrics_json(metrics: Mapping[str, Any]) -> str:
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "metrics must be what evaluate() returns or a finetune() result's .metrics: plain "
-            f"numbers, texts, lists and dictionaries. Received: {error}"
+            "metrics must be the result of evaluate() or the .metrics of a finetune() result: "
+            f"plain numbers, texts, lists and dictionaries. Received: {error}"
         ) from error
-    # A row of a confusion matrix on one line; within a text no line ends.
+    # A row of a confusion matrix goes on one line; JSON texts contain no line breaks.
     return re.sub(r"\[\n[\d\s,.eE+-]+\]", lambda row: " ".join(row[0].split()), text)
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file name is one that `save_pretrained` gives to weights."""
+    """Check that a file name is one that ``save_pretrained`` gives to weights."""
     pattern = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
     return re.fullmatch(pattern, name) is not None
 
 
 def _keep_others(folder: Path, made: Path) -> None:
-    """Copy what is not ours from the old folder to the new one."""
-    # Without a config.json of ours, a saved_model/ is somebody else's.
+    """Copy files that are not ours from the old folder to the new one."""
+    # Without our config.json, a saved_model/ belongs to someone else.
     was_ours = is_readable_config(folder / CONFIG_FILE)
     names = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE, SAVED_MODEL)
     for entry in folder.iterdir():
@@ -171,12 +172,12 @@ def save_weights(model: ImageClassifier, path: str | Path, dtype: str | None = N
     The file appears whole or not at all, and replaces an older one of the same name.
 
     Args:
-        model: The model; its optimizer and random state are not written.
-        path: Where to, ending in .safetensors. The folder must exist.
-        dtype: "float32", "float16" or "bfloat16"; None keeps each variable's own.
+        model: the model; its optimizer and random state are not written.
+        path: the file to write, ending in .safetensors. Its folder must exist.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; None keeps each variable's own.
 
     Returns:
-        The path.
+        the path.
 
     Raises:
         ValueError: for another dtype or suffix, or a value too large for float16.
@@ -201,17 +202,17 @@ def save_shards(
     dtype: str | None = None,
     max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
-    """Write a model's weights into a folder, in several files with an index if they are large.
+    """Write a model's weights into a folder, as several files with an index if they are large.
 
     Args:
-        model: The model.
-        folder: An existing folder, best an empty one.
-        dtype: As for `save_weights`.
-        max_shard_size: Bytes of tensors in a file at most, or "500MB"; a tensor larger than that
-            has a file to itself.
+        model: the model.
+        folder: an existing folder, preferably empty.
+        dtype: as for ``save_weights``.
+        max_shard_size: most bytes of tensors in one file, or a text such as ``"500MB"``; a larger
+            tensor has a file to itself.
 
     Raises:
-        ValueError: for another dtype, a size that is none, or a value too large for float16.
+        ValueError: for another dtype, an invalid size, or a value too large for float16.
     """
     import huggingface_hub
 
@@ -238,7 +239,7 @@ def save_shards(
 
 
 def check_dtype(dtype: str | None) -> None:
-    """Raise `ValueError` for a type that weights are not stored in."""
+    """Raise ``ValueError`` for a type in which weights cannot be stored."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
 
@@ -258,7 +259,7 @@ def write_tensors(
         written.touch()
         mode = written.stat().st_mode
         save_file(dict(tensors), written, metadata=dict(metadata))
-        # safetensors makes a file that only its owner can read.
+        # safetensors creates a file that only its owner can read.
         written.chmod(mode)
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints by the names in them: which network's they are, and what fills which variable.
+"""Names in checkpoints: which network they belong to, and which tensor fills which variable.
 
-The names stand in the families' own files; see :class:`nf_zoo.models.family.Part`.
+The names are in the families' own files; see :class:`nf_zoo.models.family.Part`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from nf_zoo.models.registry import Architecture, architecture, architectures, is
 OWNERS = {"timm": "timm's", "haiku": "DeepMind's"}
 
 IGNORED_SUFFIXES = ("num_batches_tracked", "_ema/hidden", "_ema/counter")
-"""Of entries that evaluation does not read: counters, and what the averages are made from."""
+"""Suffixes of entries that evaluation does not read: counters, and the averages' raw sums."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """One tensor of a checkpoint and where it goes.
+    """One tensor of a checkpoint and the variable it fills.
 
     Attributes:
         name: our published name, ``"stage1/block2/conv1/kernel"``.
@@ -42,16 +42,15 @@ class Assignment:
 
 
 def plan(model, source: str) -> list[Assignment]:
-    """Return how a checkpoint of ``model``'s architecture fills it.
+    """Return the assignments with which a checkpoint of ``model``'s architecture fills it.
 
     Args:
         model: an ImageClassifier.
-        source: ``"timm"``; ``"haiku"`` for a tree of DeepMind's, whose keys are
-            ``module_path/parameter``, and moving averages the ``average`` of the state; or
-            ``"nf_zoo"``.
+        source: ``"timm"``; ``"nf_zoo"``; or ``"haiku"`` for a tree of DeepMind's, whose keys are
+            ``module_path/parameter`` and whose moving averages are the ``average`` of the state.
 
     Returns:
-        One :class:`Assignment` per variable, in model order.
+        one :class:`Assignment` per variable, in model order.
 
     Raises:
         KeyError: if the source has no name for a variable.
@@ -70,7 +69,7 @@ def plan(model, source: str) -> list[Assignment]:
 
 
 def _layout(source: str, name: str, rank: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Theirs -> ours: (..., in, out) for kernels, vectors for all else."""
+    """Return the conversion to our layout: (..., in, out) for kernels, vectors for the rest."""
     if rank == 1:
         return _vector  # gains are (C, 1, 1, 1) in timm, BN parameters (1, 1, 1, C) in Haiku
     if source == "timm" and name.endswith("/kernel"):
@@ -89,22 +88,22 @@ def _vector(array: np.ndarray) -> np.ndarray:
 
 
 def recognize(file: WeightsFile) -> str | None:
-    """Return the architecture whose tensors these are, or None if that cannot be told."""
+    """Return the architecture that the tensors belong to, or None if it is not recognized."""
     name, attention = recognize_but_for_attention(file)
     return None if attention else name
 
 
 def recognize_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str, str | None]]:
-    """Return the architecture, and {"attention": ...} if the file has another than it."""
+    """Return the architecture, and its ``attention`` field if the file differs in that."""
     named = file.metadata.get("architecture", "")
-    with contextlib.suppress(ValueError):  # what a file says may be of no network
+    with contextlib.suppress(ValueError):  # a file may name anything
         if is_architecture(named):
             return named, {}
     keys = [key for key in file.shapes if not key.endswith(IGNORED_SUFFIXES)]
     source = "haiku" if any("/~/" in key for key in keys) else "timm"
     if "head/kernel" in file.shapes:
         source = "nf_zoo"
-    # Most architectures fall at the first glance, at the number of their blocks.
+    # Most architectures are ruled out at once, by their number of blocks.
     for attention in ((), (None,), ("se",), ("eca",)):
         for row in architectures().values():
             config = _config_in(source, row)
@@ -118,10 +117,10 @@ def recognize_but_for_attention(file: WeightsFile) -> tuple[str | None, dict[str
 
 
 def _config_in(source: str, row: Architecture) -> Config | None:
-    """The record of a row's network in files of that source; None if it is in none."""
+    """Return the record of a row's network in files of that source; None if there are none."""
     if source != "haiku":
         return row.config
-    # Of a row that is no network of theirs, the variant is one that another row has.
+    # For a row without a network of theirs, the variant belongs to another row.
     family, config = row.record.resolve(row.config)
     has_names = all(part.haiku for part in family.parts(config))
     return row.configure("paper") if has_names and "paper" in row.record.variants else None
@@ -134,7 +133,7 @@ def _is_of(
     config: Config,
     source: str,
 ) -> bool:
-    """Whether the keys are those of the network, and its classifier takes its features."""
+    """Check that the keys are those of the network, and that its classifier fits its features."""
     needed, known = set(), set()
     inputs = 1 if source == "timm" else 0
     for name, key, optional in row.record.names(config, source):
@@ -149,29 +148,29 @@ def _is_of(
 
 
 def has_paper_form(model) -> bool:
-    """Return whether weights of DeepMind's code compute in this model what they did there."""
+    """Check that weights of DeepMind's code give the same outputs in this model as there."""
     return architecture(model.architecture).record.has_form_of(model.config, "paper")
 
 
 def is_the_papers(model) -> bool:
-    """Return whether a model is DeepMind's network in every field that the variant sets."""
+    """Check that a model is DeepMind's network in every field that the variant sets."""
     return architecture(model.architecture).record.is_variant(model.config, "paper")
 
 
 def check_variant(model, file: WeightsFile) -> None:
-    """Refuse a file of timm's in DeepMind's network and the reverse.
+    """Refuse a file of timm's for DeepMind's network, and the reverse.
 
-    Two networks share a name. Their tensors can have the same names and shapes and their outputs
-    still differ.
+    Two networks share a name. Their tensors can agree in names and shapes while their outputs
+    differ.
 
     Raises:
-        WeightsMismatch: saying which network to build for the file.
+        WeightsMismatch: if they differ; the message says which network to build for the file.
     """
     if file.format == "haiku" and not has_paper_form(model):
         name = recognize(file) or model.architecture
         raise WeightsMismatch(
-            f"{file.path} is of DeepMind's code, whose networks differ from this "
-            f"{model.architecture} where weights do not tell (padding, epsilons, GELU). "
+            f"{file.path} holds weights of DeepMind's code, whose networks differ from this "
+            f"{model.architecture} in ways that weights do not show (padding, epsilons, GELU). "
             f"Build theirs: nf_zoo.create_model({name!r}, variant='paper', pretrained=...)."
         )
     if file.format == "timm" and is_the_papers(model):

@@ -1,8 +1,8 @@
-"""A checkpoint into a model: find, fetch, verify, hold against the model, and only then assign.
+"""Loading of checkpoints: find, fetch, verify, check against the model, and only then assign.
 
-Nothing is assigned before everything has been checked, so a load that fails leaves the model bit
-for bit as it was. Names, types and shapes are in a file's header; tensors are read one at a time,
-so that a load needs little more memory than the model it fills.
+Nothing is assigned before everything has been checked, so a failed load leaves the model unchanged,
+bit for bit. Names, types and shapes are in a file's header; tensors are read one at a time, so a
+load needs little more memory than the model it fills.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def load_pretrained_weights(
 ) -> None:
     """Fill a model with the weights of a checkpoint.
 
-    A classifier for another number of classes than the checkpoint's keeps its initial values, and
-    so does any classifier if the checkpoint has none; that is logged once. A stem with other than
-    three input channels gets the RGB kernel summed (one channel) or repeated (any other number).
-    float16 and bfloat16 checkpoints are cast to the dtype of the model's variables.
+    A classifier keeps its initial values if the checkpoint has another number of classes, or no
+    classifier; that is logged once. A stem whose input channels are not three gets the RGB kernel
+    summed (one channel) or repeated (any other number). float16 and bfloat16 checkpoints are cast
+    to the dtype of the model's variables.
 
     Args:
-        model: An `ImageClassifier`.
-        source: A `PretrainedWeights` record, a `HubRepository`, the path of a safetensors file
-            (timm's format or ours: told by its keys) or of an .npz of DeepMind's code or of a
-            folder with model.safetensors, or anything else that `resolve_pretrained` takes.
+        model: an ``ImageClassifier``.
+        source: a ``PretrainedWeights`` record, a ``HubRepository``, the path of a safetensors file
+            (timm's format or ours, recognized by its keys), an .npz of DeepMind's code or a folder
+            with model.safetensors, or anything else that ``resolve_pretrained`` accepts.
 
     Raises:
         WeightsError: one of its subclasses, with the cause and the remedy; the model is unchanged.
@@ -71,7 +71,7 @@ def load_pretrained_weights(
 
 
 def fill(model, source: Source) -> None:
-    """As `load_pretrained_weights`, for a caller that looks after the hub's cache itself."""
+    """Load weights as ``load_pretrained_weights`` does, without care of the hub's cache."""
     record = source.record
     if record is not None:
         _check_record(model, record)
@@ -90,15 +90,16 @@ def fill(model, source: Source) -> None:
 
 
 def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -> dict[str, Any]:
-    """Return what a checkpoint prescribes to the model it is meant for, as `build_model` takes it.
+    """Return the ``build_model`` options that a checkpoint prescribes for its model.
 
-    A factory lays the user's own arguments over these. A record gives its preprocessing, labels
-    and number of classes; a shipped checkpoint, a folder and a hub repository also give what their
-    config.json says; a lone file gives its number of classes, where its head tells.
+    In a factory the user's own arguments take precedence over these. A record gives its
+    preprocessing, labels and number of classes; a shipped checkpoint, a folder and a hub repository
+    also give the contents of their config.json; a lone file gives its number of classes, if its
+    head shows it.
 
     Args:
-        name: The architecture that is about to be built.
-        source: Where the checkpoint is.
+        name: the architecture about to be built.
+        source: the source of the checkpoint.
 
     Raises:
         WeightsError: if the source has to be fetched and cannot be.
@@ -116,7 +117,7 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     if path is not None and (record is not None or is_readable_config(path)):
         config = read_config(path)
         if record is not None and config.architecture != record.architecture:
-            raise CatalogError(f"{record.name}: {path} is of {config.architecture}")
+            raise CatalogError(f"{record.name}: {path} describes a {config.architecture}")
         if config.architecture != name:
             raise WeightsMismatch(
                 f"{source} holds a {config.architecture}, not a {name}: use "
@@ -141,17 +142,17 @@ def _record_options(record: PretrainedWeights) -> dict[str, Any]:
 
 
 def _check_record(model, record: PretrainedWeights) -> None:
-    """Published weights belong to one architecture; overrides that keep its shapes are risky."""
+    """Check that a record fits the model; warn of overrides that keep shapes but change outputs."""
     if record.architecture != model.architecture:
         raise WeightsMismatch(
             f"{record.name} are weights of {record.architecture}, not of {model.architecture}: "
-            f"build that, nf_zoo.create_model({record.name!r}, pretrained=True), or take weights "
-            f"of {model.architecture}."
+            f"build that network, nf_zoo.create_model({record.name!r}, pretrained=True), or use "
+            f"weights of {model.architecture}."
         )
     if record.variant is not None and not has_paper_form(model):
         raise WeightsMismatch(
             f"{record.name} are weights of the {record.variant!r} variant of {model.architecture}, "
-            f"not of this network: build that, nf_zoo.create_model({model.architecture!r}, "
+            f"not of this network: build it, nf_zoo.create_model({model.architecture!r}, "
             f"variant={record.variant!r}, pretrained=True)."
         )
     trained = architecture(record.architecture).configure(record.variant)
@@ -159,22 +160,22 @@ def _check_record(model, record: PretrainedWeights) -> None:
     changed = {name: value for name, value in changed.items() if not _HARMLESS.fullmatch(name)}
     if changed and record.format != "nf_zoo":
         logger.warning(
-            "%s was trained in the published network; this one differs from it in %s, so expect "
-            "other outputs than the published ones",
+            "%s was trained in the published network; this one differs in %s, so expect its "
+            "outputs to differ too",
             record.name,
             ", ".join(f"{name}={value!r}" for name, value in changed.items()),
         )
 
 
 def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> list[Assignment]:
-    """Which tensor of a file goes where, every name and shape checked; assigns nothing.
+    """Plan which tensor of a file fills which variable; check all names and shapes, assign nothing.
 
-    A classifier that the file has not, or has for another number of classes, gets no assignment.
+    A classifier gets no assignment if the file has none, or one for another number of classes.
 
     Args:
-        model: The model to be filled.
-        file: The open checkpoint.
-        expect_head: Whether a checkpoint without a classifier is incomplete.
+        model: the model to fill.
+        file: the open checkpoint.
+        expect_head: whether a checkpoint without a classifier is incomplete.
 
     Raises:
         WeightsMismatch: listing the first few missing, unexpected and wrongly shaped tensors.
@@ -190,7 +191,7 @@ def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> lis
 
 
 def classes_of(file: WeightsFile) -> int | None:
-    """The number of classes of a checkpoint's classifier; None if it seems to have none."""
+    """Return the number of classes of a checkpoint's classifier; None if none is found."""
     for key, shape in file.shapes.items():
         if _HEAD_KEY.match(key) and _HEAD_BIAS.search(key) and len(shape) == 1:
             return shape[0]
@@ -198,24 +199,24 @@ def classes_of(file: WeightsFile) -> int | None:
 
 
 def _plan(model, file: WeightsFile) -> list[Assignment]:
-    """The assignments for a file of any format, not checked against it yet."""
+    """Return the assignments for a file of any format, before any check of its tensors."""
     check_variant(model, file)
     if file.format is None:
         raise WeightsMismatch(
-            f"{file.path} is a safetensors file, but its tensors are named neither as timm nor as "
-            f"nf_zoo names them. Received: {first_few(list(file.shapes)) or 'no tensors'}"
+            f"{file.path} is a safetensors file, but its tensors have neither timm's nor nf_zoo's "
+            f"names. Received: {first_few(list(file.shapes)) or 'no tensors'}"
         )
     try:
         return plan(model, file.format)
     except KeyError as error:
         raise WeightsMismatch(
-            f"{file.path} holds {OWNERS[file.format]} names, which {model.architecture} as "
-            f"configured here has no counterpart for: {error.args[0]}"
+            f"{file.path} holds {OWNERS[file.format]} names, but {model.architecture} as "
+            f"configured here has a variable without such a name: {error.args[0]}"
         ) from error
 
 
 def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -> bool:
-    """Whether the classifier must stay as initialized: other classes, or none in the file."""
+    """Check that the classifier must stay as initialized: other classes, or none in the file."""
     present = [a for a in head if a.key in file.shapes]
     if not present:
         return not expect_head
@@ -225,8 +226,8 @@ def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -
 def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list[Assignment]:
     """Fit an RGB stem kernel to another number of input channels.
 
-    A standardized kernel forgets its scale, so what the change of channels does to the scale goes
-    into the stem's gain.
+    Standardization removes a kernel's scale, so the stem's gain takes up the change of scale that
+    comes with the change of channels.
     """
     kernel = next((a for a in assignments if _other_channels(a, file) == 3), None)
     if kernel is None:
@@ -247,7 +248,7 @@ def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list
 
 
 def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
-    """The input channels of the first kernel in the file, where nothing else differs from ours."""
+    """Return the input channels of the file's first kernel if nothing else differs from ours."""
     if (
         re.fullmatch(r"stem/conv1?/kernel", assignment.name)
         and assignment.key in file.shapes
@@ -259,13 +260,13 @@ def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
 
 
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """An RGB convolution kernel for another number of input channels.
+    """Convert an RGB convolution kernel to another number of input channels.
 
     Args:
         kernel: (height, width, 3, out).
-        channels: How many to make of the three. One: their sum, so that a gray picture is answered
-            like the same picture in three equal channels. More: R, G, B, R, ... scaled by
-            3 / channels, which keeps the size of the answer.
+        channels: the new number of channels. One gives the sum, so that a gray picture gets the
+            same output as in three equal channels. More give R, G, B, R, ... scaled by
+            3 / channels, which keeps the size of the output.
 
     Returns:
         (height, width, channels, out), of the same dtype.
@@ -281,9 +282,9 @@ def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`after` with the spread of `before`, and what that and standardization take away from it.
+    """Return ``after`` with the spread of ``before``, and the gain's factor that makes up for it.
 
-    Per output channel: standardization divides by the spread and by the root of the fan-in.
+    Both are per output channel: standardization divides by the spread and the root of the fan-in.
     """
     spread, new_spread = before.std((0, 1, 2)), after.std((0, 1, 2))
     shrink = np.where(new_spread > 0, spread / np.where(new_spread > 0, new_spread, 1), 1)
@@ -292,7 +293,7 @@ def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray,
 
 
 def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head: bool) -> None:
-    """Every tensor wanted is there in the right shape, and nothing else is."""
+    """Check that a file holds every tensor wanted, in the right shape, and no others."""
     known = {a.key for a in assignments}
     missing = [a.key for a in assignments if a.key not in file.shapes]
     unexpected = [
@@ -325,8 +326,8 @@ def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: li
         options = {"variant": "paper", **fields} if file.format == "haiku" else fields
         written = "".join(f"{name}={value!r}, " for name, value in options.items())
         return (
-            f"The file looks like {other}{' but for its attention' if fields else ''}: build that, "
-            f"nf_zoo.create_model({other!r}, {written}...), or take weights of "
+            f"The file looks like {other}{' with other attention' if fields else ''}: build that "
+            f"network, nf_zoo.create_model({other!r}, {written}...), or use weights of "
             f"{model.architecture}."
         )
     for channels in filter(None, (_other_channels(a, file) for a in assignments)):
@@ -341,7 +342,7 @@ def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: li
 
 
 def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ...] | None:
-    """The shape of a tensor in our layout, found without reading it; None if it has no such."""
+    """Return a tensor's shape in our layout without reading it; None if it has no such shape."""
     stand_in = np.broadcast_to(np.float32(0), file.shapes[assignment.key])
     try:
         return assignment.convert(stand_in).shape
@@ -350,7 +351,7 @@ def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ..
 
 
 def differs_in(assignment: Assignment, file: WeightsFile) -> list[int]:
-    """The axes on which tensor and variable disagree; [-1] if the ranks do."""
+    """Return the axes on which tensor and variable disagree; [-1] if the ranks differ."""
     wanted, found = tuple(assignment.variable.shape), _converted_shape(assignment, file)
     if found is None or len(found) != len(wanted):
         return [-1]

@@ -27,21 +27,21 @@ def create_model(
     num_classes: int | None = None,
     **options: Any,
 ):
-    """A model by name, with or without pretrained weights.
+    """Build a model by name, with or without pretrained weights.
 
     Args:
         name: an architecture (``"nf_resnet50"``) or one of its checkpoints
             (``"nf_resnet50.ra2_in1k"``); timm's names where timm has the network.
         pretrained: True (the tag in ``name``, or the default one), a tag,
             ``"hf://owner/name[@revision]"``, or the path of a safetensors file or folder, or of
-            an .npz of DeepMind's code (with ``variant="paper"``). None means True for the name of
-            a checkpoint, else False. False with the name of a checkpoint builds its network with
-            fresh weights and without its labels.
+            an .npz of DeepMind's code (with ``variant="paper"``). None means True for a checkpoint
+            name, else False. False with a checkpoint name builds its network with fresh weights
+            and without its labels.
         variant: None for the network with timm's weights, ``"paper"`` for DeepMind's; a
-            checkpoint's name ("nfnet_f0.haiku") implies it.
+            checkpoint's name (``"nfnet_f0.haiku"``) implies it.
         num_classes: width of the classifier; None takes the checkpoint's (1000 without one); 0
-            gives pooled features. Another number than the checkpoint's keeps the pretrained
-            body and starts a new classifier.
+            gives pooled features. A number other than the checkpoint's keeps the pretrained body
+            and starts a new classifier.
         **options: ``input_shape`` (height, width, channels; default (None, None, 3)),
             ``classifier_activation`` (None: logits, or ``"softmax"``), ``include_preprocessing``
             (the graph takes raw 0..255 pixels), ``pooling``, ``features_only`` and
@@ -51,12 +51,12 @@ def create_model(
             family's record (``alpha``, ``activation``, ``depths``, ...).
 
     Returns:
-        An :class:`~nf_zoo.models.classifier.ImageClassifier`.
+        an :class:`~nf_zoo.models.classifier.ImageClassifier`.
 
     Raises:
         ValueError: on an unknown architecture or variant, or an illegal value.
         TypeError: on an unknown field.
-        WeightsError: if the weights cannot be had or do not fit.
+        WeightsError: if the weights cannot be loaded or do not fit.
 
     Example:
         >>> import nf_zoo
@@ -73,7 +73,7 @@ def create_model(
 
         return build_model(name, **options)
     if pretrained is False:
-        # The tag alone still says how pictures are prepared and how many classes there are.
+        # The tag still sets the preprocessing and the number of classes.
         logger.warning("%s.%s: pretrained=False builds its network with fresh weights", name, tag)
     wanted = tag if tag and isinstance(pretrained, bool) else pretrained
     source = resolve_pretrained(name, wanted, variant)
@@ -82,7 +82,7 @@ def create_model(
 
 
 def _create_for(row: Architecture, source: Source, options: dict[str, Any], load: bool):
-    """Build the network that a checkpoint prescribes, the user's options laid over it."""
+    """Build the network that a checkpoint prescribes; the user's options take precedence."""
     from nf_zoo.hub.loading import build_options, fill
     from nf_zoo.models.classifier import build_model
 
@@ -94,18 +94,18 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     ):
         dropped |= {"labels", "num_classes"}
     if options.get("num_classes") and prescribed.get("pooling", "avg") is None:
-        dropped.add("pooling")  # of a checkpoint without a classifier
+        dropped.add("pooling")  # comes from a checkpoint without a classifier
     if load:
-        # Fine-tuning asks it whether the body is pretrained, wherever the weights came from.
+        # Fine-tuning reads it to tell whether the body is pretrained, from any source.
         prescribed["weights_tag"] = source.tag
     else:
         dropped.add("labels")
-    # A checkpoint fits the whole network, of which the maps wanted may be a part.
+    # A checkpoint fits the whole network, but the maps wanted may need only a part of it.
     if wants_maps := options.pop("features_only", False):
         indices = options.pop("out_indices", None)
         if options.get("num_classes"):
             raise ValueError(
-                "features_only=True gives maps, not classes: leave num_classes out, or 0. "
+                "features_only=True gives maps, not classes: leave num_classes out or set it to 0. "
                 f"Received: num_classes={options['num_classes']}"
             )
         dropped |= {"labels", "features_only", "out_indices"}
@@ -118,14 +118,14 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """Names of architectures, or of checkpoints.
+    """List the names of architectures, or of checkpoints.
 
     Args:
         pattern: shell-style, ``"nf_*"``.
         pretrained: list ``"architecture.tag"`` names, the default checkpoint of each first.
 
     Returns:
-        Names that :func:`create_model` takes, in table order.
+        names that :func:`create_model` takes, in table order.
 
     Example:
         >>> import nf_zoo
@@ -144,20 +144,20 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What is known of an architecture.
+    """Facts about an architecture.
 
     Attributes:
         name: ``"nf_resnet50"``.
         family: ``"nf_resnet"``.
         factory: ``"NFResNet50"``.
-        parameters: trainable parameters: of a checkpoint, its own; of an architecture with the
-            classes of its default checkpoint, or 1000.
-        multiply_adds: of one picture of ``input_size``.
-        input_size: (height, width) in pixels, at which they are counted.
+        parameters: trainable parameters of the checkpoint, or of the architecture with the classes
+            of its default checkpoint, or 1000.
+        multiply_adds: multiply-adds for one picture of ``input_size``.
+        input_size: (height, width) in pixels for ``multiply_adds``.
         config: the architecture record.
         weights: records of the checkpoints, the default one first.
-        unpinned: names of those without a checksum on record: what is downloaded for them is
-            only held against the checksum that the hub itself gives.
+        unpinned: names of checkpoints without a checksum on record; their downloads are checked
+            only against the hub's own checksum.
     """
 
     name: str
@@ -172,17 +172,17 @@ class ModelInfo:
 
 
 def model_info(name: str, input_size: tuple[int, int] | None = None) -> ModelInfo:
-    """Size, cost and checkpoints of an architecture; no weights are allocated for it.
+    """Return size, cost and checkpoints of an architecture without allocating weights.
 
     Args:
-        name: an architecture or one of its checkpoints (``"nf_resnet50.ra2_in1k"``), to which the
-            answer is then restricted, and of whose variant and (if it comes with the package)
-            widths and other fields it is.
+        name: an architecture or one of its checkpoints (``"nf_resnet50.ra2_in1k"``). A checkpoint
+            restricts the answer to itself and to its variant; if it comes with the package, its
+            widths and other fields count too.
         input_size: (height, width) in pixels for the multiply-adds; None takes the size at which
             the checkpoint was evaluated, or 224.
 
     Returns:
-        A :class:`ModelInfo`.
+        a :class:`ModelInfo`.
 
     Raises:
         ValueError: if there is no such architecture.

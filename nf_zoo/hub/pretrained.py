@@ -1,4 +1,4 @@
-"""`load_pretrained`: a model and its weights from a source that says itself what it is."""
+"""``load_pretrained``: a model and its weights from a self-describing source."""
 
 from __future__ import annotations
 
@@ -20,35 +20,34 @@ from nf_zoo.models.classifier import build_model
 from nf_zoo.models.registry import architecture, is_architecture
 
 RUN_MODEL_FILE = "model.keras"
-"""The fitted model in a folder of `finetune`."""
+"""The fitted model in a folder of ``finetune``."""
 SAVED_MODEL_FILE = "saved_model.pb"
 
 
 def load_pretrained(source: str | os.PathLike):
-    """The model that a name, a folder, a file or a hub repository stands for, with its weights.
+    """Load a model with its weights from a name, a folder, a file or a hub repository.
 
-    No code of the source runs, and nothing is allocated before its description has been checked
-    and held against its weights. Whatever goes wrong, the cache of the hub answers afterwards as
-    before.
+    No code of the source runs, and nothing is allocated before its description has been checked,
+    also against its weights. If anything fails, the hub's cache stays as it was.
 
     Args:
-        source: One of
+        source: one of
 
-            - the name of an architecture or checkpoint of the catalog, as `create_model` takes
-              it; a folder of such a name is written "./name";
-            - a folder written by `save_pretrained`, by `finetune`, by timm's `save_for_hf`, or by
-              Keras' `model.save(folder, zipped=False)`;
-            - "hf://owner/name[@revision]": a repository that holds such a folder, or one .keras
-              file, or is one of timm's of an architecture of nf_zoo;
+            - the name of an architecture or checkpoint of the catalog, as for ``create_model``;
+              write a folder of such a name as ``"./name"``;
+            - a folder written by ``save_pretrained``, by ``finetune``, by timm's ``save_for_hf``,
+              or by Keras's ``model.save(folder, zipped=False)``;
+            - ``"hf://owner/name[@revision]"``: a repository that holds such a folder or one .keras
+              file, or timm's repository for an architecture of nf_zoo;
             - a .keras file of a model of nf_zoo, folded or not;
-            - an .npz or .npy of DeepMind's code, told by its tensors.
+            - an .npz or .npy of DeepMind's code, recognized by its tensors.
 
     Returns:
-        An `ImageClassifier`, or a `FoldedModel` if that was saved: architecture, preprocessing and
-        labels come from the source; for DeepMind's files, which have none, from the catalog.
+        an ``ImageClassifier``, or a ``FoldedModel`` if that was saved. Architecture, preprocessing
+        and labels come from the source; for DeepMind's files, which have none, from the catalog.
 
     Raises:
-        WeightsError: one of its subclasses; `InvalidConfig` if the description is of no model.
+        WeightsError: one of its subclasses; ``InvalidConfig`` if the description fits no model.
         ValueError: if the source is neither a name nor a path.
 
     Example:
@@ -94,7 +93,7 @@ def _check_unfinished(path: Path) -> None:
     for run in (path, partial):
         if run.suffix == ".partial" and (run / "run.json").is_file():
             raise WeightsNotFound(
-                "This fine-tuning run is unfinished and has no model yet: go on with it, "
+                "This fine-tuning run is unfinished and has no model yet: resume it, "
                 f"nf-zoo finetune ... --output {run.with_suffix('')} --resume. Received: {path}"
             )
 
@@ -111,9 +110,9 @@ def _from_hub(repository: HubRepository):
     name = repository.model_file()
     if name is None:
         raise WeightsNotFound(
-            f"{repository} holds no {CONFIG_FILE} that describes its weights, nor just one .keras "
-            "file or .npz of DeepMind's. For a lone weights file, give the repository to a factory "
-            "as pretrained=."
+            f"{repository} holds neither a {CONFIG_FILE} that describes its weights, nor exactly "
+            "one .keras file or .npz of DeepMind's. For a lone weights file, pass the repository "
+            "to a factory as pretrained=."
         )
     return _from_file(repository.fetch(name))
 
@@ -125,15 +124,15 @@ def _from_folder(folder: Path):
     path = folder / CONFIG_FILE
     if (folder / SAVED_MODEL_FILE).is_file() and not path.is_file():
         raise InvalidConfig(
-            "A SavedModel can only predict: take the .keras file or the folder it was made from, "
+            "A SavedModel can only predict: load the .keras file or the folder it was made from, "
             f"or run it with tf.saved_model.load or `nf-zoo predict`. Received: {folder}"
         )
     if not path.is_file():
         _check_unfinished(folder)
         held = sorted(entry.name for entry in folder.iterdir())
         raise WeightsNotFound(
-            f"The folder holds no model: no {RUN_MODEL_FILE} as finetune writes it, and no "
-            f"{CONFIG_FILE} as save_pretrained does. A lone weights file goes to a factory as "
+            f"The folder holds no model: neither the {RUN_MODEL_FILE} of finetune nor the "
+            f"{CONFIG_FILE} of save_pretrained. Pass a lone weights file to a factory as "
             "pretrained=. "
             f"Received: {folder} with {first_few(held) or 'nothing'}"
         )
@@ -149,7 +148,7 @@ def _from_file(path: Path):
     if path.suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
-            "alone does not say what network it is for: give it to a factory as pretrained=, or "
+            "alone does not say which network it is for: pass it to a factory as pretrained=, or "
             f"load the folder that holds it with its {CONFIG_FILE}. Received: {path}"
         )
     if path.suffix == keras_files.SUFFIX:
@@ -165,14 +164,14 @@ def _described(path: Path, source: Source):
 
 
 def check_described(path: Path, source: Source) -> ModelConfig:
-    """The description of a model, held against its weights before anything is allocated.
+    """Read a model's description and check it against its weights, before allocating anything.
 
     Args:
-        path: Its config.json.
-        source: Where its weights are.
+        path: its config.json.
+        source: the source of its weights.
 
     Raises:
-        WeightsError: as `load_pretrained`.
+        WeightsError: as ``load_pretrained``.
     """
     config = read_config(path)
     with open_weights(source.weights()) as file:
@@ -198,8 +197,8 @@ def _of_deepmind(path: Path):
         name, classes = recognize(file), classes_of(file)
     if name is None:
         raise WeightsMismatch(
-            f"{path} does not tell by its tensors which network it is of. Build that, and give it "
-            "the file: nf_zoo.create_model(name, variant='paper', pretrained=path)."
+            f"The tensors of {path} do not show which network they belong to. Name it: "
+            "nf_zoo.create_model(name, variant='paper', pretrained=path)."
         )
     options = {} if classes is None else {"num_classes": classes}
     if (record := find_record(name, variant="paper")) is not None:

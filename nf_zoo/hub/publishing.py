@@ -1,4 +1,4 @@
-"""A model onto the Hugging Face Hub: looked at first, then uploaded in one commit or not at all."""
+"""Publishing on the Hugging Face Hub: look first, then upload in one commit or not at all."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
 _EMPTY = {".gitattributes"}
-"""The files of a repository that nobody has put anything into."""
+"""Files of a repository that is still empty."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-    """What was uploaded, or would be.
+    """Result of an upload or a dry run.
 
     Attributes:
-        url: the page of the repository.
+        url: page of the repository.
         commit: hash of the new commit; None after a dry run.
         files: path in the repository -> size in bytes.
-        removed: files of an earlier version that go.
+        removed: files of an earlier version that are removed.
     """
 
     url: str
@@ -56,13 +56,13 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-    """What is on the hub before.
+    """State of the hub before an upload.
 
     Attributes:
-        exists: whether there is a repository.
-        private: whether it is private.
-        head: the branch's commit; None without a repository, or without that branch of it.
-        files: of that commit.
+        exists: the repository exists.
+        private: it is private.
+        head: the branch's commit; None if the repository or the branch does not exist.
+        files: files of that commit.
     """
 
     exists: bool = False
@@ -86,35 +86,35 @@ def push_to_hub(
     max_shard_size: int | str = MAX_SHARD_SIZE,
     verbose: bool = True,
 ) -> Publication:
-    """Publish a model on the Hugging Face Hub, so that `load_pretrained` finds it there.
+    """Publish a model on the Hugging Face Hub, so that ``load_pretrained`` finds it there.
 
-    What `save_pretrained` writes is uploaded in one commit; the repository is made if there is
-    none, and files of an earlier version that are no longer part of the model are removed in the
-    same commit. A README.md that was written by hand there stays, unless `card` is given. The
-    token is the hub client's affair (HF_TOKEN, or `hf auth login`).
+    The files of ``save_pretrained`` are uploaded in one commit. The repository is created if
+    needed. The same commit removes files of an earlier version that are no longer part of the
+    model. A README.md written by hand there stays, unless ``card`` is given. The hub client finds
+    the token itself (HF_TOKEN, or ``hf auth login``).
 
     Args:
-        model: The model.
-        repository: "owner/name".
-        revision: The branch; made from main if it is not there.
-        private: Make the repository private if it is made.
-        force: Replace a model of another architecture, or of another library.
-        dry_run: Only say what would be uploaded; nothing is written on the hub.
-        dtype, metrics, saved_model, max_shard_size: As for `save_pretrained`.
-        card: What the model card is to say that the model does not know itself.
-        verbose: Print what is uploaded, and the address.
+        model: the model.
+        repository: ``"owner/name"``.
+        revision: the branch; created from main if it does not exist.
+        private: make the repository private if it is created.
+        force: replace a model of another architecture, or of another library.
+        dry_run: only show what would be uploaded; write nothing on the hub.
+        dtype, metrics, saved_model, max_shard_size: as for ``save_pretrained``.
+        card: contents of the model card that the model itself does not know.
+        verbose: print the files uploaded, and the address.
 
     Returns:
-        A `Publication`.
+        a ``Publication``.
 
     Raises:
-        RepositoryTaken: if there is another model and `force` is false; or if it was to be
-            private and is public.
-        WeightsAccessDenied: without a token, or without the right to write there.
+        RepositoryTaken: if there is another model and ``force`` is false; or if ``private`` is true
+            and the repository is public.
+        WeightsAccessDenied: without a token, or without permission to write there.
         WeightsOffline: if the hub cannot be reached.
-        PublishingFailed: if the upload fails; the repository is then as it was before.
+        PublishingFailed: if the upload fails; the repository is then unchanged.
         UnknownWeights: if the name is malformed.
-        ValueError: as `save_pretrained`.
+        ValueError: as ``save_pretrained``.
 
     Example:
         >>> import nf_zoo
@@ -127,8 +127,8 @@ def push_to_hub(
     target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
     if not dry_run and huggingface_hub.get_token() is None:
         raise WeightsAccessDenied(
-            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
-            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
+            f"Publishing to {target.name} needs an access token with write permission: run "
+            "`hf auth login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
         )
     details = dataclasses.replace(card or CardDetails(), repository=target.name)
     with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
@@ -163,21 +163,21 @@ def push_to_hub(
 
 
 def _look_at(target: HubRepository, dry_run: bool, verbose: bool) -> Remote:
-    """A dry run does without the hub, if it must."""
+    """Look at the hub; a dry run goes on without it if it cannot be reached."""
     try:
         return look_at(target)
     except WeightsOffline as error:
         if not dry_run:
             raise
         if verbose:
-            print(f"What is there now could not be looked at: {error}")
+            print(f"The repository's present contents could not be read: {error}")
         return Remote()
 
 
 def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch: Path) -> None:
     if not any(name == CONFIG_FILE or name.endswith(_WEIGHTS) for name in remote.files):
         return
-    there = "weights that nf_zoo did not write"
+    there = "weights not written by nf_zoo"
     if CONFIG_FILE in remote.files:
         try:
             there = read_config(_download(target, remote, CONFIG_FILE, scratch)).architecture
@@ -216,7 +216,7 @@ def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run:
     if plan.removed:
         lines.append(f"  removed: {first_few(plan.removed)}")
     if CARD_FILE in remote.files and CARD_FILE not in plan.files:
-        lines.append(f"  {CARD_FILE} there was written by hand and stays")
+        lines.append(f"  kept: {CARD_FILE}, which was written by hand")
     if remote.exists:
         lines.append("  the repository exists" + (" and is private" if remote.private else ""))
     return "\n".join(lines)
@@ -231,7 +231,7 @@ def _size(count: float) -> str:
 
 
 def look_at(target: HubRepository) -> Remote:
-    """What the hub has now. Raises as `fetch_file`."""
+    """Return the present state of the hub. Raises as ``HubRepository.fetch``."""
     import huggingface_hub
     from huggingface_hub import errors as hub
 
@@ -249,7 +249,7 @@ def look_at(target: HubRepository) -> Remote:
 
 
 def _download(target: HubRepository, remote: Remote, filename: str, scratch: Path) -> Path:
-    """A file as it is on the hub now, not kept."""
+    """Download a file as it is on the hub now, outside the cache."""
     import huggingface_hub
 
     with in_words(target, filename):
@@ -263,7 +263,7 @@ def _download(target: HubRepository, remote: Remote, filename: str, scratch: Pat
 def _upload(
     target: HubRepository, folder: Path, plan: Publication, remote: Remote, private: bool
 ) -> str:
-    """Put the files into the repository in one commit, its hash returned; a failure is undone."""
+    """Commit the files to the repository; return the commit's hash; undo all on failure."""
     import huggingface_hub
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -309,13 +309,13 @@ def _undone_on_failure(target: HubRepository, remote: Remote) -> Iterator[contex
 
 
 def _delete_if_empty(api, target: HubRepository) -> None:
-    """Remove a repository made a moment ago, if nobody has put anything into it."""
+    """Remove a repository that was just created, if it is still empty."""
     if set(api.list_repo_files(target.name)) <= _EMPTY:
         api.delete_repo(target.name)
 
 
 def _what_is_left(target: HubRepository, remote: Remote) -> str:
-    """What a failed upload changed: an answer that got lost is no proof that nothing did."""
+    """Say what a failed upload changed; a lost answer does not prove that nothing changed."""
     import huggingface_hub
     from huggingface_hub import errors as hub
 
@@ -324,8 +324,8 @@ def _what_is_left(target: HubRepository, remote: Remote) -> str:
     except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
         now = None
     except Exception:
-        return "could not be looked at afterwards"
-    return "is as it was" if now == remote.head else "may have changed: look at its page"
+        return "could not be read afterwards"
+    return "is unchanged" if now == remote.head else "may have changed: look at its page"
 
 
 def _explain_upload(error: Exception, target: HubRepository, rest: str) -> WeightsError:
@@ -342,6 +342,6 @@ def _explain_upload(error: Exception, target: HubRepository, rest: str) -> Weigh
             f"{said}"
         )
     return PublishingFailed(
-        f"The upload to {target} failed; {target.name} {rest}. Publish again when the cause is "
-        f"mended: {said}"
+        f"The upload to {target} failed; {target.name} {rest}. Fix the cause and publish again: "
+        f"{said}"
     )

@@ -1,9 +1,9 @@
 """The Hugging Face Hub and the hub client's cache; files from elsewhere on the web.
 
-The client does the transport: connections, retries, resuming, locks, the cache. What is added here
-is suspicion: the hub's answer is looked at before a file is fetched, a file is held against the
-checksum that the hub gives for it, a load that fails leaves the version that was in the cache
-before it in use, and the client's errors become ours, with the cause and the remedy.
+The client does the transport: connections, retries, resuming, locks, the cache. This module adds
+checks. It examines the hub's answer before it fetches a file, and compares the file with the hub's
+checksum. After a failed load the version that was in the cache before stays in use. The client's
+errors become ours, with the cause and the remedy.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Numbers of the errors of a disk that is full, or closed to this user."""
+"""Error numbers of a disk that is full, or closed to this user."""
 _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
     "downloads", default=None
 )
@@ -55,7 +55,7 @@ _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
 
 @dataclasses.dataclass(frozen=True)
 class HubRepository:
-    """A repository of the Hugging Face Hub at a revision; one of the `sources` of weights."""
+    """A repository on the Hugging Face Hub at a revision; one of the ``sources`` of weights."""
 
     name: str
     revision: str = "main"
@@ -64,7 +64,7 @@ class HubRepository:
 
     @classmethod
     def parse(cls, uri: str) -> HubRepository:
-        """Read "hf://owner/name[@revision]".
+        """Read ``"hf://owner/name[@revision]"``.
 
         Raises:
             UnknownWeights: if the text is not of that form.
@@ -83,13 +83,13 @@ class HubRepository:
 
     @property
     def tag(self) -> str:
-        """What a model remembers of where its weights are from."""
+        """Name that a model keeps of the source of its weights."""
         return self.name
 
     def at_commit_of(self, path: Path) -> HubRepository:
-        """Return the same repository at the commit that a cached file of it belongs to.
+        """Return the same repository at the commit that one of its cached files belongs to.
 
-        What is fetched next then belongs to the same version, whatever is published meanwhile.
+        Files fetched later then belong to the same version, even if another is published meanwhile.
         """
         commit = path.parent.name
         if not _COMMIT.fullmatch(commit):
@@ -97,16 +97,16 @@ class HubRepository:
         return dataclasses.replace(self, revision=commit)
 
     def pinned(self) -> HubRepository:
-        """Return the repository at the commit its revision stands for now. Raises as `fetch`."""
+        """Return the repository at the current commit of its revision. Raises as ``fetch``."""
         path = self.description()
         return self if path is None else self.at_commit_of(path)
 
     def description(self) -> Path | None:
-        """Return its config.json, if it has one. Raises as `fetch`."""
+        """Return its config.json, if it has one. Raises as ``fetch``."""
         return self.find(CONFIG_FILE, MOST_BYTES)
 
     def weights(self) -> Path:
-        """Return its weights file, or the index of several, with them. Raises as `fetch`."""
+        """Return its weights file, or the index of several, all fetched. Raises as ``fetch``."""
         if (path := self.find(WEIGHTS_FILE)) is not None:
             return path
         if (index := self.find(INDEX_FILE, MOST_BYTES)) is None:
@@ -117,7 +117,7 @@ class HubRepository:
         return index
 
     def files(self) -> list[Path]:
-        """Return all that a load of it needs, its weights last. Raises as `fetch`."""
+        """Return all files that a load needs, the weights last. Raises as ``fetch``."""
         config = self.description()
         if config is None:
             files, version = [], self
@@ -133,23 +133,23 @@ class HubRepository:
             return [*files, version.fetch(name)]
 
     def model_file(self) -> str | None:
-        """Return the name of its one .keras file or .npz of DeepMind's; None if there are more."""
+        """Return the name of its .keras file or .npz of DeepMind's; None if not exactly one."""
         names = [n for n in self.filenames() if n.endswith(MODEL_SUFFIXES) and "/" not in n]
         return names[0] if len(names) == 1 else None
 
     def fetch(self, filename: str, most_bytes: int | None = None) -> Path:
         """Return one file, from the cache or over the network.
 
-        HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token are huggingface_hub's affair.
+        huggingface_hub handles HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token.
 
         Args:
-            filename: Which.
-            most_bytes: The size beyond which it is not fetched; None for any.
+            filename: name of the file.
+            most_bytes: the largest size that is fetched; None for any.
 
         Raises:
-            WeightsNotFound, WeightsAccessDenied, WeightsOffline: as they say.
+            WeightsNotFound, WeightsAccessDenied, WeightsOffline: as their names say.
             CacheNotWritable: if the disk is full or closed.
-            ChecksumMismatch: if what came is not what the hub describes; it is not kept.
+            ChecksumMismatch: if the download differs from the hub's checksum; it is not kept.
             UnsafeWeights: if the hub's answer would lead outside the cache.
         """
         import huggingface_hub
@@ -167,7 +167,7 @@ class HubRepository:
         return path
 
     def find(self, filename: str, most_bytes: int | None = None) -> Path | None:
-        """As `fetch`, but None if there is no such file; the cache remembers that."""
+        """Fetch a file, or return None if it does not exist; the cache remembers that."""
         import huggingface_hub
 
         try:
@@ -180,16 +180,16 @@ class HubRepository:
             cached = huggingface_hub.try_to_load_from_cache(
                 self.name, filename, revision=self.revision
             )
-            # Neither None (not known) nor a path: known to be absent.
+            # Neither None (unknown) nor a path: known to be absent.
             if cached is not None and not isinstance(cached, str):
                 return None
             raise
 
     def filenames(self) -> list[str]:
-        """Return the names of its files; without a network, of those in the cache.
+        """Return the names of its files; offline, of those in the cache.
 
         Raises:
-            WeightsError: as `fetch`.
+            WeightsError: as ``fetch``.
         """
         import huggingface_hub
 
@@ -206,7 +206,7 @@ class HubRepository:
             return sorted(path.name for path in Path(folder).iterdir())
 
     def branch(self) -> Path:
-        """Return the file in which the client keeps the commit of its revision, if a branch."""
+        """Return the file in which the client keeps the commit of its revision, for a branch."""
         from huggingface_hub import constants
         from huggingface_hub.file_download import repo_folder_name
 
@@ -216,13 +216,13 @@ class HubRepository:
 
 @contextlib.contextmanager
 def earlier_version_kept(source) -> Iterator[None]:
-    """If what happens inside fails, the cache answers afterwards as it did before.
+    """Restore the earlier version in the cache if the block fails.
 
-    A branch points again to the commit it pointed to in the cache, and files that came inside and
-    are damaged or unsafe are removed.
+    A branch points to its earlier commit again, and files downloaded in the block are removed if
+    they are damaged or unsafe.
 
     Args:
-        source: One of `sources`.
+        source: one of ``sources``.
     """
     branch = source.branch()
     before = branch.read_text() if branch is not None and branch.is_file() else None
@@ -242,13 +242,13 @@ def earlier_version_kept(source) -> Iterator[None]:
 
 
 def _note_download(path: Path) -> None:
-    """Tell `earlier_version_kept` of a file that was not in the cache before."""
+    """Tell ``earlier_version_kept`` about a file that was not in the cache before."""
     if (downloads := _downloads.get()) is not None:
         downloads.append(path)
 
 
 def _discard(path: Path) -> None:
-    """Remove a file from the hub's cache, and what it is a link to unless others are too."""
+    """Remove a file from the hub's cache, and its link target unless other files link to it."""
     target = path.resolve()
     path.unlink(missing_ok=True)
     if target.parent.name != "blobs":
@@ -261,15 +261,15 @@ def _discard(path: Path) -> None:
 def fetch_url(url: str, filename: str) -> Path:
     """Return the local path of a file on the web, downloaded once.
 
-    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; a
-    download that breaks off is resumed by the next call. HF_HUB_OFFLINE is respected.
+    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
+    next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
 
     Args:
-        url: Its address.
-        filename: What to call it.
+        url: its address.
+        filename: its local name.
 
     Raises:
-        WeightsOffline: if it is not there yet and cannot be fetched; says how to do without.
+        WeightsOffline: if it is not there yet and cannot be fetched; the message gives another way.
         WeightsNotFound: if the server has no such file.
         CacheNotWritable: if the disk is full or closed.
     """
@@ -301,7 +301,7 @@ def _download(url: str, path: Path) -> None:
         with open(partial, "ab") as file:
             http_get(url, file, resume_size=file.tell())
     except Exception as error:
-        # The client's errors are OSErrors or those of the HTTP library it is built on.
+        # The client raises OSErrors or errors of its HTTP library.
         if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
             raise
         if isinstance(error, OSError) and error.errno in _CLOSED:
@@ -309,11 +309,11 @@ def _download(url: str, path: Path) -> None:
             raise _not_writable(error, path.name, str(path.parent)) from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 416:
-            # What the server has nothing to add to is not what it has: from the start next time.
+            # The partial file is not a prefix of the server's file: start over next time.
             partial.unlink(missing_ok=True)
         if status in (403, 404, 410):
             raise WeightsNotFound(
-                _advice(url, path, f"the server does not have it (any more): {error}")
+                _advice(url, path, f"the server does not have it (any longer): {error}")
             ) from error
         cause = f"the download failed ({error}); load again to resume it"
         raise WeightsOffline(_advice(url, path, cause)) from error
@@ -322,15 +322,15 @@ def _download(url: str, path: Path) -> None:
 
 def _advice(url: str, path: Path, cause: str) -> str:
     return (
-        f"{path.name} is not in the cache ({path.parent}), and {cause}. Or fetch {url} by other "
-        f"means and pass the file, pretrained='path/to/{path.name}'."
+        f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
+        f"by other means and pass the file, pretrained='path/to/{path.name}'."
     )
 
 
 def _promised(repository: HubRepository, filename: str, most_bytes: int | None, is_cached: bool):
-    """What the hub says of a file before it is fetched; None if it cannot be asked.
+    """Return the hub's metadata of a file before it is fetched; None if the hub cannot be asked.
 
-    The client makes paths of what the hub answers, so an answer that is no name ends here.
+    The client builds paths from the hub's answer, so an answer that is not a plain name is refused.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -341,25 +341,25 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
     except Exception as error:
         if not is_cached:
             _check_patience(error, repository)
-        # The client meets the same again, and knows when its cache will do instead.
+        # The client meets the same error again, and knows when its cache will do instead.
         return None
     for name, value in (("ETag", metadata.etag), ("X-Repo-Commit", metadata.commit_hash)):
         if value is not None and (not _PLAIN.fullmatch(value) or value.strip(".") == ""):
             raise UnsafeWeights(
-                f"The hub's answer for {filename} of {repository.name} is no answer of a hub: its "
+                f"The answer for {filename} of {repository.name} is not one that a hub gives: its "
                 f"{name} is {printable(value)!r}. Nothing was fetched. Check HF_ENDPOINT "
                 f"({constants.ENDPOINT}) and the network's proxy."
             )
     if most_bytes is not None and (metadata.size or 0) > most_bytes:
         raise CorruptWeights(
-            f"{filename} of {repository.name} is {metadata.size} bytes, {most_bytes} at most: that "
-            "is no such file. Nothing was fetched."
+            f"{filename} of {repository.name} must have {most_bytes} bytes at most. Received: "
+            f"{metadata.size} bytes. Nothing was fetched."
         )
     return metadata
 
 
 def _check_patience(error: Exception, repository: HubRepository) -> None:
-    """The client waits as long as it is told to before it asks again, days if need be."""
+    """Refuse a long wait: the client would wait as long as the hub asks, even for days."""
     response = getattr(error, "response", None)
     seconds = response.headers.get("Retry-After", "") if response is not None else ""
     if seconds.isdigit() and int(seconds) > LONGEST_WAIT:
@@ -371,28 +371,28 @@ def _check_patience(error: Exception, repository: HubRepository) -> None:
 
 
 def _check_promise(path: Path, promised) -> None:
-    """Hold a fresh download against its SHA-256, which is what the hub gives as ETag of weights.
+    """Compare a fresh download with its SHA-256, which is the hub's ETag for weights.
 
-    Of small files it gives git's hash; those are read with suspicion anyway.
+    For small files the ETag is git's hash; those are never trusted anyway.
     """
     etag = (promised.etag if promised is not None else None) or ""
     if not re.fullmatch("[0-9a-f]{64}", etag) or (found := file_sha256(path)) == etag:
         return
     _discard(path)
     raise ChecksumMismatch(
-        f"What came as {path.name} is not what the hub describes: its SHA-256 is {found}, "
-        f"expected {etag}. It was not kept. Load again; if that does not help, a proxy or a mirror "
-        "changes what it passes on."
+        f"The download of {path.name} is not the file that the hub describes: its SHA-256 is "
+        f"{found}, expected {etag}. It was not kept. Load again; if that does not help, a proxy or "
+        "a mirror changes the files it passes on."
     )
 
 
 @contextlib.contextmanager
 def in_words(repository: HubRepository, filename: str) -> Iterator[None]:
-    """Turn what the hub client raises inside into our errors; others pass as they are.
+    """Turn the hub client's errors in the block into ours; let others pass unchanged.
 
     Args:
-        repository: What is asked for.
-        filename: The file that is asked for, or what else it is.
+        repository: the repository that is asked.
+        filename: the file that is asked for, or words for another request.
     """
     try:
         yield
@@ -440,20 +440,21 @@ def _explain(error: Exception, repository: HubRepository, filename: str) -> Weig
         return _not_writable(error, filename, constants.HF_HUB_CACHE)
     if isinstance(error, ValueError):
         return UnsafeWeights(
-            f"The hub's answer for {filename} of {where} is refused by its client: "
+            f"The hub client refuses the hub's answer for {filename} of {where}: "
             f"{printable(error)}. Check HF_ENDPOINT and the network's proxy."
         )
     if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
         return WeightsOffline(
-            f"The download of {filename} from {where} broke off: {error}. Load again to resume it."
+            f"The download of {filename} from {where} was interrupted: {error}. Load again to "
+            "resume it."
         )
     return None
 
 
 def _not_writable(error: OSError, filename: str, cache: str) -> CacheNotWritable:
     return CacheNotWritable(
-        f"{filename} cannot be written to the cache ({cache}): {error.strerror}. Nothing of it was "
-        "kept. Make room, or set HF_HOME to a disk that has some."
+        f"{filename} cannot be written to the cache ({cache}): {error.strerror}. No part of it was "
+        "kept. Free some space, or set HF_HOME to a disk that has enough."
     )
 
 
@@ -475,7 +476,7 @@ def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether the answer is about the user; of a private repository it is that there is none."""
+    """Check that the hub refuses the user; it reports a private repository as nonexistent."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     return status == 401 or (status == 403 and not response.headers.get("X-Error-Code"))

@@ -1,15 +1,15 @@
-"""Where weights come from: ``pretrained=...`` resolved to a source.
+"""Sources of weights, to which ``pretrained=...`` is resolved.
 
-A source is a record of the catalog (`Cataloged`), "hf://owner/name[@revision]" (`HubRepository`),
-or the path of a weights file (.safetensors; .npz for DeepMind's) or of a folder that holds
-model.safetensors and, if nf_zoo or timm wrote it, config.json (`Local`). Whatever it is, it answers
-the same questions:
+A source is a record of the catalog (``Cataloged``), ``"hf://owner/name[@revision]"``
+(``HubRepository``), or the path of a weights file (.safetensors; .npz for DeepMind's) or of a
+folder that holds model.safetensors and, if nf_zoo or timm wrote it, config.json (``Local``). All
+sources answer the same questions:
 
-- ``weights()``: the local path of its weights, fetched if need be;
-- ``description()``: that of its config.json, or None; ``files()``: all that a load needs;
-- ``pinned()``: itself at one commit, whatever is published meanwhile;
-- ``tag``: what a model remembers of it; ``record``, ``sha256``: what the catalog says, or None;
-- ``branch()``: where the hub's cache keeps which version it is of, or None.
+- ``weights()``: the local path of its weights, fetched if needed;
+- ``description()``: the path of its config.json, or None; ``files()``: all that a load needs;
+- ``pinned()``: the source at one commit, even if another is published meanwhile;
+- ``tag``: the name that a model keeps of it; ``record``, ``sha256``: the catalog's, or None;
+- ``branch()``: the file in the hub's cache that holds its version, or None.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class Cataloged:
 
     @property
     def tag(self) -> str:
-        """The record's."""
+        """Tag of the record."""
         return self.record.tag
 
     @property
     def sha256(self) -> str | None:
-        """The checksum of its weights, if it is on record."""
+        """Checksum of its weights, if it is on record."""
         return self.record.sha256
 
     def weights(self) -> Path:
-        """Return the local path of its weights. Raises as `HubRepository.fetch`."""
+        """Return the local path of its weights. Raises as ``HubRepository.fetch``."""
         record = self.record
         if record.source == "shipped":
             return weights_directory() / record.filename
@@ -68,7 +68,7 @@ class Cataloged:
         return self._repository().fetch(record.filename)
 
     def description(self) -> Path | None:
-        """Return its config.json, where nf_zoo wrote it. Raises as `HubRepository.fetch`."""
+        """Return its config.json, if nf_zoo wrote one. Raises as ``HubRepository.fetch``."""
         if self.record.source == "shipped":
             path = self.weights().with_name(CONFIG_FILE)
             return path if path.is_file() else None
@@ -77,7 +77,7 @@ class Cataloged:
         return None
 
     def files(self) -> list[Path]:
-        """Return all that a load of it needs, its weights last. Raises as `HubRepository.fetch`."""
+        """Return all files a load needs, the weights last. Raises as ``HubRepository.fetch``."""
         is_here = self.record.source == "shipped"
         config = None if is_here else self.description()
         return [*filter(None, [config]), self.weights()]
@@ -87,7 +87,7 @@ class Cataloged:
         return self
 
     def branch(self) -> Path | None:
-        """Return where the hub's cache keeps the version of its repository, if it has one."""
+        """Return the file in the hub's cache that holds its version, if it has a repository."""
         return None if self.record.repository is None else self._repository().branch()
 
     def _repository(self) -> HubRepository:
@@ -100,7 +100,7 @@ class Local:
 
     Raises:
         UnsafeWeights: for a pickle.
-        WeightsNotFound: if there is nothing, or the folder holds no weights.
+        WeightsNotFound: if the path does not exist, or the folder holds no weights.
     """
 
     path: Path
@@ -124,7 +124,7 @@ class Local:
 
     @property
     def tag(self) -> str:
-        """The name of the file or folder."""
+        """Name of the file or folder."""
         return self.path.resolve().name
 
     def weights(self) -> Path:
@@ -153,7 +153,7 @@ class Local:
         return self
 
     def branch(self) -> None:
-        """Return None: nothing of it is in the hub's cache."""
+        """Return None: the hub's cache holds no part of it."""
 
     def _weights_in(self, folder: Path) -> Path:
         for name in (WEIGHTS_FILE, INDEX_FILE):
@@ -176,19 +176,19 @@ def resolve_pretrained(
     pretrained: bool | str | os.PathLike | Source | PretrainedWeights,
     variant: str | None = None,
 ) -> Source:
-    """Turn the ``pretrained`` argument of a factory into a source of weights. Fetches nothing.
+    """Turn the ``pretrained`` argument of a factory into a source of weights; fetch nothing.
 
     Args:
-        architecture: The network the weights are for, e.g. "nf_resnet50".
-        pretrained: True (the architecture's default checkpoint), a tag ("ra2_in1k", or with its
-            architecture "nf_resnet50.ra2_in1k"), "hf://owner/name[@revision]", or a local path; a
-            record or a source stands for itself.
-        variant: The variant of the architecture that True takes the checkpoint of, and that a tag
-            must be of; None for any tag, and for the plain network's default.
+        architecture: the network the weights are for, e.g. ``"nf_resnet50"``.
+        pretrained: True (the architecture's default checkpoint), a tag (``"ra2_in1k"``, or with its
+            architecture ``"nf_resnet50.ra2_in1k"``), ``"hf://owner/name[@revision]"``, or a local
+            path; a record or a source stands for itself.
+        variant: the variant of the architecture whose checkpoint True takes, and to which a tag
+            must belong; None for any tag, and for the plain network's default.
 
     Raises:
         UnknownWeights: if there is no such tag, or the architecture has no published weights;
-            the message offers what there is.
+            the message lists what exists.
         UnsafeWeights: for a pickle (.pth, .pt, .bin, ...).
         WeightsNotFound: if a path leads nowhere.
         TypeError: for anything else.
@@ -233,17 +233,17 @@ def resolve_pretrained(
 
 
 def fetch_pretrained(name: str) -> list[Path]:
-    """Fetch everything that a later load of a checkpoint needs, and check it; builds nothing.
+    """Fetch and check everything that a later load of a checkpoint needs; build nothing.
 
     Args:
-        name: A checkpoint ("nf_resnet50.ra2_in1k"), an architecture for its default one, or
-            "hf://owner/name[@revision]".
+        name: a checkpoint (``"nf_resnet50.ra2_in1k"``), an architecture for its default one, or
+            ``"hf://owner/name[@revision]"``.
 
     Returns:
-        The files, in the hub client's cache; a shipped checkpoint is where it was installed.
+        the files, in the hub client's cache; a shipped checkpoint is where it was installed.
 
     Raises:
-        WeightsError: as a load of it; what is damaged does not stay in the cache.
+        WeightsError: as in a load; damaged files do not stay in the cache.
         ValueError: if there is no such architecture.
 
     Example:
@@ -283,13 +283,13 @@ def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights
     tags = [record.tag for record in records_of(architecture) if record.variant == variant]
     if tags:
         return UnknownWeights(
-            f"{architecture} has no default weights; those that there are have other widths or "
-            f"fields. Ask for them by name: pretrained={' or '.join(map(repr, tags))}."
+            f"{architecture} has no default weights; its checkpoints have other widths or fields. "
+            f"Ask for them by name: pretrained={' or '.join(map(repr, tags))}."
         )
     for record in records_of(architecture):
         if variant is None and record.variant is not None:
             return UnknownWeights(
-                f"No weights are published for the plain {architecture}, but for its "
+                f"No weights are published for the plain {architecture}, only for its "
                 f"{record.variant!r} variant: pass variant={record.variant!r} too, or name the "
                 f"checkpoint, nf_zoo.create_model({record.name!r}, pretrained=True)."
             )
@@ -297,14 +297,14 @@ def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights
         plain = ", ".join(record.name for record in records_of(architecture)) or "none"
         return UnknownWeights(
             f"No weights are published for the {variant!r} variant of {architecture}. For the "
-            f"plain network: {plain}. Leave variant out for those, or pass a file of your own."
+            f"plain network: {plain}. Leave variant out to use those, or pass a file of your own."
         )
     known = architectures()
     with_weights = list(dict.fromkeys(record.architecture for record in read_catalog()))
     family = known[architecture].family if architecture in known else None
     relatives = [name for name in with_weights if name in known and known[name].family == family]
     return UnknownWeights(
-        f"No weights are published for {architecture}. Of its family, these have some: "
+        f"No weights are published for {architecture}. In its family, these have weights: "
         f"{', '.join(relatives) or 'none'}; in all: {', '.join(with_weights)}. "
         "Or pass a file of your own, pretrained='path/to/model.safetensors'."
     )

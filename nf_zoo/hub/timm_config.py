@@ -1,8 +1,8 @@
-"""config.json as timm writes it, said in the words of ours.
+"""Translation of timm's config.json into ours.
 
-timm's `save_for_hf` writes what its factory was called with as "model_args", and how pictures are
-prepared as "pretrained_cfg". These functions translate: sizes and types are checked afterwards,
-like those of our own files, in `model_config`.
+timm's ``save_for_hf`` writes the arguments of its factory as ``"model_args"``, and the
+preprocessing as ``"pretrained_cfg"``. These functions only translate; ``description`` checks sizes
+and types afterwards, as in our own files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALIKE = ("relu", "silu", "gelu", "gelu_tanh", "elu", "celu", "selu", "relu6", "
 _ALIKE += ("sigmoid", "hard_sigmoid", "hard_swish")
 _ACTIVATIONS = {name: name for name in _ALIKE}
 _ACTIVATIONS |= {"swish": "silu", "hardsigmoid": "hard_sigmoid", "hardswish": "hard_swish"}
-"""timm's names of the functions that Keras has too. Its leaky ReLU has another slope."""
+"""timm's names of functions that Keras has too. Its leaky ReLU has another slope."""
 
 _COUNTERPARTS: dict[str, tuple[str, Mapping[str, str | None] | None]] = {
     "num_classes": ("num_classes", None),
@@ -33,18 +33,18 @@ _COUNTERPARTS: dict[str, tuple[str, Mapping[str, str | None] | None]] = {
     "act_layer": ("activation", _ACTIVATIONS),
     "attn_layer": ("attention", {"se": "se", "eca": "eca", "": None}),
 }
-"""An argument of timm's -> our option, and our words for its values where they are names."""
+"""Argument of timm's -> our option, and our words for its values where they are names."""
 
 
 def options(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's factory was given, as options of `build_model`.
+    """Translate the arguments of timm's factory into options of ``build_model``.
 
     Args:
-        document: A config.json of timm's, with a "pretrained_cfg".
+        document: a config.json of timm's, with a ``"pretrained_cfg"``.
 
     Raises:
-        ValueError: if the network has arguments without a counterpart here; they are named.
-        TypeError: if fields are of another type.
+        ValueError: if the network has arguments without a counterpart here; the message names them.
+        TypeError: if a field has the wrong type.
     """
     weights, arguments = document["pretrained_cfg"], document.get("model_args") or {}
     if not isinstance(arguments, dict):
@@ -55,7 +55,7 @@ def options(document: Mapping[str, Any]) -> dict[str, Any]:
         *({name: part.get(name) for name in ("num_classes", "global_pool")} for part in fields),
         arguments,
     )
-    # To timm, None is what has not been said.
+    # In timm, None means not given.
     said = {name: value for part in told for name, value in part.items() if value is not None}
     if said.get("attn_layer") == "eca" and said.get("attn_kwargs") == {}:
         del said["attn_kwargs"]
@@ -69,21 +69,21 @@ def options(document: Mapping[str, Any]) -> dict[str, Any]:
             options[option] = value if words is None else words[word]
     if refused:
         raise ValueError(
-            "timm builds this network with arguments that have no counterpart here. Those that "
-            f"have one: {', '.join(_COUNTERPARTS)}. Received: {first_few(refused)}"
+            "timm builds this network with arguments that have no counterpart here. These have "
+            f"one: {', '.join(_COUNTERPARTS)}. Received: {first_few(refused)}"
         )
     options["input_shape"] = [None, None, options["input_shape"]]
     for departure in _departures(document["architecture"], options):
         logger.warning(
-            "%s with these arguments answers here otherwise than in timm: %s. Measure its accuracy "
-            "before you rely on it.",
+            "%s with these arguments gives other outputs here than in timm: %s. Measure its "
+            "accuracy before you rely on it.",
             *(printable(document["architecture"]), departure),
         )
     return options
 
 
 def preprocessing(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Preprocessing`, at timm's settings for evaluation; absent ones left out."""
+    """Return the fields of a ``Preprocessing`` that timm sets, with its settings for evaluation."""
     weights = document["pretrained_cfg"]
     settings = {
         "input_size": (weights.get("test_input_size") or _input_size(weights))[1:],
@@ -95,15 +95,15 @@ def preprocessing(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(document: Mapping[str, Any], num_classes: int) -> Any:
-    """A description of each class where timm has one, else its name; None if it has neither.
+    """Return timm's description of each class, or else its name; None if there are neither.
 
     Args:
-        document: A config.json of timm's, whose names are a list, or an object by index.
-        num_classes: Of the network.
+        document: a config.json of timm's, whose names are a list, or an object by index.
+        num_classes: number of classes of the network.
     """
     weights = document["pretrained_cfg"]
     if weights.get("num_classes", num_classes) != num_classes:
-        weights = {}  # they are of the network that this one started from
+        weights = {}  # they describe the network that this one started from
     names, descriptions = (
         document.get(field) or weights.get(field) for field in ("label_names", "label_descriptions")
     )
@@ -111,7 +111,7 @@ def labels(document: Mapping[str, Any], num_classes: int) -> Any:
         indices = [str(index) for index in range(num_classes)]
         if strangers := sorted(set(names) - set(indices)):
             raise ValueError(
-                f"'label_names' are of classes 0 to {num_classes - 1}. "
+                f"'label_names' must be of classes 0 to {num_classes - 1}. "
                 f"Received: {first_few(strangers)}"
             )
         names = [names.get(index, index) for index in indices]
@@ -121,24 +121,24 @@ def labels(document: Mapping[str, Any], num_classes: int) -> Any:
 
 
 def _departures(name: str, options: Mapping[str, Any]) -> Iterator[str]:
-    """Where our network of these options is not quite timm's."""
+    """Yield the ways in which our network with these options differs from timm's."""
     row = architectures().get(name)
     stride, activation = options.get("output_stride", 32), options.get("activation", "relu")
     if stride != 32 and getattr(row and row.config, "shortcut", None) == "average_pool":
-        yield f"with output_stride={printable(stride)} its shortcuts pool in another way"
+        yield f"with output_stride={printable(stride)} its shortcuts pool differently"
     if hasattr(row and row.config, "gamma_in") and activation not in PUBLISHED_ACTIVATIONS:
-        yield f"the gamma of {activation} is integrated, timm's sampled, up to 0.1 % apart"
+        yield f"the gamma of {activation} is integrated, timm's is sampled, up to 0.1 % apart"
 
 
 def _input_size(weights: Mapping[str, Any]) -> list[int]:
-    """Channels, height and width."""
+    """Return channels, height and width."""
     return weights.get("input_size") or [3, 224, 224]
 
 
 def _of_three_channels(name: str, values: Any) -> Any:
-    """A mean or std of any number of channels as the three that a Preprocessing has.
+    """Turn a mean or std of any number of channels into the three of a Preprocessing.
 
-    Networks of another number of channels use their average, which is what timm writes for them.
+    Networks with another number of channels use their average, which is what timm writes for them.
     """
     if not isinstance(values, list) or len(values) in (0, 3):
         return values
@@ -148,8 +148,8 @@ def _of_three_channels(name: str, values: Any) -> Any:
     if max(values) > min(values):
         average = sum(values) / len(values)
         logger.warning(
-            "%s differs among the %d channels of this network. nf_zoo takes one for all, %g: to "
-            "have timm's, normalize the input yourself, with %s",
+            "%s differs among the %d channels of this network. nf_zoo uses one for all, %g: to "
+            "match timm, normalize the input yourself, with %s",
             *(name, len(values), average, printable(values)),
         )
     return [average] * 3

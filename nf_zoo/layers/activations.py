@@ -26,7 +26,7 @@ GAMMA: dict[str, float] = {
     "silu": 1.7881293296813965,
     "swish": 1.7881293296813965,
 }
-"""Published gamma (DeepMind's nfnets code); every other activation is integrated on demand."""
+"""Published gammas (DeepMind's nfnets code); any other gamma is integrated on demand."""
 
 
 def _gelu_tanh(x):
@@ -38,13 +38,13 @@ def _gelu_erf(x):
 
 
 def _silu(x):
-    """Without TensorFlow's own gradient, which leaks; see :mod:`nf_zoo.layers.gradients`."""
+    """SiLU without TensorFlow's own gradient, which leaks; see :mod:`nf_zoo.layers.gradients`."""
     return x * ops.sigmoid(x)
 
 
 @functools.cache
 def _keeping_the_input_alone(function: Callable) -> Callable:
-    """The same function on TensorFlow, of whose maps the gradient needs the input alone.
+    """Return the same function for TensorFlow, with a gradient that keeps only the input.
 
     Exact GELU and SiLU are chains of operations, each of which keeps a map for its gradient.
     """
@@ -69,7 +69,7 @@ def _keeping_the_input_alone(function: Callable) -> Callable:
 
 
 def activation_function(activation: str | Callable) -> Callable:
-    """The callable behind a name; ``"gelu"`` is the exact one, ``"gelu_tanh"`` its approximation.
+    """Return the callable of a name; ``"gelu"`` is exact, ``"gelu_tanh"`` its approximation.
 
     Raises:
         ValueError: if the name is unknown.
@@ -88,13 +88,13 @@ def activation_function(activation: str | Callable) -> Callable:
         return keras.activations.get(activation)
     except ValueError as error:
         raise ValueError(
-            f"Unknown activation. Known by name, with their gamma: {', '.join(sorted(GAMMA))}; "
-            f"any name of keras.activations or a callable works too. Received: {activation!r}"
+            f"Unknown activation. Names with a published gamma: {', '.join(sorted(GAMMA))}; "
+            f"any name in keras.activations or a callable works too. Received: {activation!r}"
         ) from error
 
 
 def mean_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
-    """E[activation(z)] for z ~ N(0, 1), by the integration of :func:`gamma_of`.
+    """E[activation(z)] for z ~ N(0, 1), integrated as in :func:`gamma_of`.
 
     Example:
         >>> round(mean_of("relu"), 4)
@@ -123,7 +123,7 @@ def gamma_of(activation: str | Callable, *, points: int = 8001, limit: float = 1
 
     The density is integrated with Simpson's rule on ``[-limit, limit]``. The published constants in
     :data:`GAMMA` were sampled and differ from the integral by up to 7e-4 (ReLU); networks use the
-    published ones, to stay exact to the published code.
+    published ones, to match the published code exactly.
 
     Args:
         activation: a name (``"relu"``) or an element-wise callable on tensors.
@@ -209,11 +209,11 @@ class ScaledActivation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class Rectifier(RecordedLayer):
-    """ReLU as ``maximum(x, 0)``, for inputs that are used elsewhere too; for inference.
+    """ReLU as ``maximum(x, 0)``, for inference on inputs that have other uses.
 
-    TensorFlow's graph optimizer (2.21 with oneDNN) looks for sums that a ReLU follows. Where the
-    sum goes on beside the ReLU, as between the blocks of a pre-activation network, its rewriting
-    fails, and with it every fusion of the graph is lost. It does not look at a maximum.
+    TensorFlow's graph optimizer (2.21 with oneDNN) rewrites sums followed by a ReLU. Where the sum
+    has another use, as between the blocks of a pre-activation network, the rewrite fails and the
+    graph loses every fusion. The optimizer leaves a maximum alone.
 
     Input and output: any shape, the same.
 

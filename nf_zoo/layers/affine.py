@@ -1,4 +1,4 @@
-"""A factor and a term per channel: what is left of a normalization that no convolution can take."""
+"""Factor and offset per channel: the part of a normalization that no convolution can absorb."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nf_zoo.layers.recorded import RecordedLayer
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ChannelAffine(RecordedLayer):
-    """``scale * x + offset``, either a vector over the channels, a scalar, or absent.
+    """``scale * x + offset``, each a vector over the channels, a scalar, or absent.
 
     Args:
         scale: ``"channels"``, ``"scalar"`` or None; the factor starts at 1.
-        offset: the same; the term starts at 0.
+        offset: the same; the offset starts at 0.
 
     Input and output: (..., C), the same.
 
     Raises:
-        ValueError: on another word.
+        ValueError: on any other value.
 
     Example:
         >>> import numpy as np
@@ -39,7 +39,7 @@ class ChannelAffine(RecordedLayer):
         self.scale = self.offset = None
 
     def build(self, input_shape):
-        # A vector would spread a picture of one channel over many.
+        # A vector would broadcast one input channel to many.
         require_channels(self, input_shape[-1])
         self.scale = self._vector("scale", "ones", input_shape[-1])
         self.offset = self._vector("offset", "zeros", input_shape[-1])
@@ -65,7 +65,7 @@ class ChannelAffine(RecordedLayer):
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ScalarBias(RecordedLayer):
-    """Adds one learnable scalar, which starts at 0.
+    """Learnable scalar bias that starts at 0.
 
     Input and output: any shape, the same.
 

@@ -36,7 +36,7 @@ class SqueezeExcite(CompositeLayer):
         self.hidden, self.gate_gain = int(hidden), float(gate_gain)
         policy = {"dtype": self.dtype_policy}
         self.reduce = keras.layers.Dense(self.hidden, activation="relu", name="reduce", **policy)
-        # Its width is that of the input, which build knows.
+        # Its width is that of the input; build sets it.
         self.expand = keras.layers.Dense(1, activation="sigmoid", name="expand", **policy)
 
     def build(self, input_shape):
@@ -59,7 +59,7 @@ class EfficientChannelAttention(RecordedLayer):
     Args:
         gate_gain: constant factor; 2.0 in normalizer-free networks, 1.0 elsewhere.
         kernel_size: odd width of the convolution, in channels; None takes the paper's rule,
-            ``(log2(C) + 1) / 2`` made odd upwards, at least 3.
+            ``(log2(C) + 1) / 2`` rounded up to odd, at least 3.
 
     Input and output: (N, H, W, C).
 
@@ -76,7 +76,7 @@ class EfficientChannelAttention(RecordedLayer):
         self.gate_gain, self.kernel_size = float(gate_gain), kernel_size
 
     def build(self, input_shape):
-        # Its kernel would fit any number of channels.
+        # The kernel alone would accept any number of channels.
         require_channels(self, input_shape[-1], ndim=4)
         size = self.kernel_size
         if size is None:

@@ -1,4 +1,4 @@
-"""The number of channels that a layer was built for, held to wherever it is called."""
+"""Checks that a layer is called with the channels it was built for."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import keras
 
 
 def require_channels(layer, channels: int, ndim: int | None = None) -> None:
-    """Have Keras refuse inputs of other channels, or of another rank, from now on."""
+    """Make Keras reject inputs with other channels, or of another rank, from now on."""
     layer.input_spec = keras.layers.InputSpec(ndim=ndim, axes={-1: channels})
 
 
 def checked_channels(layer, x):
-    """The input of a layer, checked when it runs where its channels are not known before.
+    """Return a layer's input; check unknown channels when the layer runs.
 
-    TensorFlow traces a function again with unknown sides when pictures of other shapes come, the
-    channels among them, so that Keras's check sees nothing. TensorFlow's convolution would then
-    take a multiple of the kernel's channels for a grouped one.
+    TensorFlow retraces a function with unknown dimensions when pictures of other shapes come. The
+    channels are then unknown too, and Keras's check sees nothing. TensorFlow's convolution would
+    treat a multiple of the kernel's channels as a grouped convolution.
     """
     if x.shape[-1] is not None or keras.backend.backend() != "tensorflow":
         return x

@@ -1,8 +1,8 @@
-"""Layers made of layers. What a user set on a part is saved with the whole.
+"""Layers made of layers, saved with the settings of their parts.
 
 Keras saves ``trainable``, the dtype policy and the LoRA rank of a layer with its config, but it
-does not look inside a layer: the parts of a composite layer come back as the constructor makes
-them, so that frozen parts would thaw.
+does not look inside a layer. The parts of a composite layer would come back as the constructor
+makes them, and frozen parts would be trainable again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from nf_zoo.layers.recorded import RecordedLayer
 
 
 class CompositeLayer(RecordedLayer):
-    """Base of layers whose parts are layers. Keras records the constructor's arguments."""
+    """Base class of layers made of layers. Keras records the constructor's arguments."""
 
     def get_config(self):
         config, parts = super().get_config(), states_of_parts(self)
         return {**config, "parts": parts} if parts else config
 
-    # Without this mark Keras takes the arguments to be recorded by hand.
+    # Without this mark Keras assumes that the arguments are recorded by hand.
     get_config._is_default = True
 
     @classmethod
@@ -37,20 +37,20 @@ class CompositeLayer(RecordedLayer):
 
 
 def parts_of(layer) -> list:
-    """The layers that a layer or model is made of directly, but for inputs."""
+    """Return the direct parts of a layer or model, without input layers."""
     parts = layer._flatten_layers(include_self=False, recursive=False)
     return [part for part in parts if not isinstance(part, keras.layers.InputLayer)]
 
 
 def states_of_parts(layer) -> dict[str, dict[str, Any]]:
-    """In what the parts differ from the layer that they belong to.
+    """Return the settings in which the parts of a layer differ from it.
 
     Args:
         layer: a composite layer or a model.
 
     Returns:
-        Path of a part, ``"stage1_block2/conv1"``, to its fields, JSON-able: ``trainable`` where it
-        is not that of the layer around it, ``dtype`` where it is not that of the outermost one,
+        path of a part (``"stage1_block2/conv1"``) -> its fields, JSON-able: ``trainable`` where it
+        differs from the enclosing layer's, ``dtype`` where it differs from the outermost layer's,
         ``lora_rank`` and ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
     """
     return dict(_differing(layer, "", plain_policy(layer.dtype_policy)))
@@ -75,17 +75,17 @@ def set_states_of_parts(layer, states: dict[str, dict[str, Any]]) -> None:
     """Give the parts of a layer the states that :func:`states_of_parts` recorded.
 
     Args:
-        layer: built or not; what a part lacks until it is built is set up by its ``build``.
-        states: by path.
+        layer: built or not; ``build`` completes the settings of an unbuilt part.
+        states: the settings, by path.
 
     Raises:
-        ValueError: naming the paths that lead to no part.
+        ValueError: if paths lead to no part; the message names them.
     """
     left = dict(states)
     _apply(layer, "", left)
     if left:
         raise ValueError(
-            f"{layer.name} has no parts of these names. Received: {', '.join(sorted(left))}"
+            f"{layer.name} has no parts with these names. Received: {', '.join(sorted(left))}"
         )
 
 
@@ -116,7 +116,7 @@ def _enable_lora(part, rank: int, alpha: float | None) -> None:
 
 
 def plain_policy(policy) -> str | dict:
-    """A dtype policy as its name, or as Keras's dict where the name does not tell all."""
+    """Return a dtype policy's name, or its Keras dict where the name is not enough."""
     try:
         told = keras.dtype_policies.get(policy.name) == policy
     except ValueError:

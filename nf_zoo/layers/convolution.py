@@ -1,4 +1,4 @@
-"""Plain convolution, what it shares with the standardized one, and the choice of primitive."""
+"""Plain convolution, the base class of both convolutions, and the choice of primitive."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _GIVEN = contextvars.ContextVar("given_kernels", default=None)
 
 
 def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int = 1, groups=1):
-    """2-D convolution of NHWC images, by the primitive that is fast on the running backend.
+    """Convolve NHWC images with the primitive that is fast on the running backend.
 
     Args:
         x: (N, H, W, C) images.
         kernel: (kh, kw, C / groups, filters).
         strides: step in pixels, the same in both directions.
         padding: ``"same"`` (TensorFlow's: the surplus goes to the bottom and right), ``"valid"``,
-            ``"symmetric"`` (PyTorch's: zeros, ``dilation * (k - 1) // 2`` on all sides), or as
-            wide with the picture's own pixels: ``"reflect"`` (mirrored) or ``"circular"`` (from
-            the opposite side).
+            ``"symmetric"`` (PyTorch's: zeros, ``dilation * (k - 1) // 2`` on all sides), or, of
+            the same width with the picture's own pixels, ``"reflect"`` (mirrored) or
+            ``"circular"`` (from the opposite side).
         dilation: distance between kernel taps, in pixels.
-        groups: number of groups that the channels are split into.
+        groups: number of channel groups.
 
     Returns:
         (N, H', W', filters).
 
     On TensorFlow, Keras runs grouped convolution through XLA, compiled for every shape; this
-    calls ``tf.nn.conv2d`` itself. A symmetric padding that equals SAME is given as SAME, any
-    other is padded first: oneDNN does not take explicit paddings.
+    function calls ``tf.nn.conv2d`` itself. A symmetric padding equal to SAME is passed as SAME; any
+    other is applied first, because oneDNN does not accept explicit paddings.
     """
     if padding == "symmetric":
         x, padding = _pad_symmetrically(x, kernel.shape[:2], strides, dilation)
@@ -66,7 +66,7 @@ def _pad_symmetrically(x, kernel_size, strides: int, dilation: int):
 
 
 def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
-    """Border pixels from inside the picture, which must be larger than the border."""
+    """Pad with pixels from inside the picture, which must be larger than the border."""
     for axis, size in enumerate(kernel_size, start=1):
         side = dilation * (size - 1) // 2
         if not side:
@@ -84,7 +84,7 @@ def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
 
 @functools.cache
 def _grouped_on_tensorflow(strides, padding, dilation, groups) -> Callable:
-    """Native forward pass; TensorFlow has no portable grouped gradient on CPU, so it is split."""
+    """Return a grouped convolution; split on CPU, where TensorFlow has no portable gradient."""
     import tensorflow as tf
 
     def native(x, kernel):
@@ -117,21 +117,21 @@ def _dilated(x, kernel, strides, padding, dilation):
 
 @contextlib.contextmanager
 def given_kernels(kernels: dict):
-    """Within it, convolutions take the kernels given instead of their own.
+    """Make convolutions use the given kernels instead of their own.
 
-    For steps that run a network several times: :meth:`ScaledWSConv2D.effective_kernel` of every
-    layer is then computed once, and once differentiated.
+    This serves steps that run a network several times: :meth:`ScaledWSConv2D.effective_kernel` of
+    every layer is computed once and differentiated once.
 
     Args:
-        kernels: effective kernels by layer, Conv2D or ScaledWSConv2D; a layer that is not among
-            them goes on with its own. Nested, the innermost counts.
+        kernels: effective kernels by layer, Conv2D or ScaledWSConv2D; any other layer keeps its
+            own. In nested contexts the innermost wins.
 
-    It holds in the running thread alone, so that replicas do not see one another's. Under
-    TensorFlow the gradient with respect to a kernel given does not pass a block that is recomputed
-    (``rematerialize=True``): give none to the layers in there.
+    The kernels apply to the current thread only, so replicas do not see each other's. Under
+    TensorFlow no gradient reaches a given kernel through a recomputed block
+    (``rematerialize=True``): give no kernels to the layers inside one.
 
     Raises:
-        TypeError: on a key that is not a convolution of this package.
+        TypeError: if a key is not a convolution of this package.
 
     Example:
         >>> import numpy as np
@@ -145,7 +145,9 @@ def given_kernels(kernels: dict):
     """
     for layer in kernels:
         if not isinstance(layer, Convolution):
-            raise TypeError(f"Kernels are given to convolutions of nf_zoo. Received: {layer!r}")
+            raise TypeError(
+                f"kernels must have convolutions of nf_zoo as keys. Received: {layer!r}"
+            )
     token = _GIVEN.set({**(_GIVEN.get() or {}), **kernels})
     try:
         yield
@@ -154,7 +156,7 @@ def given_kernels(kernels: dict):
 
 
 class Convolution(RecordedLayer):
-    """Hyperparameters, shape inference and bias shared by the convolutions here."""
+    """Base class of the convolutions: hyperparameters, shape inference and bias."""
 
     def __init__(
         self,
@@ -204,7 +206,7 @@ class Convolution(RecordedLayer):
             )
 
     def effective_kernel(self):
-        """The kernel that the images are convolved with."""
+        """Return the kernel that the images are convolved with."""
         return self.kernel
 
     def call(self, x):
@@ -215,8 +217,8 @@ class Convolution(RecordedLayer):
         if self.bias is None:
             return x
         bias = ops.cast(self.bias, x.dtype)
-        # Keras makes ops.add a BiasAdd, which TensorFlow fuses with the convolution; that of groups
-        # it fuses too, and cannot run it where oneDNN is off (many AMD processors).
+        # Keras turns ops.add into a BiasAdd, which TensorFlow fuses with the convolution. It fuses
+        # a grouped one too, but cannot run that where oneDNN is off (many AMD processors).
         return ops.add(x, bias) if self.groups == 1 else x + bias
 
     def compute_output_shape(self, input_shape):
@@ -226,7 +228,7 @@ class Convolution(RecordedLayer):
         return (input_shape[0], *sides, self.filters)
 
     def multiply_adds(self, input_shape) -> int:
-        """Multiply-adds for one picture of ``input_shape`` (N, H, W, C)."""
+        """Return the multiply-adds for one picture of ``input_shape`` (N, H, W, C)."""
         _, height, width, _ = self.compute_output_shape(input_shape)
         fan_in = self.kernel_size**2 * input_shape[-1] // self.groups
         return height * width * self.filters * fan_in
@@ -250,7 +252,7 @@ class Conv2D(Convolution):
     Input: (N, H, W, C). Output: (N, H', W', filters).
 
     Raises:
-        ValueError: on an unknown padding or channels that groups do not divide.
+        ValueError: on an unknown padding, or channels not divisible by ``groups``.
 
     Example:
         >>> import numpy as np

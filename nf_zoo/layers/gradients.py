@@ -1,4 +1,4 @@
-"""Gradients of our own under TensorFlow, without a leak."""
+"""Custom gradients under TensorFlow that do not leak memory."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 
 def with_own_gradient(function: Callable) -> Callable:
-    """``tf.custom_gradient`` of a function of tensors alone, in a graph of its own.
+    """Wrap a function of tensors in ``tf.custom_gradient``, in a graph of its own.
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
-    and with it the graph that it was traced in: the weights of every model that ever was. A graph
-    that is traced once for each shape, and takes all it needs as arguments, holds none.
+    and with it the traced graph: the weights of every model ever made. A graph that is traced once
+    for each shape, and takes all it needs as arguments, holds no weights.
 
     Args:
-        function: tensors -> (result, function of the upstream gradient -> gradients). Make it
-            once in a process, not once in a call.
+        function: tensors -> (result, function of the upstream gradient -> gradients). Create it
+            once per process, not once per call.
 
     Returns:
-        A function of the same tensors.
+        a function of the same tensors.
     """
     import tensorflow as tf
 

@@ -20,8 +20,8 @@ class MaxPool2D(RecordedLayer):
         pool_size: side of the window, odd for symmetric padding.
         strides: step in pixels.
         padding: ``"symmetric"``, ``"same"``, ``"valid"``, or ``"mirrored"``: that of
-            ``"symmetric"`` filled with the pixels next to the border, which every window has
-            anyway. The maxima are the same, without an infinity that 8 bits could not hold.
+            ``"symmetric"``, filled with the pixels next to the border. Every window contains those
+            anyway, so the maxima are the same, without an infinity that 8 bits cannot hold.
 
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), C) unless ``"valid"``.
 
@@ -65,11 +65,11 @@ class MaxPool2D(RecordedLayer):
 class DilatedAveragePool2D(RecordedLayer):
     """2x2 average pooling of stride 1 whose taps lie ``dilation`` pixels apart.
 
-    What becomes of a 2x2 pooling of stride 2 in a network that dilates instead of striding: at
-    every second pixel the two are equal, to the border, where only real pixels count.
+    It replaces a 2x2 pooling of stride 2 in a network that dilates instead of striding. The two are
+    equal at every second pixel, up to the border, where only real pixels count.
 
     Args:
-        dilation: distance of the taps, in pixels.
+        dilation: distance between the taps, in pixels.
 
     Input and output: (N, H, W, C).
 

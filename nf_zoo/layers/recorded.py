@@ -7,15 +7,15 @@ import numpy as np
 
 
 class RecordedLayer(keras.layers.Layer):
-    """Base of layers of plain constructor arguments, which need no ``get_config`` of their own.
+    """Base class of layers with plain constructor arguments, which need no ``get_config``.
 
-    Keras records the arguments of a layer when all of them are numbers, texts and the like, and
-    the dtype policy apart from them. A policy given as an object would spoil the record, and so
-    would a number of NumPy's or an initializer, which is recorded as Keras writes it.
+    Keras records the arguments of a layer if all of them are numbers, strings and the like; it
+    records the dtype policy separately. A policy object would spoil the record, so it is left out.
+    NumPy numbers become Python numbers, and initializers their serialized form.
     """
 
     def __new__(cls, *args, **kwargs):
-        kwargs.pop("dtype", None)  # from the record alone: __init__ gets what the caller gave
+        kwargs.pop("dtype", None)  # only from the record: __init__ gets the caller's value
         args = map(_plain, args)
         return super().__new__(cls, *args, **{key: _plain(x) for key, x in kwargs.items()})
 

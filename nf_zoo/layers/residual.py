@@ -1,4 +1,4 @@
-"""What stands at the end of a residual branch: the SkipInit gain and stochastic depth."""
+"""Layers for the end of a branch: SkipInit gain, stochastic depth, dropout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLICA_SEED_STEP = 7919
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class SkipInit(RecordedLayer):
-    """One learnable scalar that multiplies its input, initialized to 0 by default.
+    """Learnable scalar that multiplies its input, initialized to 0 by default.
 
     At the end of every residual branch it replaces normalization: at initialization the block is
     the identity, and the network learns how much of each branch to let in.
@@ -48,8 +48,7 @@ class SkipInit(RecordedLayer):
 class RandomStateSaved:
     """Mixin for layers with a ``seed_generator``: its state is saved with the weights.
 
-    Keras does not save it, so that a resumed training would draw other masks than an
-    uninterrupted one.
+    Keras does not save it, so resumed training would draw other masks than uninterrupted training.
     """
 
     def save_own_variables(self, store):
@@ -69,7 +68,7 @@ class RandomStateSaved:
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ReplicaSeedGenerator(keras.random.SeedGenerator):
-    """A SeedGenerator that gives every replica of a tf.distribute strategy seeds of its own.
+    """SeedGenerator that gives every replica of a tf.distribute strategy its own seeds.
 
     Under a mirrored strategy every replica holds the same generator state and would draw the
     same numbers; the replica's id is folded into the seed.
@@ -90,11 +89,11 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class StochasticDepth(RandomStateSaved, RecordedLayer):
-    """Drops whole residual branches, each sample of the batch on its own, while training.
+    """Drop whole residual branches during training, independently for each sample.
 
     Args:
         rate: probability that a sample's branch is dropped, in [0, 1).
-        rescale: divide what is kept by ``1 - rate``, so that the expectation does not change
+        rescale: divide the kept branches by ``1 - rate``, so that the expectation does not change
             (timm does, DeepMind's nfnets do not).
         seed: an int, or None for a random one.
 

@@ -1,4 +1,4 @@
-"""Scaled weight standardization, and the convolution with it."""
+"""Scaled weight standardization, and the convolution that uses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPS_FORMS = ("floor", "added")
 
 
 def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
-    """``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``, as :class:`ScaledWSConv2D` says.
+    """Return ``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``; see :class:`ScaledWSConv2D`.
 
     Args:
         kernel: (kh, kw, C / groups, filters), float32 or float64.
@@ -25,9 +25,9 @@ def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
         eps, eps_form: as in ScaledWSConv2D.
 
     Returns:
-        A tensor of the kernel's shape and type.
+        a tensor of the kernel's shape and type.
 
-    TensorFlow takes the gradient from a formula: less work than going back op by op.
+    On TensorFlow a formula gives the gradient, which is less work than going back op by op.
     """
     if keras.backend.backend() == "tensorflow":
         return _on_tensorflow(gamma, eps, eps_form)(kernel, gain)
@@ -38,7 +38,7 @@ def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
 
 
 def _with_eps(namespace, squares, fan_in: int, eps: float, eps_form: str):
-    """``fan_in * var``, kept from zero."""
+    """Return ``fan_in * var``, kept away from zero."""
     return namespace.maximum(squares, eps) if eps_form == "floor" else squares + fan_in * eps
 
 
@@ -47,7 +47,7 @@ def _on_tensorflow(gamma: float, eps: float, eps_form: str) -> Callable:
     import tensorflow as tf
 
     def sums(rows):
-        # Over the rows TensorFlow adds slowly on CPU; on GPU a product may be rounded to TF32.
+        # TensorFlow sums over rows slowly on CPU; on GPU a product may be rounded to TF32.
         if tf.config.list_logical_devices("GPU"):
             return tf.reduce_sum(rows, 0, keepdims=True)
         return tf.matmul(tf.ones((1, rows.shape[0]), rows.dtype), rows)
@@ -61,7 +61,7 @@ def _on_tensorflow(gamma: float, eps: float, eps_form: str) -> Callable:
 
     def standardized(kernel, gain):
         def gradient(upstream):
-            # From the arguments again, so that the gradient can be differentiated itself.
+            # Recomputed from the arguments, so that the gradient itself can be differentiated.
             centered, squares, inverse = parts(kernel)
             upstream = tf.reshape(upstream, centered.shape)
             along = sums(upstream * centered) * inverse
@@ -82,7 +82,7 @@ def _on_tensorflow(gamma: float, eps: float, eps_form: str) -> Callable:
 class ScaledWSConv2D(Convolution):
     """Convolution with Scaled Weight Standardization, computed in float32 or better.
 
-    For every output channel, with mean and population variance over the fan-in extents::
+    For every output channel, with mean and population variance over the fan-in axes::
 
         W^ = gain * gamma * (W - mean(W)) / sqrt(fan_in * var(W))
 
@@ -102,7 +102,7 @@ class ScaledWSConv2D(Convolution):
     Input: (N, H, W, C). Output: (N, H', W', filters). NHWC only.
 
     Raises:
-        ValueError: on an unknown padding or eps_form, or channels that groups do not divide.
+        ValueError: on an unknown padding or eps_form, or channels not divisible by ``groups``.
 
     Source: Brock, De & Smith, ICLR 2021, section 4.
 
@@ -137,7 +137,7 @@ class ScaledWSConv2D(Convolution):
         )
 
     def effective_kernel(self):
-        """The standardized kernel, float32 or float64, shape (kh, kw, C / groups, filters)."""
+        """Return the standardized kernel, float32 or float64: (kh, kw, C / groups, filters)."""
         precision = "float64" if self.compute_dtype == "float64" else "float32"
         kernel, gain = ops.cast(self.kernel, precision), ops.cast(self.gain, precision)
         return standardize(kernel, gain, self.gamma, self.eps, self.eps_form)

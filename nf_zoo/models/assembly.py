@@ -18,11 +18,11 @@ POOLINGS = ("avg", "max", None)
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One map on the way through a network.
+    """One feature map inside a network.
 
     Attributes:
         name: ``"stem"``, ``"stage1"``, ...
-        channels: of the map.
+        channels: channels of the map.
         stride: pixels of the picture per pixel of the map.
     """
 
@@ -33,19 +33,19 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class GraphOptions:
-    """What the graph of a model is made of beside its architecture record.
+    """Options of a model's graph besides its architecture record.
 
     Attributes:
         num_classes: width of the classifier; 0 for none.
         input_shape: (height, width, channels).
         classifier_activation: None for logits, or ``"softmax"``, ...
-        include_preprocessing: raw pixels in.
-        pooling: ``"avg"``, ``"max"``, or None, which gives the last map itself.
+        include_preprocessing: the graph takes raw pixels.
+        pooling: ``"avg"``, ``"max"``, or None for the last map itself.
         features_only: the outputs are maps of several strides instead.
-        out_indices: which of them, as indices into the stages.
+        out_indices: indices of these maps among the stages.
 
     Raises:
-        ValueError: naming the option, what was received and what is allowed.
+        ValueError: on an illegal value; the message names the option and what is allowed.
     """
 
     num_classes: int = 1000
@@ -70,29 +70,28 @@ class GraphOptions:
             raise ValueError(f"pooling must be one of {POOLINGS}. Received: {self.pooling!r}")
         if self.pooling is None and self.num_classes:
             raise ValueError(
-                "A classifier needs pooled features: pooling=None goes with num_classes=0. "
+                "A classifier needs pooled features: pooling=None requires num_classes=0. "
                 f"Received: num_classes={self.num_classes}"
             )
         if self.features_only and self.num_classes:
             raise ValueError(
-                "features_only=True gives maps, not classes: leave num_classes out, or 0. "
+                "features_only=True gives maps, not classes: leave num_classes out or set it to 0. "
                 f"Received: num_classes={self.num_classes}"
             )
         if self.out_indices is not None and not self.features_only:
             raise ValueError(
-                "out_indices goes with features_only=True. "
-                f"Received: out_indices={self.out_indices}"
+                f"out_indices requires features_only=True. Received: out_indices={self.out_indices}"
             )
 
 
 def build_graph(family: Family, config, options: GraphOptions, preprocessing, dtype: str | None):
-    """The Keras tensors of a model.
+    """Build the Keras tensors of a model.
 
     Args:
-        family: of the network.
+        family: the family of the network.
         config: the architecture record.
         options: see :class:`GraphOptions`.
-        preprocessing: of the pictures, for ``include_preprocessing``.
+        preprocessing: preparation of the pictures, for ``include_preprocessing``.
         dtype: policy of the layers; None for the global one.
 
     Returns:
@@ -127,7 +126,7 @@ def _feature_maps(family, config, levels: list[Level], indices: Sequence[int] | 
     for index in wanted:
         level = levels[index]
         x = level.tensor
-        # The last map has been through its activation, as the classifier needs it.
+        # The last map is already activated, as the classifier needs it.
         if level is not levels[-1] and family.activates_features:
             x = config.activation_layer(f"{level.name}_feature")(x)
         outputs.append(x)
@@ -160,10 +159,10 @@ def _classifier(family, config, options: GraphOptions, x, precision: str):
 
 
 def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
-    """The width of a classifier, from what was said of it.
+    """Return the width of a classifier, from the options given.
 
     Raises:
-        ValueError: if the labels are not as many, or it is no count.
+        ValueError: if it is not a count, or the number of labels differs from it.
     """
     if num_classes is None:
         num_classes = len(labels) if labels is not None else otherwise
@@ -195,14 +194,14 @@ def _normalization(preprocessing, channels: int):
         dtype="float32",
         name="normalization",
     )
-    # The vectors would spread a picture of one channel over three.
+    # The vectors would broadcast one input channel to three.
     require_channels(layer, channels, ndim=4)
     return layer
 
 
 @contextlib.contextmanager
 def _dtype_policy(dtype: str | None):
-    """Layers made inside have that policy; the global one comes back afterwards."""
+    """Give the layers made inside this policy; restore the global one afterwards."""
     before = keras.config.dtype_policy()
     try:
         if dtype is not None:

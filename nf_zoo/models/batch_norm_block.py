@@ -18,13 +18,13 @@ class BatchNormBlock(ResidualBlock):
 
     Args:
         preactivation: v2 if true.
-        activation_first: of a v2 block: (ReLU, BN, conv) instead of (BN, ReLU, conv).
-        momentum: of the moving statistics, in Keras' sense (0.9 keeps nine tenths).
+        activation_first: in a v2 block, (ReLU, BN, conv) instead of (BN, ReLU, conv).
+        momentum: momentum of the moving statistics, in Keras's sense (0.9 keeps nine tenths).
         eps: added to the variance.
         zero_init_last: start the last BN's scale at 0 (v1.5 only).
-        attention_width: hidden width of squeeze-excite on the activated map behind the last 3x3
+        attention_width: hidden width of squeeze-excite on the activated map after the last 3x3
             (v1.5 only); None for none.
-        **kwargs: those of ResidualBlock.
+        **kwargs: arguments of ResidualBlock.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
 
@@ -85,13 +85,13 @@ class BatchNormBlock(ResidualBlock):
             self.shortcut_norm.build((None, None, None, self.filters))
 
     def preactivate(self, x, training=False):
-        """The first BN and activation of a v2 block; a v1.5 block takes its input as it is."""
+        """Apply the first BN and activation of a v2 block; leave a v1.5 block's input alone."""
         if not self.preactivation:
             return x
         return self._normalize_and_activate(self.norms[0], x, training)
 
     def branch(self, activated, training=False):
-        """The residual branch from the (pre-activated) input to just before the merge."""
+        """Compute the residual branch, from the (pre-activated) input to just before the merge."""
         x = activated
         if self.preactivation:
             x = self.convs[0](x)
@@ -106,18 +106,18 @@ class BatchNormBlock(ResidualBlock):
         return x
 
     def skip(self, x, activated, training=False):
-        """The shortcut, given both the raw and the pre-activated input."""
+        """Compute the shortcut from the raw and the pre-activated input."""
         skip = super().skip(x, activated, training)
         if self.shortcut_norm is None:
             return skip
         return self._normalize(self.shortcut_norm, skip, training)
 
     def merge(self, residual, skip):
-        """The sum; activated in a v1.5 block."""
+        """Return the sum, activated in a v1.5 block."""
         return residual + skip if self.preactivation else self.activation(residual + skip)
 
     def recomputed_halves(self, x):
-        """As in ResidualBlock; the moving statistics are updated outside, and so only once."""
+        """Recompute as ResidualBlock does; update the moving statistics outside, only once."""
 
         def halves(x):
             statistics = {}
@@ -150,7 +150,7 @@ class BatchNormBlock(ResidualBlock):
 
 
 def update_moving_statistics(norm, mean, variance):
-    """What Keras's layer does with the statistics of a batch."""
+    """Update the moving statistics from a batch, as Keras's layer does."""
     for moving, value in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
         value = ops.cast(ops.stop_gradient(value), moving.dtype)
         moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
@@ -168,13 +168,13 @@ def batch_norm(name: str, momentum: float, eps: float, zero: bool = False, dtype
 
 
 def convolution(**arguments):
-    """A convolution without bias, of He's initialization by fan-out, as published."""
+    """Convolution without bias, with He's fan-out initialization, as published."""
     scale = 2.0 * arguments.get("groups", 1)
     initializer = keras.initializers.VarianceScaling(scale, "fan_out", "untruncated_normal")
     return layers.Conv2D(use_bias=False, kernel_initializer=initializer, **arguments)
 
 
 def normalized(config, x, norm: str, activation: str):
-    """BatchNorm and the activation, outside the blocks."""
+    """Apply BatchNorm and the activation, outside the blocks."""
     x = batch_norm(norm, config.momentum, config.eps)(x)
     return config.activation_layer(activation)(x)

@@ -1,4 +1,4 @@
-"""The Keras model that every family yields: trunk, global pool, classifier."""
+"""The Keras model of every family: trunk, global pooling, classifier."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from nf_zoo.pictures.preprocessing import Preprocessing
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ImageClassifier(PictureModel):
-    """An image classifier of the zoo; a functional Keras model that knows what it is.
+    """Image classifier of the zoo: a functional Keras model that knows its architecture.
 
-    Made by the factories (``nf_zoo.NFResNet50()``), :func:`nf_zoo.create_model` and
-    :func:`build_model`; the arguments are described there.
+    The factories (``nf_zoo.NFResNet50()``), :func:`nf_zoo.create_model` and :func:`build_model`
+    make it and describe its arguments.
 
     Input: (N, H, W, C) float images, normalized as ``preprocess`` does, or raw 0..255 pixels with
     ``include_preprocessing=True``. Output: (N, num_classes) logits, or what
@@ -37,7 +37,7 @@ class ImageClassifier(PictureModel):
     Attributes:
         architecture: name in the registry, ``"nf_resnet50"``.
         config: the architecture record, every field resolved.
-        preprocessing: how the pictures are to be prepared.
+        preprocessing: how to prepare the pictures.
         labels: class names, or None.
         weights_tag: tag of the pretrained weights that were loaded, or None.
 
@@ -67,8 +67,8 @@ class ImageClassifier(PictureModel):
         options = GraphOptions(**{**options, "num_classes": classes})
         if not isinstance(preprocessing, Preprocessing | None):
             raise TypeError(
-                "preprocessing must be a Preprocessing or its dict; include_preprocessing=True has "
-                f"the graph normalize pixels. Received: {preprocessing!r}"
+                "preprocessing must be a Preprocessing or its dict; include_preprocessing=True "
+                f"makes the graph normalize pixels. Received: {preprocessing!r}"
             )
         preprocessing = (preprocessing or Preprocessing()).fitted_to(options.input_shape)
         family = registry.architecture(architecture).record
@@ -86,10 +86,10 @@ class ImageClassifier(PictureModel):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The maps that the model gives or has inside: name, channels and stride.
+        """Feature maps of the model: name, channels and stride.
 
-        Of a model of feature maps, those of its outputs, in their order; else those of the trunk,
-        to which ``out_indices`` points.
+        If the model outputs feature maps, these are its outputs, in order; else they are the maps
+        of the trunk, which ``out_indices`` indexes.
         """
         options = self._graph_options
         if options.out_indices is None:
@@ -98,35 +98,35 @@ class ImageClassifier(PictureModel):
 
     @property
     def trunk_stages(self) -> tuple[Stage, ...]:
-        """The maps of the trunk, to which ``out_indices`` points, whatever the model gives."""
+        """Feature maps of the trunk, which ``out_indices`` indexes, whatever the outputs are."""
         return self._stages
 
     @property
     def blocks(self) -> list:
-        """The residual blocks, in depth order."""
+        """Residual blocks, in depth order."""
         return [layer for layer in self.layers if re.fullmatch(r"stage\d+_block\d+", layer.name)]
 
     def options(self) -> dict[str, Any]:
-        """What ``build_model(architecture, ...)`` needs to make this graph, JSON-able.
+        """Return the JSON-able options with which ``build_model`` makes this graph.
 
-        Preprocessing, labels, tag, name and dtype are not among them.
+        They do not include preprocessing, labels, tag, name and dtype.
         """
         return {**as_json(self._graph_options), **self.config.to_dict()}
 
     def layer_states(self) -> dict[str, Any]:
-        """What was set on the model and its layers by hand, JSON-able; empty if nothing was.
+        """Return the settings made on the model and its layers by hand, JSON-able.
 
-        ``trainable`` if the model as a whole is frozen; ``parts``, by the path of a layer, as
-        :func:`~nf_zoo.layers.composite.states_of_parts` records them.
+        ``trainable`` is there if the whole model is frozen; ``parts``, by the path of a layer, as
+        :func:`~nf_zoo.layers.composite.states_of_parts` records them. Empty if nothing was set.
         """
         states = {"trainable": self.trainable, "parts": states_of_parts(self)}
         return {key: value for key, value in states.items() if value not in (True, {})}
 
     def set_layer_states(self, trainable: bool = True, parts: dict[str, Any] | None = None) -> None:
-        """Set again what :meth:`layer_states` recorded.
+        """Restore the settings that :meth:`layer_states` recorded.
 
         Raises:
-            ValueError: if ``parts`` names a layer that the model has not.
+            ValueError: if ``parts`` names a layer that the model does not have.
         """
         if not trainable:
             self.trainable = False
@@ -156,7 +156,7 @@ class ImageClassifier(PictureModel):
     def with_classifier(
         self, num_classes: int, labels: Sequence[str] | None = None, **overrides
     ) -> ImageClassifier:
-        """A new model with this one's body weights and a fresh classifier.
+        """Return a new model with this one's body weights and a fresh classifier.
 
         Args:
             num_classes: width of the new classifier; 0 for pooled features.
@@ -165,7 +165,7 @@ class ImageClassifier(PictureModel):
                 ``drop_rate``, ``dtype``, ...) that leaves the body's variables as they are.
 
         Returns:
-            An :class:`ImageClassifier`; this model is untouched.
+            an :class:`ImageClassifier`; this model is untouched.
 
         Raises:
             ValueError: if an override changes the shape of the body.
@@ -179,16 +179,16 @@ class ImageClassifier(PictureModel):
         return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
 
     def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> ImageClassifier:
-        """A new model with this one's weights that gives maps of several strides.
+        """Return a new model with this one's weights that outputs maps of several strides.
 
         Args:
-            out_indices: indices into :attr:`trunk_stages`; None gives them all.
+            out_indices: indices into :attr:`trunk_stages`; None gives all of them.
 
         Returns:
-            An :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
-            channels) maps (Keras unpacks a list of one), activated as the network's next
-            convolution would see them; those of a pre-activation BatchNorm network, but for the
-            last, as they leave the stage. This model is untouched.
+            an :class:`ImageClassifier` whose output is a list of (N, H / stride, W / stride,
+            channels) maps (Keras unpacks a list of one). They are activated as the network's next
+            convolution would see them. In a pre-activation BatchNorm network only the last one is;
+            the others are as they leave the stage. This model is untouched.
 
         Raises:
             ValueError: on indices out of range.
@@ -222,14 +222,14 @@ class ImageClassifier(PictureModel):
                 continue
             if name not in mine or mine[name].shape != variable.shape:
                 raise ValueError(
-                    f"An override changes the body: {name} has no counterpart of shape "
+                    f"Overrides must leave the body as it is: {name} has no counterpart of shape "
                     f"{tuple(variable.shape)}. Received: {sorted(changes)}"
                 )
             variable.assign(mine[name])
         return model
 
     def _hand_on_states(self, model: ImageClassifier) -> None:
-        """The body of ``model`` is frozen and set up as this one's; its head is trainable."""
+        """Give the body of ``model`` this one's layer settings; its head stays trainable."""
         names = [{layer.name for layer in parts_of(one)} - {"head"} for one in (self, model)]
         body = names[0] & names[1]
         for name in body:
@@ -238,7 +238,7 @@ class ImageClassifier(PictureModel):
         set_states_of_parts(model, {p: s for p, s in states if p.partition("/")[0] in body})
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Multiply-adds of convolutions and classifier for one picture of that size.
+        """Return the multiply-adds of convolutions and classifier for one picture of that size.
 
         Args:
             height: in pixels.
@@ -251,7 +251,7 @@ class ImageClassifier(PictureModel):
         """
         shape = (1, height, width, self._graph_options.input_shape[-1])
         total = 0
-        for layer in self.layers[1:]:  # a chain, but for activations, which keep the shape
+        for layer in self.layers[1:]:  # a chain, except for activations, which keep the shape
             if hasattr(layer, "multiply_adds"):
                 total += layer.multiply_adds(shape)
             shape = tuple(layer.compute_output_shape(shape))
@@ -269,7 +269,7 @@ def build_model(
     dtype: str | None = None,
     **options: Any,
 ) -> ImageClassifier:
-    """A freshly initialized :class:`~nf_zoo.models.classifier.ImageClassifier`.
+    """Build a freshly initialized :class:`~nf_zoo.models.classifier.ImageClassifier`.
 
     Args:
         name: architecture, such as ``"nf_resnet50"``.
@@ -277,7 +277,7 @@ def build_model(
         model_name: Keras name of the model; None gives the architecture's.
         preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
         labels: class names.
-        weights_tag: name of the weights that are about to be loaded.
+        weights_tag: tag of the weights about to be loaded.
         dtype: Keras dtype policy, such as ``"mixed_bfloat16"``; None for the global one.
         **options: any field of :class:`~nf_zoo.models.assembly.GraphOptions` (``num_classes``:
             None gives 1000, or the number of labels) and of the family's record (``depths``,
@@ -308,15 +308,15 @@ def build_model(
 
 
 def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
-    """Published name -> variable, in model order: ``"stage1/block2/conv1/gain"``.
+    """Return the variables by published name, in model order: ``"stage1/block2/conv1/gain"``.
 
-    Trainable variables and BN statistics; random states are not among them.
+    They are the trainable variables and BN statistics; random states are left out.
 
     Args:
         model: an :class:`ImageClassifier`.
 
     Returns:
-        A dict; the names are the keys of the safetensors files of the zoo.
+        a dict; the names are the keys in the zoo's safetensors files.
     """
     return {
         published_name(name): variable
@@ -326,9 +326,9 @@ def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _names_below(layer, prefix: str) -> dict[int, tuple[str, keras.Variable]]:
-    """Identity -> (name, variable) of all weights of a layer.
+    """Return identity -> (name, variable) for all weights of a layer.
 
-    Keras's paths hold the scopes in which a model was made; names are of the model alone.
+    Keras's paths include the scopes in which a model was made; these names do not.
     """
     names = {id(variable): (prefix + variable.name, variable) for variable in layer.weights}
     for part in parts_of(layer):
@@ -337,5 +337,5 @@ def _names_below(layer, prefix: str) -> dict[int, tuple[str, keras.Variable]]:
 
 
 def published_name(name: str) -> str:
-    """``"stage1_block2/conv1/kernel"`` -> ``"stage1/block2/conv1/kernel"``."""
+    """Turn ``"stage1_block2/conv1/kernel"`` into ``"stage1/block2/conv1/kernel"``."""
     return re.sub(r"^(stem|stage\d+)_", r"\1/", name)

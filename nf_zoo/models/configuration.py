@@ -1,4 +1,4 @@
-"""What the architecture records of all families share: fields, checks, JSON."""
+"""Common base of all architecture records: fields, checks, JSON."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def _is_real(value: Any) -> bool:
 class Config:
     """Fields of every architecture record; one frozen subclass per family.
 
-    A field's annotation is what it is held to: ``Literal`` lists what may be chosen, ``int`` and
-    ``float`` are positive. The activation may be any that has a gamma.
+    A field's annotation is its check: ``Literal`` lists the choices, ``int`` and ``float`` must be
+    positive. Any activation that has a gamma is allowed.
 
     Attributes:
         depths: blocks per stage.
         widths: output channels per stage.
         activation: ``"relu"``, ``"silu"``, ``"gelu"``, ... (exact erf GELU; ``"gelu_tanh"``
             is the approximation).
-        padding: ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end), both
-            with zeros; or ``"reflect"`` or ``"circular"``, with the picture's own pixels.
+        padding: zeros, as ``"symmetric"`` (PyTorch) or ``"same"`` (TensorFlow, surplus at the end);
+            or the picture's own pixels, as ``"reflect"`` or ``"circular"``.
         drop_rate: dropout before the classifier.
         stochastic_depth_rate: rate of the deepest block; the others grow linearly from 0.
         stochastic_depth_rescale: divide by the keep rate.
-        stochastic_depth_last: the last block has the full rate; else one step below it.
+        stochastic_depth_last: the last block has the full rate, else a rate one step below it.
         output_stride: 32, or 16 or 8 to keep larger maps: the later stages then dilate their
             convolutions instead of striding, with the same weights.
         rematerialize: recompute the inside of every residual branch in the backward pass instead
             of keeping it (gradient checkpointing): less memory, one more forward pass. Under
-            TensorFlow ``keras.remat`` leaks: the weights of every model that was so fitted stay in
+            TensorFlow ``keras.remat`` leaks: the weights of every model fitted this way stay in
             memory until the process ends.
 
     Raises:
-        ValueError: naming the field, what was received and what is allowed.
+        ValueError: on an illegal value; the message names the field and what is allowed.
     """
 
     depths: tuple[int, ...] = ()
@@ -81,16 +81,16 @@ class Config:
 
     @property
     def gamma(self) -> float | None:
-        """Factor behind every activation; None for the one that keeps the variance at 1."""
+        """Factor after every activation; None for the one that keeps the variance at 1."""
         return 1.0
 
     @property
     def pool_padding(self) -> str:
-        """Padding of the stem's max pooling, which takes no pixels from elsewhere."""
+        """Padding of the stem's max pooling, which never reflects or wraps pixels."""
         return "same" if self.padding == "same" else "symmetric"
 
     def activation_layer(self, name: str):
-        """The network's activation as a Keras layer."""
+        """Return the network's activation as a Keras layer."""
         from nf_zoo.layers import ScaledActivation
 
         return ScaledActivation(self.activation, gamma=self.gamma, name=name)
@@ -112,27 +112,27 @@ class Config:
         raise ValueError(f"{name} must be {allowed}. Received: {name}={getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON-able values: what a file keeps, so that it outlives the tables."""
+        """Return every field as a JSON-able value, so that a file outlives the tables."""
         return as_json(self)
 
     def changes_from(self, other: Config) -> dict[str, Any]:
-        """Fields in which this record differs from ``other``, as JSON-able values."""
+        """Return the fields in which this record differs from ``other``, as JSON-able values."""
         theirs = other.to_dict()
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetShape(Config):
-    """Fields of all that is built like a ResNet.
+    """Fields of every network built like a ResNet.
 
     Attributes:
         block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
-        bottleneck_ratio: inner width of a bottleneck over its output width.
+        bottleneck_ratio: inner width of a bottleneck, divided by its output width.
         stem: ``"7x7_pool"`` (stride 4 in all) or ``"3x3"`` (stride 1, for small pictures).
         stem_width: channels of the stem.
         shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
 
-    The others are those of :class:`Config`.
+    The other fields are those of :class:`Config`.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -149,12 +149,12 @@ class ResNetShape(Config):
             self._refuse("bottleneck_ratio", f"at least 1 / {min(self.widths)} for these widths")
 
     def inner_width(self, filters: int) -> int:
-        """Channels inside a block of ``filters``."""
+        """Return the channels inside a block of ``filters``."""
         return int(filters * (1.0 if self.block == "basic" else self.bottleneck_ratio))
 
     @property
     def stem_strides(self) -> int:
-        """Strides of the stem's convolution, which a pooling of the same follows, or none."""
+        """Strides of the stem's convolution, and of the pooling after it if there is one."""
         return 1 if self.stem == "3x3" else 2
 
     @property
@@ -163,7 +163,7 @@ class ResNetShape(Config):
         return 7 if self.stem == "7x7_pool" else 3
 
     def pool(self, x):
-        """The stem's pooling, if it has one."""
+        """Apply the stem's pooling, if it has one."""
         if self.stem == "3x3":
             return x
         from nf_zoo.layers import MaxPool2D
@@ -172,7 +172,7 @@ class ResNetShape(Config):
 
 
 def as_json(record) -> dict[str, Any]:
-    """The fields of a dataclass, tuples as lists."""
+    """Return the fields of a dataclass, tuples as lists."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(record).items()
@@ -181,7 +181,7 @@ def as_json(record) -> dict[str, Any]:
 
 @functools.cache
 def field_types(config_class: type[Config]) -> dict[str, Any]:
-    """Every field of a record and its type, in order.
+    """Return every field of a record and its type, in order.
 
     Example:
         >>> field_types(Config)["output_stride"]
@@ -192,7 +192,7 @@ def field_types(config_class: type[Config]) -> dict[str, Any]:
 
 
 def choices(kind: Any) -> tuple:
-    """The values that a field's type lists; empty if it lists none.
+    """Return the values that a field's type lists; empty if it lists none.
 
     Example:
         >>> choices(bool), choices(int)
@@ -211,7 +211,7 @@ def _members(kind: Any) -> tuple:
 
 
 def _what_it_must_be(name: str, kind: Any, value: Any) -> str | None:
-    """What a field's type promises, in words, if the value does not keep it."""
+    """Describe the values that a field's type allows; return None if the value is one."""
     members, listed = _members(kind) or (kind,), choices(kind)
     is_optional = type(None) in members
     if (is_optional and value is None) or (listed and value in listed):
@@ -250,11 +250,11 @@ ELSEWHERE = {
     "input_tensor": "model(tensor) afterwards",
     "weights": "pretrained=True, a tag or a path; False for fresh weights",
 }
-"""What keras.applications and timm call it -> what to write here."""
+"""Argument names of keras.applications and timm -> what to write here."""
 
 
 def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
-    """``config_class(**fields)``, with unknown fields named in the error.
+    """Return ``config_class(**fields)``; the error names unknown fields.
 
     Raises:
         TypeError: on a field that the architecture does not have.

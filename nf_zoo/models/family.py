@@ -1,4 +1,4 @@
-"""All that the rest of the zoo knows of a family of networks, in one record.
+"""Record of a family of networks: everything the rest of the zoo knows about it.
 
 A new family is one file beside this one, which ends with its :class:`Family`, and one line in
 :mod:`nf_zoo.models.registry`.
@@ -13,7 +13,7 @@ from typing import Any
 from nf_zoo.models.configuration import Config
 
 BLOCK = "stage{stage}/block{block}/"
-"""Where the parts of a residual block are, in our names."""
+"""Prefix of the parts of a residual block, in our names."""
 
 CONVOLUTION = ("kernel",)
 LINEAR = ("kernel", "bias")
@@ -37,26 +37,26 @@ WORDS: dict[str, dict[str, str]] = {
         "moving_variance": "~/var_ema/average",
     },
 }
-"""Whose files -> our name of a weight -> theirs, where they differ."""
+"""Source of a file -> our name of a weight -> theirs, where they differ."""
 
 SEPARATORS = {"nf_zoo": "/", "timm": ".", "haiku": "/"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A layer with weights, and what others call them.
+    """A layer with weights, and the names of these weights elsewhere.
 
-    The names are templates: ``{stage}`` and ``{block}`` count from 1, ``{s}`` and ``{b}`` from 0;
-    ``{n}`` counts the blocks of all stages as Haiku does: ``""``, ``"_1"``, ``"_2"``, ...;
-    ``{leaf}`` is their word for the weight, ``{own}`` that of Haiku's own layers, whose bias is b.
-    Without either the word follows at the end.
+    The names are templates. ``{stage}`` and ``{block}`` count from 1, ``{s}`` and ``{b}`` from 0.
+    ``{n}`` counts the blocks of all stages as Haiku does: ``""``, ``"_1"``, ``"_2"``, ...
+    ``{leaf}`` is the source's word for the weight; ``{own}`` is the word of Haiku's own layers,
+    whose bias is b. Without either, the word is appended.
 
     Attributes:
-        name: ours, without that of the weight: ``"stem/conv"``.
+        name: our name, without that of the weight: ``"stem/conv"``.
         weights: the layer's weights: ``"kernel"``, ...
-        timm: their key in timm's state dictionaries; None if timm has no such part.
-        haiku: their ``module_path/parameter`` in DeepMind's trees; None likewise.
-        optional: only some of the blocks have it.
+        timm: key in timm's state dictionaries; None if timm has no such part.
+        haiku: ``module_path/parameter`` in DeepMind's trees; None if they have no such part.
+        optional: only some of the blocks have this part.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """Blocks whose input is scaled by what a ledger of variances expects of it.
+    """Blocks whose input is scaled by its expected variance, taken from a ledger.
 
     Attributes:
         alpha: weight of every branch.
-        strength: what gains that start elsewhere than at 1 leave of the branches.
-        stem_gamma: the stem is scaled by a gamma that no activation before it has called for.
+        strength: factor on the branches at initialization, from gains that do not start at 1.
+        stem_gamma: the stem carries a gamma, although no activation precedes it.
         stem_activations: scaled activations in the stem.
     """
 
@@ -85,32 +85,32 @@ class Ledger:
 
 @dataclasses.dataclass(frozen=True)
 class LinearGrowth:
-    """Blocks that each add the variance of a normalized branch; a projection starts afresh."""
+    """Blocks that each add the variance of a normalized branch; a projection resets the sum."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What a family's own file says of it.
+    """Everything a family's own file declares about it.
 
     Attributes:
         name: ``"nf_resnet"``.
         config: the class of its architecture records.
         architectures: architecture name -> (factory name, fields that differ from the defaults).
         build_trunk: (record, images (N, H, W, C)) -> a
-            :class:`~nf_zoo.models.residual_block.Level` for the stem and for every stage. The last
-            has all that the classifier pools.
-        parts: record -> every layer with weights, and its names in the files of others.
-        variants: published variants by name: the fields that they set.
-        form: those of a variant's fields without which its weights compute something else although
-            all of them fit.
-        activates_features: a map on the way out of the network goes through the activation.
-        before_classifier: what the pooled features go through behind dropout; None for nothing.
+            :class:`~nf_zoo.models.residual_block.Level` for the stem and for every stage. The
+            classifier pools the last one.
+        parts: record -> every layer with weights, and its names in other projects' files.
+        variants: published variants by name, and the fields they set.
+        form: those fields of a variant that no weights make up for: with other values its weights
+            still fit, but compute something else.
+        activates_features: feature maps that leave the network are activated first.
+        before_classifier: layer for the pooled features after dropout; None for none.
         classifier_stddev: standard deviation of the fresh classifier; 0 for zeros.
-        variance: record -> what theory expects of the variance at initialization; None for
-            nothing.
-        delegate: record -> the family that has the network, and its record; None for a family
+        variance: record -> the variance that theory expects at initialization; None if there is
+            no theory.
+        delegate: record -> the family that builds the network, and its record; None for a family
             with a network of its own.
-        row_of: of names that are no rows of the table -> their row, or None.
+        row_of: name outside the table -> its row, or None.
     """
 
     name: str
@@ -128,29 +128,29 @@ class Family:
     row_of: Callable[[str], tuple[str, dict[str, Any]] | None] = lambda name: None
 
     def resolve(self, config: Config) -> tuple[Family, Config]:
-        """The family whose network a record describes, and the record in that family's fields."""
+        """Return the family whose network a record describes, and the record in its fields."""
         return self.delegate(config) if self.delegate else (self, config)
 
     def has_form_of(self, config: Config, variant: str) -> bool:
-        """Whether weights of a variant compute in this network what they did in theirs."""
+        """Check that weights of a variant give the same outputs in this network as in theirs."""
         fields = self.variants.get(variant, {})
         return all(getattr(config, name) == fields[name] for name in self.form if name in fields)
 
     def is_variant(self, config: Config, variant: str) -> bool:
-        """Whether a record is of a variant, in every field that it sets."""
+        """Check that a record agrees with a variant in every field that the variant sets."""
         fields = self.variants.get(variant, {})
         return bool(fields) and all(getattr(config, name) == fields[name] for name in fields)
 
     def names(self, config: Config, source: str) -> Iterator[tuple[str, str | None, bool]]:
-        """Every weight that a network of that record may have.
+        """Yield every weight that a network of this record may have.
 
         Args:
             config: the record.
             source: key of :data:`WORDS`.
 
-        Returns:
-            Our name, the source's (None if it has no such part), and whether the network may do
-            without.
+        Yields:
+            our name, the source's name (None if it has no such part), and whether the weight is
+            optional.
         """
         family, config = self.resolve(config)
         for part in family.parts(config):

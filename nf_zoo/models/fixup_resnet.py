@@ -28,7 +28,7 @@ class FixupResNetConfig(ResNetShape):
 
 
 def build_trunk(config: FixupResNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage."""
+    """Build the maps of the stem and of every stage from images (N, H, W, C)."""
     from nf_zoo.layers import ScalarBias
     from nf_zoo.models.residual_block import Level, stack_blocks
     from nf_zoo.models.skipinit_block import FixupBlock, stem_convolution
@@ -45,14 +45,14 @@ def build_trunk(config: FixupResNetConfig, x) -> list:
 
 
 def before_classifier(x):
-    """The scalar bias on the pooled features, after dropout."""
+    """Add the scalar bias to the pooled features, after dropout."""
     from nf_zoo.layers import ScalarBias
 
     return ScalarBias(name="features_bias")(x)
 
 
 def parts(config: FixupResNetConfig) -> Iterator[Part]:
-    """The layers with weights, and their names in DeepMind's files."""
+    """Yield the layers with weights, and their names in DeepMind's files."""
     root, haiku = "FixUp_ResNet/~/", "FixUp_ResNet/~/res_block{n}/"
     convolutions = range(1, 3 if config.block == "basic" else 4)
     yield Part("stem/conv", CONVOLUTION, haiku=f"{root}initial_conv")

@@ -21,12 +21,12 @@ class NFRegNetConfig(NormFreeConfig):
     Attributes:
         widths: output channels per stage before ``width_factor``.
         width_factor: multiplies all widths.
-        width_divisor: the products are rounded to a multiple of it; 1 truncates them.
-        expansion: inner width of a block over its input width; 1 in the network's first block.
+        width_divisor: the scaled widths are rounded to a multiple of this; 1 truncates them.
+        expansion: inner width of a block, divided by its input width; 1 in the first block.
         group_width: channels per group of the 3x3 convolutions; inner widths are truncated to a
-            multiple of it, as published.
+            multiple of this, as published.
 
-    The others are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
+    The other fields are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
     """
 
     depths: tuple[int, ...] = (1, 3, 6, 6)
@@ -52,7 +52,7 @@ class NFRegNetConfig(NormFreeConfig):
 
     @property
     def features(self) -> int:
-        """1280 channels for a last width of 440, in proportion for the others, as EfficientNet."""
+        """Channels of the pooled features: 1280 per 440 of the last width, as in EfficientNet."""
         if self.width_divisor == 1:
             return 1280 * self.scaled_widths[-1] // 440
         full = 1280 * self.widths[-1] // 440
@@ -81,7 +81,7 @@ ARCHITECTURES = {
 
 
 def build_trunk(config: NFRegNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    """Build the maps of stem and stages, the last activated, from images (N, H, W, C)."""
     from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
     from nf_zoo.models.residual_block import Level
 
@@ -102,7 +102,7 @@ def build_trunk(config: NFRegNetConfig, x) -> list:
 
 
 def parts(config: NFRegNetConfig):
-    """The layers with weights, and their names in timm's and DeepMind's files."""
+    """Return the layers with weights, and their names in timm's and DeepMind's files."""
     return norm_free_config.parts(config, "NF_RegNet nf_block", "1 2 3", attention="attn")
 
 

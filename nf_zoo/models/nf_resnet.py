@@ -28,7 +28,7 @@ class NFResNetConfig(ResNetShape, NormFreeConfig):
 
 
 PAPER = {**norm_free_config.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
-"""What DeepMind's network has where timm's differs: ``variant="paper"``."""
+"""Fields in which DeepMind's network differs from timm's: ``variant="paper"``."""
 
 _SMALL = {
     "block": "basic",
@@ -41,8 +41,8 @@ SMALL = {
     "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
     "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL},
 }
-"""Layers -> fields, for pictures of about 32 pixels. With one or two blocks a stage there is no
-depth to tame, so alpha is 1."""
+"""Layers -> fields, for pictures of about 32 pixels. One or two blocks per stage need no damping,
+so alpha is 1."""
 
 DEPTHS = {
     "26": (2, 2, 2, 2),
@@ -69,7 +69,7 @@ ARCHITECTURES = {
 
 
 def build_trunk(config: NFResNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    """Build the maps of stem and stages, the last activated, from images (N, H, W, C)."""
     from nf_zoo.models.norm_free import convolution, stack_blocks
     from nf_zoo.models.residual_block import Level
 
@@ -86,15 +86,16 @@ def build_trunk(config: NFResNetConfig, x) -> list:
 
 
 def parts(config: NFResNetConfig):
-    """The layers with weights, and their names in timm's and DeepMind's files."""
+    """Return the layers with weights, and their names in timm's and DeepMind's files."""
     convolutions = "1 2" if config.block == "basic" else "1 2 3"
     return norm_free_config.parts(config, "NF_ResNet nf_res_block", convolutions, final=False)
 
 
 def variance(config: NFResNetConfig) -> Ledger | None:
-    """The ledger, where the first block meets what it reckons with."""
-    # Of N(0, 1) a 3x3 max pool leaves 0.36, all positive: there ReLU's gamma finds nothing to make
-    # up for, and behind ReLU 1.05 is back. So it is with ReLU and a projection alone.
+    """Return the ledger, if the first block's input has the variance it assumes."""
+    # A 3x3 max pool leaves 0.36 of the variance of N(0, 1), all of it positive. ReLU then removes
+    # nothing for its gamma to make up for, and the variance after it is 1.05. This holds only with
+    # ReLU and a projection.
     if config.stem == "7x7_pool" and (
         config.activation != "relu" or config.stem_width == config.widths[0]
     ):

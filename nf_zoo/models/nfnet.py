@@ -19,14 +19,14 @@ class NFNetConfig(NormFreeConfig):
     """Architecture of an NFNet. The defaults are timm's ``nfnet_f0``.
 
     Attributes:
-        bottleneck_ratio: inner width of a block over its output width.
+        bottleneck_ratio: inner width of a block, divided by its output width.
         group_width: channels per group of the 3x3 convolutions.
-        truncate_groups: inner widths are truncated to a multiple of ``group_width``, as in F+;
-            else they must be one.
+        truncate_groups: truncate inner widths to a multiple of ``group_width``, as in F+; else
+            they must be one.
         stem_widths: channels of the four stem convolutions (strides 2, 1, 1, 2).
-        final_ratio: channels of the final 1x1 convolution over the last width.
+        final_ratio: channels of the final 1x1 convolution, divided by the last width.
 
-    The others are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
+    The other fields are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
     """
 
     depths: tuple[int, ...] = (1, 2, 6, 3)
@@ -54,7 +54,7 @@ class NFNetConfig(NormFreeConfig):
 
     @property
     def features(self) -> int:
-        """Channels of the final convolution, and so of the pooled features."""
+        """Channels of the final convolution and of the pooled features."""
         return int(self.widths[-1] * self.final_ratio)
 
 
@@ -92,7 +92,7 @@ TEST = {
 
 
 def _depths(size: int) -> tuple[int, ...]:
-    """Size 0 has 1, 2, 6 and 3 blocks; each further size adds as many again."""
+    """Return the depths of a size: 1, 2, 6 and 3 blocks for size 0, as many more for each step."""
     return tuple((size + 1) * depth for depth in (1, 2, 6, 3))
 
 
@@ -118,7 +118,7 @@ ARCHITECTURES = {
 
 
 def build_trunk(config: NFNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    """Build the maps of stem and stages, the last activated, from images (N, H, W, C)."""
     from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
     from nf_zoo.models.residual_block import Level
 
@@ -141,12 +141,12 @@ def build_trunk(config: NFNetConfig, x) -> list:
 
 
 def parts(config: NFNetConfig):
-    """The layers with weights, and their names in timm's and DeepMind's files."""
+    """Return the layers with weights, and their names in timm's and DeepMind's files."""
     return norm_free_config.parts(config, "NFNet nf_block", "1 2 2b 3", stem="1234")
 
 
 def variance(config: NFNetConfig) -> Ledger | None:
-    """The ledger; activations in the stem make more of a variance above 1."""
+    """Return the ledger; activations in the stem amplify a variance above 1."""
     return norm_free_config.variance(config, stem_activations=len(config.stem_widths) - 1)
 
 

@@ -23,10 +23,10 @@ from nf_zoo.models.residual_block import Level, ResidualBlock
 
 
 def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: int, strides: int):
-    """A standardized convolution outside the blocks.
+    """Standardized convolution outside the blocks.
 
     With ``gamma_in="weights"`` it carries gamma even where no activation precedes it, as in the
-    stem: that is how the weights were published.
+    stem; the weights were published that way.
     """
     return _convolution(
         config,
@@ -47,7 +47,7 @@ def _convolution(fields: NormFreeFields, activation: str, zero_gain: bool = Fals
         eps=fields.eps,
         eps_form=fields.eps_form,
         gain_initializer="zeros" if zero_gain else "ones",
-        # What standardization assumes before it acts: N(0, 1 / fan_in).
+        # The distribution that standardization assumes: N(0, 1 / fan_in).
         kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal"),
         **arguments,
     )
@@ -122,14 +122,14 @@ class NormFreeBlock(ResidualBlock):
         return _convolution(self.record, self.activation.activation, zero_gain, **arguments)
 
     def preactivate(self, x, training=False):
-        """``activation(x) * beta``, the input of branch and projection."""
+        """Return ``activation(x) * beta``, the input of branch and projection."""
         if self._is_relu:
-            # The same but for rounding; training keeps one map for the way back instead of two.
+            # The same up to rounding; training keeps one map for the backward pass, not two.
             return self.activation(x * self.beta)
         return self.activation(x) * self.beta
 
     def branch(self, activated, training=False):
-        """The residual branch from the activated input to its last convolution or attention."""
+        """Compute the branch, from the activated input to its last convolution or attention."""
         x = activated
         for index, conv in enumerate(self.convs):
             x = conv(self.activation(x) if index else x)
@@ -138,7 +138,7 @@ class NormFreeBlock(ResidualBlock):
         return x
 
     def merge(self, residual, skip):
-        """Skip gain (if any) and alpha on the branch, added to the shortcut."""
+        """Scale the branch by skip gain (if any) and alpha, and add the shortcut."""
         if self.skip_gain is not None:
             residual = self.skip_gain(residual)
         return residual * self.alpha + skip
@@ -150,17 +150,17 @@ def stack_blocks(
     inside: Callable[[int, int, int], dict[str, Any]],
     **arguments,
 ) -> list[Level]:
-    """All residual blocks, each with the beta of the variance ledger.
+    """Stack all residual blocks, each with the beta of the variance ledger.
 
     Args:
         config: the record.
         x: output of the stem.
-        inside: (index of the block, its input channels, its output channels) -> what the branch
-            is made of: ``width`` and what else of a block's arguments is not the default.
-        **arguments: those of :func:`nf_zoo.models.residual_block.stack_blocks`.
+        inside: (index of the block, its input channels, its output channels) -> arguments of the
+            block's branch: ``width`` and any others that differ from the defaults.
+        **arguments: arguments of :func:`nf_zoo.models.residual_block.stack_blocks`.
 
     Returns:
-        The output of every stage.
+        the output of every stage.
     """
     ledger = variance_ledger(config.depths, config.alpha)
 
@@ -179,7 +179,7 @@ def stack_blocks(
 
 
 def final_map(config: NormFreeConfig, x):
-    """The 1x1 convolution that widens the last map, activated."""
+    """Widen the last map with a 1x1 convolution and activate it."""
     x = convolution(config, "final_conv", config.features, 1, 1)(x)
     return config.activation_layer("final_activation")(x)
 
@@ -202,19 +202,19 @@ class BlockVariance:
 
     @property
     def beta(self) -> float:
-        """Factor on the block's input, 1 / sqrt(before)."""
+        """Factor on the block's input: 1 / sqrt(before)."""
         return 1.0 / math.sqrt(self.before)
 
 
 def variance_ledger(depths: Sequence[int], alpha: float = 0.2) -> list[BlockVariance]:
-    """Expected variance before and after every block, in depth order.
+    """Return the expected variance before and after every block, in depth order.
 
     Args:
         depths: number of blocks in each stage.
         alpha: weight of the residual branch.
 
     Returns:
-        One :class:`BlockVariance` per block.
+        one :class:`BlockVariance` per block.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
 
@@ -227,7 +227,7 @@ def variance_ledger(depths: Sequence[int], alpha: float = 0.2) -> list[BlockVari
     for stage, depth in enumerate(depths, start=1):
         for block in range(1, depth + 1):
             before = variance
-            # A transition resets the expected variance, but still adds one block of growth.
+            # A transition resets the expected variance, then adds one block of growth.
             variance = (1.0 if block == 1 else before) + alpha**2
             rows.append(BlockVariance(stage, block, before, variance))
     return rows

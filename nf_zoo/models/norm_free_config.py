@@ -1,4 +1,4 @@
-"""What the normalizer-free families share, but for their forward pass: fields and names.
+"""Fields and names that the normalizer-free families share.
 
 The forward pass is in :mod:`nf_zoo.models.norm_free`.
 """
@@ -19,15 +19,15 @@ class NormFreeFields:
 
     Attributes:
         gamma_in: ``"weights"`` (timm) or ``"activation"`` (DeepMind): where the activation's gamma
-            is multiplied; None for networks without gamma.
+            is applied; None for networks without gamma.
         alpha: weight of every residual branch.
-        standardize: convolutions have scaled weight standardization; else they are plain, of He's
-            initialization, and have no gains. This, ``rescale`` and ``gamma_in=None`` are there to
-            show what each part does.
-        eps, eps_form: of the standardization; see ScaledWSConv2D.
+        standardize: convolutions have scaled weight standardization; else they are plain, with
+            He's initialization and no gains. This, ``rescale`` and ``gamma_in=None`` exist to show
+            what each part does.
+        eps, eps_form: epsilon of the standardization and its place; see ScaledWSConv2D.
         zero_init_gain: the last gain of every branch starts at 0.
         skip_gain: initial value of a learnable scalar per branch; None for no such scalar.
-        attention: None, ``"se"`` or ``"eca"``; its gate is doubled.
+        attention: None, ``"se"`` or ``"eca"``; the gate is doubled.
     """
 
     gamma_in: Literal["weights", "activation"] | None = "weights"
@@ -45,12 +45,12 @@ class NormFreeConfig(NormFreeFields, Config):
     """Fields of every normalizer-free architecture. The defaults are timm's.
 
     Attributes:
-        rescale: beta is that of the variance ledger; else 1.
+        rescale: beta comes from the variance ledger; else it is 1.
         shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
-        attention_ratio: hidden width of squeeze-excite over the width it acts on.
-        attention_divisor: the hidden width is rounded to a multiple of it, and at least it.
+        attention_ratio: hidden width of squeeze-excite, divided by the width it acts on.
+        attention_divisor: the hidden width is rounded to a multiple of this, at least once it.
 
-    The others are those of :class:`NormFreeFields` and of
+    The other fields are those of :class:`NormFreeFields` and of
     :class:`~nf_zoo.models.configuration.Config`.
     """
 
@@ -64,7 +64,7 @@ class NormFreeConfig(NormFreeFields, Config):
         return None if self.gamma_in == "activation" else 1.0
 
     def attention_width(self, channels: int) -> int:
-        """Hidden width of squeeze-excite on ``channels``."""
+        """Return the hidden width of squeeze-excite on ``channels``."""
         return round_channels(self.attention_ratio * channels, self.attention_divisor)
 
 
@@ -79,14 +79,14 @@ PAPER = {
     "stochastic_depth_rescale": False,
     "stochastic_depth_last": False,
 }
-"""What DeepMind's networks of all families have where timm's differ."""
+"""Fields in which DeepMind's networks of all families differ from timm's."""
 
 FORM = ("gamma_in", "padding", "eps_form")
-"""Fields of it that no weights make up for."""
+"""Fields of ``PAPER`` that no weights make up for."""
 
 
 def round_channels(width: float, divisor: int) -> int:
-    """Truncated with divisor 1; else the nearest multiple, at least one of them."""
+    """Truncate with divisor 1; else round to the nearest multiple, at least the divisor."""
     if divisor == 1:
         return int(width)
     return max(divisor, int(width + divisor / 2) // divisor * divisor)
@@ -100,14 +100,14 @@ def parts(
     final: bool = True,
     attention: str = "attn_last",
 ) -> Iterator[Part]:
-    """The layers with weights, and their names.
+    """Yield the layers with weights, and their names.
 
     Args:
         config: the record.
-        haiku: the names of network and block in DeepMind's trees, ``"NFNet nf_block"``.
+        haiku: names of network and block in DeepMind's trees, ``"NFNet nf_block"``.
         convolutions: timm's numbers of the convolutions in a block, ``"1 2 2b 3"``.
-        stem: numbers of those in the stem; "" for one without a number.
-        final: there is a convolution behind the blocks.
+        stem: numbers of those in the stem; ``""`` for one without a number.
+        final: there is a convolution after the blocks.
         attention: timm's name of squeeze-excite and ECA.
     """
     network, module = haiku.split()
@@ -137,7 +137,7 @@ def parts(
 
 
 def variance(config: NormFreeConfig, stem_activations: int = 0) -> Ledger | None:
-    """The ledger that a network follows at initialization; None without what it reckons with."""
+    """Return the ledger that a network follows at initialization; None if it follows none."""
     if not (config.standardize and config.gamma_in):
         return None
     strength = 0.0 if config.zero_init_gain else 1.0

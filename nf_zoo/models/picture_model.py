@@ -1,4 +1,4 @@
-"""The common base of a network of the zoo and its folded form: pictures in, class names out."""
+"""Common base of the zoo's networks and their folded form: pictures in, class names out."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ logger = logging.getLogger("nf_zoo")
 
 
 class PictureModel(keras.Model):
-    """A Keras model that knows how its pictures are prepared and what its classes are called.
+    """Keras model that knows how to prepare its pictures and what its classes are called.
 
     A subclass sets ``preprocessing``, ``num_classes``, ``classifier_activation`` and ``labels``.
     """
 
     @property
     def head(self):
-        """The classifier layer, or None with ``num_classes=0``."""
+        """Classifier layer, or None with ``num_classes=0``."""
         return self.get_layer("head") if self.num_classes else None
 
     def preprocess(self, images):
-        """Pictures -> the array this model takes; see :func:`nf_zoo.preprocess`."""
+        """Turn pictures into the array this model takes; see :func:`nf_zoo.preprocess`."""
         return preprocess(images, self)
 
     def decode_predictions(self, predictions, top: int = 5) -> list[list[Prediction]]:
         """Name the most probable classes; see :func:`nf_zoo.decode_predictions`.
 
         Args:
-            predictions: array (N, num_classes), logits or probabilities, as ``predict`` gives.
-            top: classes for each picture.
+            predictions: array (N, num_classes) of logits or probabilities, as from ``predict``.
+            top: number of classes for each picture.
 
         Example:
             >>> import nf_zoo
@@ -50,7 +50,7 @@ class PictureModel(keras.Model):
         Args:
             optimizer: as in Keras.
             loss: as in Keras. The name of a cross-entropy, such as
-                ``"sparse_categorical_crossentropy"``, means the one of logits if the classifier
+                ``"sparse_categorical_crossentropy"``, means the one for logits if the classifier
                 gives logits.
             **kwargs: as in Keras.
         """
@@ -59,7 +59,7 @@ class PictureModel(keras.Model):
         spare_all_reduce(self.optimizer)
 
     def compile_from_config(self, config):
-        """Compile as a saved model was compiled. Keras calls it."""
+        """Compile as a saved model was compiled. Keras calls this method."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -75,16 +75,16 @@ CROSSENTROPIES = {
 
 
 def loss_of(loss: Any, gives_logits: bool):
-    """The loss to compile with.
+    """Return the loss to compile with.
 
     Args:
-        loss: what the user gave.
-        gives_logits: whether the classifier is linear.
+        loss: the user's loss.
+        gives_logits: the classifier is linear.
 
     Returns:
-        For the name, function or class of a cross-entropy and a linear classifier, that
-        cross-entropy of logits; else ``loss`` as it is. A loss object that takes the other kind
-        of output than the classifier gives is kept, with one line in the log.
+        for the name, function or class of a cross-entropy and a linear classifier, that
+        cross-entropy for logits; else ``loss`` unchanged. A loss object that expects the other kind
+        of output than the classifier's is kept, with a warning in the log.
     """
     if isinstance(loss, list | tuple | dict):
         return keras.tree.map_structure(lambda one: loss_of(one, gives_logits), loss)
@@ -104,10 +104,10 @@ def loss_of(loss: Any, gives_logits: bool):
 
 
 def spare_all_reduce(optimizer) -> None:
-    """Have an optimizer sum gradients over replicas only where there are several.
+    """Make an optimizer sum gradients over replicas only if there are several.
 
-    Keras sums them even on one device, through a custom gradient, whose closure TensorFlow keeps
-    until the process ends: every ``fit`` would leak the weights of its model.
+    Keras sums them even on one device, through a custom gradient. TensorFlow keeps its closure
+    until the process ends, so every ``fit`` would leak the weights of its model.
     """
     if keras.backend.backend() != "tensorflow":
         return

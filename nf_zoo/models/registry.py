@@ -1,4 +1,4 @@
-"""Architecture names -> (family, record). Reading the tables imports no Keras."""
+"""Table of architecture names, families and records. Reading it imports no Keras."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MODULES = (
     "regnety",
     "wide_resnet",
 )
-"""The files beside this one that have a family, in the order of the tables."""
+"""Files beside this one that define a family, in the order of the tables."""
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (importlib.import_module(f"nf_zoo.models.{name}").FAMILY for name in MODULES)
 }
-"""The families by name."""
+"""Families by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Architecture:
 
     @property
     def record(self) -> Family:
-        """All that is known of the family."""
+        """Record of the family."""
         return FAMILIES[self.family]
 
     def configure(self, variant: str | None = None, **fields) -> Config:
-        """The record with a published variant and single fields laid over it.
+        """Return the record with a published variant and then single fields applied to it.
 
         Raises:
             ValueError: on an unknown variant or a value that is not allowed.
@@ -73,7 +73,7 @@ def _row(name: str, family: Family, factory: str, fields: dict) -> Architecture:
 
 @functools.cache
 def architectures() -> dict[str, Architecture]:
-    """Every architecture by name, in table order."""
+    """Return every architecture by name, in table order."""
     return {
         name: _row(name, family, *row)
         for family in FAMILIES.values()
@@ -82,10 +82,10 @@ def architectures() -> dict[str, Architecture]:
 
 
 def is_architecture(name: str) -> bool:
-    """Whether :func:`architecture` knows the name, of the tables or of a Wide ResNet.
+    """Check that :func:`architecture` knows a name, from the tables or of a Wide ResNet.
 
     Raises:
-        ValueError: if it is a Wide ResNet of so many layers as there is none.
+        ValueError: on a Wide ResNet with a number of layers that no such network has.
 
     Example:
         >>> is_architecture("wide_resnet22_8"), is_architecture("resnet51")
@@ -102,10 +102,10 @@ def _beyond_the_tables(name: str) -> Architecture | None:
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name.
+    """Return the architecture of that name.
 
     Raises:
-        ValueError: if there is none; names near ones.
+        ValueError: if there is none; the message suggests similar names.
 
     Example:
         >>> architecture("nf_resnet50").factory

@@ -1,6 +1,6 @@
 """RegNetY: BatchNorm networks of grouped convolutions and squeeze-excite.
 
-The twins of NF-RegNet, which has the plan of their blocks. Sources: Radosavovic et al., CVPR 2020
+The twins of NF-RegNet, which has the same block layout. Sources: Radosavovic et al., CVPR 2020
 (arXiv 2003.13678); timm ``regnet.py``.
 """
 
@@ -19,15 +19,15 @@ class RegNetYConfig(Config):
     """Architecture of a RegNetY. The defaults are timm's ``regnety_004``.
 
     Attributes:
-        group_width: channels per group of the 3x3 convolutions; it divides all widths.
-        attention_ratio: hidden width of squeeze-excite over the block's input width.
+        group_width: channels per group of the 3x3 convolutions; it must divide all widths.
+        attention_ratio: hidden width of squeeze-excite, divided by the block's input width.
         stem_width: channels of the stem.
         shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
-        momentum: of the moving statistics, 0.9 = PyTorch's 0.1.
+        momentum: momentum of the moving statistics, 0.9 = PyTorch's 0.1.
         eps: added to the variance.
         zero_init_last: the last BN scale of every branch starts at 0.
 
-    The others are those of :class:`~nf_zoo.models.configuration.Config`.
+    The other fields are those of :class:`~nf_zoo.models.configuration.Config`.
     """
 
     depths: tuple[int, ...] = (1, 3, 6, 6)
@@ -61,7 +61,7 @@ _SIZES = {
 
 
 def build_trunk(config: RegNetYConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, all activated."""
+    """Build the maps of stem and stages, all activated, from images (N, H, W, C)."""
     from nf_zoo.models.batch_norm_block import BatchNormBlock, convolution, normalized
     from nf_zoo.models.residual_block import Level, stack_blocks
 
@@ -81,7 +81,7 @@ def build_trunk(config: RegNetYConfig, x) -> list:
 
 
 def parts(config: RegNetYConfig) -> Iterator[Part]:
-    """The layers with weights, and their names in timm's files."""
+    """Yield the layers with weights, and their names in timm's files."""
     timm = "s{stage}.b{block}."
     yield Part("stem/conv", CONVOLUTION, "stem.conv")
     yield Part("stem/norm", BATCH_NORM, "stem.bn")

@@ -1,6 +1,6 @@
-"""The frame of a residual block, and how blocks are stacked.
+"""Base class of residual blocks, and the function that stacks them.
 
-A block shows two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
+A block exposes two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERNEL_SIZES = {"bottleneck": (1, 3, 1), "double_bottleneck": (1, 3, 3, 1), "bas
 
 
 class ResidualBlock(CompositeLayer):
-    """What all residual blocks share; a subclass says what happens to the input and the merge.
+    """Base class of residual blocks; a subclass defines what happens to the input and the merge.
 
     The branch starts from ``preactivate(x)``, and so does a projected shortcut.
 
@@ -29,23 +29,23 @@ class ResidualBlock(CompositeLayer):
         width: channels inside the branch (a basic block's ``width`` equals ``filters``).
         block: ``"bottleneck"``, ``"double_bottleneck"`` (two 3x3) or ``"basic"``.
         strides: 1 or 2.
-        dilation: of the convolutions after the first 3x3.
-        entry_dilation: of the first 3x3; None for ``dilation``. A block that would stride in a
-            network of full output stride has twice the dilation after it instead.
+        dilation: dilation of the convolutions after the first 3x3.
+        entry_dilation: dilation of the first 3x3; None for ``dilation``. A block that would stride
+            in a network of full output stride doubles the dilation after it instead.
         groups: channel groups of the 3x3 convolutions.
         projection: None for an identity shortcut, ``"strided"`` for a 1x1 convolution with the
             block's stride, ``"average_pool"`` for 2x2 average pooling before the 1x1.
-        padding: of the 3x3 convolutions, ``"symmetric"`` or ``"same"``.
-        activation: a name.
+        padding: padding of the 3x3 convolutions, ``"symmetric"`` or ``"same"``.
+        activation: name of the activation.
         stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
-        rematerialize: recompute both halves in the backward pass instead of keeping what is
-            inside them.
+        rematerialize: recompute both halves in the backward pass instead of keeping their
+            intermediate results.
 
     Attributes:
-        fields: fields of a family's record, if it has them, that the class takes by the same name.
-        beta: factor on the input that a ledger of variances gives; None for blocks without one.
-        attention: what follows the convolution at index ``attended`` of the branch, or None.
-        skip_gain: what multiplies the branch, or None.
+        fields: names of arguments that come from the family's record, where it has such fields.
+        beta: factor on the input, from a ledger of variances; None for blocks without one.
+        attention: layer after the convolution at index ``attended`` of the branch, or None.
+        skip_gain: layer that multiplies the branch, or None.
 
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), filters).
     """
@@ -135,7 +135,7 @@ class ResidualBlock(CompositeLayer):
         return pool, convolution
 
     def make_activation(self, activation: str):
-        """The activation layer of the branch."""
+        """Return the activation layer of the branch."""
         return self._activation(activation, gamma=1.0)
 
     def _activation(self, activation: str, gamma: float | None):
@@ -144,8 +144,8 @@ class ResidualBlock(CompositeLayer):
         )
 
     def make_convolution(self, index: int | None, **arguments):
-        """The convolution at ``index`` of the branch (None: of the shortcut)."""
-        raise TypeError(f"{type(self).__name__} must say what its convolutions are")
+        """Return the convolution at ``index`` of the branch (None: of the shortcut)."""
+        raise TypeError(f"{type(self).__name__} must define make_convolution")
 
     @property
     def last_spatial(self) -> int:
@@ -153,7 +153,7 @@ class ResidualBlock(CompositeLayer):
         return max(i for i, size in enumerate(KERNEL_SIZES[self.block]) if size == 3)
 
     def is_last(self, index: int | None) -> bool:
-        """Whether a convolution of that index ends the branch."""
+        """Check that the convolution at ``index`` ends the branch."""
         return index == len(KERNEL_SIZES[self.block]) - 1
 
     def build(self, input_shape):
@@ -162,7 +162,7 @@ class ResidualBlock(CompositeLayer):
             self.shortcut_conv.build(input_shape)
 
     def build_branch(self, input_shape):
-        """Build what the residual branch consists of."""
+        """Build the layers of the residual branch."""
         shape = tuple(input_shape)
         for conv in self.convs:
             conv.build(shape)
@@ -173,47 +173,47 @@ class ResidualBlock(CompositeLayer):
             self.skip_gain.build()
 
     def preactivate(self, x, training=False):
-        """What the branch and a projected shortcut start from."""
+        """Return the input of the branch and of a projected shortcut."""
         return self.activation(x)
 
     def branch(self, activated, training=False):
-        """The residual branch, from the pre-activated input to just before the merge."""
+        """Compute the residual branch, from the pre-activated input to just before the merge."""
         x = activated
         for index, conv in enumerate(self.convs):
             x = conv(self.activation(x) if index else x)
         return x
 
     def skip(self, x, activated, training=False):
-        """The shortcut, given both the raw and the pre-activated input."""
+        """Compute the shortcut from the raw and the pre-activated input."""
         return x if self.shortcut_conv is None else self.project(activated)
 
     def project(self, x):
-        """Pooling (if any) and 1x1 convolution of the shortcut."""
+        """Apply the pooling (if any) and 1x1 convolution of the shortcut."""
         if self.shortcut_pool is not None:
             x = self.shortcut_pool(x)
         return self.shortcut_conv(x)
 
     def merge(self, residual, skip):
-        """The output, from the branch (after stochastic depth) and the shortcut."""
+        """Combine the branch (after stochastic depth) and the shortcut."""
         return residual + skip
 
     def residual(self, x, training=False):
-        """The residual branch of ``x``: before stochastic depth and what ``merge`` does."""
+        """Compute the residual branch of ``x``, before stochastic depth and ``merge``."""
         return self.branch(self.preactivate(x, training), training)
 
     def shortcut(self, x, training=False):
-        """The skip path of ``x``: identity, or the projection."""
+        """Compute the skip path of ``x``: the identity or the projection."""
         return self.skip(x, self.preactivate(x, training), training)
 
     def halves(self, x, training=False):
-        """``(residual(x), shortcut(x))``, the pre-activation computed once."""
+        """Return ``(residual(x), shortcut(x))``; compute the pre-activation once."""
         activated = self.preactivate(x, training)
         return self.branch(activated, training), self.skip(x, activated, training)
 
     def recomputed_halves(self, x):
-        """``halves`` in training, remembering ``x`` alone for the backward pass.
+        """Compute ``halves`` in training, keeping only ``x`` for the backward pass.
 
-        Stochastic depth stays outside: a second draw would be another mask.
+        Stochastic depth stays outside: a second draw would give another mask.
         """
         return keras.remat(lambda x: self.halves(x, training=True))(x)
 
@@ -229,7 +229,7 @@ class ResidualBlock(CompositeLayer):
         return (input_shape[0], *sides, self.filters)
 
     def multiply_adds(self, input_shape) -> int:
-        """Those of convolutions and squeeze-excite for one picture of ``input_shape``."""
+        """Return the multiply-adds of convolutions and squeeze-excite for one picture."""
         total, shape = 0, tuple(input_shape)
         for conv in self.convs:
             total += conv.multiply_adds(shape)
@@ -246,7 +246,7 @@ class ResidualBlock(CompositeLayer):
 
 @dataclasses.dataclass
 class Level:
-    """A map that the trunk yields on the way.
+    """A feature map of the trunk.
 
     Attributes:
         name: ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools.
@@ -269,23 +269,23 @@ def stack_blocks(
     widths: tuple[int, ...] | None = None,
     first_strides: int = 1,
 ) -> list[Level]:
-    """All residual blocks of a network, in depth order.
+    """Stack all residual blocks of a network, in depth order.
 
-    Where a stride would take the map beyond ``config.output_stride``, it becomes a dilation of
-    all that follows.
+    A stride that would take the map beyond ``config.output_stride`` becomes a dilation of all
+    layers after it.
 
     Args:
         config: the record.
         x: output of the stem.
         block_class: a ResidualBlock.
-        own_arguments: (index of the block, its input channels, its output channels) -> what that
-            class takes beside the fields of the record and the arguments of every block.
+        own_arguments: (index of the block, its input channels, its output channels) -> arguments
+            of that class besides the fields of the record and the arguments of every block.
         stride: pixels of the picture per pixel of ``x``.
         widths: output channels per stage; None for the record's.
         first_strides: strides of the first stage; all others have 2.
 
     Returns:
-        The output of every stage.
+        the output of every stage.
     """
     fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
     levels, dilation, rates = [], 1, enumerate(stochastic_depth_rates(config))
@@ -319,7 +319,7 @@ def stack_blocks(
 
 
 def stochastic_depth_rates(config: Config) -> list[float]:
-    """Drop rate of each block: linear in depth, up to or just below the configured rate."""
+    """Return the drop rate of each block: linear in depth, up to or just below the given rate."""
     count = sum(config.depths)
     steps = max(count - 1, 1) if config.stochastic_depth_last else count
     return [config.stochastic_depth_rate * index / steps for index in range(count)]

@@ -20,15 +20,15 @@ class ResNetConfig(ResNetShape):
 
     Attributes:
         preactivation: v2 if true, v1.5 (stride on the 3x3) if false.
-        activation_first: of v2: (ReLU, BN, conv) instead of (BN, ReLU, conv), as the 2021 paper
-            compares them.
+        activation_first: in v2, (ReLU, BN, conv) instead of (BN, ReLU, conv); the 2021 paper
+            compares both.
         stem: ``"7x7_pool"``, ``"deep_pool"`` (three 3x3, then pool; v2 only) or ``"3x3"``
             (stride 1, for small pictures).
-        momentum: of the moving statistics, 0.9 = PyTorch's 0.1.
+        momentum: momentum of the moving statistics, 0.9 = PyTorch's 0.1.
         eps: added to the variance.
         zero_init_last: the last BN scale of every branch starts at 0 (v1.5).
 
-    The others are those of :class:`~nf_zoo.models.configuration.ResNetShape`.
+    The other fields are those of :class:`~nf_zoo.models.configuration.ResNetShape`.
     """
 
     preactivation: bool = False
@@ -92,9 +92,9 @@ ARCHITECTURES = {
 
 
 def build_trunk(config: ResNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage.
+    """Build the maps of the stem and of every stage from images (N, H, W, C).
 
-    That of the last stage is activated, and so are all maps of v1.5.
+    The map of the last stage is activated, and so are all maps of v1.5.
     """
     from nf_zoo.models.batch_norm_block import BatchNormBlock, normalized
     from nf_zoo.models.residual_block import Level, stack_blocks
@@ -112,7 +112,7 @@ def build_trunk(config: ResNetConfig, x) -> list:
 
 
 def _stem(config: ResNetConfig, x):
-    """The stem's map before pooling."""
+    """Return the stem's map before pooling."""
     from nf_zoo.models.batch_norm_block import convolution, normalized
 
     names = ("",)
@@ -133,7 +133,7 @@ def _stem(config: ResNetConfig, x):
 
 
 def parts(config: ResNetConfig) -> Iterator[Part]:
-    """The layers with weights, and their names in timm's and DeepMind's files."""
+    """Return the layers with weights, and their names in timm's and DeepMind's files."""
     convolutions = (1, 2) if config.block == "basic" else (1, 2, 3)
     return (_v2_parts if config.preactivation else _v1_parts)(config.stem, convolutions)
 
@@ -169,7 +169,7 @@ def _v2_parts(stem: str, convolutions: tuple[int, ...]) -> Iterator[Part]:
 
 
 def variance(config: ResNetConfig) -> LinearGrowth | None:
-    """Of pre-activation networks alone, with BatchNorm in front of the activations."""
+    """Return linear growth for pre-activation networks with BatchNorm before the activations."""
     return LinearGrowth() if config.preactivation and not config.activation_first else None
 
 

@@ -12,13 +12,13 @@ from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
 class SkipInitBlock(ResidualBlock):
     """``x + gain * f(x)`` with one learnable gain; f repeats (activation, convolution with bias).
 
-    A projection starts from the activated input. Without the gain, and with ``merge_scale``, it
-    is what the paper compares SkipInit with: ``x + f(x)`` and ``(x + f(x)) / sqrt(2)``.
+    A projection starts from the activated input. Without the gain, and with ``merge_scale``, it is
+    a baseline of the SkipInit paper: ``x + f(x)`` or ``(x + f(x)) / sqrt(2)``.
 
     Args:
         skip_gain: initial value of the gain; None for no gain.
-        merge_scale: constant on the sum.
-        **kwargs: those of ResidualBlock.
+        merge_scale: constant factor on the sum.
+        **kwargs: arguments of ResidualBlock.
 
     Source: De & Smith, NeurIPS 2020, section 4; DeepMind nfnets ``skipinit_resnet.py``.
 
@@ -48,7 +48,7 @@ class SkipInitBlock(ResidualBlock):
         return layers.Conv2D(kernel_initializer="he_normal", **arguments)
 
     def merge(self, residual, skip):
-        """Gain on the branch, added to the shortcut."""
+        """Scale the branch by the gain and add the shortcut."""
         if self.skip_gain is not None:
             residual = self.skip_gain(residual)
         total = residual + skip
@@ -64,8 +64,8 @@ class FixupBlock(ResidualBlock):
     ``num_blocks ** (-1 / (2 m - 2))``, the last at 0.
 
     Args:
-        num_blocks: residual blocks in the network.
-        **kwargs: those of ResidualBlock.
+        num_blocks: number of residual blocks in the network.
+        **kwargs: arguments of ResidualBlock.
 
     Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``.
 
@@ -104,11 +104,11 @@ class FixupBlock(ResidualBlock):
         return self.add_weight(name=name, shape=(), initializer=initializer)
 
     def preactivate(self, x, training=False):
-        """The input and its first bias; the activation came at the end of the block before."""
+        """Add the first bias; the activation was at the end of the block before."""
         return x + self.biases_before[0]
 
     def branch(self, activated, training=False):
-        """The residual branch from the biased input, up to its scale and last bias."""
+        """Compute the residual branch, from the biased input to its scale and last bias."""
         x = activated
         last = len(self.convs) - 1
         for index, (conv, after) in enumerate(zip(self.convs, self.biases_after, strict=True)):
@@ -120,12 +120,12 @@ class FixupBlock(ResidualBlock):
         return activated if self.shortcut_conv is None else self.project(activated)
 
     def merge(self, residual, skip):
-        """The activated sum."""
+        """Return the activated sum."""
         return self.activation(residual + skip)
 
 
 def stem_convolution(config):
-    """The first convolution, without bias."""
+    """First convolution, without bias."""
     return layers.Conv2D(
         config.stem_width,
         config.stem_kernel_size,

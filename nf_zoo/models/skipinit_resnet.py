@@ -27,11 +27,11 @@ class SkipInitResNetConfig(ResNetShape):
     """Architecture of a SkipInit ResNet.
 
     Attributes:
-        skip_gain: initial value of every gain: 0, or ``"1/sqrt(blocks)"``, or a number; None for
-            no gains.
-        merge_scale: constant on the sum of branch and shortcut.
+        skip_gain: initial value of every gain: 0, ``"1/sqrt(blocks)"`` or a number; None for no
+            gains.
+        merge_scale: constant factor on the sum of branch and shortcut.
 
-    The others are those of :class:`~nf_zoo.models.configuration.ResNetShape`.
+    The other fields are those of :class:`~nf_zoo.models.configuration.ResNetShape`.
     """
 
     padding: Literal["symmetric", "same", "reflect", "circular"] = "same"
@@ -42,14 +42,14 @@ class SkipInitResNetConfig(ResNetShape):
 
     @property
     def initial_gain(self) -> float | None:
-        """``skip_gain`` as a number, or None."""
+        """Value of ``skip_gain`` as a number, or None."""
         if isinstance(self.skip_gain, str):
             return 1.0 / math.sqrt(sum(self.depths))
         return self.skip_gain
 
 
 def build_trunk(config: SkipInitResNetConfig, x) -> list:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    """Build the maps of stem and stages, the last activated, from images (N, H, W, C)."""
     from nf_zoo.models.residual_block import Level, stack_blocks
     from nf_zoo.models.skipinit_block import SkipInitBlock, stem_convolution
 
@@ -65,7 +65,7 @@ def build_trunk(config: SkipInitResNetConfig, x) -> list:
 
 
 def parts(config: SkipInitResNetConfig) -> Iterator[Part]:
-    """The layers with weights, and their names in DeepMind's files."""
+    """Yield the layers with weights, and their names in DeepMind's files."""
     root, haiku = "SkipInit_ResNet/~/", "SkipInit_ResNet/~/nf_res_block{n}/"
     yield Part("stem/conv", CONVOLUTION, haiku=f"{root}initial_conv")
     for i in range(1, 3 if config.block == "basic" else 4):

@@ -1,8 +1,8 @@
 """Wide ResNet n-k for 32-pixel pictures, in every scheme that the 2020 paper compares.
 
 n layers, width factor k: three stages of (n - 4) / 6 basic blocks, 16k, 32k and 64k channels wide,
-at strides 1, 2 and 4. The scheme decides what stands in the place of normalization; the networks
-are otherwise the same.
+at strides 1, 2 and 4. The scheme decides what replaces normalization; the networks are otherwise
+the same.
 
 Sources: Zagoruyko & Komodakis, BMVC 2016; De & Smith, NeurIPS 2020, section 4; Brock, De & Smith,
 ICLR 2021, for ``"nf"``.
@@ -28,7 +28,7 @@ SCHEMES: dict[str, tuple[Family, dict]] = {
     "fixup": (fixup_resnet.FAMILY, {}),
     "none": (skipinit_resnet.FAMILY, {"skip_gain": None}),
 }
-"""Scheme -> (the family that has its block, what it sets in that family's record)."""
+"""Scheme -> (the family that has its block, the fields it sets in that family's record)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +37,15 @@ class WideResNetConfig(Config):
 
     Attributes:
         scheme: ``"nf"`` (scaled weight standardization, alpha, beta), ``"bn"`` (pre-activation,
-            BatchNorm before every activation), ``"skipinit"`` (a learnable scalar from 0 at the
-            end of every branch), ``"skipinit_1/sqrt(d)"`` (from 1 / sqrt(number of blocks)),
+            BatchNorm before every activation), ``"skipinit"`` (a learnable scalar at the end of
+            every branch, from 0), ``"skipinit_1/sqrt(d)"`` (from 1 / sqrt(number of blocks)),
             ``"divide_sqrt2"`` ((x + f(x)) / sqrt(2)), ``"fixup"`` or ``"none"`` (x + f(x)).
-        alpha: weight of every residual branch, of ``"nf"``.
-        zero_init_gain: the last gain of every branch starts at 0, of ``"nf"``.
+        alpha: weight of every residual branch, in ``"nf"`` only.
+        zero_init_gain: the last gain of every branch starts at 0, in ``"nf"`` only.
         stem_width: channels of the 3x3 stem.
         shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
 
-    The others are those of :class:`~nf_zoo.models.configuration.Config`.
+    The other fields are those of :class:`~nf_zoo.models.configuration.Config`.
     """
 
     depths: tuple[int, ...] = (2, 2, 2)
@@ -65,10 +65,10 @@ class WideResNetConfig(Config):
 
 
 def row_of(name: str) -> tuple[str, dict] | None:
-    """Factory name and fields of ``"wide_resnet<n>_<k>"`` for any n = 6m + 4; None for others.
+    """Return factory name and fields of ``"wide_resnet<n>_<k>"`` for n = 6m + 4; None for others.
 
     Raises:
-        ValueError: if there is no network of so many layers.
+        ValueError: if there is no network with this number of layers.
 
     Example:
         >>> row_of("wide_resnet22_8")
@@ -100,11 +100,11 @@ ARCHITECTURES = {
         "wide_resnet1000_4",
     )
 }
-"""Architecture name -> (factory name, fields); any other 6m + 4 layers go by name too."""
+"""Architecture name -> (factory name, fields); names with any other 6m + 4 layers work too."""
 
 
 def delegate(config: WideResNetConfig) -> tuple[Family, Config]:
-    """The family whose block the scheme stands for, and the record in that family's fields."""
+    """Return the family whose block the scheme uses, and the record in that family's fields."""
     family, own = SCHEMES[config.scheme]
     shared = {
         name: getattr(config, name) for name in field_types(family.config) if hasattr(config, name)

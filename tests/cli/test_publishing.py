@@ -107,7 +107,7 @@ def test_catalog_check(capsys, tmp_path):
     assert main(["catalog", "check", "--catalog", str(path)]) == 1
     printed = capsys.readouterr()
     assert "5 of them with problems" in printed.out
-    assert "none of the hub's identifiers" in printed.err
+    assert "not one of the hub's identifiers" in printed.err
     assert main(["catalog", "check", "--json", "--catalog", str(path)]) == 1
     rows = json.loads(capsys.readouterr().out)
     assert sum(bool(row["problems"]) for row in rows) == 5

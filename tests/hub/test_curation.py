@@ -84,7 +84,7 @@ class TestCheck:
                 'architecture = "nf_resnet15"',
                 "Unknown architecture",
             ),
-            ('license = "apache-2.0"', 'license = "apache"', "none of the hub's"),
+            ('license = "apache-2.0"', 'license = "apache"', "not one of the hub's"),
             ("num_classes = 10\n", "num_classes = 11\n", "10 labels for 11 classes"),
             ('tag = "cifar10"', "tag = 10", "'tag' is of the wrong type"),
             ('"nf_resnet14.cifar10/config.json"', '"nowhere.json"', "nowhere.json"),

@@ -129,18 +129,18 @@ def test_deepminds_files(hub, tmp_path):
 
 def test_a_file_of_deepminds_that_does_not_tell_its_network(tmp_path):
     np.savez(tmp_path / "net.npz", **{"Other/~/linear/w": np.zeros((2, 3))})
-    with pytest.raises(WeightsError, match="does not tell by its tensors"):
+    with pytest.raises(WeightsError, match="do not show which network"):
         load_pretrained(tmp_path / "net.npz")
 
 
 def test_a_repository_of_nothing_that_says_what_it_is(hub, model, tmp_path):
     folder = save_pretrained(model, tmp_path / "one")
     hub.add("me/trees", "model.safetensors", (folder / "model.safetensors").read_bytes())
-    with pytest.raises(WeightsNotFound, match=r"holds no config\.json.*pretrained="):
+    with pytest.raises(WeightsNotFound, match=r"holds neither a config\.json.*pretrained="):
         load_pretrained(ME)
     for name in ("a.keras", "b.keras"):
         hub.add("me/trees", name, b"x")
-    with pytest.raises(WeightsNotFound, match=r"just one \.keras"):
+    with pytest.raises(WeightsNotFound, match=r"exactly one \.keras"):
         load_pretrained(ME)
     with pytest.raises(WeightsNotFound, match=r"must be called \*\.keras"):
         load_pretrained(folder / "model.safetensors")

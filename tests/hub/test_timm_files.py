@@ -194,14 +194,14 @@ class TestFolders:
             ([1], "'model_args' must be an object"),
             ("nf_resnet50", "'model_args' must be an object"),
             ({"num_classes": True}, "num_classes"),
-            ({"num_classes": 10**12}, "beyond any network"),
+            ({"num_classes": 10**12}, "must be at most"),
             ({"num_classes": "7"}, "num_classes"),
             ({"in_chans": True}, "input_shape"),
-            ({"in_chans": 10**9}, "beyond any network"),
+            ({"in_chans": 10**9}, "must be at most"),
             ({"in_chans": "3"}, "input_shape"),
             ({"in_chans": [3]}, "plain value"),
             ({"in_chans": 0}, "input_shape"),
-            ({"global_pool": ""}, "pooling=None goes with num_classes=0"),
+            ({"global_pool": ""}, "pooling=None requires num_classes=0"),
             ({"drop_rate": 1.5}, "drop_rate"),
             ({"drop_path_rate": {"a": 1}}, "plain value"),
             ({"output_stride": 7}, "output_stride"),
@@ -466,5 +466,5 @@ class TestAttentionOfNFRegNets:
     def test_the_error_says_what_to_build(self, name, path):
         with pytest.raises(WeightsMismatch) as raised:
             nf_zoo.create_model(name, pretrained=path)
-        assert "looks like nf_regnet_b0 but for its attention" in str(raised.value)
+        assert "looks like nf_regnet_b0 with other attention" in str(raised.value)
         assert "create_model('nf_regnet_b0', attention='eca', ...)" in str(raised.value)

@@ -63,7 +63,7 @@ class TestNetwork:
     @pytest.mark.parametrize("how", ["stalls", "always breaks off"])
     def test_a_file_that_never_arrives(self, how, attack, hub, impatient, sound):
         changed = sound["whole"]["model.safetensors"][::-1]
-        with attack(WeightsOffline, "broke off", bad={"model.safetensors": changed}):
+        with attack(WeightsOffline, "was interrupted", bad={"model.safetensors": changed}):
             hub.misbehavior = how
 
     def test_a_connection_cut_once_is_resumed(self, hub, sound, monkeypatch):
@@ -80,7 +80,7 @@ class TestNetwork:
     def test_weights_of_another_checksum(self, attack, hub, sound):
         content = sound["whole"]["model.safetensors"]
         bad = {"model.safetensors": content[::-1]}
-        with attack(ChecksumMismatch, "not what the hub describes", bad=bad):
+        with attack(ChecksumMismatch, "not the file that the hub describes", bad=bad):
             hub.answers["model.safetensors"] = content
 
     def test_a_configuration_of_another_content(self, attack, hub, sound):
