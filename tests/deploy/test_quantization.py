@@ -120,10 +120,10 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "files are written in float32.*Received: 'int4'"),
+        ({"precision": "int4"}, "files must be one of float32.*Received: 'int4'"),
         ({"precision": "int8"}, "int8 needs pictures"),
-        ({"keep_float": 3}, "go with precision='int8'"),
-        ({"pictures": []}, "go with precision='int8'"),
+        ({"keep_float": 3}, "need precision='int8'"),
+        ({"pictures": []}, "need precision='int8'"),
     ],
 )
 def test_options_that_do_not_go_together(suffix, options, message, model, tmp_path):

@@ -138,7 +138,7 @@ def test_files_and_text(tmp_path):
     assert result.plot(tmp_path / "spp.png").stat().st_size > 5000
     first = result.plot(tmp_path / "spp.svg").read_bytes()
     assert result.plot(tmp_path / "spp.svg").read_bytes() == first
-    with pytest.raises(ValueError, match=r"suffix decides the format.*spp.docx"):
+    with pytest.raises(ValueError, match=r"suffix must be a known format.*spp.docx"):
         result.plot(tmp_path / "spp.docx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "spp.png", "spp.svg"]
     assert "stage3_block2" in repr(result) and "unit gains" in repr(result)
@@ -176,7 +176,7 @@ def test_arithmetic_of_the_papers():
     assert theory.branch_share(4) == 0.2
     assert theory.branch_variance("relu") == pytest.approx(1 - 1 / np.pi, abs=1e-3)
     assert theory.norm_free_variance(3) == pytest.approx(1.12)
-    with pytest.raises(ValueError, match="counted from 1"):
+    with pytest.raises(ValueError, match="block must be at least 1"):
         theory.batch_norm_variance(0)
 
 
