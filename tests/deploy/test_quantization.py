@@ -134,6 +134,6 @@ def test_options_that_do_not_go_together(suffix, options, message, model, tmp_pa
 
 def test_unknown_layers_to_keep(model, pictures, tmp_path):
     options = {"precision": "int8", "pictures": pictures, "keep_float": ["haed"]}
-    with pytest.raises(ValueError, match=r"names of layers with a kernel.*Received: haed"):
+    with pytest.raises(ValueError, match=r"must name layers with a kernel.*Received: haed"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
     assert list(tmp_path.iterdir()) == []
