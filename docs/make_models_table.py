@@ -1,4 +1,4 @@
-"""Writes docs/models.md and the table of models in README.md, from the catalog.
+"""Write docs/models.md and the table of models in README.md, from the catalog.
 
 python docs/make_models_table.py
 """
@@ -38,7 +38,7 @@ IN_README = (
     *("nf_resnet14", "wide_resnet16_1", "resnet18", "resnet26", "resnet50", "resnet101"),
     "resnetv2_50",
 )
-"""Architectures in README's table; all that have weights are in docs/models.md."""
+"""Architectures in README's table; docs/models.md has all that have weights."""
 
 WEIGHTS = """
 ## Checkpoints
@@ -55,7 +55,7 @@ no figure was published with these settings.
 
 
 def tag_and_size(record, parameters: int) -> str:
-    """The tag, and how many parameters a checkpoint has whose widths are not the architecture's."""
+    """Return the tag, with the number of parameters if it differs from the architecture's."""
     if record.source != "shipped":
         return f"`{record.tag}`"
     own = model_info(record.name).parameters
@@ -116,7 +116,7 @@ def readme_row(name: str) -> str:
 
 
 def with_table(readme: str) -> str:
-    """Return the text of README.md with its table of models made anew."""
+    """Return the text of README.md with a new table of models."""
     start = readme.index(README_TABLE)
     return readme[:start] + readme_table() + readme[readme.index("\n\n", start) + 1 :]
 

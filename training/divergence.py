@@ -1,4 +1,4 @@
-"""Where a network's signal breaks down."""
+"""Search for the block in which a network's signal breaks down."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from training import augmentation
 
 
 def report_divergence(engine, feed, recipe, step: int) -> str:
-    """Says which block is to blame, from the pictures of the step and the weights of now.
+    """Return in words which block diverged, given the pictures of the step and the present weights.
 
-    Updates that are not finite are left out, so that the weights are still those of the step.
+    Updates that are not finite are skipped, so the weights are still those of the step.
 
     Args:
-        engine: knows the model.
+        engine: holds the model.
         feed: gives the pictures of a step.
-        recipe: how they are normalized.
+        recipe: gives their normalization.
         step: counted from 0.
     """
     images = np.asarray(feed.pictures(step))

@@ -6,7 +6,7 @@ import keras
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """What a run can fail of that is no fault of the program."""
+    """Return the errors of a run that are no fault of the program."""
     from training.loop import Diverged
     from training.recipe import RecipeError
 

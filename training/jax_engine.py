@@ -1,4 +1,4 @@
-"""The same steps on one accelerator under JAX, for sets that fit in memory."""
+"""Training and evaluation steps on one accelerator under JAX, for sets that fit in memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class JaxEngine:
         recipe: a checked recipe.
         model: an ImageClassifier.
         optimizer: built for the model's trainable variables.
-        pictures: (N, H, W, 3) uint8, the training pictures. Where they fit they are kept on the
-            accelerator (``resident``), and a batch has their rows instead of images.
+        pictures: (N, H, W, 3) uint8, the training pictures. If they fit they are kept on the
+            accelerator (``resident``), and a batch holds their rows instead of images.
 
     Raises:
         RecipeError: if the batch cannot be cut into micro-batches.
@@ -56,7 +56,7 @@ class JaxEngine:
         self._compiled: dict = {}
 
     def train_step(self, batch, size: int | None = None):
-        """One update, of pictures shrunk to ``size`` pixels; returns the mean loss."""
+        """Update once, on pictures shrunk to ``size`` pixels; return the mean loss."""
         if size in self._compiled:
             step = self._compiled[size].result()
         else:
@@ -66,12 +66,12 @@ class JaxEngine:
         return loss
 
     def compile_ahead(self, batch, sizes, test_batch) -> None:
-        """Compile the step of the first size; those of the others, and the evaluation, meanwhile.
+        """Compile the step of the first size; start to compile other sizes and the evaluation.
 
         Args:
-            batch: of :meth:`train_step`.
-            sizes: that the run is going to have, in their order.
-            test_batch: of :meth:`evaluate`.
+            batch: a batch of :meth:`train_step`.
+            sizes: picture sizes of the run, in their order.
+            test_batch: a batch of :meth:`evaluate`.
         """
         started = time.monotonic()
         trainable, other, _ = self._state
@@ -91,16 +91,16 @@ class JaxEngine:
         )
 
     def iterations(self) -> int:
-        """Where the next step is on the schedule of the learning rate."""
+        """Return the position of the next step on the learning-rate schedule."""
         return int(self._state[2][self._iterations])
 
     def set_iterations(self, step: int) -> None:
-        """Move along the schedule of the learning rate."""
+        """Move to a step of the learning-rate schedule."""
         optimizer = self._state[2]
         optimizer[self._iterations] = jnp.asarray(step, optimizer[self._iterations].dtype)
 
     def evaluate(self, batches) -> dict[str, float]:
-        """Loss and accuracy over batches of (images, classes, weights)."""
+        """Return loss and accuracies (%) over batches of (images, classes, weights)."""
         trainable, other = self._state[:2]
         total = sum(self._evaluate(trainable, other, *batch) for batch in batches)
         loss, top1, top5, pictures = np.asarray(total, "float64")
@@ -112,7 +112,7 @@ class JaxEngine:
 
     @contextlib.contextmanager
     def averaged(self):
-        """Within it the model has the averaged weights."""
+        """Give the model the averaged weights inside a ``with`` block."""
         raw = self._state[0]
         places = [_place(self.optimizer, variable) for variable in averages_of(self.optimizer)]
         self._state[0] = [self._state[2][place] for place in places]
@@ -124,21 +124,21 @@ class JaxEngine:
             self.write_variables()
 
     def state(self) -> list[tuple[str, np.ndarray]]:
-        """Every value that the next step depends on, but for the pictures."""
+        """Return every value that the next step depends on, except the pictures."""
         self.write_variables()
         return read_state(self.model, self.optimizer)
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Takes up what :meth:`state` gave."""
+        """Restore the values that :meth:`state` returned."""
         write_state(self.model, self.optimizer, state)
         self._read_variables()
 
     def agree(self, value: float) -> float:
-        """There is one host."""
+        """Return the value: there is one host."""
         return value
 
     def write_variables(self) -> None:
-        """Brings the model and the optimizer up to the last step."""
+        """Write the values of the last step to the model and the optimizer."""
         owners = (
             self.model.trainable_variables,
             self.model.non_trainable_variables,
@@ -160,7 +160,7 @@ class JaxEngine:
         ]
 
     def _kernels(self, trainable, other):
-        """What the convolutions standardize: once in a step, not for every micro-batch."""
+        """Return the standardized kernels, computed once a step, not for every micro-batch."""
         owners = zip(
             (*self.model.trainable_variables, *self.model.non_trainable_variables),
             (*trainable, *other),
@@ -180,7 +180,7 @@ class JaxEngine:
         return loss * scale, (loss, other)
 
     def _gradient(self, trainable, other, scale, images, targets):
-        """``(other, loss, gradients)`` of the whole batch, one micro-batch after the other."""
+        """Return ``(other, loss, gradients)`` of the batch, micro-batch by micro-batch."""
         kernels, back = jax.vjp(lambda trainable: self._kernels(trainable, other), trainable)
         inside = {id(v) for layer in self._standardized for v in (layer.kernel, layer.gain)}
         variables = zip(self.model.trainable_variables, trainable, strict=True)
@@ -236,11 +236,11 @@ class JaxEngine:
 
 
 def _place(optimizer, variable) -> int:
-    """Which of the optimizer's variables it is."""
+    """Return the index of a variable among the optimizer's."""
     return next(place for place, one in enumerate(optimizer.variables) if one is variable)
 
 
 def _fits(pictures) -> bool:
-    """Whether the pictures take no more than a quarter of the accelerator's memory."""
+    """Return True if the pictures take at most a quarter of the accelerator's memory."""
     memory = jax.devices()[0].memory_stats() or {}
     return pictures.nbytes <= memory.get("bytes_limit", np.inf) / 4

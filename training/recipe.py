@@ -1,4 +1,4 @@
-"""What a recipe may say, with its defaults, and whether what it says makes sense.
+"""Fields of a recipe, their defaults and their checks.
 
 A recipe is a file in training/configs/ with ``get_config(variants="")``, which changes the
 defaults given here. Any field can be overridden from the command line:
@@ -18,52 +18,52 @@ from nf_zoo.pictures.augmentation import FIELDS, Settings
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be run; the message says why and what would do."""
+    """A recipe that cannot be run; the message says why, and what to do."""
 
 
 def default() -> ConfigDict:
-    """The fields of a recipe. The comments say units and ranges."""
+    """Return the fields of a recipe with their defaults. Comments give units and ranges."""
     recipe = ConfigDict()
     recipe.name = ""
     recipe.seed = 0  # of initialization, order and augmentation
     recipe.batch_size = 256  # pictures a step, over all replicas
     recipe.epochs = 90.0  # passes over the training pictures
-    recipe.steps = 0  # above 0: so many steps, whatever epochs says
+    recipe.steps = 0  # above 0: length of the run in steps, instead of epochs
     recipe.accumulate = 1  # micro-batches that a replica cuts its share of the batch into
     recipe.ema = 0.0  # momentum of the averaged weights, in [0, 1); 0 for none
 
     recipe.model = ConfigDict()
     recipe.model.architecture = "nf_resnet50"
-    recipe.model.variant = ""  # "paper" for DeepMind's
+    recipe.model.variant = ""  # "paper" for DeepMind's networks
     recipe.model.fields = "{}"  # JSON: fields of the architecture's record to change
 
     recipe.data = ConfigDict()
     # A folder or tar archive of class folders ("folder:PATH"), TFRecord shards made by
     # training.prepare ("tfrecord:PATH"), or a TensorFlow data set ("tfds:NAME").
     recipe.data.source = ""
-    recipe.data.directory = ""  # where TensorFlow data sets lie
+    recipe.data.directory = ""  # folder of TensorFlow data sets
     recipe.data.train = "train"
     recipe.data.test = "validation"
-    recipe.data.train_per_class = 0  # above 0: so many of each class, chosen by the seed
+    recipe.data.train_per_class = 0  # above 0: pictures of each class, chosen by the seed
     recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
-    recipe.data.stored_size = 0  # pixels of those in memory; 0: input_size
+    recipe.data.stored_size = 0  # pixels of pictures in memory; 0: input_size
     recipe.data.input_size = 224  # pixels, in training
     recipe.data.test_size = 224  # pixels, in evaluation
-    recipe.data.early_epochs = 0.0  # begun on smaller pictures, of early_size
+    recipe.data.early_epochs = 0.0  # first epochs, on smaller pictures of early_size
     recipe.data.early_size = 0  # pixels; both 0: input_size from the first step on
     recipe.data.crop_fraction = 0.875  # of the resized picture that evaluation keeps, in (0, 1]
     recipe.data.mean = (0.485, 0.456, 0.406)
     recipe.data.std = (0.229, 0.224, 0.225)
     recipe.data.shuffle_buffer = 16384  # records; for sets that are read as streams
 
-    # What may be done to pictures, and how much: the table of nf_zoo.pictures.augmentation.
+    # Random variations of pictures: the table of nf_zoo.pictures.augmentation.
     recipe.augmentation = ConfigDict({name: field.default for name, field in FIELDS.items()})
 
     recipe.regularization = ConfigDict()
     recipe.regularization.label_smoothing = 0.0
     recipe.regularization.stochastic_depth = 0.0
     recipe.regularization.dropout = -1.0  # below 0: the architecture's own
-    recipe.regularization.weight_decay = 0.0  # of kernels; decoupled, but for sgd
+    recipe.regularization.weight_decay = 0.0  # of kernels; decoupled, except for sgd
 
     recipe.optimizer = ConfigDict()
     recipe.optimizer.name = "sgd"  # "sgd", "adamw", "lamb"
@@ -79,16 +79,16 @@ def default() -> ConfigDict:
 
     recipe.schedule = ConfigDict()
     recipe.schedule.kind = "cosine"  # "cosine", "step", "constant"
-    recipe.schedule.warmup_epochs = 5.0  # not of "step"
-    recipe.schedule.end = 0.0  # the last learning rate, of "cosine"
-    recipe.schedule.hold = 0.5  # share of the run before the first halving, of "step"
-    recipe.schedule.every_epochs = 10.0  # between halvings, of "step"
+    recipe.schedule.warmup_epochs = 5.0  # "cosine" and "constant"
+    recipe.schedule.end = 0.0  # "cosine": the last learning rate
+    recipe.schedule.hold = 0.5  # "step": share of the run before the first halving
+    recipe.schedule.every_epochs = 10.0  # "step": epochs between halvings
 
     recipe.evaluation = ConfigDict()
     recipe.evaluation.batch_size = 250
     recipe.evaluation.every_epochs = 1.0
 
-    recipe.run = ConfigDict()  # what does not change the result
+    recipe.run = ConfigDict()  # fields that do not change the result
     recipe.run.log_every = 50  # steps
     recipe.run.checkpoint_minutes = 10.0
     recipe.run.checkpoint_steps = 0  # 0: by time alone
@@ -134,7 +134,7 @@ RANGES = {  # field -> (least, largest, is the largest excluded)
 
 
 def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
-    """What the recipes for ImageNet share (DeepMind nfnets ``experiment.py``)."""
+    """Return the fields that the ImageNet recipes share (DeepMind nfnets ``experiment.py``)."""
     recipe = default()
     recipe.name = f"{architecture}_imagenet"
     recipe.model.architecture = architecture
@@ -145,7 +145,7 @@ def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
 
 
 def smoke(recipe: ConfigDict) -> ConfigDict:
-    """The recipe cut down to twenty steps that two cores can take: does it run at all?"""
+    """Cut a recipe down to twenty steps for two cores, to see whether it runs at all."""
     recipe.steps, recipe.batch_size = 20, 8
     recipe.optimizer.per_batch = 0
     recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.005)
@@ -156,7 +156,7 @@ def smoke(recipe: ConfigDict) -> ConfigDict:
 
 
 def load(path: str) -> ConfigDict:
-    """The recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
+    """Load the recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
 
     Raises:
         RecipeError: if there is no such file, or it has no such variant.
@@ -175,10 +175,10 @@ def load(path: str) -> ConfigDict:
 
 
 def words(variants: str, allowed) -> list[str]:
-    """``"nf_resnet101,smoke"`` -> the words, each of them allowed.
+    """Split ``"nf_resnet101,smoke"`` into words, and check each.
 
     Raises:
-        RecipeError: on another word.
+        RecipeError: on a word that is not allowed.
     """
     chosen = [word for word in variants.split(",") if word]
     unknown = [word for word in chosen if word not in allowed]
@@ -190,10 +190,10 @@ def words(variants: str, allowed) -> list[str]:
 
 
 def check(recipe: ConfigDict) -> None:
-    """Whether every field is within its range.
+    """Check that every field is within its range.
 
     Raises:
-        RecipeError: naming the field, what it may be and what it is.
+        RecipeError: naming the field, its range and its value.
     """
     flat = flatten(recipe)
     for field, choices in CHOICES.items():
@@ -218,7 +218,7 @@ def check(recipe: ConfigDict) -> None:
     early, size = recipe.data.early_epochs, recipe.data.early_size
     if (early or size) and not (early and 8 <= size <= recipe.data.input_size):
         raise RecipeError(
-            "For pictures that begin smaller data.early_epochs must be above 0, and "
+            "To begin on smaller pictures, data.early_epochs must be above 0, and "
             f"data.early_size in [8, data.input_size = {recipe.data.input_size}]. "
             f"Received: {early} and {size}"
         )
@@ -235,13 +235,13 @@ def check(recipe: ConfigDict) -> None:
 
 
 def in_memory(recipe: ConfigDict) -> bool:
-    """Whether all pictures are decoded once and kept."""
+    """Return True if all pictures are decoded once and kept."""
     kind = recipe.data.source.partition(":")[0]
     return kind == "arrays" or (kind == "folder" and recipe.data.in_memory)
 
 
 def flatten(recipe: ConfigDict) -> dict:
-    """``{"optimizer.momentum": 0.9, ...}``, in the recipe's order."""
+    """Return ``{"optimizer.momentum": 0.9, ...}``, in the recipe's order."""
     rows = {}
     for key, value in recipe.items():
         if isinstance(value, ConfigDict):
@@ -252,6 +252,6 @@ def flatten(recipe: ConfigDict) -> dict:
 
 
 def identity(recipe: ConfigDict) -> dict:
-    """What two runs must share for one to go on from the other's checkpoint, JSON-able."""
+    """Return the fields that a run shares with the run whose checkpoint it resumes, JSON-able."""
     rows = {key: value for key, value in flatten(recipe).items() if not key.startswith("run.")}
     return json.loads(json.dumps(rows))

@@ -1,4 +1,4 @@
-"""The variables that the next step depends on."""
+"""Variables that the next step depends on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def named_variables(model, optimizer) -> list[tuple[str, object]]:
-    """(key, variable) of model and optimizer, random states and averages included.
+    """Return (key, variable) of model and optimizer, random states and averages included.
 
     The keys are numbered, since paths need not differ.
     """
@@ -18,23 +18,23 @@ def named_variables(model, optimizer) -> list[tuple[str, object]]:
 
 
 def read_state(model, optimizer) -> list[tuple[str, np.ndarray]]:
-    """The values of :func:`named_variables`."""
+    """Return the values of :func:`named_variables`."""
     return [(key, np.asarray(v.value)) for key, v in named_variables(model, optimizer)]
 
 
 def write_state(model, optimizer, state: dict[str, np.ndarray]) -> None:
-    """Takes up what :func:`read_state` gave."""
+    """Restore the values that :func:`read_state` returned."""
     for key, variable in named_variables(model, optimizer):
         variable.assign(state[key])
 
 
 def innermost(optimizer):
-    """The optimizer that takes the steps, whatever wraps it."""
+    """Return the optimizer inside all wrappers."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
 
 
 def averages_of(optimizer) -> list:
-    """The averaged weights that an optimizer with ``use_ema`` keeps."""
+    """Return the averaged weights that an optimizer with ``use_ema`` keeps."""
     return innermost(optimizer)._model_variables_moving_average

@@ -11,7 +11,7 @@ from nf_zoo.deploy.formats import FORMATS, format_of
 from nf_zoo.finetuning.class_folders import pictures_in
 
 MOST_PICTURES = 512
-"""So many, evenly chosen, measure the ranges of the activations."""
+"""Most pictures, evenly chosen, that measure the ranges of the activations."""
 
 
 def export_command(args: Namespace) -> int:
@@ -29,7 +29,7 @@ def export_command(args: Namespace) -> int:
     import_backend(args.debug, only_tensorflow=row.tensorflow)
     path = row.load()(open_classifier(args.model), args.output, args.overwrite, **given)
     out = console()
-    out.print(f"Exported to {path}; it answers as the Keras model does.")
+    out.print(f"Exported to {path}; its outputs match those of the Keras model.")
     out.print(row.usage.format(path=path, name=row.name))
     return 0
 

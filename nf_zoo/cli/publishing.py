@@ -36,7 +36,7 @@ def publish_command(args: Namespace) -> int:
 
 
 def _metrics(args: Namespace) -> dict[str, Any] | None:
-    """What --metrics names, or the report in a fine-tuning folder."""
+    """Read the file of --metrics, or the report in a fine-tuning folder."""
     path = Path(args.metrics or Path(args.model) / REPORT)
     if args.metrics is None and not path.is_file():
         return None
@@ -50,7 +50,7 @@ def _metrics(args: Namespace) -> dict[str, Any] | None:
 
 
 def fetch_command(args: Namespace) -> int:
-    """Download and check; 1 if some could not be had."""
+    """Download and check checkpoints; return 1 if any failed."""
     from nf_zoo.hub.errors import WeightsError
     from nf_zoo.hub.sources import fetch_pretrained
 
@@ -81,7 +81,7 @@ def _expanded(names: list[str]) -> list[str]:
 
 
 def check_command(args: Namespace) -> int:
-    """Verify the catalog; 1 if a record is wrong."""
+    """Verify the catalog; return 1 if a record is wrong."""
     from nf_zoo.hub.curation import check_catalog
 
     path = Path(args.catalog) if args.catalog else None

@@ -45,7 +45,7 @@ def measure_command(args: Namespace) -> int:
 
 
 def _network(args: Namespace):
-    """A network by name, freshly initialized unless weights are asked for; else as everywhere."""
+    """Return a freshly initialized network by name, or else the model that MODEL names."""
     import keras
 
     from nf_zoo.models.classifier import build_model
