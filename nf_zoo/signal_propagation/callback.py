@@ -164,7 +164,7 @@ def _with_tensorboard(log_dir: str) -> str | None:
         return log_dir
     logger.warning(
         "signal propagation: nothing is written for TensorBoard in %s, because this is not "
-        "installed: %s. Records and CSV are still written.",
+        "installed: %s; records and CSV are still written.",
         log_dir,
         " and ".join(missing),
     )

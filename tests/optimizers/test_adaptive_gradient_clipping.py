@@ -191,7 +191,7 @@ def test_the_learning_rate_is_that_inside():
         (
             lambda: AGC(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())),
             TypeError,
-            "inside",
+            "must wrap the optimizer",
         ),
         (lambda: unitwise_norm(np.ones((2, 2, 2))), ValueError, r"\(2, 2, 2\)"),
     ],

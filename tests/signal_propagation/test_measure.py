@@ -104,7 +104,7 @@ def test_pictures_datasets_and_noise():
 @pytest.mark.parametrize(
     ("source", "match"),
     [
-        ((32, 32, 4), r"takes \(N, None, None, 3\).*Received: \(32, 32, 4\)"),
+        ((32, 32, 4), r"must be \(N, None, None, 3\).*Received: \(32, 32, 4\)"),
         (np.zeros((0, 32, 32, 3)), "at least one"),
         (np.zeros((2, 32, 32)), r"Received: \(2, 32, 32\)"),
         ([], "at least one|must have batches"),

@@ -177,7 +177,7 @@ def test_pictures(pictures):
         ("linear", {"depth": 0}, "depth must be a positive integer. Received: 0"),
         ("linear", {"breadth": 3}, "Received: breadth"),
         ("linear", {"images": ["a.png"]}, "takes no pictures"),
-        ("bn_order", {"images": []}, "no pictures"),
+        ("bn_order", {"images": []}, "must be pictures.*an empty list"),
     ],
 )
 def test_what_cannot_be_drawn(name, options, match, tmp_path):
