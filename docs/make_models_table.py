@@ -12,10 +12,10 @@ from nf_zoo.hub.catalog import read_catalog
 
 HEADER = """# Models and weights
 
-Parameters are counted with the classes of the default checkpoint, or 1000. A checkpoint of a narrower
-network has its own count in brackets. Multiply-adds are for one picture of 224 x 224 pixels, or
-32 x 32 for CIFAR-10. `nf-zoo info NAME` prints the same for architectures without a checkpoint.
-`python docs/make_models_table.py` writes this page.
+Parameters are counted with the classes of the default checkpoint, or 1000. A checkpoint of a
+narrower network has its own count in brackets. Multiply-adds are for one picture of 224 x 224
+pixels, or 32 x 32 for CIFAR-10. `nf-zoo info NAME` prints the same for architectures without a
+checkpoint. `python docs/make_models_table.py` writes this page.
 
 Every normalizer-free family has a BatchNorm twin for comparison: `resnetv2_*` is that of
 `nf_resnet*`, and `regnety_*` that of `nf_regnet_*`, whose blocks have the same plan (1x1, grouped
