@@ -1,4 +1,4 @@
-"""Writes the table of formats into docs/deploy.md, from the rows that nf_zoo exports by.
+"""Write the table of formats into docs/deploy.md, from the rows of ``nf_zoo.deploy.formats``.
 
 python docs/make_formats_table.py
 """

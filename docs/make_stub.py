@@ -1,4 +1,4 @@
-"""Writes nf_zoo/__init__.pyi: every public name, and every factory with its fields.
+"""Write nf_zoo/__init__.pyi, with every public name, and every factory with its fields.
 
 python docs/make_stub.py
 """
@@ -31,7 +31,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 
 def written(kind) -> str:
-    """A type as it is written."""
+    """Return a type as source text."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " | ".join(map(written, arguments))
@@ -51,11 +51,11 @@ def typed_dict(name: str, base: str, fields: dict) -> str:
 
 
 def stub() -> str:
-    """The text of the stub."""
+    """Return the text of the stub."""
     parts = [HEADER]
     homes = dict(nf_zoo._HOMES)
     for name in nf_zoo._MODULES:
-        # A package that is called is shown as its function of the same name.
+        # A callable package is shown as its function of the same name.
         homes[name] = f"nf_zoo.{name}" if callable(getattr(nf_zoo, name)) else "nf_zoo"
     for name, home in sorted(homes.items(), key=lambda item: (item[1], item[0])):
         parts.append(f"from {home} import {name} as {name}\n")

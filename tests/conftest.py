@@ -22,7 +22,6 @@ def pytest_collection_finish(session):
     """Leave what the imports made out of garbage collection, an eighth of the suite's time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)

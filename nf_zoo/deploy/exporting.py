@@ -1,8 +1,8 @@
 """The parts that all exports share: the frame, the check of the file, names and metadata.
 
-A format's module has one function, which makes what is to be written. :func:`exporter` does the
-rest: target and options are checked first; the file is written beside its place, run, compared with
-the model, and takes its place when all is well.
+The module of a format has one function, which prepares the export. :func:`exporter` does the rest.
+It checks target and options first. It writes the file beside its final place, runs it, compares it
+with the model, and moves it into place if the answers agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nf_zoo.pictures.predictions import class_names
 LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
 Arrays = list[np.ndarray]
 LARGEST_CHANGE = 0.3
-"""Root mean square of what eight bits may change of the outputs, over that of the outputs."""
+"""Largest change of the outputs in eight bits: its root mean square over that of the outputs."""
 HALF = 5e-2
 """Tolerance for models in half precision."""
 
@@ -37,9 +37,9 @@ class Export:
     """A model that is ready to be written.
 
     Attributes:
-        write: writes to a path, and returns what runs what lies there: arrays, one for each
-            input, -> the outputs in order.
-        trials: (inputs, expected outputs) to run it on; None for those of :func:`trials`.
+        write: writes to a path, and returns a function that runs the written model: one array for
+            each input -> the outputs in order.
+        trials: (inputs, expected outputs) to run it on; None means those of :func:`trials`.
     """
 
     write: Callable[[Path], Callable[..., Arrays]]
@@ -47,7 +47,7 @@ class Export:
 
 
 def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
-    """The public function of a format, of one that gets a model and the format's options."""
+    """Return the public function of a format, made from its function that prepares an export."""
     row = FORMATS[prepare.__name__.removeprefix("export_")]
 
     @functools.wraps(prepare)
@@ -72,9 +72,9 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
 
 
 def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
-    """Refuse answers that differ from the Keras model's in shape, or by more than the tolerance.
+    """Check that the answers have the Keras model's shapes, and its values within a tolerance.
 
-    That is a share of the largest expected value, or of 1 if that is larger.
+    The tolerance is a share of the largest expected value, or of 1 if that is larger.
     """
     for wanted, found in zip(expected, actual, strict=True):
         wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")
@@ -89,7 +89,7 @@ def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
 
 
 def check_rounded(expected: Arrays, actual: Arrays) -> None:
-    """Refuse answers in eight bits that :data:`LARGEST_CHANGE` does not allow."""
+    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`."""
     for wanted, found in zip(expected, actual, strict=True):
         change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
         if not change <= LARGEST_CHANGE:
@@ -101,14 +101,14 @@ def check_rounded(expected: Arrays, actual: Arrays) -> None:
 
 
 def trials(model) -> list[tuple[Arrays, Arrays]]:
-    """Inputs for a file, and the answers of a functional or Sequential model to them.
+    """Return inputs for a file, and the answers of a functional or Sequential model to them.
 
-    The inputs are float32 noise in the range of the model's pictures: one of its size, and two, of
-    another size where it takes that.
+    The inputs are float32 noise in the range of the model's pictures: one picture of the model's
+    size, and two pictures, of another size if the model takes it.
     """
     preprocessing = getattr(model, "preprocessing", None)
     size = preprocessing.input_size if preprocessing else (64, 64)
-    # Where maps of several strides are joined, only sides that all of them divide will do.
+    # If maps of several strides are joined, every stride must divide the sides.
     plans = [[(1, *size), (1, 256, 256)], [(2, 37, 48), (2, 128, 64)]]
     found = []
     for plan in plans:
@@ -144,7 +144,7 @@ def _noise(model, count: int, sides: list[int]) -> Arrays:
 
 
 def flat_outputs(model, inputs: Any) -> Arrays:
-    """Return a model's answers to an array, or a list of them, as flat float32 arrays."""
+    """Return a model's answers to one array or several, as a flat list of float32 arrays."""
     structure, _ = functional.structures_of(functional.as_functional(model))
     packed = keras.tree.pack_sequence_as(structure, keras.tree.flatten(inputs))
     answers = keras.tree.flatten(model(packed, training=False))
@@ -152,18 +152,18 @@ def flat_outputs(model, inputs: Any) -> Arrays:
 
 
 def tolerance_for(model, exact: float) -> float:
-    """``exact``, but :data:`HALF` of a model that computes in half precision anywhere."""
+    """Return ``exact``, or :data:`HALF` if any layer computes in half precision."""
     kinds = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
     return HALF if kinds & {"float16", "bfloat16"} else exact
 
 
 def metadata_of(model) -> dict[str, Any]:
-    """Return JSON-able values.
+    """Return the metadata of a model as JSON-able values.
 
-    ``nf_zoo_version``; and of a network of the zoo ``architecture``, ``labels`` (class names in
-    the order of the outputs), ``preprocessing`` (the fields of :class:`nf_zoo.Preprocessing`),
-    ``input`` (``"pixels"``, 0..255, or ``"normalized"``) and ``output`` (``"logits"``,
-    ``"features"``, or the name of the classifier's activation).
+    Every model has ``nf_zoo_version``. A network of the zoo also has ``architecture``, ``labels``
+    (class names in the order of the outputs), ``preprocessing`` (the fields of
+    :class:`nf_zoo.Preprocessing`), ``input`` (``"pixels"``, 0..255, or ``"normalized"``) and
+    ``output`` (``"logits"``, ``"features"``, or the name of the classifier's activation).
     """
     record: dict[str, Any] = {"nf_zoo_version": nf_zoo.__version__}
     if getattr(model, "architecture", None) is None:
@@ -180,7 +180,7 @@ def metadata_of(model) -> dict[str, Any]:
 
 
 def labels_text(names: Iterable[str]) -> str:
-    """Return the text of labels.txt: a class name in each line, in the order of the outputs."""
+    """Return the text of labels.txt: one class name per line, in the order of the outputs."""
     return "".join(f"{name}\n" for name in names)
 
 
@@ -195,8 +195,9 @@ def write_metadata(model, folder: Path) -> None:
 def output_names(model) -> list[str]:
     """Return the names of the outputs in a file.
 
-    ``["logits"]``, or the name of the classifier's activation; ``["features"]``; for several maps
-    ``["features_0", "features_1", ...]``; of a model that gives a dict its keys.
+    These are ``["logits"]`` or the name of the classifier's activation; ``["features"]`` without a
+    classifier; ``["features_0", "features_1", ...]`` for several maps; and the keys of a model
+    that returns a dict.
     """
     structure = functional.structures_of(functional.as_functional(model))[1]
     if isinstance(structure, dict) and len(structure) == len(model.outputs):

@@ -1,6 +1,7 @@
-"""A trained network -> the same function in plain convolutions, biases and activations.
+"""Folding: a trained network becomes plain convolutions, biases and activations.
 
-The model is lowered to an inference graph, the graph is rewritten, and Keras layers are made of it.
+The model is lowered to an inference graph, the graph is rewritten, and Keras layers are built
+from it.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ def fold(
     """Return a new model of plain layers that computes the same at inference.
 
     Weight standardization, gains, gamma, beta, alpha, skip gains, stochastic depth and dropout
-    disappear into the kernels and biases of ``keras.layers.Conv2D`` (``nf_zoo.layers.Conv2D``
-    where it is grouped), and so does BatchNorm where it stands next to a convolution. What cannot
-    go there stays as a layer of its own and is listed in ``remaining``:
+    disappear into the kernels and biases of ``keras.layers.Conv2D`` (``nf_zoo.layers.Conv2D`` if
+    it is grouped). So does BatchNorm next to a convolution. Anything that cannot be folded stays
+    as a layer of its own and is listed in ``remaining``:
 
-    - of a pre-activation BatchNorm network the first norm of every block, whose input is a sum
-      (of a positive scale nothing but an addition stays);
+    - the first norm of every block of a pre-activation BatchNorm network, because its input is a
+      sum (if its scale is positive, only an addition stays);
     - a gamma after the last activation before the pooled features;
     - the biases of a Fixup block before a convolution that pads with zeros;
-    - a scale of 0 or near it behind a squeeze-excite or ECA gate.
+    - a scale at or near 0 behind a squeeze-excite or ECA gate.
 
     Args:
-        model: an ImageClassifier, or any functional or Sequential Keras model; those with parts
-            of an ImageClassifier in them (fine-tuned heads, feature maps, nested models) fold
-            too.
+        model: an ImageClassifier, or any functional or Sequential Keras model; models that
+            contain parts of an ImageClassifier (fine-tuned heads, feature maps, nested models)
+            fold too.
         dtype: policy of the maps, such as ``"mixed_bfloat16"``; pixels before the first
             convolution and everything after a matrix product keep their own. None keeps the
-            model's. docs/deploy.md says where bfloat16 is faster.
+            model's. docs/deploy.md tells where bfloat16 is faster.
         allow_unfolded: keep layers that folding does not know, instead of refusing them.
 
     Returns:
-        A :class:`~nf_zoo.deploy.folded.FoldedModel` with the same inputs, outputs and name; the
-        model itself if it is folded already. ``model`` is untouched.
+        A :class:`~nf_zoo.deploy.folded.FoldedModel` with the same inputs, outputs and name, or the
+        model itself if it is already folded. ``model`` is not changed.
 
     Raises:
-        ValueError: if the model is not functional, or has layers that folding does not know, or
-            that ``quantize`` has quantized; or if it is folded already and a dtype is asked for.
+        ValueError: if the model is not functional, has layers that folding does not know or that
+            ``quantize`` has quantized, or is already folded and ``dtype`` is given.
 
-    Source: Brock, De & Smith, ICLR 2021, section 4, for what is a constant at inference.
+    Source: Brock, De & Smith, ICLR 2021, section 4, on the parts that are constant at inference.
 
     Example:
         >>> import nf_zoo
@@ -65,7 +66,7 @@ def fold(
     if isinstance(model, FoldedModel):
         if dtype is not None:
             raise ValueError(
-                "dtype is chosen when a model is folded: fold the one that this was folded from. "
+                "dtype must be chosen when a model is first folded: fold the original model again. "
                 f"Received: dtype={dtype!r} with {model.name!r}, folded"
             )
         return model
@@ -85,7 +86,7 @@ def fold(
     emitter = _Emitter()
     tensors = emitter.emit(graph.upwards(sink), dict(inputs))
     outputs = [tensors[node] for node in sink.inputs]
-    # As the model's own call takes and gives them: alone, or in a list, dict, ...
+    # Inputs and outputs keep the structure of the model's own call: alone, or in a list, dict, ...
     structures = functional.structures_of(graph_of(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
     return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **_record_of(model))
@@ -99,14 +100,14 @@ def _refuse_quantized(model) -> None:
     ]
     if quantized:
         raise ValueError(
-            "Folding and export make networks of float weights: take the model as it was before "
+            "The model to fold or export must have float weights: use the model from before "
             "model.quantize(...), and export with precision='int8' for eight bits. "
             f"Received: quantized layers {', '.join(quantized)}"
         )
 
 
 def _set_policy(sink: graph.Sink, policy) -> None:
-    """Give it to what comes after a convolution and not after a matrix product."""
+    """Set the policy of all nodes that come after a convolution but not after a matrix product."""
     are_maps: dict[graph.Node, bool] = {}
     for node in graph.upwards(sink):
         if isinstance(node, graph.Linear):
@@ -141,10 +142,10 @@ def _record_of(model) -> dict[str, Any]:
 
 
 class _Emitter:
-    """Makes the Keras layers of a graph, one node after the other.
+    """Builder of the Keras layers of a graph, one node after the other.
 
     Attributes:
-        remaining: name of a layer -> what it does that no convolution could take.
+        remaining: name of a layer -> the part in it that no convolution could take.
     """
 
     def __init__(self):
@@ -161,7 +162,7 @@ class _Emitter:
 
     def _layer(self, layer_class: Callable, name: str, node: graph.Node, *args, **kwargs):
         if "data_format" in inspect.signature(layer_class).parameters:
-            kwargs["data_format"] = "channels_last"  # whatever Keras's global setting
+            kwargs["data_format"] = "channels_last"  # regardless of Keras's global setting
         return layer_class(*args, name=self._names.unique(name), dtype=node.policy, **kwargs)
 
     def _linear(self, node: graph.Linear, inputs: list):
@@ -175,7 +176,7 @@ class _Emitter:
         return x
 
     def _convolution(self, node: graph.Linear, x) -> tuple:
-        """The layer and its input, padded where Keras has no such padding."""
+        """Return the layer and its input, which is padded here if Keras lacks the padding."""
         keys = ("strides", "padding", "dilation", "groups")
         strides, padding, dilation, groups = (node.convolution[key] for key in keys)
         size = node.kernel.shape[0]
@@ -209,7 +210,7 @@ class _Emitter:
         if activation == "relu" and not node.input.has_one_consumer:
             return self._layer(layers.Rectifier, node.name, node)(inputs[0])
         plain = isinstance(activation, str) and hasattr(keras.activations, activation)
-        # TensorFlow's SiLU leaks the graph that it is traced in; that of this package does not.
+        # TensorFlow's SiLU leaks the graph that it is traced in; this package's does not.
         if plain and activation not in ("silu", "swish"):
             return self._layer(keras.layers.Activation, node.name, node, activation)(inputs[0])
         scaled = self._layer(layers.ScaledActivation, node.name, node, activation, gamma=1.0)
@@ -224,7 +225,7 @@ class _Emitter:
         if padding in ("symmetric", "mirrored") and not after_relu:
             return self._copy(layer, node.name, padding="mirrored", dtype=node.policy)(x)
         if padding in ("symmetric", "mirrored"):
-            # Nothing is below 0, so zeros pad as well as minus infinity.
+            # No value is below 0, so padding with zeros equals padding with minus infinity.
             padding = "valid"
             side = (layer.pool_size - 1) // 2
             x = self._layer(keras.layers.ZeroPadding2D, f"{node.name}_pad", node, side)(x)
@@ -259,7 +260,7 @@ class _Emitter:
         return x
 
     def _efficient_attention(self, node: graph.Gate, x):
-        """The channels lie along the width for the convolution over them: no shape is fixed."""
+        """Convolve over the channels, moved to the width so that no shape is fixed."""
         x = self._mean(node, x)
         x = self._layer(keras.layers.Permute, f"{node.name}_row", node, (1, 3, 2))(x)
         kernel = (node.weights["kernel"] * node.input_scale).astype("float32")
@@ -288,7 +289,7 @@ class _Emitter:
         if isinstance(operation, keras.layers.Layer):
             operation.set_weights(node.operation.get_weights())
         if hasattr(operation, "finalize_state"):
-            # Of a preprocessing layer, which computes with what it makes of its weights.
+            # A preprocessing layer computes with values derived from its weights.
             operation.finalize_state()
         return x
 
@@ -298,15 +299,15 @@ class _Emitter:
     def _copy(self, operation, name: str, **changes):
         changes["name"] = self._names.unique(name)
         if type(operation) is keras.layers.Lambda:
-            # Keras reads no function back from a config, and here it is at hand.
+            # Keras reads no function back from a config, but the function is at hand here.
             own = {"output_shape": operation._output_shape, "arguments": operation.arguments}
             return keras.layers.Lambda(operation.function, mask=operation.mask, **own, **changes)
         try:
             return type(operation).from_config({**operation.get_config(), **changes})
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(
-                "Folding copies the layers that it keeps by get_config and from_config, which this "
-                "one does not support: give it a get_config, or leave the model as it is "
+                "A layer that folding keeps must support get_config and from_config, by which it "
+                "is copied: give the layer a get_config, or do not fold the model "
                 "(export_saved_model takes fold=False). "
                 f"Received: {name!r} ({type(operation).__name__})"
             ) from error

@@ -1,7 +1,7 @@
-"""The formats that a network is exported to: one row each, from which all else follows.
+"""The formats that a network is exported to, one row each.
 
-``nf-zoo export`` with its choices and its help, the public ``export_*`` functions, what is required
-and refused before the work, the check of what was written, and the table in docs/deploy.md
+The rows define ``nf-zoo export`` with its choices and its help, the public ``export_*`` functions,
+the checks before the work and of the written file, and the table in docs/deploy.md
 (``python docs/make_formats_table.py``).
 """
 
@@ -20,19 +20,19 @@ class Format:
     """One format.
 
     Attributes:
-        name: ``export_<name>`` is its function; ``--format`` spells it with hyphens.
-        title: in sentences.
-        module: that defines the function, imported when it is first used.
-        checks: precision -> the share by which an answer may differ from the model's; None where
-            rounding is meant, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges. The
-            first one is the default.
-        suffix: of a file; empty for a folder.
-        extra: of pip, which installs ``packages``; empty for none.
-        packages: modules beside TensorFlow without which nothing can be written and checked.
-        tensorflow: Keras must run on TensorFlow.
-        options: of the command line, and keyword arguments of the function.
-        runs_on: in words.
-        usage: printed behind an export, for a ``{path}``.
+        name: name behind ``export_`` in the function; ``--format`` spells it with hyphens.
+        title: name of the format in sentences.
+        module: module that defines the function, imported at its first use.
+        checks: precision -> the share by which an answer may differ from the model's; None for
+            precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
+            The first one is the default.
+        suffix: suffix of the file; empty for a folder.
+        extra: extra of pip that installs ``packages``; empty for none.
+        packages: modules beside TensorFlow that writing and checking need.
+        tensorflow: whether Keras must run on TensorFlow.
+        options: options of the command line, and keyword arguments of the function.
+        runs_on: runtimes, in words.
+        usage: text printed after an export to ``{path}``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Format:
 
     @property
     def flag(self) -> str:
-        """The value of ``--format``."""
+        """Value of ``--format``."""
         return self.name.replace("_", "-")
 
     @property
@@ -59,18 +59,19 @@ class Format:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those to choose from; none where the model's own is kept."""
+        """Precisions to choose from; none if the model's own is kept."""
         return tuple(self.checks) if "precision" in self.options else ()
 
     def load(self):
-        """The public function, its module imported."""
+        """Import the module and return the public function."""
         return getattr(importlib.import_module(self.module), self.function)
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
-        """Return the path, if something may be written there.
+        """Return the path after checking that the export may be written there.
 
         Raises:
-            FileExistsError: if it exists and may not be replaced, or is not of the kind to replace.
+            FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
+                or the reverse.
         """
         path, kind = Path(path), "file" if self.suffix else "folder"
         if path.exists() and not overwrite:
@@ -80,13 +81,13 @@ class Format:
             )
         if path.exists() and path.is_dir() == bool(self.suffix):
             raise FileExistsError(
-                f"A {kind} is to be written, and what is there is none: choose another path. "
+                f"The path must not hold anything but a {kind} to replace: choose another path. "
                 f"Received: {path}"
             )
         return path
 
     def check_flags(self, given: list[str]) -> None:
-        """Refuse options of the command line that the format does not have."""
+        """Check that the format has the given options of the command line."""
         refused = [name for name in given if name not in self.options]
         if refused:
             flags = ", ".join(map(_flag, refused))
@@ -96,35 +97,35 @@ class Format:
                 if not set(refused).isdisjoint(row.options)
             ]
             raise ValueError(
-                f"{self.title} is written without {flags}: leave {flags} out. "
+                f"{self.title} does not take {flags}: leave {flags} out. "
                 f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
 
     def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
-        """Return the precision, if the format has it and the other options go with it.
+        """Return the precision after checking it and the options that go with it.
 
         Raises:
-            ValueError: saying which do.
+            ValueError: if the format does not have the precision, or an option does not fit it.
         """
         if precision not in self.checks:
             raise ValueError(
-                f"{self.title} files are written in {', '.join(self.checks)}. "
+                f"The precision of {self.title} files must be one of {', '.join(self.checks)}. "
                 f"Received: {precision!r}"
             )
         if precision == "int8" and pictures is None:
             raise ValueError(
                 "int8 needs pictures of the kind that the model will see, to measure the ranges of "
-                "its activations: pictures=[...], some hundreds. Received: none"
+                "its activations: pass pictures=[...], a few hundred of them. Received: none"
             )
         if precision != "int8" and (pictures is not None or keep_float):
             raise ValueError(
-                "pictures and keep_float go with precision='int8'. Received: "
+                "pictures and keep_float need precision='int8'. Received: "
                 f"precision={precision!r} with {'pictures' if not keep_float else 'both'}"
             )
         return precision
 
     def require(self) -> None:
-        """Import what is needed, or say in one line what to install.
+        """Import the needed packages, or raise an error that names what to install.
 
         Raises:
             ImportError: if a package is missing.
@@ -142,7 +143,7 @@ class Format:
                 if package != name.partition(".")[0]:
                     raise
                 raise ImportError(
-                    f"This needs {package}, which is not installed: "
+                    f"This export needs {package}, which is not installed: "
                     f"pip install 'nf-zoo[{self.extra}]'"
                 ) from error
 
@@ -152,7 +153,7 @@ def _flag(name: str) -> str:
 
 
 _EIGHT_BITS = ("precision", "pictures", "keep_float")
-_FILE = "How it is run without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
+_FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
 
 FORMATS = {
     row.name: row
@@ -194,11 +195,11 @@ FORMATS = {
         ),
     )
 }
-"""Name -> its row. A new format is one module and one row here."""
+"""Name -> row. A new format is one module and one row here."""
 
 
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
-    """Return the format of a flag, or else of the path's suffix; else SavedModel.
+    """Return the format of the flag, else of the path's suffix, else SavedModel.
 
     Example:
         >>> format_of("pets.tflite").name, format_of("pets").name

@@ -1,4 +1,4 @@
-"""The inference graph that folding works on: a handful of node kinds, joined both ways."""
+"""The inference graph that folding works on: a few kinds of nodes, linked in both directions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ POSITIVELY_HOMOGENEOUS = ("relu", "leaky_relu", "linear", "identity")
 
 
 class Names:
-    """Names that were given, none of them twice."""
+    """Registry of names that gives none of them twice."""
 
     def __init__(self):
         self._given: set[str] = set()
 
     def unique(self, wanted: str) -> str:
-        """That name, or with a number after it."""
+        """Return the wanted name, with a number appended if it is taken."""
         name, count = wanted, 1
         while name in self._given:
             count += 1
@@ -32,10 +32,10 @@ class Node:
     """One operation.
 
     Attributes:
-        name: of the layer it came from.
-        inputs: the nodes whose results it takes.
+        name: name of the layer that it comes from.
+        inputs: nodes whose results it takes.
         policy: dtype policy of that layer.
-        consumers: the nodes that take its result, once for each use.
+        consumers: nodes that take its result, once for each use.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Node:
 
     @property
     def has_one_consumer(self) -> bool:
-        """Whether its result is used once, so that the node may be changed for that use."""
+        """True if the result is used once, so that the node may be changed for that use."""
         return len(self.consumers) == 1
 
     def redirect(self, old: Node, new: Node) -> None:
-        """Take the result of ``new`` where that of ``old`` was taken."""
+        """Take the result of ``new`` instead of that of ``old``."""
         for index, node in enumerate(self.inputs):
             if node is old:
                 self.inputs[index] = new
@@ -65,13 +65,13 @@ class Node:
                 new.consumers.append(self)
 
     def replace_by(self, new: Node) -> None:
-        """Give the consumers ``new`` instead, but for ``new`` itself."""
+        """Redirect all consumers to ``new``, except ``new`` itself."""
         for consumer in dict.fromkeys(self.consumers):
             if consumer is not new:
                 consumer.redirect(self, new)
 
     def remove(self) -> None:
-        """Let go of the inputs; nothing may consume the node any more."""
+        """Detach the node from its inputs; it must have no consumers left."""
         for node in self.inputs:
             node.consumers.remove(self)
         self.inputs = []
@@ -113,13 +113,13 @@ class Linear(Node):
 
     @property
     def pads_with_zeros(self) -> bool:
-        """Whether pixels that are not the picture's come in, to which no offset was added."""
+        """True if zeros from outside the picture come in, to which no offset was added."""
         if self.convolution is None or self.kernel.shape[:2] == (1, 1):
             return False
         return self.convolution["padding"] in ("same", "symmetric")
 
     def absorb_before(self, scale: np.ndarray, offset: np.ndarray) -> None:
-        """Stand for itself after ``scale * x + offset``."""
+        """Absorb a ``scale * x + offset`` that stands before this node."""
         if np.any(offset):
             taps = self.kernel.astype("float64").sum(tuple(range(self.kernel.ndim - 2)))
             terms = taps * self._per_group(self.input_scale * offset)
@@ -127,17 +127,17 @@ class Linear(Node):
         self.input_scale = self.input_scale * scale
 
     def absorb_after(self, scale: np.ndarray, offset: np.ndarray) -> None:
-        """Stand for itself followed by ``scale * y + offset``."""
+        """Absorb a ``scale * y + offset`` that follows this node."""
         self.output_scale = self.output_scale * scale
         self.bias = self.bias * scale + offset
 
     def folded_kernel(self) -> np.ndarray:
-        """float32, like ``kernel``, with both scales in it; rounded once."""
+        """Return the kernel with both scales in it, float32, rounded once."""
         scales = self._per_group(self.input_scale) * self.output_scale
         return (self.kernel.astype("float64") * scales).astype("float32")
 
     def _per_group(self, channels: np.ndarray) -> np.ndarray:
-        """(C,) -> (C / groups, filters): for each filter what belongs to the channels it sees."""
+        """Return (C,) values as (C / groups, filters): for each filter, those of its channels."""
         parts = channels.reshape(self.groups, -1).T
         return np.repeat(parts, self.filters // self.groups, axis=1)
 
@@ -146,7 +146,7 @@ class Linear(Node):
 class Affine(Node):
     """``scale * x + offset``, each float64 of shape () or (C,).
 
-    If it is anchored, its result is wanted as it is, so it stays where it is.
+    An anchored node stays in place, because its exact result is wanted.
     """
 
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
@@ -156,13 +156,13 @@ class Affine(Node):
 
 @dataclasses.dataclass(eq=False)
 class Activation(Node):
-    """An activation, a name or a callable, without gamma."""
+    """An activation without gamma, given as a name or a callable."""
 
     activation: Any = "linear"
 
     @property
     def is_homogeneous(self) -> bool:
-        """Whether positive factors pass through it."""
+        """True if positive factors pass through it."""
         return self.activation in POSITIVELY_HOMOGENEOUS
 
 
@@ -171,8 +171,8 @@ class Gate(Node):
     """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``.
 
     Attributes:
-        weights: of squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
-            ``reduce_bias``, ``expand_kernel``, ``expand_bias``; of ECA its ``kernel``.
+        weights: for squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
+            ``reduce_bias``, ``expand_kernel``, ``expand_bias``; for ECA its ``kernel``.
     """
 
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -185,9 +185,9 @@ class Gate(Node):
 
 @dataclasses.dataclass(eq=False)
 class Pool(Node):
-    """Any pooling of a Keras layer: maxima, or averages over real pixels alone.
+    """Any pooling of a Keras layer: maxima, or averages that leave out the padding.
 
-    If it is anchored, its result is wanted as it is.
+    The exact result of an anchored node is wanted.
     """
 
     layer: Any = None
@@ -197,7 +197,7 @@ class Pool(Node):
 
 @dataclasses.dataclass(eq=False)
 class Add(Node):
-    """The sum of two or more."""
+    """The sum of two or more inputs."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -205,9 +205,9 @@ class Kept(Node):
     """A Keras layer or operation that stays as it is.
 
     Attributes:
-        arguments: of its call, Keras's record of them.
-        tensors: the Keras tensors in the arguments for which ``inputs`` stand.
-        foreign: nobody knows what it does.
+        arguments: Keras's record of the arguments of its call.
+        tensors: the Keras tensors in the arguments that ``inputs`` replace.
+        foreign: whether folding does not know what it does.
     """
 
     operation: Any = None
@@ -218,13 +218,13 @@ class Kept(Node):
 
 @dataclasses.dataclass(eq=False)
 class Part(Node):
-    """One of the several results of its input, counted as a flat list."""
+    """One of several results of its input, by its place in the flat list of results."""
 
     index: int = 0
 
 
 def upwards(sink: Sink) -> list[Node]:
-    """All nodes that the outputs need, each after its inputs."""
+    """Return all nodes that the outputs need, each after its inputs."""
     order: dict[Node, None] = {}
     stack = [(sink, iter(sink.inputs))]
     while stack:

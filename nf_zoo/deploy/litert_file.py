@@ -1,4 +1,4 @@
-"""A model as a LiteRT (TensorFlow Lite) file."""
+"""Export to a LiteRT (TensorFlow Lite) file."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ def export_litert(
 ) -> Path:
     """Write a LiteRT file of the folded network.
 
-    The input is the model's own, float32 (1, H, W, C) of the size at which the model is to be
-    used, or of another batch and, where the model leaves them free, other sides. The signature's
-    input is ``images`` (of several inputs each its name), its outputs are called as in
-    :func:`nf_zoo.export_onnx`. Only built-in operations are used; a grouped convolution is one of
-    them. The file is a zip archive too, as LiteRT's metadata tools have it: ``labels.txt``, and
-    ``metadata.json`` with the preprocessing.
+    The input is the model's own, float32 (1, H, W, C) of the model's input size. It can be resized
+    to another batch and, if the model leaves them free, to other sides. The input of the signature
+    is called ``images`` (several inputs keep their names); the outputs are called as in
+    :func:`nf_zoo.export_onnx`. Only built-in operations are used, also for grouped convolutions.
+    The file is a zip archive too, in the way of LiteRT's metadata tools, with ``labels.txt`` and
+    ``metadata.json``, which holds the preprocessing.
 
-    The file is run by LiteRT and compared with the model before it appears under ``path``.
+    LiteRT runs the file, and its answers are compared with the model's, before the file appears
+    under ``path``.
 
     Args:
         model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
@@ -59,10 +60,10 @@ def export_litert(
         precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32;
             ``"int8"``, weights and activations in 8 bits, a scale per channel for the weights,
             input and output still float32.
-        pictures: for ``"int8"``, from which the ranges of the activations are taken: anything
-            :func:`nf_zoo.preprocess` takes, some hundreds of the kind that the model will see.
-        keep_float: for ``"int8"``, layers that stay float32: names, or how many, the worst of
-            :func:`nf_zoo.quantization_report` on the pictures.
+        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
+            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
+        keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
+            worst of :func:`nf_zoo.quantization_report` on the pictures.
 
     Returns:
         ``path``.
@@ -104,7 +105,7 @@ def _answers(run, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return run(*arrays)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            "LiteRT cannot run the file on inputs of these shapes; where a layer works out the "
+            "LiteRT cannot run the file on inputs of these shapes; if a layer computes the "
             "sides of its maps, as UpSampling2D does, build the model on keras.Input((height, "
             f"width, channels)). Received: {', '.join(str(array.shape) for array in arrays)}"
         ) from error
@@ -124,13 +125,13 @@ def _converter(tf, saved: Path, precision: str, inputs):
 
 
 def _saved(tf, folded, shapes, path: Path) -> Path:
-    """The network as a SavedModel, from which the converter takes the names of the outputs.
+    """Save the network as a SavedModel, from which the converter takes the names of the outputs.
 
-    Of a concrete function it would write the variables as such, and they would hold nothing when
-    the file is read.
+    From a concrete function the converter would write the variables as variables, which would be
+    empty when the file is read.
     """
     names = output_names(folded)
-    # Of a fixed batch the converter would write reshapes that no other batch fits.
+    # For a fixed batch the converter would write reshapes that fit no other batch.
     signature = [
         tf.TensorSpec((None, *shape[1:]), tf.float32, name=name)
         for name, shape in zip(input_names(folded), shapes, strict=True)
@@ -154,8 +155,8 @@ def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
 
 def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
     with warnings.catch_warnings():
-        # It warns of its own ways: of statistics that it goes on to collect, and of TensorFlow's
-        # interpreter, by which the debugger runs the file.
+        # The converter warns of statistics that it collects anyway, and of TensorFlow's
+        # interpreter, with which the debugger runs the file.
         warnings.simplefilter("ignore")
         if not keep:
             return converter.convert()
@@ -169,7 +170,7 @@ def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
 
 
 def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
-    """The converter's names of the operations that came from layers of those names."""
+    """Return the converter's names of the operations that come from these layers."""
     table = io.StringIO()
     measuring.layer_statistics_dump(table)
     table.seek(0)
@@ -177,22 +178,22 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     last = {operation_of(output).name for output in folded.outputs}
     found = []
     for layer in layers:
-        # What makes an output is called after the output.
+        # An operation that makes an output is named after the output.
         own = r"StatefulPartitionedCall:\d+" if layer in last else rf"{re.escape(layer)}(_1)?"
         nodes = [
             name for name in names if any(re.fullmatch(own, x) for x in re.split("[;/]", name))
         ]
         if not nodes:
             raise ValueError(
-                "The converter has merged this layer with others, so that it cannot be kept in "
-                f"float32. Received: keep_float with {layer!r}"
+                "A layer to keep in float32 must not be merged with others by the converter, as "
+                f"this one is: leave it out. Received: keep_float with {layer!r}"
             )
         found += nodes
     return found
 
 
 def input_names(model) -> list[str]:
-    """``["images"]`` of a model with one input, else the names of the inputs."""
+    """Return the names of the inputs; ``["images"]`` if there is one."""
     names = [operation_of(tensor).name for tensor in model.inputs]
     return names if len(names) > 1 else ["images"]
 
@@ -200,7 +201,7 @@ def input_names(model) -> list[str]:
 def runner(
     path: Path, outputs: Sequence[str], inputs: Sequence[str] = ("images",)
 ) -> Callable[..., list[np.ndarray]]:
-    """A function that runs the file on an array for each input and gives the outputs by name."""
+    """Return a function that runs the file on one array per input and returns ``outputs``."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
@@ -214,7 +215,7 @@ def runner(
 
 
 def _add_metadata(model, path: Path) -> None:
-    """A zip archive at the end of the file: the format allows both in one."""
+    """Append a zip archive to the file: the format allows both in one."""
     record = metadata_of(model)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         if record.get("labels"):

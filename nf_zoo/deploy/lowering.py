@@ -1,4 +1,4 @@
-"""From a functional Keras model to the inference graph: the walk, and a rule for each layer."""
+"""Lowering of a functional Keras model to the inference graph, with one rule for each layer."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _keras_convolution(layer, inputs: Inputs, name: str) -> graph.Node | None:
 
 
 def _activated(layer, inputs: Inputs, name: str) -> graph.Node:
-    """The input, followed by the activation of its layer, if that is one."""
+    """Return the input, followed by the layer's activation if it has one."""
     activation = getattr(layer, "activation", None)
     own_name = getattr(activation, "__name__", activation)
     if callable(activation) and getattr(keras.activations, str(own_name), None) is activation:
-        activation = own_name  # by which Keras finds it
+        activation = own_name  # the name by which Keras finds it
     if activation in ("linear", "identity", None):
         return inputs[0]
     return graph.Activation(name, inputs, layer.dtype_policy, activation=activation)
@@ -80,7 +80,7 @@ def _relu(layer, inputs: Inputs, name: str) -> graph.Node | None:
 
 
 def _affine(layer, inputs: Inputs, name: str, scale=None, offset=None) -> graph.Node | None:
-    """An affine node, if every value belongs to all the pixels of one channel or of all."""
+    """Return an affine node if every value is per channel or for all channels, else None."""
     terms = []
     for value in (1.0 if scale is None else scale, 0.0 if offset is None else offset):
         value = array(value)
@@ -95,7 +95,7 @@ def _scale_and_offset(layer, inputs: Inputs, name: str) -> graph.Node | None:
 
 
 def batch_norm_terms(layer) -> tuple[np.ndarray, np.ndarray]:
-    """Return scale and offset (C,), float64, of BatchNormalization at inference."""
+    """Return the scale and offset of BatchNormalization at inference, float64 (C,)."""
     scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
     if layer.gamma is not None:
         scale = scale * array(layer.gamma)
@@ -150,14 +150,14 @@ TRAINING = (
     *(keras.layers.GaussianNoise, keras.layers.GaussianDropout),
     *(keras.layers.ActivityRegularization, keras.layers.Identity),
     *(keras.layers.RandAugment, keras.layers.AugMix),
-    # RandomCrop always crops; MixUp and the like take labels too.
+    # RandomCrop always crops; layers such as MixUp take labels too.
     *(
         getattr(keras.layers, name)
         for name in sorted(dir(keras.layers))
         if name.startswith("Random") and name != "RandomCrop"
     ),
 )
-"""Layers of Keras that give what they take, but in training."""
+"""Layers of Keras that return their input unchanged at inference."""
 
 RULES: dict[type, Callable] = {
     layers.Conv2D: _convolution,
@@ -187,16 +187,16 @@ RULES: dict[type, Callable] = {
     keras.layers.Add: lambda layer, inputs, name: graph.Add(name, inputs, layer.dtype_policy),
     **dict.fromkeys(TRAINING, _nothing),
 }
-"""Exact class -> (layer, inputs, name) -> its node, or None if this one is not understood.
+"""Exact class -> function of (layer, inputs, name), which returns the node, or None if it cannot.
 
-A subclass may do anything, so it is not taken for its parent.
+A subclass may do anything, so it is not treated like its parent.
 """
 
 
 def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, list[graph.Source]]:
-    """Return the inference graph of a built model: what takes the outputs, and the inputs.
+    """Return the inference graph of a built model: the sink of the outputs, and the inputs.
 
-    Nested models are taken apart too. ``anchors`` names layers at the end of a pooling whose
+    Nested models become part of the graph. ``anchors`` names layers at the end of a pooling whose
     result the graph must keep.
     """
     network = require_graph(model)
@@ -212,9 +212,10 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
 
 
 def graph_of(model):
-    """Return the graph of a built functional or Sequential model; None of any other layer.
+    """Return the graph of a built functional or Sequential model; None for any other layer.
 
-    A subclass that has a ``call`` of its own does what that says, whatever its graph is.
+    A subclass with a ``call`` of its own counts as another layer, because its graph may not
+    describe what it computes.
     """
     network = functional.as_functional(model)
     if network is None:
@@ -229,7 +230,7 @@ def require_graph(model):
     if network is None:
         raise ValueError(
             "Only a functional or Sequential Keras model that has been built can be folded or "
-            "exported: give a Sequential an Input first; of any other that has been called, "
+            "exported: give a Sequential an Input first; for any other model that has been called, "
             "Keras's own model.export(folder) writes a SavedModel. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
@@ -237,16 +238,16 @@ def require_graph(model):
 
 
 def input_shapes(model) -> list[tuple[int | None, ...]]:
-    """Return the inputs' shapes; a Sequential takes any batch, whatever it was called with."""
+    """Return the shapes of the inputs; the batch axis of a Sequential is always free."""
     shapes = [tuple(tensor.shape) for tensor in functional.as_functional(model).inputs]
     return [(None, *x[1:]) for x in shapes] if isinstance(model, keras.Sequential) else shapes
 
 
 def takes_only_tensors(node) -> bool:
-    """Return whether a layer is called with nothing but its input, or a list of them.
+    """Return True if a layer is called with only its input, or a list of inputs.
 
-    Masks and constants change what it does; ``training`` does not, because a model that is asked
-    for inference tells every layer so, whatever the layer was called with.
+    Masks and constants change its result. ``training`` does not: at inference the model passes
+    its own value to every layer.
     """
     options = {key: x for key, x in node.arguments.kwargs.items() if key != "training"}
     given = [value for value in (*node.arguments.args, *options.values()) if value is not None]
@@ -297,7 +298,7 @@ def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
 
 
 def _floating(node: graph.Node, layer) -> graph.Node:
-    """Integers as floats: what takes the place of a layer does not cast them, as Rescaling does."""
+    """Cast integer inputs to floats, as the layers themselves do but not their replacements."""
     if not isinstance(node, graph.Source) or "float" in str(node.tensor.dtype):
         return node
     cast = keras.layers.Rescaling(1.0, dtype=layer.dtype_policy)
@@ -305,7 +306,7 @@ def _floating(node: graph.Node, layer) -> graph.Node:
 
 
 def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:
-    """Return the node of a layer applied to the inputs; None if nothing is known of it."""
+    """Return the node of a layer applied to the inputs; None if the layer is unknown."""
     rule = RULES.get(type(layer))
     if rule is not None:
         return rule(layer, inputs, f"{prefix}{layer.name}")
@@ -316,7 +317,7 @@ def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node
 
 
 class _Traced:
-    """A result of the graph, as the code of a block sees it: it can be scaled and added."""
+    """A result of the graph that the code of a block can scale and add like a tensor."""
 
     def __init__(self, node: graph.Node, inside: _Inside):
         self.node, self._inside = node, inside
@@ -337,10 +338,10 @@ class _Traced:
 
 
 class _Inside:
-    """``self`` for the methods of a block, whose layers then yield nodes instead of tensors.
+    """Stand-in for ``self`` in the methods of a block; its layers return nodes, not tensors.
 
-    The block's own code is what is folded: there is no second description of it to keep in step,
-    and the block itself is not touched.
+    Folding thus runs the block's own code: there is no second description of it to keep in step,
+    and the block itself does not change.
     """
 
     def __init__(self, layer, prefix: str):
@@ -348,7 +349,7 @@ class _Inside:
 
     @property
     def __class__(self):
-        # super() in the methods asks for it.
+        # super() in the methods reads it.
         return type(self._layer)
 
     def __getattr__(self, name: str) -> Any:

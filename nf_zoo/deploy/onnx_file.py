@@ -1,4 +1,4 @@
-"""A model as an ONNX file: its graph written, and in eight bits if asked for."""
+"""Export to an ONNX file, in float32 or in eight bits."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from nf_zoo.deploy.onnx_layers import ARITHMETIC, LAYERS, OPERATIONS
 from nf_zoo.deploy.quantization import calibration
 
 LARGEST_FILE = 2**31 - 1
-"""Of the format, in bytes; larger weights would need a second file."""
+"""Limit of the format in bytes; larger weights would need a second file."""
 OPSET = 20
-"""The first with Gelu and with dilated average pooling; ONNX Runtime 1.17 reads it."""
+"""The first opset with Gelu and dilated average pooling; ONNX Runtime 1.17 reads it."""
 IR_VERSION = 9
 
 
@@ -47,14 +47,14 @@ def export_onnx(
 ) -> Path:
     """Write an ONNX file of the folded network.
 
-    The input is the model's own, float32 (N, H, W, C), of any batch and, where the model leaves
-    them free, any sides; so are the outputs: ``logits`` (or the name of the classifier's
-    activation) of shape (N, classes), ``features``, or ``features_0``, ``features_1``, ... of a
-    model of feature maps, or the keys of a model that gives a dict. ``metadata_props`` holds
-    ``labels`` and ``preprocessing`` as JSON. A model of several inputs has theirs, by name.
+    The input is the model's own, float32 (N, H, W, C), of any batch and, if the model leaves them
+    free, any sides; several inputs keep their names. The outputs are the model's own too:
+    ``logits`` (or the name of the classifier's activation) of shape (N, classes), or ``features``,
+    or ``features_0``, ``features_1``, ... for a model of feature maps, or the keys of a model that
+    returns a dict. ``metadata_props`` holds ``labels`` and ``preprocessing`` as JSON.
 
-    The file is checked, run by ONNX Runtime on pictures of two sizes and batches, and compared
-    with the model before it appears under ``path``.
+    Before the file appears under ``path``, it is checked, run by ONNX Runtime on pictures of two
+    sizes and batches, and compared with the model.
 
     Args:
         model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
@@ -62,10 +62,10 @@ def export_onnx(
         overwrite: replace an existing file.
         precision: ``"float32"``, or ``"int8"``: weights and activations of convolutions and
             matrix products in 8 bits, weights with a scale per channel (QDQ nodes).
-        pictures: for ``"int8"``, from which the ranges of the activations are taken: anything
-            :func:`nf_zoo.preprocess` takes, some hundreds of the kind that the model will see.
-        keep_float: for ``"int8"``, layers that stay float32: names, or how many, the worst of
-            :func:`nf_zoo.quantization_report` on the pictures.
+        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
+            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
+        keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
+            worst of :func:`nf_zoo.quantization_report` on the pictures.
 
     Returns:
         ``path``.
@@ -87,7 +87,7 @@ def export_onnx(
     made = _to_onnx(onnx, folded, _properties(model))
     if made.ByteSize() > LARGEST_FILE:
         raise ValueError(
-            "An ONNX file holds 2 GB: model.export(folder) writes larger networks as a SavedModel. "
+            "An ONNX file must not exceed 2 GB: use model.export(folder) to write a SavedModel. "
             f"Received: {made.ByteSize() / 2**30:.2f} GB"
         )
     inputs, keep, tried = None, [], None
@@ -113,11 +113,11 @@ def _properties(model) -> dict[str, str]:
 
 
 def _to_onnx(onnx, model, metadata: dict[str, str]):
-    """Return the ``onnx.ModelProto`` of a folded Keras model, float32 whatever its policy.
+    """Return the ``onnx.ModelProto`` of a folded Keras model, in float32 under any policy.
 
-    Inputs and outputs are as Keras has them (NHWC), in order, the batch and free sides dynamic.
+    Inputs and outputs keep Keras's layout (NHWC) and order; the batch and free sides are dynamic.
     Inside, pictures are turned to NCHW once, paddings go into the convolutions and poolings, and
-    grouped convolutions stay single nodes, which no general converter manages.
+    grouped convolutions stay single nodes, which general converters do not achieve.
     """
     writer = GraphWriter(onnx)
     values: dict[int, Value] = {}
@@ -141,7 +141,7 @@ def _to_onnx(onnx, model, metadata: dict[str, str]):
 
 
 def _write(writer: GraphWriter, nodes: list, values: dict[int, Value]) -> None:
-    """Write the nodes, completing ``values``; refuse those that cannot be, all at once."""
+    """Write the nodes and complete ``values``; one error names all nodes that cannot be written."""
     refused = {}
     for node in nodes:
         operation = node.operation
@@ -154,15 +154,15 @@ def _write(writer: GraphWriter, nodes: list, values: dict[int, Value]) -> None:
         values.update((id(output), result) for output in node.outputs)
     if refused:
         raise ValueError(
-            "ONNX export does not know these; model.export(folder) writes a SavedModel of every "
-            f"layer that TensorFlow runs. Received: {', '.join(refused)}"
+            "ONNX export does not know these layers; model.export(folder) writes a SavedModel of "
+            f"every layer that TensorFlow runs. Received: {', '.join(refused)}"
         )
 
 
 def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
     operation = node.operation
     if len(node.outputs) != 1:
-        raise Unsupported("of several outputs")
+        raise Unsupported("with several outputs")
     if isinstance(operation, keras.layers.Layer):
         rule = LAYERS.get(type(operation))
         if rule is None:
@@ -172,7 +172,7 @@ def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
         if getattr(operation, "data_format", None) == "channels_first":
             raise Unsupported("with data_format='channels_first'")
         return rule(writer, operation, [values[id(x)] for x in node.input_tensors])
-    # Layers of Keras and its operations share names, so each kind has a table of its own.
+    # Keras's layers and operations share names, so each kind has a table of its own.
     module, name = type(operation).__module__, type(operation).__name__
     key = f"{module.rpartition('.')[2]}.{name}" if module.startswith("keras.src.ops.") else ""
     given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
@@ -187,7 +187,7 @@ def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
 
 
 def _value_info(onnx, name: str, shape):
-    # Free sides of the same name would have to be equal: each has its own.
+    # Free sides of the same name would have to be equal, so each has a name of its own.
     words = ["batch", "height", "width", "channels"] if len(shape) == 4 else ["batch"]
     words += [f"axis{axis}" for axis in range(len(words), len(shape))]
     sides = [
@@ -198,7 +198,7 @@ def _value_info(onnx, name: str, shape):
 
 
 def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
-    """A function that runs the file on an array for each input and gives its outputs in order.
+    """Return a function that runs the file on one array per input and returns the outputs.
 
     ``entries`` are configuration entries of ONNX Runtime's session options.
     """
@@ -214,7 +214,7 @@ def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
 
 
 def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
-    """Replace the float32 file by its quantized form."""
+    """Replace the float32 file with its quantized form."""
     import onnx
     from onnxruntime import quantization
 
@@ -229,7 +229,7 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
         _Reader(network.graph.input[0].name, inputs),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        # Signed ones take half as long again on x86.
+        # Signed activations take half as long again on x86.
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         nodes_to_exclude=[*keep, *shields],
@@ -241,11 +241,11 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
 
 
 def _shield(onnx, network, keep: list[str]) -> list[str]:
-    """Halve the inputs of the nodes and double their kernels; the names of the halvings.
+    """Halve the inputs of the nodes and double their kernels; return the names of the halvings.
 
-    ONNX Runtime quantizes the weights of a convolution that stands between a dequantized input
-    and a quantized output, with one scale for all of them and without being asked. Behind a
-    multiplication it lets them be. Powers of two round nothing.
+    ONNX Runtime quantizes the weights of a convolution between a dequantized input and a quantized
+    output without being asked, with one scale for all of them. Behind a multiplication it leaves
+    them alone. Powers of two cause no rounding.
     """
     graph = network.graph
     kernels = {tensor.name: tensor for tensor in graph.initializer}
@@ -267,14 +267,14 @@ def _shield(onnx, network, keep: list[str]) -> list[str]:
 
 
 class _Reader:
-    """Calibration pictures one batch after the other, as ONNX Runtime asks for them."""
+    """Calibration pictures, one batch at a time, through the method that ONNX Runtime calls."""
 
     def __init__(self, name: str, inputs: np.ndarray, batch_size: int = 16):
         starts = range(0, len(inputs), batch_size)
         self._batches = iter([{name: inputs[start : start + batch_size]} for start in starts])
 
     def get_next(self):
-        """The next batch, or None after the last."""
+        """Return the next batch, or None after the last."""
         return next(self._batches, None)
 
 

@@ -1,4 +1,4 @@
-"""An ONNX graph that is being written: its nodes, weights and layouts."""
+"""Writer of an ONNX graph: its nodes, weights and layouts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ NO_PADS = (0, 0, 0, 0)
 
 
 class Unsupported(Exception):
-    """A layer that a file has no counterpart of; the text names the option at fault."""
+    """Error for a layer without a counterpart in ONNX; the text names the option at fault."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor of the graph; of rank 4 always NCHW.
+    """A tensor of the graph; always NCHW if its rank is 4.
 
     Attributes:
-        name: in the graph.
+        name: name in the graph.
         rank: number of axes.
         pads: zeros still to be put around it, (top, left, bottom, right).
-        not_negative: whether it comes from a ReLU, so that zeros pad a maximum.
+        not_negative: whether it comes from a ReLU, so that zeros can pad a maximum.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Value:
     not_negative: bool = False
 
     def axis(self, axis: int) -> int:
-        """Where the file has that axis of Keras's tensor."""
+        """Return the axis in the file for an axis of Keras's tensor."""
         axis %= self.rank
         return TO_KERAS[axis] if self.rank == 4 else axis
 
 
 class GraphWriter:
-    """Collects the nodes and weights of a graph.
+    """Collector of the nodes and weights of a graph.
 
     Attributes:
         tensors: names of inputs, outputs, weights and results.
@@ -58,7 +58,7 @@ class GraphWriter:
     def node(
         self, kind: str, inputs: Sequence[str | Value], name: str, result: str = "", **attributes
     ) -> str:
-        """Add a node, and zeros that are pending before it; return the name of its result."""
+        """Add a node, after any pending zeros of its inputs; return the name of its result."""
         inputs = [self.padded(x, name).name if isinstance(x, Value) else x for x in inputs]
         result, name = result or self.tensors.unique(name), self._nodes.unique(name)
         made = self._onnx.helper.make_node(kind, inputs, [result], name=name, **attributes)
@@ -70,7 +70,7 @@ class GraphWriter:
         return Value(self.node(kind, inputs, name, **attributes), inputs[0].rank)
 
     def weight(self, array, name: str) -> str:
-        """Add a constant tensor, float32 unless it is of integers; small ones only once."""
+        """Add a constant tensor, float32 or integers; small ones are shared."""
         array = np.asarray(array)
         if array.dtype.kind == "f":
             array = array.astype("float32")
@@ -82,7 +82,7 @@ class GraphWriter:
         return name
 
     def constant(self, array, rank: int, name: str) -> str:
-        """Add a weight that is broadcast against a tensor of that rank, as Keras would."""
+        """Add a weight that broadcasts against a tensor of that rank as in Keras."""
         array = np.asarray(array, "float32")
         if rank == 4 and array.size > 1:
             array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FILE)
@@ -91,11 +91,11 @@ class GraphWriter:
         return self.weight(array, name)
 
     def integers(self, values, name: str) -> str:
-        """Add a constant row of shapes, axes or paddings."""
+        """Add a constant vector of integers, such as a shape, axes or paddings."""
         return self.weight(np.array(values, "int64"), name)
 
     def padded(self, value: Value, name: str) -> Value:
-        """Return the tensor with its pending zeros around it."""
+        """Return the tensor with its pending zeros added."""
         if not any(value.pads):
             return value
         top, left, bottom, right = value.pads

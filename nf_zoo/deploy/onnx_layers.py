@@ -1,7 +1,7 @@
-"""How the layers and operations of a folded model are written in ONNX.
+"""Writers of the layers and operations of a folded model in ONNX.
 
 A writer takes the graph that is being written, the layer or operation, and the values of its
-inputs, and returns the value of its output. The tables at the end say which is whose.
+inputs, and returns the value of its output. The tables at the end list them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ACTIVATIONS = {
 }
 """Activation -> (operation, attributes) with Keras's constants."""
 _FLOAT, _INT64 = 1, 7
-"""Types of tensors, by ONNX's numbers."""
+"""ONNX's numbers for the types of tensors."""
 
 
 def _array(variable) -> np.ndarray:
@@ -53,7 +53,7 @@ def _pair(value) -> list[int]:
 
 
 def _plain(kind: str, attributes: Callable = lambda operation, value: {}) -> Writer:
-    """A single node, with attributes that follow from the layer and its input."""
+    """Return a writer of a single node whose attributes follow from the layer and its input."""
 
     def write(writer, operation, inputs) -> Value:
         own = attributes(operation, inputs[0])
@@ -66,7 +66,7 @@ def _plain(kind: str, attributes: Callable = lambda operation, value: {}) -> Wri
 
 
 def _weights(writer, layer, kernel: np.ndarray) -> list[str]:
-    """The names of a kernel and, if the layer has one, of its bias."""
+    """Return the names of a kernel and, if the layer has one, of its bias."""
     names = [writer.weight(kernel, f"{layer.name}_kernel")]
     if layer.bias is not None:
         names.append(writer.weight(_array(layer.bias), f"{layer.name}_bias"))
@@ -74,7 +74,7 @@ def _weights(writer, layer, kernel: np.ndarray) -> list[str]:
 
 
 def _convolution(writer, layer, inputs) -> Value:
-    """Either Conv2D; zeros that are still to be added go into it."""
+    """Write either Conv2D, with the pending zeros of its input as its padding."""
     kernel = _array(layer.kernel).transpose(3, 2, 0, 1)
     value = _convolved(writer, layer, inputs[0], kernel, layer.groups)
     return _activated(writer, value, getattr(layer, "activation", None), layer.name)
@@ -94,14 +94,14 @@ def _separable(writer, layer, inputs) -> Value:
 
 
 def _by_channel(kernel) -> tuple[np.ndarray, int]:
-    """(kh, kw, C, multiplier) -> (C * multiplier, 1, kh, kw), and the C groups."""
+    """Return a kernel (kh, kw, C, multiplier) as (C * multiplier, 1, kh, kw), and the C groups."""
     *sides, channels, multiplier = kernel.shape
     kernel = _array(kernel).reshape(*sides, 1, channels * multiplier)
     return kernel.transpose(3, 2, 0, 1), channels
 
 
 def _convolved(writer, layer, value: Value, kernel, groups: int, part: str = "") -> Value:
-    """A convolution; the first of two, with a ``part`` after the name, has no bias."""
+    """Write a convolution; the first of two, with a ``part`` after its name, has no bias."""
     dilations = _pair(getattr(layer, "dilation", None) or layer.dilation_rate)
     own = {"strides": _pair(layer.strides), "dilations": dilations, "group": groups}
     reach = [d * (size - 1) for d, size in zip(dilations, kernel.shape[2:], strict=True)]
@@ -126,7 +126,7 @@ def _convolved(writer, layer, value: Value, kernel, groups: int, part: str = "")
 
 
 def _transposed(writer, layer, inputs) -> Value:
-    """The gradient of a convolution, whose output Keras makes ``strides`` times as large."""
+    """Write a transposed convolution, whose output Keras makes ``strides`` times as large."""
     strides, dilations = _pair(layer.strides), _pair(layer.dilation_rate)
     more = [None] * 2 if layer.output_padding is None else _pair(layer.output_padding)
     before, after, rest = [], [], []
@@ -134,7 +134,7 @@ def _transposed(writer, layer, inputs) -> Value:
         layer.kernel_size, strides, dilations, more, strict=True
     ):
         reach = dilation * (size - 1) + 1
-        # The output is ``stride * (input - 1)`` and so much more.
+        # The output is ``stride * (input - 1)`` plus this.
         if extra is None:
             wanted = stride if layer.padding == "same" else max(reach, stride)
         else:
@@ -166,7 +166,7 @@ def _dense(writer, layer, inputs) -> Value:
 
 
 def _scaled(writer, name: str, value: Value, scale, offset) -> Value:
-    """``scale * x + offset``, each None or an array broadcast as Keras would."""
+    """Write ``scale * x + offset``, each None or an array that broadcasts as in Keras."""
     for operation, array in (("Mul", scale), ("Add", offset)):
         if array is not None:
             made = f"{name}_{operation.lower()}"
@@ -209,7 +209,7 @@ def _layer_norm(writer, layer, inputs) -> Value:
 
 
 def _activated(writer, value: Value, activation, name: str) -> Value:
-    """The value after an activation, given by name or as a function of Keras."""
+    """Return the value after an activation, given as a name or a function of Keras."""
     kind = getattr(activation, "__name__", activation)
     if kind in ("linear", "identity", None):
         return value
@@ -221,7 +221,7 @@ def _activated(writer, value: Value, activation, name: str) -> Value:
         return _clipped(writer, value, 6.0, made)
     if kind not in _ACTIVATIONS:
         known = ", ".join(sorted([*_ACTIVATIONS, "silu", "relu6"]))
-        raise Unsupported(f"with activation={kind!r}, of which it knows {known}")
+        raise Unsupported(f"with activation={kind!r}, which must be one of {known}")
     operation, attributes = _ACTIVATIONS[kind]
     if "axis" in attributes:
         attributes = {"axis": value.axis(-1)}
@@ -273,7 +273,7 @@ def _pool(operation: str) -> Writer:
     def write(writer, layer, inputs) -> Value:
         value, size = inputs[0], _pair(layer.pool_size)
         own = {"kernel_shape": size, "strides": _pair(layer.strides)}
-        # A maximum is padded with minus infinity, so zeros go in only where they change nothing.
+        # MaxPool pads with minus infinity, so it takes pending zeros only if no value is below 0.
         if not (operation == "MaxPool" and value.not_negative):
             value = writer.padded(value, layer.name)
         if layer.padding == "same":
@@ -322,7 +322,7 @@ def _flatten(writer, layer, inputs) -> Value:
 
 
 def _reshape(writer, layer, inputs) -> Value:
-    # 0 stands for the batch as it is.
+    # 0 keeps the batch.
     shape = writer.integers([0, *layer.target_shape], f"{layer.name}_shape")
     source = writer.to_keras(inputs[0], layer.name)
     source = writer.node("Reshape", [source, shape], layer.name)
@@ -357,7 +357,7 @@ def _up_sampling(writer, layer, inputs) -> Value:
 
 
 def _resize(writer, operation, inputs) -> Value:
-    """The layer Resizing, and the operation ``keras.ops.image.resize``."""
+    """Write the layer Resizing or the operation ``keras.ops.image.resize``."""
     _check_interpolation(operation)
     for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
         if getattr(operation, option, False):
@@ -375,7 +375,7 @@ def _resize(writer, operation, inputs) -> Value:
 
 
 def _nearest(writer, value: Value, axis: int, side: int, name: str) -> Value:
-    """Rows or columns picked as TensorFlow picks them; Resize breaks ties otherwise."""
+    """Pick rows or columns as TensorFlow does; Resize breaks ties differently."""
     value = writer.padded(value, name)
     before = writer.node("Shape", [value], f"{name}_side", start=axis, end=axis + 1)
     before = writer.node("Cast", [before], f"{name}_side", to=_FLOAT)
@@ -389,7 +389,7 @@ def _nearest(writer, value: Value, axis: int, side: int, name: str) -> Value:
 
 
 def _check_interpolation(operation) -> None:
-    # TensorFlow reads bicubic weights from a table, so no file would answer alike.
+    # TensorFlow reads bicubic weights from a table, so a file would answer differently.
     if operation.interpolation not in ("nearest", "bilinear"):
         raise Unsupported(f"with interpolation={operation.interpolation!r}")
 
@@ -398,7 +398,7 @@ def _check_interpolation(operation) -> None:
 
 
 def _elementwise(kind: str) -> Writer:
-    """Of tensors and constants, broadcast as NumPy does, in Keras's order of the axes."""
+    """Return a writer for tensors and constants, broadcast as in NumPy in Keras's axis order."""
 
     def write(writer, operation, inputs) -> Value:
         name, constant = operation.name, f"{operation.name}_constant"
@@ -442,7 +442,7 @@ def _reduce(kind: str) -> Writer:
         reduced = writer.apply(kind, [value, over], name, keepdims=1)
         if operation.keepdims:
             return reduced
-        # Small by now, so that turning it costs nothing.
+        # The tensor is small by now, so transposing it costs nothing.
         gone = writer.integers(axes, f"{name}_gone")
         source = [writer.to_keras(reduced, name), gone]
         source = writer.node("Squeeze", source, f"{name}_squeezed")
@@ -452,7 +452,7 @@ def _reduce(kind: str) -> Writer:
 
 
 def _merge(kind: str, mean: bool = False) -> Writer:
-    """A layer that joins two or more; one of a lower rank gets axes behind the batch."""
+    """Return a writer that joins two or more; a lower rank gets axes behind the batch."""
 
     def write(writer, layer, inputs) -> Value:
         rank = max(value.rank for value in inputs)
@@ -522,7 +522,7 @@ LAYERS: dict[type, Writer] = {
     keras.layers.Maximum: _merge("Max"),
     keras.layers.Minimum: _merge("Min"),
 }
-"""Exact class of a layer -> its writer."""
+"""Exact class of a layer -> writer."""
 
 ARITHMETIC: dict[str, Writer] = {
     "numpy.Add": _elementwise("Add"),
@@ -534,7 +534,7 @@ ARITHMETIC: dict[str, Writer] = {
     "numpy.Minimum": _elementwise("Min"),
     "numpy.Power": _elementwise("Pow"),
 }
-"""Module and class of an operation of Keras -> its writer, which takes constants too."""
+"""Module and class of a Keras operation -> writer that takes constants too."""
 
 OPERATIONS: dict[str, Writer] = {
     "numpy.Negative": _plain("Neg"),
@@ -555,4 +555,4 @@ OPERATIONS: dict[str, Writer] = {
     "numpy.Concatenate": _concatenate,
     "image.Resize": _resize,
 }
-"""The same for operations that take tensors alone."""
+"""Module and class of a Keras operation -> writer that takes tensors only."""

@@ -1,4 +1,4 @@
-"""Eight bits: what they cost each layer, and which layers to spare."""
+"""Quantization to eight bits: the error of each layer, and the layers to keep in float32."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from nf_zoo.deploy.exporting import flat_outputs
 from nf_zoo.deploy.fold import fold
 
 REPORT_PICTURES = 64
-"""So many of the pictures are enough to rank layers."""
+"""Number of pictures that is enough to rank layers."""
 CHECKED = 8
-"""So many of the pictures show whether a file in eight bits still answers."""
+"""Number of pictures that a file in eight bits is checked on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """The change of the outputs when one layer alone is quantized.
+    """The change of the outputs when only one layer is quantized.
 
     Attributes:
-        name: of the layer in the folded network.
+        name: name of the layer in the folded network.
         output_error: root mean square of the change of the model's outputs, over that of the
             outputs.
-        weight_error: the same of its kernel.
+        weight_error: the same measure for its kernel.
         channel_spread: largest over median of the channels' largest absolute weights.
     """
 
@@ -39,11 +39,11 @@ class LayerError:
 
 
 def quantization_report(model, pictures: Any) -> list[LayerError]:
-    """Return the cost of eight bits layer by layer, the worst first.
+    """Return the error that eight bits cause in each layer, the worst first.
 
-    Every convolution and matrix product of the folded network is quantized alone, its kernel to
+    Every convolution and matrix product of the folded network is quantized alone: its kernel to
     8 bits with a scale per output channel, its input to 8 bits with one scale and zero point for
-    the range that it has on the pictures; everything else stays float32.
+    its range on the pictures. Everything else stays float32.
 
     Args:
         model: an ImageClassifier, or any model that :func:`nf_zoo.fold` takes.
@@ -66,14 +66,14 @@ def quantization_report(model, pictures: Any) -> list[LayerError]:
 
 
 def calibration_inputs(model, pictures: Any) -> np.ndarray:
-    """The pictures as the model takes them; arrays of a model without preprocessing as they are."""
+    """Return the pictures as inputs of the model; without preprocessing, arrays stay unchanged."""
     from nf_zoo.pictures.images import preprocess
 
     if getattr(model, "preprocessing", None) is not None:
         return preprocess(pictures, model)
     if (count := len(functional.as_functional(model).inputs)) > 1:
         raise ValueError(
-            "Eight bits are for models of one input: leave the precision float32. "
+            "A model in eight bits must have one input: leave the precision at float32. "
             f"Received: {model.name!r}, which has {count}"
         )
     try:
@@ -83,14 +83,14 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
         inputs, received = np.zeros(0), type(pictures).__name__
     if inputs.ndim != 4 or not len(inputs):
         raise ValueError(
-            "A model without preprocessing needs pictures as an array (N, H, W, C), prepared as "
-            f"it takes them. Received: {received}"
+            "A model without preprocessing needs pictures as an array (N, H, W, C), already "
+            f"prepared as its input. Received: {received}"
         )
     return inputs
 
 
 def calibration(model, folded, pictures: Any, keep_float) -> tuple:
-    """Return the pictures as the model takes them, the layers to spare, and trials of the file."""
+    """Return the pictures as inputs, the layers to keep in float32, and trials for the file."""
     inputs = calibration_inputs(model, pictures)
     some = inputs[:CHECKED]
     keep = _layers_to_keep(folded, inputs, keep_float)
@@ -106,7 +106,7 @@ def _layers_to_keep(folded, inputs: np.ndarray, keep_float: int | Sequence[str])
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(
-            f"keep_float takes names of layers with a kernel: {', '.join(known)}. "
+            f"keep_float must name layers with a kernel: {', '.join(known)}. "
             f"Received: {', '.join(unknown)}"
         )
     return names
@@ -127,12 +127,12 @@ def _report(folded, inputs: np.ndarray) -> list[LayerError]:
 
 
 def _relative(changed: np.ndarray, exact: np.ndarray) -> float:
-    """Root mean square of a change, over that of the exact values."""
+    """Return the root mean square of a change over that of the exact values."""
     return float(np.sqrt(np.mean((changed - exact) ** 2) / max(np.mean(exact**2), 1e-30)))
 
 
 def _outputs(folded, x, quantized) -> np.ndarray:
-    """All outputs of the network, with one layer in eight bits."""
+    """Return all outputs of the network, with one layer in eight bits."""
 
     def call(operation, args, kwargs):
         if operation is not quantized:
@@ -152,7 +152,7 @@ def _outputs(folded, x, quantized) -> np.ndarray:
 
 
 def quantized_kernel(kernel: np.ndarray, output_axes: tuple[int, ...] = (-1,)) -> np.ndarray:
-    """Rounded to -127..127 steps of the largest absolute value of its output channel."""
+    """Round a kernel to -127..127 steps of the largest absolute value of each output channel."""
     step = np.maximum(_largest(kernel, output_axes) / 127, 1e-30)
     return (np.round(kernel / step) * step).astype("float32")
 
@@ -164,14 +164,14 @@ def _largest(kernel: np.ndarray, output_axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _output_axes(layer) -> tuple[int, ...]:
-    """Where the kernel of the layer has its output channels."""
+    """Return the axes of the layer's kernel that hold its output channels."""
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         return (-2, -1)
     return (-2,) if isinstance(layer, keras.layers.Conv2DTranspose) else (-1,)
 
 
 def quantized_activations(x):
-    """Rounded to 256 steps from the smallest value (at most 0) to the largest (at least 0)."""
+    """Round to 256 levels from the smallest value (at most 0) to the largest (at least 0)."""
     low, high = ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0)
     step = ops.maximum((high - low) / 255, 1e-30)
     return ops.round(x / step) * step

@@ -1,4 +1,4 @@
-"""A model as a SavedModel that takes raw pictures and answers with names and probabilities."""
+"""Export to a SavedModel that takes raw pictures and returns class names and probabilities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nf_zoo.pictures.predictions import class_names
 
 TOP = 5
 MOST_CONSTANTS = 400_000_000
-"""Weights that fit into a graph, which holds 2 GB."""
+"""Number of weights that fit into a graph, which holds 2 GB."""
 
 
 @exporter
@@ -36,31 +36,31 @@ def export_saved_model(
     Resizing, cropping and normalization are part of the graph. Signatures:
 
     - ``serving_default``: ``images``, float32 (N, H, W, 3), raw pixels 0..255 of any size;
-    - ``serving_uint8``: the same for uint8;
+    - ``serving_uint8``: the same in uint8;
     - ``serving_bytes``: ``image_bytes``, strings (N,), encoded JPEG, PNG, GIF, BMP or WebP;
     - ``features``: ``images`` as in ``serving_default`` -> ``features``, (N, F) float32.
 
     The serving signatures return ``probabilities`` (N, classes) float32, and the five most
     probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32. A model without a
     classifier returns ``features`` from all of them. The loaded object's ``predict(images)`` takes
-    float32 and uint8 alike, and its ``network(pixels)`` gives (outputs, pooled features) of pixels
-    that are prepared already. ``assets.extra/`` holds labels.txt and preprocessing.json.
+    float32 and uint8 alike, and its ``network(pixels)`` returns (outputs, pooled features) for
+    pixels that are already prepared. ``assets.extra/`` holds labels.txt and preprocessing.json.
 
-    Of any other functional or Sequential model nobody knows how its pictures are prepared. It has
-    ``serving_default`` alone: the model's own inputs by name, and its outputs named as in
+    The preprocessing of any other functional or Sequential model is unknown, so it only has
+    ``serving_default``, with the model's own inputs by name, and its outputs named as in
     :func:`nf_zoo.export_onnx`.
 
-    The result is loaded again and compared with the model before it appears under ``path``.
+    The result is loaded and compared with the model before it appears under ``path``.
 
     Args:
-        model: an ImageClassifier with three input channels or one, or one that was folded; or any
-            other functional or Sequential Keras model, with layers of your own too.
+        model: an ImageClassifier with three input channels or one, folded or not; or any other
+            functional or Sequential Keras model, which may have layers of your own.
         path: folder to write.
         overwrite: replace an existing folder.
         fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
-        constants: write the weights as constants of the graph, which oneDNN lays out once and not
-            at every call: faster for small batches on CPU. Loading takes more memory, 24 times the
-            size of the weights from Python (docs/deploy.md).
+        constants: write the weights as constants of the graph, which oneDNN lays out once instead
+            of at every call: faster for small batches on CPU. Loading takes more memory, 24 times
+            the size of the weights from Python (docs/deploy.md).
 
     Returns:
         ``path``.
@@ -69,8 +69,8 @@ def export_saved_model(
         FileExistsError: if ``path`` exists and ``overwrite`` is false.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
-        ValueError: if an ImageClassifier takes neither 3 channels nor 1, or gives feature maps; if
-            any other model has no graph; or if it has too many weights for constants.
+        ValueError: if an ImageClassifier takes neither 3 channels nor 1, or returns feature maps;
+            if any other model has no graph; or if the model has too many weights for constants.
 
     Example:
         >>> import nf_zoo
@@ -83,7 +83,7 @@ def export_saved_model(
     takes_pictures = _takes_pictures(model)
     if constants and model.count_params() > MOST_CONSTANTS:
         raise ValueError(
-            f"A graph holds 2 GB, so that up to {MOST_CONSTANTS:,} weights can be constants: leave "
+            f"A graph holds 2 GB, so at most {MOST_CONSTANTS:,} weights can be constants: leave "
             f"constants=False. Received: a model of {model.count_params():,}"
         )
     network = folding.fold(model, allow_unfolded=True) if fold else model
@@ -101,26 +101,26 @@ def export_saved_model(
 
 
 def _takes_pictures(model) -> bool:
-    """Whether it is known how pictures are prepared for the model."""
+    """Return True if the preprocessing of the model is known, and check that it can be written."""
     if getattr(model, "preprocessing", None) is None:
         return False
     if model.input_shape[-1] not in (1, 3):
         raise ValueError(
             "A SavedModel decodes pictures in color or gray, so the model must take 3 channels or "
             "1; ONNX and LiteRT files and model.export(folder) take any number. "
-            f"Received: a model of {model.input_shape[-1]}"
+            f"Received: a model with {model.input_shape[-1]}"
         )
     if "pool" not in {layer.name for layer in model.layers}:
         raise ValueError(
-            "A SavedModel of nf_zoo answers with classes or pooled features; feature maps go into "
-            "ONNX and LiteRT files, or through model.export(folder). "
-            f"Received: {model.name!r}, which gives maps"
+            "A SavedModel of nf_zoo must return classes or pooled features: export feature maps "
+            "to ONNX or LiteRT files, or with model.export(folder). "
+            f"Received: {model.name!r}, which returns maps"
         )
     return True
 
 
 def _plain(tf, model, constants: bool):
-    """A tf.Module whose only signature is the model's own call."""
+    """Return a tf.Module whose only signature is the model's own call."""
     structure, _ = structures_of(graph_of(model))
     shapes = zip(as_functional(model).inputs, input_shapes(model), strict=True)
     specs = [
@@ -137,7 +137,7 @@ def _plain(tf, model, constants: bool):
         module.network = _traced(tf, model, call, specs, constants)
     except Exception as error:
         raise ValueError(
-            "TensorFlow cannot trace this model for inputs of these shapes; where a layer must "
+            "TensorFlow cannot trace this model for inputs of these shapes; if a layer must "
             "know the sides of its maps, build the model on keras.Input((height, width, "
             f"channels)). Received: {', '.join(str(tuple(spec.shape)) for spec in specs)}"
         ) from error
@@ -160,7 +160,7 @@ def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
 
 
 def _picture_trial(tf, model) -> tuple[list, list]:
-    """Two pictures of the input size, uint8, and what the Keras model says of them."""
+    """Return two uint8 pictures of the input size, and the Keras model's answers to them."""
     from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
@@ -175,7 +175,7 @@ def _picture_trial(tf, model) -> tuple[list, list]:
 
 
 def _servable(tf, model, constants: bool):
-    """A tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
+    """Return a tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
     from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
@@ -224,9 +224,9 @@ def _servable(tf, model, constants: bool):
 
 
 def _trunk(tf, model, constants: bool):
-    """A concrete function, (outputs, pooled features) of prepared pixels.
+    """Return a concrete function from prepared pixels to (outputs, pooled features).
 
-    All signatures call the one function, so that constants are in the file once.
+    All signatures call this one function, so that the file holds constants once.
     """
     with deep_graphs():
         trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
@@ -242,7 +242,7 @@ def _module(tf, model, constants: bool):
 
 
 def _traced(tf, model, call: Callable, specs: list, constants: bool):
-    """A concrete function of what ``call`` does with the model, with variables or constants."""
+    """Return a concrete function of ``call``, with the weights as variables or constants."""
     values = [variable.numpy() for variable in model.variables] if constants else []
 
     def run(*arrays):

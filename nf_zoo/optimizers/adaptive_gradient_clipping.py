@@ -1,6 +1,6 @@
 """Adaptive gradient clipping (AGC) for any Keras optimizer.
 
-A unit of a variable is the weights that one output is made with. The published code knows matrices
+A unit of a variable is the set of weights that make one output. The published code knows matrices
 (I, O) and kernels (H, W, I, O); the other layers of Keras follow the same rule here.
 
 Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
@@ -21,12 +21,12 @@ SMALLEST_NORM = 1e-6
 
 
 def unitwise_norm(value, axes: Sequence[int] | None = None):
-    """The norm of each unit, kept in a shape that broadcasts against ``value``.
+    """Return the norm of each unit, in a shape that broadcasts against ``value``.
 
     Args:
-        value: of any shape.
-        axes: those that the norm of a unit runs over, from 0. None takes them from the shape as the
-            published code does: (), (O,), (I, O) or (H, W, I, O); see
+        value: tensor of any shape.
+        axes: axes, counted from 0, that the norm of a unit runs over. None derives them from the
+            shape as the published code does: (), (O,), (I, O) or (H, W, I, O); see
             :func:`published_axes`.
 
     Returns:
@@ -34,7 +34,7 @@ def unitwise_norm(value, axes: Sequence[int] | None = None):
         float64 values).
 
     Raises:
-        ValueError: without axes on a value of another rank.
+        ValueError: if ``axes`` is None and the value has another rank.
 
     Source: DeepMind nfnets ``agc_optax.py``.
 
@@ -51,34 +51,34 @@ def unitwise_norm(value, axes: Sequence[int] | None = None):
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class AdaptiveGradientClipping(UpdateWrapper):
-    """Clips each unit's gradient to a share of the norm of the unit's weights.
+    """Optimizer that clips each unit's gradient to a share of the norm of the unit's weights.
 
     ``G_i <- G_i * min(1, clipping * max(||W_i||, eps) / ||G_i||)`` for every output unit i; a
-    bias or a vector of gains is one unit. The gradient is that of the whole step, so that neither
-    replicas nor loss scaling nor accumulation change what is clipped. Works in ``compile`` and in a
-    loop of one's own, with every optimizer and backend of Keras.
+    bias or a vector of gains is one unit. The gradient is that of the whole step, so replicas,
+    loss scaling and accumulation do not change the clipping. It works in ``compile`` and in a
+    custom loop, with every optimizer and backend of Keras.
 
-    What a unit is follows from the type of the variable's layer: one output of a dense, recurrent
-    or convolutional layer of Keras's, transposed and depthwise ones too, and one row of an
-    Embedding. Of other layers, matrices are taken as (I, O), kernels of rank 4 as (H, W, I, O).
+    The type of the variable's layer defines the unit: one output of a dense, recurrent or
+    convolutional layer of Keras (transposed and depthwise ones too), or one row of an Embedding.
+    In other layers, matrices count as (I, O), kernels of rank 4 as (H, W, I, O).
 
     Args:
         optimizer: the Keras optimizer that receives the clipped gradients.
-        clipping: lambda, the largest ratio of the norms; above 0. 0.01 at batch 4096, more at
-            smaller ones.
-        eps: least norm a unit is taken to have, so that zero weights can move; above 0.
+        clipping: lambda, the largest ratio of the norms; above 0. Use 0.01 at batch 4096, more for
+            smaller batches.
+        eps: smallest norm that a unit counts with, so that zero weights can move; above 0.
         exclude: variables, or layers with all their variables, that are not clipped. The paper
-            does not clip the classifier; DeepMind's code leaves out its kernel alone:
-            ``exclude=model.head.kernel``. It stays excluded in a model that is saved and loaded or
-            cloned; a frozen one is excluded if it is trained later.
-        name: of the optimizer.
+            does not clip the classifier; DeepMind's code leaves out only its kernel:
+            ``exclude=model.head.kernel``. Variables stay excluded in a model that is saved and
+            loaded, or cloned. A frozen variable is excluded if it is trained later.
+        name: name of the optimizer.
 
     Raises:
-        ValueError: if clipping or eps is not above 0, or an excluded layer is not built. When this
-            is built: if something excluded is neither among the variables nor frozen, or the units
-            of a variable are not known.
-        TypeError: if ``optimizer`` is not a Keras optimizer, or something excluded is neither a
-            variable nor a layer nor a path.
+        ValueError: if clipping or eps is not above 0, or an excluded layer is not built; when the
+            optimizer is built, if an excluded variable is neither among the variables nor frozen,
+            or the units of a variable are unknown.
+        TypeError: if ``optimizer`` is not a Keras optimizer, or an excluded object is not a
+            variable, a layer or a path.
 
     Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
 
@@ -114,7 +114,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
     def prepare(self, variables):
         if lost := missing(self._marks, variables):
             raise ValueError(
-                "exclude takes trainable variables of the model, or its layers, such as "
+                "exclude must hold trainable variables or layers of the model, such as "
                 f"model.head.kernel. Received: {lost}"
             )
         self._unclipped = set(find(self._marks, variables)) - {None}
@@ -123,13 +123,13 @@ class AdaptiveGradientClipping(UpdateWrapper):
     def adjust(self, index, gradient, variable, learning_rate):
         if index not in self._unclipped:
             weights = ops.convert_to_tensor(variable)
-            if hasattr(gradient, "indices"):  # of some rows alone, which may come more than once
+            if hasattr(gradient, "indices"):  # the gradient of some rows, which may repeat
                 gradient = ops.add(gradient, ops.zeros_like(weights))
             gradient = self.clip(gradient, weights, self._axes[index])
         return gradient, variable, learning_rate
 
     def clip(self, gradient, weights, axes: Sequence[int] | None = None):
-        """Return the clipped gradient of a variable; axes are those of :func:`unitwise_norm`."""
+        """Return the clipped gradient of a variable; ``axes`` as for :func:`unitwise_norm`."""
         limit = self.clipping * ops.maximum(unitwise_norm(weights, axes), self.eps)
         norm = unitwise_norm(gradient, axes)
         scale = ops.where(norm > limit, limit / ops.maximum(norm, SMALLEST_NORM), 1.0)
@@ -142,7 +142,7 @@ class AdaptiveGradientClipping(UpdateWrapper):
 
 
 def _axes_of(variables, unclipped) -> tuple[tuple[int, ...] | None, ...]:
-    """Of each variable the axes of a unit's norm; None if it is not clipped."""
+    """Return for each variable the axes of a unit's norm; None if it is not clipped."""
     axes, unknown = [], []
     for index, (variable, layers) in enumerate(zip(variables, owners(variables), strict=True)):
         try:
@@ -151,7 +151,7 @@ def _axes_of(variables, unclipped) -> tuple[tuple[int, ...] | None, ...]:
             unknown.append(f"{variable.path}, shape {tuple(variable.shape)}: {error}")
     if unknown:
         raise ValueError(
-            "Adaptive gradient clipping does not know the units of some variables: exclude them, "
+            "Adaptive gradient clipping does not know the units of some variables: exclude them "
             "or their layers. Received:\n" + "\n".join(unknown)
         )
     return tuple(axes)
@@ -161,14 +161,14 @@ def _marks(exclude) -> tuple[Mark, ...]:
     found = tuple(_known(exclude))
     if not found and exclude not in (None, (), []):
         raise ValueError(
-            f"exclude takes variables, or layers that have some. Received none in: {exclude!r}"
+            f"exclude must hold variables, or layers that have some. Received none in: {exclude!r}"
         )
     different = {id(one) if isinstance(one, keras.Variable) else repr(one): one for one in found}
     return tuple(Mark.make(one) for one in different.values())
 
 
 def _known(exclude) -> Iterable[keras.Variable | str | dict]:
-    """Variables, paths, and what a config says of variables."""
+    """Yield variables, paths, and the records of variables in a config."""
     if exclude is None:
         return
     if isinstance(exclude, keras.Variable | str | dict):
@@ -176,7 +176,7 @@ def _known(exclude) -> Iterable[keras.Variable | str | dict]:
     elif isinstance(exclude, keras.layers.Layer):
         if not exclude.built and not exclude.weights:
             raise ValueError(
-                "An excluded layer must have its weights: build the model first. Received: "
+                "An excluded layer must have weights: build the model first. Received: "
                 f"{type(exclude).__name__} named {exclude.name!r}, which is not built"
             )
         yield from exclude.weights
@@ -185,7 +185,7 @@ def _known(exclude) -> Iterable[keras.Variable | str | dict]:
             yield from _known(one)
     else:
         raise TypeError(
-            "exclude takes variables, layers and lists of them, such as model.head.kernel. "
+            "exclude must hold variables, layers or lists of them, such as model.head.kernel. "
             f"Received: {exclude!r}"
         )
 
@@ -193,14 +193,14 @@ def _known(exclude) -> Iterable[keras.Variable | str | dict]:
 def published_axes(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the axes that the norm of a unit runs over, as in the published code.
 
-    What has one axis longer than 1 at most is one unit, as are biases and gains; matrices (I, O)
-    and kernels (H, W, I, O) have one unit for each output.
+    A value with at most one axis longer than 1, such as a bias or gains, is one unit. Matrices
+    (I, O) and kernels (H, W, I, O) have one unit for each output.
     """
     if is_one_unit(shape):
         return tuple(range(len(shape)))
     if len(shape) not in (2, 4):
         raise ValueError(
-            "Units are known of scalars, vectors, (I, O) matrices and (H, W, I, O) kernels. "
+            "The value must be a scalar, a vector, an (I, O) matrix or an (H, W, I, O) kernel. "
             f"Received: shape {tuple(shape)}"
         )
     return tuple(range(len(shape) - 1))
@@ -209,7 +209,7 @@ def published_axes(shape: Sequence[int]) -> tuple[int, ...]:
 def unit_axes(variable: keras.Variable, owners: Sequence[keras.layers.Layer]) -> tuple[int, ...]:
     """Return the axes that the norm of a unit runs over, by the type of the variable's layers.
 
-    Where none is of a type of Keras's, the published rule holds.
+    If no layer is of a Keras type, the published rule holds.
     """
     shape, name = tuple(variable.shape), variable.name
     if is_one_unit(shape) or name == "bias":
@@ -228,21 +228,21 @@ def is_one_unit(shape: Sequence[int]) -> bool:
     return sum(side > 1 for side in shape) <= 1
 
 
-# The axes of the norm, of (layer, name of the variable, rank).
+# Functions of (layer, name of the variable, rank) that return the axes of the norm.
 
 
 def _inputs(layer, name, rank):
-    """Of (..., I, O) all but the last axis."""
+    """All axes of (..., I, O) except the last."""
     return tuple(range(rank - 1))
 
 
 def _transposed(layer, name, rank):
-    """Of (..., O, I) all but the last but one."""
+    """All axes of (..., O, I) except the second to last."""
     return (*range(rank - 2), rank - 1)
 
 
 def _depthwise(layer, name, rank):
-    """Of (..., C, M) the positions: each channel has M outputs of its own."""
+    """The positions of (..., C, M): each channel has M outputs of its own."""
     return tuple(range(rank - 2))
 
 
@@ -251,13 +251,13 @@ def _separable(layer, name, rank):
 
 
 def _embedding(layer, name, rank):
-    """Each row is the vector of one token; what leads back to tokens is a (D, V) matrix."""
+    """The second axis of the rows, one per token; the way back to tokens is a (D, V) matrix."""
     rows = name in ("embeddings", "lora_embeddings_a")
     return (1,) if rows else _inputs(layer, name, rank)
 
 
 def _einsum(layer, name, rank):
-    """The axes of the kernel that the output does not have: those that are summed over."""
+    """The axes of the kernel that are summed over, because the output does not have them."""
     if name != "kernel":  # the two matrices of LoRA
         return _inputs(layer, name, rank)
     operands, output = layer.equation.replace(" ", "").split("->")
@@ -267,7 +267,7 @@ def _einsum(layer, name, rank):
 
 
 def _whole(layer, name, rank):
-    """Gains: one unit."""
+    """All axes: gains are one unit."""
     return tuple(range(rank))
 
 
@@ -281,14 +281,14 @@ RULES = {
     "EinsumDense": _einsum,
     **dict.fromkeys(("PReLU", "LayerNormalization", "RMSNormalization"), _whole),
 }
-"""Name of a class of Keras's -> ``f(layer, name of the variable, rank)``, the axes of the norm.
+"""Name of a Keras class -> ``f(layer, name of the variable, rank)`` that returns the axes.
 
-By name, since some of the classes are not public and others are not in every version of Keras.
+Names are keys because some classes are not public and others are not in every version of Keras.
 """
 
 
 def _rule(layer):
-    """The rule of the nearest class of Keras's that the layer is of, or None."""
+    """Return the rule of the layer's nearest Keras class, or None."""
     for kind in type(layer).__mro__:
         if kind.__module__.partition(".")[0] == "keras" and kind.__name__ in RULES:
             return RULES[kind.__name__]

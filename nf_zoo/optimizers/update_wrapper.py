@@ -1,4 +1,4 @@
-"""A wrapper around an optimizer that changes the update of each variable."""
+"""Wrapper around an optimizer that changes the update of each variable."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from nf_zoo.optimizers.variables import compiled_model
 
 
 class UpdateWrapper(keras.optimizers.Optimizer):
-    """Stands around an optimizer and changes what its ``update_step`` is given.
+    """Wrapper that changes the arguments of an optimizer's ``update_step``.
 
-    ``update_step`` is the one place of a Keras optimizer that sees the gradient of the whole
-    step: summed over the replicas of a strategy, averaged over accumulated batches and freed of
-    the loss scale. What changes a gradient earlier changes each replica's share by itself.
+    Only ``update_step`` of a Keras optimizer sees the gradient of the whole step: summed over the
+    replicas of a strategy, averaged over accumulated batches and without the loss scale. A change
+    before that acts on each replica's share separately.
 
-    Subclasses override ``adjust``; as it is here, the update stays what it was. What they must know
-    of the variables beforehand they find out in ``prepare``. A wrapper may stand around another
-    one: the outer one's ``adjust`` comes first.
+    Subclasses override ``adjust``, which changes nothing here, and inspect the variables
+    beforehand in ``prepare``. A wrapper may wrap another one: the outer ``adjust`` comes first.
 
     Args:
         optimizer: any Keras optimizer, on any backend.
-        name: of the wrapper.
+        name: name of the wrapper.
 
     Raises:
-        TypeError: if ``optimizer`` is not a Keras optimizer, or one that wraps others itself.
+        TypeError: if ``optimizer`` is not a Keras optimizer, or wraps others itself.
     """
 
     def __init__(self, optimizer, name: str | None = None):
@@ -36,14 +35,14 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             type(optimizer), "update_step"
         ):
             raise TypeError(
-                f"{type(self).__name__} goes inside, around the optimizer that updates the "
-                f"variables: LossScaleOptimizer({type(self).__name__}(SGD(...))). Received: "
+                f"{type(self).__name__} must wrap the optimizer that updates the variables: "
+                f"LossScaleOptimizer({type(self).__name__}(SGD(...))). Received: "
                 f"{type(optimizer).__name__}"
             )
-        # Rate, decay, clipping and averages are those of the wrapped optimizer.
+        # The wrapped optimizer keeps its rate, decay, clipping and averages.
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
-        while isinstance(optimizer, UpdateWrapper):  # its `apply` goes past its `update_step`
+        while isinstance(optimizer, UpdateWrapper):  # its `apply` bypasses its `update_step`
             optimizer = optimizer.inner_optimizer
         update = optimizer.update_step
 
@@ -53,7 +52,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
 
         optimizer.update_step = update_step
         if hasattr(optimizer, "_parallel_update_step"):
-            # Under PyTorch some update all variables at once, past `update_step`.
+            # Under PyTorch some optimizers update all variables at once, without `update_step`.
             def one_by_one(gradients, variables, learning_rate):
                 for gradient, variable in zip(gradients, variables, strict=True):
                     optimizer.update_step(gradient, variable, learning_rate)
@@ -61,10 +60,10 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             optimizer._backend_update_step = one_by_one
 
     def prepare(self, variables) -> None:
-        """Sees the variables once, before anything is built."""
+        """Inspect the variables once, before anything is built."""
 
     def adjust(self, index: int, gradient, variable, learning_rate):
-        """``(gradient, variable, learning_rate)`` to update with.
+        """Return the ``(gradient, variable, learning_rate)`` to update with.
 
         ``index`` is the variable's place in the list that the optimizer was built with.
         """
@@ -78,12 +77,12 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             self.inner_optimizer.build(variables)
         super().build(variables)
         self.use_ema = self.inner_optimizer.use_ema
-        if self.use_ema:  # where callbacks that evaluate the averages look for them
+        if self.use_ema:  # callbacks that evaluate the averages look for them here
             averages = self.inner_optimizer._model_variables_moving_average
             self._model_variables_moving_average = averages
 
     def trained_variables(self) -> list | None:
-        """Return the variables that this is, or will be, built with; None if not known yet."""
+        """Return the variables that the optimizer is or will be built with; None if unknown yet."""
         if self.built:
             return self._trainable_variables
         model = compiled_model(self)

@@ -1,14 +1,14 @@
-"""Which variable is which, whose it is, and which model an optimizer is compiled into.
+"""Identity of variables, their layers, and the model that an optimizer is compiled into.
 
-A path identifies no variable by itself. Keras numbers names within a process, leaves out the name
-of a Sequential on loading, and puts that of every scope and of every outer model in front. So a
-variable is known by identity; from a config by its position in the list that the optimizer is built
-with; and where that list has changed, as when layers were frozen, by what is left of the path.
+A path alone does not identify a variable. Keras numbers names within a process, drops the name of
+a Sequential on loading, and prepends the names of scopes and outer models. So a variable is known
+by identity; in a config by its position in the list that the optimizer is built with; and if that
+list has changed, for example because layers were frozen, by the part of its path that still fits.
 
-Keras hands an optimizer bare variables, which know neither their layer nor its type, and no hook of
-Keras tells an optimizer its model. Both are looked for among the living objects, which takes about
-a tenth of a second, once when an optimizer is built and once when one is saved unbuilt. A variable
-without a layer, or whose layer is not found (after ``gc.freeze()``), is no error here.
+Keras gives an optimizer bare variables, which know neither their layer nor its type, and has no
+hook that tells an optimizer its model. Both are searched for among the living objects. This takes
+about a tenth of a second, once when an optimizer is built and once when one is saved unbuilt. A
+variable without a layer, or whose layer is not found (after ``gc.freeze()``), is no error here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import keras
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
-    """How one variable is known.
+    """Record that identifies one variable.
 
     Attributes:
-        path: the variable's, or what a config or the user says of it.
-        shape: None where only the path is known.
-        position: in the list that the optimizer was built with; None if it was not in it.
+        path: path of the variable, or the one that a config or the user gives.
+        shape: shape of the variable; None if only the path is known.
+        position: place in the list that the optimizer was built with; None if it was not there.
         of: length of that list; None if the optimizer was not built.
-        frozen: the variable was not trained, and so need not be found.
-        variable: None if the mark is from a config.
+        frozen: whether the variable was not trained, and so need not be found.
+        variable: the variable itself; None if the mark is from a config.
     """
 
     path: str
@@ -44,7 +44,7 @@ class Mark:
 
     @classmethod
     def make(cls, known: keras.Variable | str | dict[str, Any]) -> Mark:
-        """The mark of a variable, of a path, or of what :func:`describe` made."""
+        """Make the mark of a variable, of a path, or of a record from :func:`describe`."""
         if isinstance(known, str):
             return cls(known)
         if isinstance(known, dict):
@@ -57,19 +57,19 @@ class Mark:
         return self.frozen if self.variable is None else not self.variable.trainable
 
     def fits(self, variable: keras.Variable) -> bool:
-        """Whether the variable has this shape and this name within its layer."""
+        """Return True if the variable has this shape and this name within its layer."""
         names = [_unnumbered(path.rpartition("/")[2]) for path in (self.path, variable.path)]
         return names[0] == names[1] and self.shape in (None, tuple(variable.shape))
 
     def stands(self, variables: Sequence[keras.Variable]) -> bool:
-        """Whether the position can be believed: the list is as long, and the variable fits."""
+        """Return True if the position is valid: the list is as long, and the variable fits."""
         if self.of != len(variables):
             return False
         return self.position is None or self.fits(variables[self.position])
 
 
 def find(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> list[int | None]:
-    """Return the position of each marked variable in an optimizer's list; None if it has none."""
+    """Return the position of each marked variable in an optimizer's list; None if it is absent."""
     positions = {id(variable): index for index, variable in enumerate(variables)}
     found = [positions.get(id(mark.variable)) for mark in marks]
     loaded = [number for number, mark in enumerate(marks) if mark.variable is None]
@@ -83,7 +83,7 @@ def find(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> list[int
 
 
 def describe(marks: Sequence[Mark], variables: Sequence[keras.Variable] | None) -> list[dict]:
-    """Return the marks for a config, JSON-able; ``variables`` is None if they are not known."""
+    """Return the marks for a config, JSON-able; ``variables`` is None if they are unknown."""
     rows = []
     found = find(marks, variables) if variables is not None else [None] * len(marks)
     for mark, position in zip(marks, found, strict=True):
@@ -98,7 +98,7 @@ def describe(marks: Sequence[Mark], variables: Sequence[keras.Variable] | None) 
 
 
 def missing(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> str:
-    """Return a sentence on the marks that should be in the list and are not; "" without any."""
+    """Return a sentence on the marks that are missing in the list; "" if none is."""
     lost = [
         mark
         for mark, position in zip(marks, find(marks, variables), strict=True)
@@ -108,8 +108,8 @@ def missing(marks: Sequence[Mark], variables: Sequence[keras.Variable]) -> str:
         return ""
     like = [v.path for v in variables if any(mark.fits(v) for mark in lost)]
     return (
-        f"{[mark.path for mark in lost[:5]]}, which is none of the variables that are trained, or "
-        f"could be several. Those of that name and shape are: {like[:8]}"
+        f"{[mark.path for mark in lost[:5]]}, which matches none of the trained variables, or "
+        f"several. Variables of that name and shape: {like[:8]}"
     )
 
 
@@ -119,8 +119,8 @@ def _find_by_path(marks, loaded, found, variables) -> None:
     for close in (str.__eq__, _one_ends_with_the_other, _alike_but_for_numbers):
         for number in loaded:
             mark = marks[number]
-            # A variable that was in a list, or was frozen, may be absent now: another one that is
-            # called alike must not take its place.
+            # A variable that was in a list, or was frozen, may be absent now. Another one with a
+            # similar name must not take its place.
             strict = mark.frozen or mark.of is not None
             if found[number] is not None or (strict and close is _alike_but_for_numbers):
                 continue
@@ -133,7 +133,7 @@ def _find_by_path(marks, loaded, found, variables) -> None:
 
 
 def _one_ends_with_the_other(one: str, other: str) -> bool:
-    """By whole names, and not by that of the attribute alone."""
+    """Compare whole names, and not only the name of the attribute."""
     shorter, longer = sorted((one, other), key=len)
     return longer == shorter or ("/" in shorter and longer.endswith(f"/{shorter}"))
 
@@ -143,15 +143,15 @@ def _alike_but_for_numbers(one: str, other: str) -> bool:
 
 
 def _unnumbered(path: str) -> str:
-    """``"model_1/dense_3/kernel"`` -> ``"model/dense/kernel"``."""
+    """Turn ``"model_1/dense_3/kernel"`` into ``"model/dense/kernel"``."""
     return re.sub(r"_\d+(?=/|$)", "", path)
 
 
 def owners(variables: Sequence[keras.Variable]) -> list[list[keras.layers.Layer]]:
-    """For each variable the layers that hold it themselves: one, more if it is shared."""
+    """Return for each variable the layers that hold it directly: several if it is shared."""
     found: dict[int, list[keras.layers.Layer]] = {id(variable): [] for variable in variables}
     for layer in _living(keras.layers.Layer):
-        # Keras has no public list of a layer's own variables without those of its sublayers.
+        # Keras has no public list of a layer's own variables without its sublayers' variables.
         for variable in vars(layer).get("_trainable_variables", ()):
             if id(variable) in found:
                 found[id(variable)].append(layer)
@@ -159,7 +159,7 @@ def owners(variables: Sequence[keras.Variable]) -> list[list[keras.layers.Layer]
 
 
 def compiled_model(optimizer: keras.optimizers.Optimizer) -> keras.Model | None:
-    """The model whose optimizer this is, alone or inside another one."""
+    """Return the model that uses this optimizer, alone or inside another one."""
     for model in _living(keras.Model):
         outer = vars(model).get("optimizer")
         while outer is not None:
@@ -170,5 +170,5 @@ def compiled_model(optimizer: keras.optimizers.Optimizer) -> keras.Model | None:
 
 
 def _living(kind: type) -> list:
-    # The type is asked: isinstance would wake proxies and modules that load on first use.
+    # isinstance would wake proxies and modules that load on first use; type() does not.
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]

@@ -1,4 +1,4 @@
-"""Findings on a network: what is wrong, the evidence, and a remedy that the network lacks."""
+"""Findings on a network: the fault, the evidence, and a remedy that the network lacks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from nf_zoo.signal_propagation.model_inspection import (
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 
 RESETS = 4.0
-"""How far beyond linear growth, or below its inverse, the variance may go."""
+"""Largest factor of the variance beyond linear growth, or below its inverse."""
 LEDGER = 2.0
-"""How far a normalizer-free network may grow beyond its ledger, or a branch within a stage."""
+"""Largest growth of a normalizer-free network beyond its ledger, or of a branch in a stage."""
 WEAK_BRANCH = 0.1
 MEAN_SHIFT_NORM_FREE, MEAN_SHIFT = 0.3, 3.0
 LARGE_SHARE = 2.5
-"""How many times the share 1 / (l + 1) late blocks may add, in the median."""
+"""Largest multiple of the share 1 / (l + 1) that late blocks may add, in the median."""
 
 
 BETA = ("beta", "multiply the input of every branch by beta = 1 / sqrt(expected variance)")
@@ -48,20 +48,20 @@ KEEPING = (
     "",
     "initialize the branches to keep the variance, and add them to an unscaled skip path",
 )
-"""Remedies: what a network has that has taken them (nothing, if that cannot be seen), and the
+"""Remedies: the name of the remedy in a network that has it (empty if it cannot be seen), and the
 advice."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One fault of a network.
 
     Attributes:
         kind: ``"exploding"``, ``"vanishing"``, ``"mean shift"``, ``"dead branch"``,
             ``"branch not down-weighted"`` or ``"activation before BatchNorm"``.
-        where: name of the first block concerned.
-        evidence: what was measured.
-        remedy: what usually helps.
+        where: name of the first affected block.
+        evidence: measurement that shows the fault, in words.
+        remedy: advice that usually helps.
     """
 
     kind: str
@@ -78,9 +78,9 @@ class Diagnosis:
     """The findings on a network; false if there are none.
 
     Attributes:
-        findings: in the order of the rules.
+        findings: the findings, in the order of the rules.
         signals: the measurement that they rest on.
-        trained: whether the weights are, so that what holds at initialization was not asked for.
+        trained: whether the weights are trained, so that rules for initialization do not apply.
     """
 
     findings: tuple[Finding, ...]
@@ -99,7 +99,7 @@ class Diagnosis:
     def __repr__(self) -> str:
         about = self.signals.model
         if self.trained:
-            about += ": trained, so that statements on initialization do not apply"
+            about += ": trained, so statements on initialization do not apply"
         if not self.findings:
             return f"{about}: nothing wrong in {len(self.signals)} blocks"
         return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])
@@ -113,24 +113,23 @@ def diagnose(
     batch_statistics: bool | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    """Measure a network's signal propagation and say what is wrong where.
+    """Measure a network's signal propagation and report the faults and their places.
 
-    At initialization a network of normalizer-free blocks is held to its variance ledger, with
-    gains at one; any other to what normalized residual networks do: variance that grows linearly
-    at most, and branches that weigh ever less against the skip path. What is advised, the network
-    does not have. Nothing of this applies to trained weights, which go where the loss takes them:
-    of these, measured with their own gains, only what is wrong in any network is said, namely
-    activations that are not finite and branches that are dead.
+    At initialization a network of normalizer-free blocks, with gains at one, must follow its
+    variance ledger. Any other network must behave like a normalized residual network: its variance
+    grows at most linearly, and its branches weigh ever less against the skip path. The advice
+    names only remedies that the network lacks. These rules do not apply to trained weights, which
+    may go anywhere. Trained networks are measured with their own gains, and only faults of any
+    network are reported: activations that are not finite, and dead branches.
 
     Args:
         model: as for :func:`~nf_zoo.signal_propagation.measure.signal_propagation`.
-        images_or_shape: likewise; large enough that the last stage has some pixels.
+        images_or_shape: likewise; large enough that the last stage has several pixels.
         batch_size, batch_statistics, seed: likewise.
 
     Returns:
-        A :class:`Diagnosis`; it is false if nothing is wrong. Its ``trained`` says what the
-        weights were taken for: trained, if most biases, gains, scales and moving statistics have
-        left where they start.
+        A :class:`Diagnosis`, false if nothing is wrong. Its ``trained`` is true if most biases,
+        gains, scales and moving statistics have left their initial values.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as ``signal_propagation``.
@@ -168,7 +167,7 @@ def diagnose(
 
 
 def _remedies_in(layers: list, blocks: list) -> set[str]:
-    """Names of the remedies that a network has."""
+    """Return the names of the remedies that a network has."""
     present = {
         BETA: any(block.beta != 1 for block in blocks),
         STANDARDIZED: any(isinstance(layer, ScaledWSConv2D) for layer in layers),
@@ -181,11 +180,11 @@ def _remedies_in(layers: list, blocks: list) -> set[str]:
 
 
 def _advice(has: set[str], *remedies: tuple[str, str]) -> str:
-    """Those of the remedies that the network lacks, as a sentence."""
+    """Return the remedies that the network lacks, as a sentence."""
     lacking = [advice for name, advice in remedies if name not in has]
     if not lacking:
         names = ", ".join(name for name, _ in remedies)
-        return f"What helps is there ({names}): look at the weights, and at what goes in."
+        return f"The usual remedies are present ({names}): check the weights and the input."
     text = ", or ".join(lacking)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -195,7 +194,7 @@ def _stages(signals: SignalPropagation) -> list[list[BlockSignal]]:
 
 
 def _rate(first: BlockSignal, last: BlockSignal, blocks: int) -> float:
-    """The factor per block by which the variance grows."""
+    """Return the factor per block by which the variance grows."""
     if not first.variance:
         return math.inf
     return (last.variance / first.variance) ** (1 / max(blocks, 1))
@@ -208,18 +207,18 @@ def _not_finite(signals, has: set[str], trained: bool) -> Iterator[Finding]:
     evidence = "The activations are not finite."
     if len(finite) > 1:
         rate = _rate(finite[0], finite[-1], len(finite) - 1)
-        evidence += f" Up to there the variance grows by a factor of {rate:.3g} per block."
+        evidence += f" Before, the variance grows by a factor of {rate:.3g} per block."
     remedy = _advice(has, BATCH_NORM, SKIP_GAIN, NORM_FREE)
     if trained:
         remedy = (
-            "The training has diverged: go back to weights from before, and lower the learning "
+            "The training has diverged: go back to earlier weights, and lower the learning "
             "rate or clip the gradients."
         )
     yield Finding("exploding", signals[len(finite)].name, evidence, remedy)
 
 
 def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
-    """Against the ledger: the variances of branches and outputs that the betas reckon with."""
+    """Compare the variances of branches and outputs with the ledger that the betas follow."""
     ledger = variance_ledger([len(stage) for stage in _stages(signals)], blocks[0].alpha)
     start = signals[0].variance / ledger[0].after
     for row, expected in zip(signals, ledger, strict=True):
@@ -234,7 +233,7 @@ def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
             )
             break
     yield from _branch_growth(signals, has)
-    # What reaches a branch is the input over what the ledger expects of it.
+    # A branch receives the input divided by the ledger's expectation of it.
     inputs = [signals.before[1], *(row.variance for row in signals)]
     weak = [
         row
@@ -245,14 +244,14 @@ def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
         yield Finding(
             "vanishing",
             weak[0].name,
-            f"The branch has a variance of {weak[0].residual_variance:.3g} at its end, where "
-            f"it should keep that of its input; so do {len(weak)} of {len(signals)} branches.",
+            f"The variance at the end of the branch is {weak[0].residual_variance:.3g} instead "
+            f"of that of its input; so it is in {len(weak)} of {len(signals)} branches.",
             _advice(has, STANDARDIZED, GAMMA),
         )
 
 
 def _branch_growth(signals, has: set[str]) -> Iterator[Finding]:
-    """A branch whose variance follows the skip path's is not fed the down-scaled input."""
+    """Find branches whose variance follows the skip path's: their input is not scaled down."""
     for stage in _stages(signals):
         first = stage[0].residual_variance
         grown = [row for row in stage if first and row.residual_variance > LEDGER * first]
@@ -279,7 +278,7 @@ def _any_network(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]
                 row.name,
                 f"The variance goes from {first.variance:.3g} to {last.variance:.3g}, by a factor "
                 f"of {_rate(first, last, count - 1):.3g} per block; in a normalized network of "
-                f"{count} blocks it changes linearly at most.",
+                f"{count} blocks it changes at most linearly.",
                 _advice(has, *((BATCH_NORM, SKIP_GAIN, NORM_FREE) if grows else (KEEPING,))),
             )
             break
@@ -287,7 +286,7 @@ def _any_network(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]
 
 
 def _shares(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]:
-    """The share of the variance that a block adds: 1 / (l + 1) for the l-th, if normalized."""
+    """Check the share of the variance that a block adds: 1 / (l + 1) for the l-th if normalized."""
     late = [
         (after.name, 1 - before.variance / after.variance, index)
         for stage in _stages(signals)
@@ -309,7 +308,7 @@ def _shares(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]:
 
 def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> Iterator[Finding]:
     limit = MEAN_SHIFT_NORM_FREE if blocks else MEAN_SHIFT
-    # What the stem hands over is not the blocks' doing.
+    # The blocks do not cause the mean shift that the stem hands over.
     squared_mean, variance = signals.before
     limit = max(limit, 3 * squared_mean / variance if variance else 0)
     shifted = [row for row in signals if row.squared_mean > limit * row.variance > 0]
@@ -325,7 +324,7 @@ def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> Iterator[F
 
 
 def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator[Finding]:
-    """Branches that give a constant though none of their weights is all zero."""
+    """Find branches with a constant output, though none of their weights is all zero."""
     layers = {layer.name: layer for layer in model._flatten_layers()}
     branches = {m.name: m.branch for m in find_merges(as_functional(model))}
     dead = {}
@@ -343,12 +342,12 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator
     if not dead:
         return
     first, largest = next(iter(dead.items()))
-    evidence = f"{len(dead)} of {len(signals)} branches give the same value for every pixel, "
+    evidence = f"{len(dead)} of {len(signals)} branches return the same value for every pixel, "
     if trained:
         evidence += f"with kernels or gains that are at most {largest:.1g} in the first of them."
         remedy = (
-            "The training has shut these blocks, by weight decay or by activations that never "
-            "fire: the network does without them."
+            "The training has shut off these blocks, by weight decay or by activations that never "
+            "fire: the network works without them."
         )
     else:
         evidence += "though no kernel or gain in them is zero."
@@ -357,7 +356,7 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator
 
 
 def _order(model, layers: list) -> Iterator[Finding]:
-    """BatchNorm that sees activations instead of feeding them."""
+    """Find BatchNorms that come after activations instead of before them."""
     where = [layer.name for layer in layers if getattr(layer, "_activation_first", False)]
     where += norms_after_activations(as_functional(model))
     if where:

@@ -1,4 +1,4 @@
-"""Signal propagation, measured block by block while pictures stream through."""
+"""Measurement of signal propagation, block by block while pictures stream through."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ def signal_propagation(
     batch_statistics: bool | None = None,
     seed: int = 0,
 ) -> SignalPropagation:
-    """Mean and variance along the depth of a network: the data of a signal propagation plot.
+    """Measure mean and variance along the depth of a network, for a signal propagation plot.
 
-    Pictures stream through in batches, one block at a time, so that memory is bounded by one
-    block and one batch, however deep the network and however many pictures. Dropout and
-    stochastic depth are off. The model is left as it was.
+    Pictures stream through in batches, one block at a time. Memory is bounded by one block and one
+    batch, for any depth and any number of pictures. Dropout and stochastic depth are off. The
+    model does not change.
 
     Args:
-        model: a network of the zoo, or any functional or sequential Keras model of one input with
-            the channels last. In a model from elsewhere, the layers that add (or concatenate) a
-            branch to what it started from are the residual blocks; where there are none, every
+        model: a network of the zoo, or any functional or Sequential Keras model with one input and
+            the channels last. In a model from elsewhere, the residual blocks are the layers that
+            add (or concatenate) a branch to the tensor it starts from; if there are none, every
             layer with weights and an output of two axes or more is a row.
-        images_or_shape: images (N, H, W, C) as the model takes them, a dataset of such batches
-            (with labels or without), the path of a picture or of a folder of pictures, or a list
-            of such paths, which the model's own ``preprocess`` prepares, or a shape, (H, W, C)
-            or (N, H, W, C), for N(0, 1) noise. None: noise of the model's own shape, 64 pixels
-            where it leaves a side free.
-        batch_size: pictures at a time, and how many of noise where the shape does not say.
-        unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
-            branch whose gain starts at 0 is silent.
+        images_or_shape: images (N, H, W, C) as the model takes them; a dataset of such batches,
+            with or without labels; the path of a picture or of a folder of pictures, or a list of
+            such paths, which the model's own ``preprocess`` prepares; or a shape, (H, W, C) or
+            (N, H, W, C), for N(0, 1) noise. None gives noise of the model's own shape, with 64
+            pixels for free sides.
+        batch_size: pictures at a time, and number of noise pictures if the shape does not tell it.
+        unit_gains: measure with every gain and skip gain at one, as the papers' plots do;
+            otherwise a branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalizes by the batch, as in training, instead of by its
-            moving statistics. None: if these are still untouched by training.
-        seed: of the noise.
+            moving statistics. None means True if training has not changed these yet.
+        seed: seed of the noise.
 
     Returns:
         A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block. Its
-        ``predicted_variance`` is what theory expects of the network's configuration at
-        initialization; what average-pool shortcuts leave of the variance depends on how alike
-        neighboring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
-        why.
+        ``predicted_variance`` is the variance that theory expects of the network's configuration
+        at initialization. The share of the variance that average-pool shortcuts leave depends on
+        the similarity of neighboring pixels, and is measured. If theory does not apply,
+        ``no_theory`` gives the reason.
 
     Raises:
-        FileNotFoundError: there is no such picture or folder.
-        TypeError: if the model is not a functional one of one input, or has no preprocessing for
-            files.
-        ValueError: on pictures that it does not take, or none.
+        FileNotFoundError: if there is no such picture or folder.
+        TypeError: if the model is not a functional model with one input, or has no preprocessing
+            for files.
+        ValueError: if the pictures do not fit the model, or there are none.
 
     Source: Brock, De & Smith, ICLR 2021, section 3 and appendix; De & Smith, NeurIPS 2020, for
     the moving variance.
@@ -80,9 +80,9 @@ def signal_propagation(
     network = functional.as_functional(model)
     if network is None or len(network.inputs) != 1:
         raise TypeError(
-            "Signal propagation is measured on a functional or built sequential Keras model of one "
-            f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
-            "subclassed model: keras.Model(inputs, model.call(inputs))."
+            "The model must be a functional or built Sequential Keras model with one input: wrap a "
+            "subclassed model as keras.Model(inputs, model.call(inputs)). "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     trained = is_trained(model)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
@@ -118,10 +118,10 @@ def signal_propagation(
 
 
 class ChannelMoments:
-    """Mean and variance of every channel over all that was added, exact for any split in batches.
+    """Mean and variance of every channel over all batches, exact for any split into batches.
 
-    Channels are the last axis; everything else is pooled. The moments of a batch are taken on the
-    device in float32, their combination in float64.
+    Channels are the last axis; all other axes are pooled. The moments of a batch are computed on
+    the device in float32 and combined in float64.
     """
 
     def __init__(self):
@@ -130,7 +130,7 @@ class ChannelMoments:
         self._deviation = 0.0
 
     def add(self, x) -> None:
-        """Take in a batch of activations (..., channels)."""
+        """Add a batch of activations (..., channels)."""
         x = ops.cast(x, "float32")
         axes = tuple(range(len(x.shape) - 1))
         mean = ops.mean(x, axes, keepdims=True)
@@ -148,18 +148,18 @@ class ChannelMoments:
 
     @property
     def squared_mean(self) -> float:
-        """Average over the channels of the squared mean."""
+        """Squared mean, averaged over the channels."""
         return float(np.mean(np.square(self._mean)))
 
     @property
     def variance(self) -> float:
-        """Average over the channels of the variance."""
+        """Variance, averaged over the channels."""
         return float(np.mean(self._deviation / self.count))
 
 
 @dataclasses.dataclass
 class _Signal:
-    """The moments that are gathered of one block."""
+    """The moments that are collected for one block."""
 
     stage: int
     norm: BatchNormalization | None
@@ -171,7 +171,7 @@ class _Signal:
 
 
 class _Walk:
-    """Sends batches through a model and gathers the signals of its blocks."""
+    """Walk of batches through a model that collects the signals of its blocks."""
 
     def __init__(self, batch_statistics: bool):
         self.signals: dict[str, _Signal] = {}
@@ -187,7 +187,7 @@ class _Walk:
         self._merges: dict[int, list[Merge]] = {}
 
     def through(self, network, batch) -> None:
-        """One batch through the whole model."""
+        """Send one batch through the whole model."""
         self.pictures += len(batch)
         self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
@@ -198,7 +198,7 @@ class _Walk:
         self._graph(network, batch)
 
     def _graph(self, network, x):
-        """A functional model on ``x``; its outputs."""
+        """Run a functional model on ``x`` and return its outputs."""
         if id(network) not in self._merges:
             self._merges[id(network)] = find_merges(network)
         merges = self._merges[id(network)]
@@ -236,7 +236,7 @@ class _Walk:
         return output
 
     def _block(self, block: ResidualBlock, x):
-        """A block of the zoo: its branch is measured before skip gain and alpha."""
+        """Run a block of the zoo; its branch is measured before skip gain and alpha."""
         self._note_before(x)
         residual, skip = block.halves(x, training=self._training)
         output = block.merge(residual, skip)
@@ -267,7 +267,7 @@ class _Walk:
 
     @property
     def pooling(self) -> list[float | None]:
-        """Per block, the share of the variance that its shortcut's average pooling leaves."""
+        """Share of the variance that the average pooling of each block's shortcut leaves."""
         return [
             signal.pooled.variance / signal.unpooled.variance
             if signal.pooled.count and signal.unpooled.variance
@@ -276,7 +276,7 @@ class _Walk:
         ]
 
     def rows(self, predicted: list[float | None]) -> tuple[BlockSignal, ...]:
-        """The rows, in the order in which the blocks came."""
+        """Return the rows, in the order of the blocks."""
         return tuple(
             BlockSignal(
                 name=name,
@@ -310,7 +310,7 @@ def _untouched(norm: BatchNormalization) -> bool:
 
 @contextlib.contextmanager
 def _kept(variables: list) -> Iterator[None]:
-    """The variables come back as they were."""
+    """Restore the variables on exit."""
     before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
     try:
         yield
@@ -321,7 +321,7 @@ def _kept(variables: list) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
-    """With momentum 0 the moving statistics are those of the last batch."""
+    """Set the momenta to 0, so that the moving statistics are those of the last batch."""
     momenta = [norm.momentum for norm in norms]
     with _kept([v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]):
         try:
@@ -335,7 +335,7 @@ def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gains_at_one(model) -> Iterator[None]:
-    """Gains and skip gains of the zoo's layers, and all scales of BatchNorm, at one."""
+    """Set the zoo's gains and skip gains, and all scales of BatchNorm, to one."""
     gains = [
         variable
         for layer in model._flatten_layers()

@@ -1,4 +1,4 @@
-"""Facts about a model that need no run: where branches merge, and whether it is trained."""
+"""Inspection of a model without a run: places where branches merge, and whether it is trained."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from nf_zoo.functional import nodes_of
 
 MERGES = ("Add", "Concatenate")
-"""Class names of the operations, as layers and as functions, that can end a residual branch."""
+"""Class names of layers and operations that can end a residual branch."""
 CONSTANTS = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
 FEWEST = 100
-"""Values that a kernel needs for its deviation to say anything."""
+"""Smallest number of values in a kernel that makes its deviation meaningful."""
 DEVIATION = 0.25
-"""How far the standard deviation of a trained kernel is from its initializer's, at least."""
+"""Smallest relative distance of a trained kernel's deviation from its initializer's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Merge:
     """A residual merge of a graph.
 
     Attributes:
-        name: of the merging operation.
-        output: key of the tensor that comes out.
+        name: name of the merging operation.
+        output: key of its output tensor.
         residual: key of the tensor at the end of the branch.
-        split: key of the tensor that both ways start from.
+        split: key of the tensor that both paths start from.
         branch: operations of the branch, in order.
     """
 
@@ -40,10 +40,10 @@ class Merge:
 
 
 def find_merges(model) -> list[Merge]:
-    """The residual merges of a functional model, in order of execution.
+    """Return the residual merges of a functional model, in order of execution.
 
-    A merge adds (or concatenates) two tensors that stem from one: the way with more weights is
-    the branch, the other (nothing, or a projection) the skip path.
+    A merge adds (or concatenates) two tensors that stem from one. The path with more weights is
+    the branch, the other (empty, or a projection) the skip path.
     """
     ancestors: dict[int, frozenset] = {id(x): frozenset((id(x),)) for x in model.inputs}
     order: dict[int, int] = {id(x): -1 for x in model.inputs}
@@ -85,7 +85,7 @@ def _residual_merge(node, ancestors, order, maker) -> Merge | None:
 
 
 def norms_after_activations(model) -> list[str]:
-    """Names of the BatchNorms between an activation and a convolution, on a residual branch."""
+    """Return the names of BatchNorms between activation and convolution on residual branches."""
     branches = {operation for merge in find_merges(model) for operation in merge.branch}
     maker = {id(x): node.operation for node in nodes_of(model) for x in node.outputs}
     found = []
@@ -112,13 +112,13 @@ def _is_activation(operation) -> bool:
 
 
 def is_trained(model: keras.Model) -> bool:
-    """Whether most of what starts constant has left its start.
+    """Return True if most variables that start constant have left their start.
 
     Biases, gains, scales and moving statistics start at a value that their layer's initializer
-    tells, and training moves them all. Where a model has none, the tag of pretrained weights
-    decides, or else how far the kernels' deviations are from their initializers'. A fresh body
-    under a trained classifier counts as fresh; so does a copy of a pretrained model with fresh
-    weights, whatever its tag says.
+    gives, and training moves them all. If a model has none, the tag of pretrained weights decides,
+    or else the distance of the kernels' deviations from their initializers'. A fresh body under a
+    trained classifier counts as fresh. So does a copy of a pretrained model with fresh weights,
+    even if it has a tag.
 
     Args:
         model: any Keras model, built.
@@ -144,7 +144,7 @@ def is_trained(model: keras.Model) -> bool:
 
 
 def _variables(model) -> Iterator[tuple]:
-    """Every variable whose initializer its layer remembers, and that initializer."""
+    """Yield every variable whose layer knows its initializer, with that initializer."""
     for layer in model._flatten_layers():
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
             initializer = getattr(layer, f"{variable.name}_initializer", None)
@@ -153,7 +153,7 @@ def _variables(model) -> Iterator[tuple]:
 
 
 def _has_left(variable, initializer) -> bool:
-    """Whether the deviation is no longer that of what the initializer draws."""
+    """Return True if the deviation differs from that of a draw of the initializer."""
     config = initializer.get_config()
     if "seed" not in config:
         return False

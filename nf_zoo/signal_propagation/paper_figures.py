@@ -1,4 +1,4 @@
-"""The papers' figures on signal propagation: measured anew, drawn, and written with their data."""
+"""The papers' figures on signal propagation, measured again, drawn and written with their data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nf_zoo.signal_propagation.trainable_depth import Task, TrainableDepth, meas
 
 FORMATS = ("png", "svg")
 AVERAGED = 4
-"""Networks of which a figure shows the mean, where the effect is smaller than their scatter."""
+"""Networks that a figure averages over, if the effect is smaller than their scatter."""
 _OWN = (
     *("network", "setting", "inputs", "pictures", "block"),
     *("skip_variance", "predicted_skip_variance", "predicted_residual_variance"),
@@ -37,23 +37,22 @@ def reproduce(
 ) -> list[Path]:
     """Measure a figure of the papers, and write NAME.png, NAME.svg and NAME.csv.
 
-    Sets Keras' global random seed.
+    This sets Keras's global random seed.
 
     Args:
         name: key of :data:`FIGURES`.
-        output: folder; made if it is not there.
-        images: pictures, as :func:`nf_zoo.preprocess` takes them in a list; None for
-            N(0, 1) noise. More than the figure needs are sampled at even distances.
-        seed: of the weights and the noise.
-        **sizes: ``depth`` (blocks, per stage where there are several), ``width`` (channels of the
+        output: folder; created if it does not exist.
+        images: list of pictures, as for :func:`nf_zoo.preprocess`; None for N(0, 1) noise. If
+            there are more than the figure needs, they are sampled at even distances.
+        seed: seed of the weights and the noise.
+        **sizes: ``depth`` (blocks, per stage if there are several), ``width`` (channels of the
             first stage, or features), ``pictures`` (or vectors), ``size`` (pixels of a side).
 
     Returns:
         The paths; existing files are replaced, each in one step.
 
     Raises:
-        ValueError: on an unknown name or size, unreadable pictures, or pictures for a figure that
-            takes none.
+        ValueError: if a name or size is unknown, pictures cannot be read, or the figure takes none.
         OSError: if the folder cannot be written.
 
     Example:
@@ -61,10 +60,10 @@ def reproduce(
         [PosixPath('figures/linear.png'), PosixPath('figures/linear.svg'), ...]
     """
     if name not in FIGURES:
-        raise ValueError(f"There is no such figure: one of {', '.join(FIGURES)}. Received: {name}")
+        raise ValueError(f"The figure must be one of {', '.join(FIGURES)}. Received: {name}")
     for key, value in sizes.items():
         if key not in ("depth", "width", "pictures", "size"):
-            raise ValueError(f"Sizes are depth, width, pictures and size. Received: {key}")
+            raise ValueError(f"A size must be depth, width, pictures or size. Received: {key}")
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} must be a positive integer. Received: {value!r}")
     folder = writable_folder(output)
@@ -87,7 +86,7 @@ class Network:
     """One measured network.
 
     Attributes:
-        label: in the legend.
+        label: label in the legend.
         setting: its sizes and its input, in words.
         result: the measurement.
         skip_theory: expected variance on the skip path before every block.
@@ -109,7 +108,7 @@ class Network:
         return [self.result.before, *outputs[:-1]]
 
     def rows(self) -> list[dict]:
-        """One row per block, for a CSV."""
+        """Return one row per block, for a CSV."""
         about = {"network": self.label, "setting": self.setting}
         about |= {"inputs": self.result.inputs, "pictures": self.result.pictures}
         return [
@@ -132,10 +131,10 @@ class PaperFigure:
     """A measured figure.
 
     Attributes:
-        title: above the panels; the second line gives sizes and input.
-        networks: in the order of the legend.
-        panels: ``"variance"`` (one panel per network) and ``"mean square"`` (one for all); none for
-            the three panels of a signal propagation plot.
+        title: title above the panels; its second line gives sizes and input.
+        networks: the networks, in the order of the legend.
+        panels: ``"variance"`` (one panel per network) and ``"mean square"`` (one for all); empty
+            for the three panels of a signal propagation plot.
     """
 
     title: str
@@ -145,12 +144,12 @@ class PaperFigure:
     fields = (*_OWN, *FIELDS)
 
     def rows(self) -> list[dict]:
-        """One row per network and block, for a CSV."""
+        """Return one row per network and block, for a CSV."""
         return [row for network in self.networks for row in network.rows()]
 
 
 def average(results: Sequence[SignalPropagation]) -> SignalPropagation:
-    """The mean over networks of one architecture, block by block."""
+    """Return the mean over networks of one architecture, block by block."""
     blocks = [
         dataclasses.replace(
             same[0],
@@ -184,21 +183,21 @@ def _at(values, index: int) -> float | None:
 def linear_residual_network(
     depth: int, width: int, *, batch_norm: bool = False, seed: int = 0
 ) -> keras.Model:
-    """Fully connected residual network without activations: x + W x, or x + W BN(x), repeated.
+    """Return a linear residual network of dense layers: x + W x, or x + W BN(x), repeated.
 
-    The weights are N(0, 1 / width), so that each W preserves the variance of what it gets.
+    The weights are N(0, 1 / width), so each W preserves the variance of its input.
 
     Args:
-        depth: residual blocks.
+        depth: number of residual blocks.
         width: features of the input and of every block.
-        batch_norm: BatchNorm begins every branch.
-        seed: of the weights.
+        batch_norm: whether BatchNorm begins every branch.
+        seed: seed of the weights.
 
     Returns:
         A functional Keras model from vectors (N, width) to vectors (N, width).
 
     Raises:
-        ValueError: if depth or width is no positive integer.
+        ValueError: if depth or width is not a positive integer.
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -209,7 +208,7 @@ def linear_residual_network(
     for name, value in (("depth", depth), ("width", width)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer. Received: {value!r}")
-    # A generator of seeds: the same integer for all layers would give them the same weights.
+    # One integer for all layers would give them the same weights, so a generator makes the seeds.
     seeds = keras.random.SeedGenerator(seed)
     x = inputs = keras.Input((width,))
     for block in range(1, depth + 1):
@@ -230,7 +229,7 @@ def linear_residual_network(
 
 
 def linear(*, images=None, seed=0, depth=50, width=200, pictures=1000, size=None) -> PaperFigure:
-    """2020, Fig. 2a: without normalization, the variance doubles at every block."""
+    """Measure 2020, Fig. 2a: without normalization, the variance doubles at every block."""
     doubling = [theory.unnormalized_variance(block) for block in range(1, depth + 1)]
     expected, what = (doubling, doubling), "without normalization"
     return _linear_figure(what, images, seed, depth, width, pictures, False, expected)
@@ -239,7 +238,7 @@ def linear(*, images=None, seed=0, depth=50, width=200, pictures=1000, size=None
 def linear_batch_norm(
     *, images=None, seed=0, depth=50, width=200, pictures=1000, size=None
 ) -> PaperFigure:
-    """2020, Fig. 2b: with BatchNorm on the branch, the variance grows by one per block."""
+    """Measure 2020, Fig. 2b: with BatchNorm on the branch, the variance grows by one per block."""
     growing = [theory.batch_norm_variance(block) for block in range(1, depth + 1)]
     expected = (growing, [1.0] * depth)
     return _linear_figure("with BatchNorm", images, seed, depth, width, pictures, True, expected)
@@ -247,7 +246,10 @@ def linear_batch_norm(
 
 def _linear_figure(what, images, seed, depth, width, vectors, batch_norm, expected) -> PaperFigure:
     if images is not None:
-        raise ValueError("This figure is of fully connected networks: it takes no pictures.")
+        raise ValueError(
+            "A figure of fully connected networks takes no pictures: leave images out. "
+            f"Received: {len(images)} pictures"
+        )
     model = linear_residual_network(depth, width, batch_norm=batch_norm, seed=seed)
     result = signal_propagation(model, (vectors, width), batch_size=vectors, seed=seed)
     setting = f"{depth} blocks of width {width}, {vectors} vectors of noise"
@@ -259,7 +261,7 @@ def _linear_figure(what, images, seed, depth, width, vectors, batch_norm, expect
 def convolutional_batch_norm(
     *, images=None, seed=0, depth=50, width=48, pictures=16, size=32
 ) -> PaperFigure:
-    """2020, Fig. 2c: the same of convolutions and ReLU, with zeros and with pixels as padding."""
+    """Measure 2020, Fig. 2c: the same with convolutions and ReLU, zero and circular padding."""
     inputs, kind = _inputs(images, pictures, size)
     setting = f"mean of {AVERAGED} networks of {depth} blocks of width {width}, {kind}"
     networks = []
@@ -286,7 +288,7 @@ def convolutional_batch_norm(
 
 
 def _one_stage(depth: int, width: int, padding: str, inputs, seed: int) -> SignalPropagation:
-    """A network of constant width without strides, measured."""
+    """Measure a network of constant width without strides."""
     keras.utils.set_random_seed(seed)
     own = {"depths": (depth,), "widths": (width,), "stem_width": width, "padding": padding}
     model = build_model("wide_resnet16_1", scheme="bn", num_classes=0, **own)
@@ -294,7 +296,7 @@ def _one_stage(depth: int, width: int, padding: str, inputs, seed: int) -> Signa
 
 
 def bn_order(**sizes) -> PaperFigure:
-    """2021, Fig. 1: a BatchNorm network, with ReLU behind or before the normalization."""
+    """Measure 2021, Fig. 1: a BatchNorm network, with ReLU after or before the normalization."""
     own = {"preactivation": True, "activation_first": False}
     after = Bottlenecks("BN, ReLU, conv", "resnetv2_50", own, 2.0, theory.branch_variance("relu"))
     own = {**own, "activation_first": True}
@@ -303,7 +305,7 @@ def bn_order(**sizes) -> PaperFigure:
 
 
 def norm_free(**sizes) -> PaperFigure:
-    """2021, Fig. 2 and 3: an NF-ResNet with and without Scaled Weight Standardization."""
+    """Measure 2021, Fig. 2 and 3: an NF-ResNet with and without Scaled Weight Standardization."""
     plain = {"standardize": False, "gamma_in": None}
     networks = [
         Bottlenecks(
@@ -319,7 +321,7 @@ def norm_free(**sizes) -> PaperFigure:
 
 
 def skipinit_fixup(**sizes) -> PaperFigure:
-    """SkipInit and Fixup as they start, beside the NF-ResNet without skip gains."""
+    """Measure SkipInit and Fixup at the start, beside the NF-ResNet without skip gains."""
     paper, root = {"variant": "paper", "skip_gain": None}, {"skip_gain": "1/sqrt(blocks)"}
     networks = (
         Bottlenecks("NF-ResNet", "nf_resnet50", paper),
@@ -335,9 +337,9 @@ class Bottlenecks:
     """A network of four stages of bottleneck blocks: its label, architecture and fields.
 
     Attributes:
-        gain: kernels are N(0, gain / fan-in), with which the papers reckon; None keeps ours, which
-            go by the fan-out.
-        branch: expected variance of the branches, to plot the sum of; None for our own theory.
+        gain: gain of kernels drawn as N(0, gain / fan-in), as in the papers; None keeps the zoo's
+            kernels, which follow the fan-out.
+        branch: expected variance of the branches, whose sum is plotted; None for the zoo's theory.
     """
 
     label: str
@@ -359,11 +361,11 @@ def _four_stages(
     size=32,
     unit_gains=False,
 ) -> PaperFigure:
-    """Networks at strides 1 to 8, with a stem for small maps, ``depth`` blocks in each stage."""
+    """Measure networks at strides 1 to 8, with a small-map stem and ``depth`` blocks per stage."""
     inputs, kind = _inputs(images, pictures, size)
     setting = f"4 stages of {depth} bottleneck blocks, widths {width} to {8 * width}, {kind}"
     own = {"depths": (depth,) * 4, "widths": tuple(width * factor for factor in (1, 2, 4, 8))}
-    # Narrower than the first stage, so that all four begin with a projection.
+    # The stem is narrower than the first stage, so all four stages begin with a projection.
     own |= {"stem": "3x3", "stem_width": max(1, width // 4), "num_classes": 0}
     options = {"batch_size": pictures, "unit_gains": unit_gains, "seed": seed}
     networks = []
@@ -383,7 +385,7 @@ def _four_stages(
 def trainable_depth(
     *, images=None, seed=0, depth=166, width=4, pictures=128, size=8
 ) -> TrainableDepth:
-    """2020, Table 1 in small: gradients and loss of Wide ResNets of 10 to 6 depth + 4 layers."""
+    """Measure a small 2020, Table 1: gradients and loss of 10 to 6 depth + 4 layers."""
     if images is None:
         return measure(synthetic_task(pictures, size, seed), depth, width, seed)
     pixels, kind = _inputs(images, pictures, size)
@@ -402,11 +404,11 @@ FIGURES: dict[str, Callable[..., PaperFigure | TrainableDepth]] = {
         *(bn_order, norm_free, skipinit_fixup, trainable_depth),
     )
 }
-"""Name -> what measures it."""
+"""Name -> function that measures it."""
 
 
 def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
-    """The pictures or the shape to measure on, and a description."""
+    """Return the pictures or the shape to measure on, and a description."""
     if images is None:
         shape = (pictures, size, size, 3)
         return shape, f"{pictures} noise pictures of {size} x {size}"
@@ -419,9 +421,9 @@ def _inputs(images: Sequence[Any] | None, pictures: int, size: int):
 
 
 def _sample(images: Sequence[Any], pictures: int) -> np.ndarray:
-    """Indices of that many, at even distances."""
+    """Return the indices of that many pictures, at even distances."""
     if not len(images):
-        raise ValueError("There are no pictures to measure on. Received: an empty list.")
+        raise ValueError("There must be pictures to measure on. Received: an empty list")
     return np.unique(np.linspace(0, len(images) - 1, pictures).round().astype(int))
 
 

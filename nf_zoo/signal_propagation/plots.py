@@ -1,4 +1,4 @@
-"""Plots of signal propagation, of the papers' figures and of the trainable depth, in one look."""
+"""Plots of signal propagation, the papers' figures and the trainable depth, in one style."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STYLE = {
 }
 
 THEORY = {"color": COLORS[-1], "linestyle": "--", "linewidth": 1.0, "zorder": 3, "label": "theory"}
-"""How predictions are drawn: over the measured curves, which they often hit."""
+"""Style of predictions, drawn over the measured curves, which they often hit."""
 
 _SKIP, _BRANCH, _NORM = COLORS[:3]
 MARKERS = "osD^vPX"
@@ -46,12 +46,12 @@ def plot_signal_propagation(
 ) -> Path:
     """Draw squared mean, variance and residual variance against depth, side by side.
 
-    Predicted variances are dashed; variances that range over more than a factor of 50 get a
-    logarithmic axis. ``results`` maps labels to SignalPropagations; the label "" has no entry in
-    the legend. The suffix of the path decides the format.
+    Predicted variances are dashed. Variances that differ by more than a factor of 50 get a
+    logarithmic axis. ``results`` maps labels to SignalPropagations; the label "" stays out of the
+    legend. The suffix of the path decides the format.
     """
     if not results or not all(len(result) for result in results.values()):
-        raise ValueError("There is nothing to plot: a result has no blocks.")
+        raise ValueError("Every result to plot must have blocks. Received: one without, or none")
     with figure(path, 1, len(PANELS), (11.0, 3.2)) as (canvas, panels):
         for panel, (field, label) in zip(panels, PANELS, strict=True):
             for color, (name, result) in zip(COLORS, results.items(), strict=False):
@@ -69,7 +69,7 @@ def _curve(panel, result, field: str, label: str, color: str) -> None:
     marker = "o" if len(result) <= 60 else None
     measured = [getattr(block, field) for block in result]
     if field == "squared_mean":
-        # Zero but for rounding: a logarithmic axis would show nothing else.
+        # Values that are zero up to rounding would fill a logarithmic axis.
         measured = [b.squared_mean if b.squared_mean > 1e-10 * b.variance else 0 for b in result]
     if any(value is not None for value in measured):
         values = [float("nan") if value is None else value for value in measured]
@@ -83,7 +83,7 @@ def _curve(panel, result, field: str, label: str, color: str) -> None:
 
 
 def plot_depth(measured, path: Path) -> Path:
-    """Draw a figure that has panels; the suffix of the path decides the format."""
+    """Draw a figure with panels; the suffix of the path decides the format."""
     together = "mean square" in measured.panels
     columns = len(measured.networks) + together
     with figure(path, 1, columns, (1.0 + 3.6 * columns, 3.8)) as (canvas, panels):
@@ -100,7 +100,7 @@ def plot_depth(measured, path: Path) -> Path:
 
 def _variances(panel, network) -> None:
     depth = range(1, len(network.result) + 1)
-    # Where the curves coincide, a broad one shows beneath a thin one.
+    # If curves coincide, the broad one shows beneath the thin one.
     broad = {"color": _SKIP, "linewidth": 4, "alpha": 0.5}
     panel.plot(depth, [v for _, v in network.skip], **broad, label="skip path, before the block")
     norms = [block.bn_moving_variance for block in network.result]
@@ -114,7 +114,7 @@ def _variances(panel, network) -> None:
         panel.plot(depth, values, **THEORY)
     panel.set_ylabel("Average channel variance")
     depth_axis(panel)
-    # What doubles needs a logarithm; what grows by steps shows best without.
+    # A variance that doubles needs a logarithmic axis; one that grows by steps a linear one.
     if max(network.skip_theory) > 10 * len(network.result):
         panel.set_yscale("log", base=2)
     else:
@@ -155,7 +155,7 @@ def plot_trainable_depth(measured, path: Path) -> Path:
 
 
 def _over_depth(panel, own: list, style: dict, values: list[float], shown: bool) -> None:
-    """A line; filled markers where the network trains, crosses where there is no such value."""
+    """Draw a line, with filled markers where the network trains and crosses for missing values."""
     layers = [one.layers for one in own]
     drawn = [value if value > 0 else math.nan for value in values]
     panel.plot(layers, drawn, **style, markerfacecolor="white", markersize=5)
@@ -197,7 +197,7 @@ def _name_the_losses(panel, guessing: float, threshold: float) -> None:
 
 
 def scale(panel) -> None:
-    """A logarithmic axis where the values range too far for a linear one."""
+    """Set a logarithmic axis if the values range too far for a linear one."""
     values = [y for line in panel.lines for y in line.get_ydata() if y == y and y > 0]
     if values and max(values) > 50 * min(values) and max(values) > 10:
         panel.set_yscale("log")
@@ -206,7 +206,7 @@ def scale(panel) -> None:
 
 
 def depth_axis(panel) -> None:
-    """The horizontal axis counts blocks: whole numbers only."""
+    """Let the horizontal axis count blocks, in whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     panel.set_xlabel("Residual block")
@@ -214,7 +214,7 @@ def depth_axis(panel) -> None:
 
 
 def legend(canvas, *panels) -> None:
-    """The labels of the panels, each once, below the figure, outside the data."""
+    """Put the labels of the panels, each once, below the figure, outside the data."""
     found = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
@@ -227,12 +227,12 @@ def legend(canvas, *panels) -> None:
 
 @contextlib.contextmanager
 def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, float]):
-    """A figure in the house style; on leaving it is written and takes the place of ``path``.
+    """Yield a figure in the house style; on exit it is written to ``path`` in one step.
 
     Args:
-        path: of the picture.
-        rows, columns: of the panels.
-        size: in inches.
+        path: path of the picture.
+        rows, columns: number of rows and columns of panels.
+        size: width and height in inches.
 
     Yields:
         (the figure, its panels as a flat list).
@@ -245,13 +245,13 @@ def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, 
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise ValueError(
-            f"The suffix decides the format: one of {', '.join(sorted(known))}. Received: {path}"
+            f"The suffix must be a known format: {', '.join(sorted(known))}. Received: {path}"
         )
     with matplotlib.rc_context(STYLE):
         canvas = Figure(size, layout="constrained")
         panels = canvas.subplots(rows, columns, squeeze=False).ravel().tolist()
         yield canvas, panels
-        # A date in the file would make every run differ.
+        # A date in the file would differ in every run.
         dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         with atomic.replacing(path) as written:
             canvas.savefig(written, dpi=150, metadata=dates.get(path.suffix.lower()))

@@ -123,7 +123,7 @@ def test_a_layer_that_folding_does_not_know(name, model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features_only": True}, "ONNX and LiteRT files.*gives maps"),
+        ({"features_only": True}, "ONNX or LiteRT files.*returns maps"),
         ({"input_shape": (None, None, 4)}, "3 channels or 1; ONNX and LiteRT"),
     ],
 )

@@ -218,7 +218,9 @@ def test_eight_bits(tmp_path):
     assert path.stat().st_size
     with pytest.raises(ValueError, match=r"an array \(N, H, W, C\).*Received: list"):
         nf_zoo.export_onnx(model, path, True, precision="int8", pictures=["a.jpg"])
-    with pytest.raises(ValueError, match=r"models of one input.*Received: .* which has 2"):
+    with pytest.raises(
+        ValueError, match=r"model in eight bits must have one input.*Received: .* which has 2"
+    ):
         nf_zoo.quantization_report(two_inputs(), pictures)
 
 

@@ -202,7 +202,7 @@ def test_half_precision_on_demand(label):
     assert kinds.pop("head") == "float32" and kinds.pop("images") == "float32"
     assert set(kinds.values()) == {"bfloat16"}
     assert 1e-5 < gap(folded, model) < 0.05
-    with pytest.raises(ValueError, match=r"dtype is chosen when.*dtype='float32'"):
+    with pytest.raises(ValueError, match=r"dtype must be chosen when.*dtype='float32'"):
         nf_zoo.fold(folded, dtype="float32")
 
 

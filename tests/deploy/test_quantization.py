@@ -120,10 +120,10 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "files are written in float32.*Received: 'int4'"),
+        ({"precision": "int4"}, "files must be one of float32.*Received: 'int4'"),
         ({"precision": "int8"}, "int8 needs pictures"),
-        ({"keep_float": 3}, "go with precision='int8'"),
-        ({"pictures": []}, "go with precision='int8'"),
+        ({"keep_float": 3}, "need precision='int8'"),
+        ({"pictures": []}, "need precision='int8'"),
     ],
 )
 def test_options_that_do_not_go_together(suffix, options, message, model, tmp_path):
@@ -134,6 +134,6 @@ def test_options_that_do_not_go_together(suffix, options, message, model, tmp_pa
 
 def test_unknown_layers_to_keep(model, pictures, tmp_path):
     options = {"precision": "int8", "pictures": pictures, "keep_float": ["haed"]}
-    with pytest.raises(ValueError, match=r"names of layers with a kernel.*Received: haed"):
+    with pytest.raises(ValueError, match=r"must name layers with a kernel.*Received: haed"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
     assert list(tmp_path.iterdir()) == []

@@ -130,7 +130,7 @@ def test_a_network_that_has_all_of_it_is_not_told_to_get_it():
     bias.assign(np.full(bias.shape, 100.0))
     (finding,) = nf_zoo.diagnose(model, NOISE)
     assert finding.kind == "mean shift"
-    assert finding.remedy.startswith("What helps is there (standardized kernels): look at")
+    assert finding.remedy.startswith("The usual remedies are present (standardized kernels): check")
 
 
 def test_skip_gains_are_not_advised_where_they_are():

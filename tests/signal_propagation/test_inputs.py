@@ -68,7 +68,7 @@ def test_no_shape_is_the_model_s_own(input_shape, shape):
 
 @pytest.mark.fast
 def test_free_channels_need_a_shape():
-    with pytest.raises(ValueError, match=r"say the shape.*Received:.*\(None, 8, 8, None\)"):
+    with pytest.raises(ValueError, match=r"give the shape.*Received:.*\(None, 8, 8, None\)"):
         own_shape((None, 8, 8, None))
 
 

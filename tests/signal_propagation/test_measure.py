@@ -107,7 +107,7 @@ def test_pictures_datasets_and_noise():
         ((32, 32, 4), r"takes \(N, None, None, 3\).*Received: \(32, 32, 4\)"),
         (np.zeros((0, 32, 32, 3)), "at least one"),
         (np.zeros((2, 32, 32)), r"Received: \(2, 32, 32\)"),
-        ([], "at least one|no batches"),
+        ([], "at least one|must have batches"),
         (b"pictures/", "Give images"),
         ([b"a picture"], "Give images.*Received: bytes"),
     ],
@@ -123,7 +123,7 @@ def test_a_subclassed_model_is_refused():
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match=r"functional or built sequential.*Subclassed"):
+    with pytest.raises(TypeError, match=r"functional or built Sequential.*Subclassed"):
         nf_zoo.signal_propagation(Subclassed(), NOISE)
 
 
@@ -138,7 +138,7 @@ def test_files_and_text(tmp_path):
     assert result.plot(tmp_path / "spp.png").stat().st_size > 5000
     first = result.plot(tmp_path / "spp.svg").read_bytes()
     assert result.plot(tmp_path / "spp.svg").read_bytes() == first
-    with pytest.raises(ValueError, match=r"suffix decides the format.*spp.docx"):
+    with pytest.raises(ValueError, match=r"suffix must be a known format.*spp.docx"):
         result.plot(tmp_path / "spp.docx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "spp.png", "spp.svg"]
     assert "stage3_block2" in repr(result) and "unit gains" in repr(result)
@@ -176,7 +176,7 @@ def test_arithmetic_of_the_papers():
     assert theory.branch_share(4) == 0.2
     assert theory.branch_variance("relu") == pytest.approx(1 - 1 / np.pi, abs=1e-3)
     assert theory.norm_free_variance(3) == pytest.approx(1.12)
-    with pytest.raises(ValueError, match="counted from 1"):
+    with pytest.raises(ValueError, match="block must be at least 1"):
         theory.batch_norm_variance(0)
 
 

@@ -173,7 +173,7 @@ def test_pictures(pictures):
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("lines", {}, "no such figure: one of linear, .* Received: lines"),
+        ("lines", {}, "figure must be one of linear, .* Received: lines"),
         ("linear", {"depth": 0}, "depth must be a positive integer. Received: 0"),
         ("linear", {"breadth": 3}, "Received: breadth"),
         ("linear", {"images": ["a.png"]}, "takes no pictures"),
@@ -190,7 +190,7 @@ def test_an_output_that_is_a_file_is_refused_before_measuring(tmp_path, monkeypa
     monkeypatch.setitem(FIGURES, "linear", lambda **_: pytest.fail("measured all the same"))
     (tmp_path / "file").write_text("kept")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match="must be a folder that can be written"):
+        with pytest.raises(OSError, match="must be a writable folder"):
             reproduce("linear", output)
     assert (tmp_path / "file").read_text() == "kept"
 

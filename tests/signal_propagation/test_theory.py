@@ -80,8 +80,8 @@ def test_where_it_says_nothing_it_says_why(tmp_path):
     assert "by the batch" in empty(
         tiny_networks.build("wide_resnet_bn"), noise, batch_statistics=False
     )
-    assert "none of such blocks" in empty(tiny_networks.build("resnet"), noise)
-    assert "none of such blocks" in empty(
+    assert "none for these blocks" in empty(tiny_networks.build("resnet"), noise)
+    assert "none for these blocks" in empty(
         tiny_networks.build("nf_resnet", standardize=False), noise
     )
     assert "another model" in empty(keras.models.clone_model(model), noise)

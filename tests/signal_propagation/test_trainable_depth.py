@@ -120,5 +120,5 @@ def test_folders_are_the_classes(tmp_path, monkeypatch):
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     task = trainable_depth.synthetic_task(10, 8, seed=0)
-    with pytest.raises(RuntimeError, match=r"with TensorFlow or JAX.*Received: backend 'torch'"):
+    with pytest.raises(RuntimeError, match=r"must be TensorFlow or JAX.*Received: backend 'torch'"):
         trainable_depth.measure(task, 2, 4, 0)
