@@ -12,15 +12,14 @@ from nf_zoo.hub.catalog import read_catalog
 
 HEADER = """# Models and weights
 
-Parameters are counted with the classes of the default checkpoint, or 1000 (behind a checkpoint of a
-narrower network its own); multiply-adds for one
-picture of 224 x 224 pixels, 32 x 32 for CIFAR-10. `nf-zoo info NAME` says the same of the
-architectures without a checkpoint. This page is written by
-`python docs/make_models_table.py`.
+Parameters are counted with the classes of the default checkpoint, or 1000. A checkpoint of a
+narrower network has its own count in brackets. Multiply-adds are for one picture of 224 x 224
+pixels, or 32 x 32 for CIFAR-10. `nf-zoo info NAME` prints the same for architectures without a
+checkpoint. `python docs/make_models_table.py` writes this page.
 
-Every normalizer-free family has a twin with BatchNorm, to compare it with: `resnetv2_*` that of
+Every normalizer-free family has a BatchNorm twin for comparison: `resnetv2_*` is that of
 `nf_resnet*`, and `regnety_*` that of `nf_regnet_*`, whose blocks have the same plan (1x1, grouped
-3x3, squeeze-excite, 1x1). A Wide ResNet has its own, `scheme="bn"`.
+3x3, squeeze-excite, 1x1). A Wide ResNet has its own twin, `scheme="bn"`.
 
 ## Architectures
 
@@ -38,7 +37,7 @@ IN_README = (
     *("nf_resnet14", "wide_resnet16_1", "resnet18", "resnet26", "resnet50", "resnet101"),
     "resnetv2_50",
 )
-"""Architectures in README's table; docs/models.md has all that have weights."""
+"""Architectures in README's table; all that have weights are in docs/models.md."""
 
 WEIGHTS = """
 ## Checkpoints
@@ -46,8 +45,8 @@ WEIGHTS = """
 Checkpoints called `haiku` are DeepMind's own files, for `variant="paper"`; parameters and
 multiply-adds above are those of the plain network of that name.
 
-Top-1 and top-5 in per cent, with the preprocessing the checkpoint was evaluated with; a dash where
-no figure was published with these settings.
+Top-1 and top-5 are in percent, with the preprocessing of the checkpoint's evaluation. A dash means
+that no figure was published with these settings.
 
 | Name | Pixels | Crop | Top-1 | Top-5 | License | Source of the weights | Source of the accuracy |
 |---|---:|---:|---:|---:|---|---|---|
@@ -55,7 +54,7 @@ no figure was published with these settings.
 
 
 def tag_and_size(record, parameters: int) -> str:
-    """Return the tag, with the number of parameters if it differs from the architecture's."""
+    """Return the tag, and the parameters of a checkpoint narrower than its architecture."""
     if record.source != "shipped":
         return f"`{record.tag}`"
     own = model_info(record.name).parameters
@@ -116,7 +115,7 @@ def readme_row(name: str) -> str:
 
 
 def with_table(readme: str) -> str:
-    """Return the text of README.md with a new table of models."""
+    """Return the text of README.md with its table of models made anew."""
     start = readme.index(README_TABLE)
     return readme[:start] + readme_table() + readme[readme.index("\n\n", start) + 1 :]
 
