@@ -33,7 +33,7 @@ setup(
     # The shipped checkpoints live at the top of the repository and travel inside the package.
     package_dir={"nf_zoo.weights": "weights"},
     package_data={
-        "nf_zoo": ["py.typed", "data/*.tsv"],
+        "nf_zoo": ["py.typed", "__init__.pyi", "data/*.tsv"],
         "nf_zoo.weights": ["*.toml", "*/*.safetensors", "*/*.json", "*/*.md"],
     },
     install_requires=[

@@ -1,4 +1,4 @@
-"""Milliseconds of a folded network in float32 and in bfloat16.
+"""Time of a folded network in float32 and in bfloat16, in milliseconds.
 
     TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks.bfloat16
 

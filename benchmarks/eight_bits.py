@@ -3,9 +3,8 @@
     python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --output=cifar10.npz
     python -m benchmarks.eight_bits cifar10.npz
 
-Eight-bit files are calibrated on the first pictures of the training set; those of ONNX are run as
-they are, and with ONNX Runtime's option for processors that lack VNNI. Writes
-benchmarks/eight_bits.csv.
+Eight-bit files are calibrated on the first pictures of the training set. ONNX files run without
+and with ONNX Runtime's option for processors that lack VNNI. Writes benchmarks/eight_bits.csv.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import numpy as np
 
 import nf_zoo
 from benchmarks.tables import write_table
-from nf_zoo.deploy import litert_export, onnx_export
-from nf_zoo.deploy.metadata import output_names
+from nf_zoo.deploy import litert_file, onnx_file
+from nf_zoo.deploy.exporting import output_names
 from training import provenance
 from training.data.arrays import read_arrays
 
@@ -27,17 +26,17 @@ BATCH = 250
 EIGHT_BITS = ((256, 0), (1024, 0), (256, 1))
 """(pictures to calibrate on, layers kept in float32)."""
 EXACT = {"session.x64quantprecision": "1"}
-"""No sums of two products in 16 bits, which may saturate, where there is no VNNI."""
+"""Avoids sums of two products in 16 bits, which may saturate, on processors without VNNI."""
 
 
 def vnni() -> bool:
-    """Whether the processor has the instructions that sum products of eight bits in 32."""
+    """Return True if the processor has instructions that sum products of eight bits in 32."""
     words = Path("/proc/cpuinfo")
     return words.is_file() and "vnni" in words.read_text()
 
 
 def accuracy(answer, inputs: np.ndarray, classes: np.ndarray) -> float:
-    """Per cent of the pictures that are told right."""
+    """Return the percentage of the pictures that are classified correctly."""
     right = 0
     for start in range(0, len(inputs), BATCH):
         (logits,) = answer(inputs[start : start + BATCH])
@@ -80,13 +79,13 @@ def main() -> None:
                     options |= {"pictures": data.train[0][:count], "keep_float": kept}
                 if form == "onnx":
                     nf_zoo.export_onnx(model, path, **options)
-                    answer = onnx_export.runner(path)
+                    answer = onnx_file.runner(path)
                     if count:
-                        exact = onnx_export.runner(path, **EXACT)
+                        exact = onnx_file.runner(path, **EXACT)
                         tried(form, precision, path, exact, count, kept, "x64quantprecision=1")
                 else:
                     nf_zoo.export_litert(model, path, **options)
-                    answer = litert_export.runner(path, output_names(model))
+                    answer = litert_file.runner(path, output_names(model))
                 tried(form, precision, path, answer, count or "", kept if count else "")
     write_table(args.output, rows)
 

@@ -1,10 +1,10 @@
-"""A training step with our grouped convolution and with Keras's own, in the same network.
+"""Training step with this package's grouped convolution and with Keras's, in the same network.
 
     python benchmarks/grouped_convolution.py --size 64 --batch 8 --steps 5
 
-Prints a table of the median seconds of a step and their ratio. "Rest" is the same network with the
-grouped convolutions left out: what no grouped convolution, however fast, could save. The networks
-take turns, step by step, so that whatever else the machine does falls on all.
+Prints a table of the median seconds of a step and their ratio. "Rest" is the same network without
+the grouped convolutions: time that no grouped convolution can save. The networks take turns, step
+by step, so that other load on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLASSES = 1000
 
 
 def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1):
-    """What ``convolve`` would be with ``keras.ops.conv`` for all convolutions."""
+    """Do the same as ``convolve``, with ``keras.ops.conv`` for all convolutions."""
     if padding == "symmetric":
         x, padding = convolution._pad_symmetrically(x, kernel.shape[:2], strides, dilation)
     return keras.ops.conv(
@@ -41,7 +41,7 @@ def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1):
 
 
 def left_out(x, kernel, strides=1, padding="same", dilation=1, groups=1):
-    """``convolve``, but grouped convolutions only multiply by the mean of their kernel."""
+    """Do the same as ``convolve``, but replace grouped convolutions by their kernel's mean."""
     if groups == 1:
         return OURS(x, kernel, strides, padding, dilation, groups)
     return x[:, ::strides, ::strides] * keras.ops.mean(kernel)
@@ -52,7 +52,7 @@ PRIMITIVES = (OURS, through_keras, left_out)
 
 
 def training_step(name: str, primitive: Callable, size: int, batch: int) -> Callable[[], float]:
-    """A compiled step of SGD on random pictures, traced with that primitive; gives its loss."""
+    """Return a compiled SGD step on random pictures with that primitive, which returns the loss."""
     convolution.convolve = primitive
     try:
         keras.utils.set_random_seed(0)
@@ -73,7 +73,7 @@ def training_step(name: str, primitive: Callable, size: int, batch: int) -> Call
 
 
 def measure(name: str, size: int, batch: int, steps: int) -> list[list[float]]:
-    """Seconds of each step: ours, Keras's, and without grouped convolutions.
+    """Measure the seconds of each step: this package's, Keras's, without grouped convolutions.
 
     Raises:
         RuntimeError: if the first two do not compute the same losses.

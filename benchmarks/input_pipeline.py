@@ -1,10 +1,10 @@
-"""Pictures a second that the input of training gives, on one thread.
+"""Pictures per second of the training input, on one thread.
 
     python -m benchmarks.input_pipeline
 
-JPEGs of 500 x 375 pixels made up on the spot, cropped at random to 224: decoding whole pictures
-and cropping then, decoding the crop alone, RandAugment here and in Keras, and the pictures of
-32 pixels that are kept in memory. Medians of interleaved rounds.
+Synthetic JPEGs of 500 x 375 pixels are cropped at random to 224. The variants are: decode the whole
+picture and then crop; decode only the crop; RandAugment of this package and of Keras; and pictures
+of 32 pixels that are kept in memory. Medians of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PICTURES = 48
 
 
 def encoded_pictures() -> tf.Tensor:
-    """JPEGs of smooth noise, about as large as photographs."""
+    """Return JPEGs of smooth noise, about as large as photographs."""
     rng = np.random.default_rng(0)
     small = rng.uniform(0, 255, (8, 47, 63, 3)).astype("float32")
     large = tf.image.resize(small, (375, 500), "bicubic")
@@ -41,14 +41,14 @@ def encoded_pictures() -> tf.Tensor:
 
 
 def cropped(encoded, serial, whole: bool):
-    """A random crop; ``whole``: by way of the whole picture."""
+    """Return a random crop; with ``whole`` the whole picture is decoded first."""
     picture = tf.io.decode_jpeg(encoded, channels=3) if whole else encoded
     seed = tf.stack([tf.constant(0, tf.int64), serial])
     return random_view(picture, Preprocessing(input_size=224), seed, smallest_area=0.08)
 
 
 def rate(make) -> float:
-    """Pictures a second of one pass."""
+    """Return the pictures per second of one pass."""
     pictures = iter(make())
     next(pictures)
     started, count = time.perf_counter(), 0
@@ -65,7 +65,7 @@ def one_thread(dataset):
 
 
 def candidates() -> dict:
-    """Name -> a function that gives an iterable of pictures."""
+    """Return name -> function that returns an iterable of pictures."""
     encoded = encoded_pictures()
     files = tf.data.Dataset.from_tensor_slices(encoded).repeat(PICTURES // 8).enumerate()
     crops = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)), tf.uint8)

@@ -1,4 +1,4 @@
-"""What weight standardization costs in training, alone and with micro-batches.
+"""Cost of weight standardization in training, alone and with micro-batches.
 
     TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks.standardization
 
@@ -29,7 +29,7 @@ BATCH = 8
 
 
 class EachMicroBatch(TensorFlowEngine):
-    """Standardizes anew for every micro-batch."""
+    """Engine that standardizes again for every micro-batch."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -37,7 +37,7 @@ class EachMicroBatch(TensorFlowEngine):
 
 
 class Unstandardized(TensorFlowEngine):
-    """Convolves with the weights as they are."""
+    """Engine that convolves with unstandardized weights."""
 
     def _loss_and_gradient_of(self, images, targets, sources):
         layers = standardized_layers(self.model)
@@ -54,7 +54,7 @@ def standardized_layers(model) -> list:
 
 
 def standardization(model):
-    """Forward and backward over all kernels; gives a number that depends on every result."""
+    """Return a forward and backward pass over all kernels, whose number depends on every result."""
     layers = standardized_layers(model)
     sources = [v.value for layer in layers for v in (layer.kernel, layer.gain)]
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def standardization(model):
 
 
 def make_runs(model, size: int) -> dict:
-    """What is measured, by name."""
+    """Return name -> run to measure."""
     recipe = recipes.default()
     recipe.batch_size = BATCH
     strategy = tf.distribute.OneDeviceStrategy("cpu:0")
@@ -100,7 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default=Path(__file__).with_suffix(".csv"))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="two rounds of pictures of 64 pixels")
+    parser.add_argument(
+        "--quick", action="store_true", help="run only two rounds, on pictures of 64 pixels"
+    )
     args = parser.parse_args()
     size, rounds = (64, 2) if args.quick else (224, args.rounds)
     runs = make_runs(nf_zoo.create_model("nf_resnet50"), size)

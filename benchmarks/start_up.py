@@ -1,4 +1,4 @@
-"""Seconds until a network stands: import, construction, weights from a file at hand.
+"""Seconds until a network is ready: import, construction, and weights from a local file.
 
     python -m benchmarks.start_up
 

@@ -1,4 +1,4 @@
-"""How far the weights are from those of one device, when a step is cut up.
+"""Distance of the weights from those of one device, if a step is split.
 
     python -m benchmarks.step_invariance
 
@@ -32,7 +32,7 @@ CUTS = {
 
 
 def make_pictures(path: Path) -> None:
-    """Random pictures with random classes."""
+    """Write random pictures with random classes."""
     rng = np.random.default_rng(0)
     arrays = {"labels": [f"class {n}" for n in range(10)]}
     for split in ("train", "test"):
@@ -42,7 +42,7 @@ def make_pictures(path: Path) -> None:
 
 
 def train(scheme: str, precision: str, arguments: list[str], pictures: Path, folder: Path):
-    """The weights after five steps."""
+    """Return the weights after five steps."""
     command = [
         *(sys.executable, "-m", "training.main", f"--config={CONFIG}:{scheme},10-1,smoke"),
         *(f"--config.data.source=arrays:{pictures}", f"--workdir={folder}"),

@@ -1,4 +1,4 @@
-"""Tables of measurements: a CSV file, and the same in Markdown on the terminal."""
+"""Tables of measurements, as a CSV file and as Markdown on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_table(path: str | os.PathLike) -> list[dict]:
-    """The rows of a file, as text; none if there is no file."""
+    """Return the rows of a file, as text; none if there is no file."""
     path = Path(path)
     if not path.exists():
         return []

@@ -1,11 +1,11 @@
-"""A training step by the operations that normalization and activation are made of.
+"""Training step with different operations for normalization and activation.
 
     python -m benchmarks.training_forms
 
-ResNetV2-50 with Keras's batch normalization and with the one operation that TensorFlow has for it,
-beside NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. Steps of SGD with
-momentum on eight pictures, medians of turns; every network in a process of its own, whose memory is
-the most that it held above what it held before. Writes benchmarks/training_forms.csv.
+ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
+NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. Steps of SGD with
+momentum on eight pictures, medians of turns. Every network has a process of its own; its memory is
+the peak minus the memory before the steps. Writes benchmarks/training_forms.csv.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROUPS = {  # (pixels of a side, precision) -> (network, form)
 
 
 def measure(size: int, precision: str, contestants, turns: int) -> list[dict]:
-    """The rows of networks that take turns."""
+    """Return the rows of networks that take turns."""
     shared = {"runtime": "keras", "size": size, "precision": precision, "training": True}
     contenders = build([{**shared, "network": n, "form": f} for n, f in contestants], {})
     take_turns(contenders, BATCH, turns, runs=1)

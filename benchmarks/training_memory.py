@@ -2,8 +2,8 @@
 
     python -m benchmarks.training_memory
 
-Pictures of 224 pixels, float32, SGD with momentum. Every figure is of a fresh process: the most
-that it held during three steps, above what it held with the network built. Writes
+Pictures of 224 pixels, float32, SGD with momentum. Every figure comes from a fresh process: its
+peak during three steps minus its memory after building the network. Writes
 benchmarks/training_memory.csv.
 """
 
@@ -20,7 +20,7 @@ BATCHES = (8, 16, 32)
 
 
 def megabytes(network: str, batch: int) -> int:
-    """Of a step, in a process of its own."""
+    """Measure the memory of a step in a process of its own."""
     task = {"runtime": "keras", "form": "TensorFlow", "network": network}
     contender = Contender({**task, "size": 224, "training": True})
     contender.warm(batch)

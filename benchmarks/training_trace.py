@@ -1,9 +1,9 @@
-"""Where a training step goes: what the kernels of TensorFlow take in a trace of it.
+"""Time of TensorFlow's kernels in a trace of a training step.
 
     TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks.training_trace nf_regnet_b1 eca_nfnet_l0
 
 A step of SGD with momentum on 8 pictures of 224 x 224, random weights. The milliseconds of a kernel
-are summed over the cores, so that all of them come to more than the step. Writes
+are summed over the cores, so their total is larger than the step. Writes
 benchmarks/training_trace.csv.
 """
 
@@ -26,11 +26,11 @@ from training import provenance
 
 BATCH, SIZE, STEPS = 8, 224, 3
 LEAST = 0.01
-"""Share of all kernels below which one is counted to the rest."""
+"""Share of the total below which a kernel is part of the rest."""
 
 
 def step_of(name: str):
-    """A compiled training step of the network."""
+    """Return a compiled training step of the network."""
     network = nf_zoo.create_model(name)
     images = tf.random.stateless_normal((BATCH, SIZE, SIZE, 3), [0, 0])
     classes = tf.zeros((BATCH,), tf.int32)
@@ -51,7 +51,7 @@ def step_of(name: str):
 
 
 def trace(step) -> dict[str, tuple[float, float]]:
-    """Kernel -> (milliseconds, calls) of one step, from a trace of several."""
+    """Return kernel -> (milliseconds, calls) of one step, from a trace of several."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             for _ in range(STEPS):
@@ -71,7 +71,7 @@ def trace(step) -> dict[str, tuple[float, float]]:
 
 
 def rows_of(name: str) -> list[dict]:
-    """A row for each kernel that counts, and one for the rest."""
+    """Return a row for each kernel above the smallest share, and one for the rest."""
     step, seconds = step_of(name), []
     for _ in range(6):
         start = time.perf_counter()

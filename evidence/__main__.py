@@ -1,4 +1,4 @@
-"""Measures one of the experiments, or draws what was measured.
+"""Measure experiments, or report the measurements.
 
     python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --size=16 \\
         --output=cifar10_16.npz
@@ -14,9 +14,9 @@
 
     python -m evidence report
 
-The tables and pictures are in docs/results/. Rows that are there are not measured again; to measure
-an experiment anew, remove its table. ``--part=1/2`` does every second task, so that two processes
-of one core each share an experiment: faster than one of two cores.
+The tables and pictures are in docs/results/. Existing rows are not measured again; to repeat an
+experiment, remove its table. ``--part=1/2`` does every second task, so that two processes of one
+core each share an experiment, which is faster than one process of two cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trainings that are compared, on CIFAR-10 shrunk to 16 pixels. One table each.
+"""Experiments that compare trainings on CIFAR-10 shrunk to 16 pixels, with one table each.
 
 Each experiment is a function of a :class:`Setting` that yields tasks. A task measures some rows,
 one run after the other; tasks do not depend on each other and may go to different processes.
@@ -17,19 +17,19 @@ from training import recipe as recipes
 
 RECIPE = Path(__file__).parents[1] / "training" / "configs" / "wide_resnet_cifar10.py"
 TRAINS = 15.0
-"""Accuracy in percent, of ten classes, from which on a run counts as having trained."""
+"""Smallest accuracy in percent, of ten classes, with which a run counts as trained."""
 
 Task = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all runs of a call share.
+    """Settings that all runs of a call share.
 
     Attributes:
-        pictures: .npz file made by training.prepare, of 16 x 16 pixels.
+        pictures: .npz file of training.prepare, with 16 x 16 pixels.
         output: folder of the tables.
-        seeds: runs of every cell.
+        seeds: number of runs of every cell.
         scale: factor on the number of pictures that a run sees.
     """
 
@@ -39,7 +39,7 @@ class Setting:
     scale: float = 1.0
 
     def recipe(self, network: str, seen: int, batch_size: int, rate: float, **model):
-        """Wide ResNet ``"n-k"`` by the recipe of the 2020 paper, for ``seen`` pictures.
+        """Return the 2020 paper's recipe for Wide ResNet ``"n-k"`` and ``seen`` pictures.
 
         The rate falls along a cosine from ``rate`` without a warm-up.
         """
@@ -58,7 +58,7 @@ class Setting:
 
 
 def learning_rate(setting: Setting) -> Iterator[Task]:
-    """The best and the largest stable learning rate, by batch size and scheme (2020, section 4)."""
+    """Find the best and largest stable rates by batch size and scheme (2020, section 4)."""
     table = Table(setting.output / "learning_rate.csv", ("scheme", "batch_size", "learning_rate"))
     for batch_size in (128, 512, 16, 8, 1024):
         for scheme in ("bn", "nf", "skipinit", "none"):
@@ -78,12 +78,12 @@ def learning_rate(setting: Setting) -> Iterator[Task]:
 
 
 def search(run: Callable[[float], float], start: float, largest: float = 51.2) -> float:
-    """The best of start x 2^k: up until the runs fail, down to two below the best.
+    """Return the best rate of start x 2^k: up until runs fail, down to two below the best.
 
     Args:
         run: learning rate -> accuracy in percent; 0 if it diverged.
         start: first learning rate.
-        largest: none above it is tried.
+        largest: largest rate to try.
     """
     found = {start: run(start)}
     rate = start
@@ -91,7 +91,7 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
         rate *= 2
         found[rate] = run(rate)
     rate = start
-    # One worse rate is no proof, where runs of two seeds lie as far apart as those of two rates.
+    # One worse rate proves nothing if two seeds differ as much as two rates.
     while max(found, key=found.get) in sorted(found)[:2] or max(found.values()) < TRAINS:
         rate /= 2
         if rate < start / 2**8:
@@ -101,7 +101,7 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
 
 
 def small_batches(setting: Setting) -> Iterator[Task]:
-    """Batches of 2 to 128, the rate in proportion (2021, section 5: batch 4 against 1024)."""
+    """Compare batches of 2 to 128, the rate in proportion (2021, section 5: 4 against 1024)."""
     table = Table(setting.output / "small_batches.csv", ("scheme", "batch_size"))
     for batch_size in (128, 32, 8, 4, 2):
         for scheme in ("bn", "nf"):
@@ -125,7 +125,7 @@ DEPTH_SCHEMES = {
 
 
 def depth(setting: Setting) -> Iterator[Task]:
-    """Which depth trains, under one recipe (2020, table 1); the largest with one seed."""
+    """Compare depths under one recipe (2020, table 1), the largest with one seed."""
     table = Table(setting.output / "depth.csv", ("layers", "scheme"))
     for layers, seeds in ((16, setting.seeds), (40, setting.seeds), (100, setting.seeds), (400, 1)):
         for scheme, fields in DEPTH_SCHEMES.items():
@@ -141,13 +141,13 @@ def depth(setting: Setting) -> Iterator[Task]:
 
 
 def of_variants(setting: Setting, name: str, variants: dict, make: Callable) -> Iterator[Task]:
-    """A task for each variant of a recipe.
+    """Yield a task for each variant of a recipe.
 
     Args:
-        setting: what all runs share.
-        name: of the CSV file.
-        variants: name -> (what ``make`` takes, fields of the recipe).
-        make: gives the recipe that the fields then change.
+        setting: settings that all runs share.
+        name: name of the CSV file.
+        variants: name -> (argument of ``make``, fields of the recipe).
+        make: function that returns the recipe, which the fields then change.
     """
     table = Table(setting.output / f"{name}.csv", ("variant",))
     for variant, (network, changes) in variants.items():
@@ -182,7 +182,7 @@ ABLATIONS: dict[str, tuple[dict, dict]] = {
 
 
 def ablation(setting: Setting) -> Iterator[Task]:
-    """What each part of the 2021 recipe does."""
+    """Measure the effect of each part of the 2021 recipe."""
 
     def make(fields):
         recipe = setting.recipe("16-1", 25600, 64, 0.1, **{**WIDE_RESNET_16_1, **fields})
@@ -207,7 +207,7 @@ FIVE_EPOCHS: dict[str, tuple[str, dict]] = {
 
 
 def five_epochs(setting: Setting) -> Iterator[Task]:
-    """A recipe for a few passes over all pictures, beside BatchNorm's."""
+    """Compare recipes for a few passes over all pictures with BatchNorm's."""
 
     def make(scheme):
         recipe = setting.recipe("16-1", 250000, 128, 0.1, scheme=scheme)
@@ -234,7 +234,7 @@ SMALL_DATA: dict[str, tuple[str, dict]] = {
 
 
 def small_data(setting: Setting) -> Iterator[Task]:
-    """A recipe made for BatchNorm on 500 pictures a class, and what keeps it from blowing up."""
+    """Compare ways to keep a recipe for BatchNorm stable on 500 pictures per class."""
 
     def make(scheme):
         recipe = setting.recipe("16-1", 25600, 64, 0.8, scheme=scheme)

@@ -1,4 +1,4 @@
-"""Tables in docs/results.md and pictures beside the CSV files, of the rows that were measured."""
+"""Tables in docs/results.md and pictures beside the CSV files, from the measured rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHERS = {
     "skipinit_1/sqrt(d)": "olive",
     "divide_sqrt2": "tab:purple",
 }
-"""Colors of schemes that some experiments alone compare."""
+"""Colors of schemes that only some experiments compare."""
 NAMES = {
     "bn": "BatchNorm",
     "nf": "NF (SWS, alpha, beta)",
@@ -41,13 +41,13 @@ Lines = list[list[str]]
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and half the range where there are several runs."""
+    """Return the mean, and half the range if there are several runs."""
     mean = f"{statistics.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {(max(values) - min(values)) / 2:.1f}"
 
 
 def outcome(rows: list[dict]) -> str:
-    """Accuracy over the seeds, or how many of them diverged."""
+    """Return the accuracy over the seeds, or the number of diverged runs."""
     if not rows:
         return ""
     failed = sum(row["outcome"] == "diverged" for row in rows)
@@ -57,39 +57,39 @@ def outcome(rows: list[dict]) -> str:
 
 
 def finished(rows: list[dict]) -> list[float]:
-    """Accuracies of the runs that did not diverge."""
+    """Return the accuracies of the runs that did not diverge."""
     return [accuracy(row) for row in rows if row["outcome"] != "diverged"]
 
 
 def mean_accuracy(rows: list[dict]) -> float:
-    """Mean of the runs that did not diverge; 0 where all did."""
+    """Return the mean of the runs that did not diverge; 0 if all did."""
     return statistics.mean(finished(rows) or [0.0])
 
 
 def where(rows: list[dict], **key) -> list[dict]:
-    """The rows with these values."""
+    """Return the rows with these values."""
     return [row for row in rows if all(row[name] == str(one) for name, one in key.items())]
 
 
 def values_of(rows: list[dict], name: str) -> list[str]:
-    """The values of a column, each once, in order."""
+    """Return the values of a column, each once, in order."""
     return list(dict.fromkeys(row[name] for row in rows))
 
 
 def variants_of(rows: list[dict]) -> list[str]:
-    """The variants that were measured, in the order of the experiment."""
+    """Return the measured variants, in the order of the experiment."""
     return [name for name in (*ABLATIONS, *SMALL_DATA, *FIVE_EPOCHS) if where(rows, variant=name)]
 
 
 def rates_of(rows: list[dict], scheme: str, batch_size: str) -> dict[float, list[dict]]:
-    """Learning rate -> its runs, ascending."""
+    """Return learning rate -> runs, ascending."""
     found = where(rows, scheme=scheme, batch_size=batch_size)
     rates = sorted({float(row["learning_rate"]) for row in found})
     return {rate: [r for r in found if float(r["learning_rate"]) == rate] for rate in rates}
 
 
 def summary(rates: dict[float, list[dict]]) -> tuple[float, float]:
-    """Best rate and largest rate that trained, of the first seed, which had them all."""
+    """Return the best and the largest rate that trained, of the first seed, which has all rates."""
     first = {rate: accuracy(rows[0]) for rate, rows in rates.items()}
     stable = max((rate for rate, value in first.items() if value >= TRAINS), default=0.0)
     return max(first, key=first.get), stable
@@ -237,13 +237,13 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
 
 
 def markdown(lines: Lines) -> str:
-    """A table of the lines, the first its head."""
+    """Return a table of the lines, the first as its head."""
     rows = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
 
 
 def put_tables(text: str, folder: Path) -> str:
-    """The page with every table between its marks made anew from the CSV files."""
+    """Return the page with every table between its marks replaced from the CSV files."""
 
     def table(match: re.Match) -> str:
         rows = read_table(folder / f"{match[1]}.csv")
@@ -254,7 +254,7 @@ def put_tables(text: str, folder: Path) -> str:
 
 
 def write(folder: Path, page: Path = PAGE) -> None:
-    """Draws every table of the folder and puts it into the page; prints it."""
+    """Draw every table of the folder, print it and put it into the page."""
     for name, (size, plot) in PLOTS.items():
         rows = read_table(folder / f"{name}.csv")
         if not rows:

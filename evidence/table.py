@@ -1,4 +1,4 @@
-"""Rows of measurements in a CSV file that several processes may add to."""
+"""Table of measurements in a CSV file that several processes may add to."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MEASURED = ("seed", "outcome", "top1", "loss", "seconds", "commit", "device", "r
 
 
 class Table:
-    """What one experiment measured.
+    """Measurements of one experiment.
 
     Args:
-        path: of the CSV file; made with the first row.
-        keys: columns that, with the seed, tell runs apart.
+        path: path of the CSV file, which the first row creates.
+        keys: columns that identify a run together with the seed.
     """
 
     def __init__(self, path: Path, keys: tuple[str, ...]):
@@ -26,11 +26,11 @@ class Table:
         self.columns = (*keys, *MEASURED)
 
     def rows(self) -> list[dict]:
-        """All rows, as text."""
+        """Return all rows, as text."""
         return read_table(self.path)
 
     def find(self, key: dict, seed: int) -> dict | None:
-        """The row of one run, if it was measured."""
+        """Return the row of one run, if it was measured."""
         wanted = {name: str(value) for name, value in {**key, "seed": seed}.items()}
         for row in self.rows():
             if all(row[name] == value for name, value in wanted.items()):
@@ -38,16 +38,16 @@ class Table:
         return None
 
     def measure(self, key: dict, recipe) -> dict:
-        """The row of this key and the recipe's seed; runs the recipe if there is none yet.
+        """Return the row of this key and the recipe's seed; run the recipe if there is none yet.
 
         Raises:
-            KeyboardInterrupt: if the run was interrupted; there is no row of it then.
+            KeyboardInterrupt: if the run was interrupted; no row is written then.
         """
         found = self.find(key, recipe.seed)
         return found or self.add({**key, **run(recipe)})
 
     def add(self, row: dict) -> dict:
-        """Adds a row to the file, sorted among the others; returns it as the file has it."""
+        """Add a row to the file, sorted among the others; return it as text."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -67,9 +67,9 @@ def _number_or_word(text: str) -> tuple:
 
 
 def run(recipe) -> dict:
-    """Trains by the recipe in a temporary folder; the measured columns of its row.
+    """Train by the recipe in a temporary folder; return the measured columns of its row.
 
-    ``seconds`` holds the compilation of the step and the evaluation too.
+    ``seconds`` includes the compilation of the step and the evaluation.
     """
     import tempfile
 
@@ -96,7 +96,7 @@ def run(recipe) -> dict:
 
 
 def changes(recipe) -> dict:
-    """The recipe's fields that differ from the defaults, but for the seed and the place."""
+    """Return the recipe's fields that differ from the defaults, except the seed and the place."""
     defaults = recipes.identity(recipes.default())
     left_out = ("name", "seed")
     rows = {
@@ -109,5 +109,5 @@ def changes(recipe) -> dict:
 
 
 def accuracy(row: dict) -> float:
-    """Test accuracy in percent; 0 of a run that diverged."""
+    """Return the test accuracy in percent; 0 for a run that diverged."""
     return float(row["top1"] or 0.0)

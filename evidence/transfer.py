@@ -1,4 +1,4 @@
-"""Fine-tuning from the checkpoints that ship against from scratch, on pictures they never saw."""
+"""Fine-tuning of the shipped checkpoints against training from scratch, on other pictures."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STARTS = ("checkpoint", "scratch")
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """From checkpoints to pictures of another kind.
+    """Experiment that transfers checkpoints to other pictures.
 
     Attributes:
         table: name of the experiment.
-        checkpoints: ``"architecture.tag"``.
-        size: pixels of the pictures that the networks see.
-        test_per_class: pictures of each class that they are tested on.
+        checkpoints: names ``"architecture.tag"``.
+        size: side in pixels of the pictures that the networks see.
+        test_per_class: number of test pictures of each class.
     """
 
     table: str
@@ -40,7 +40,7 @@ class Transfer:
     test_per_class: int
 
     def __call__(self, setting: Setting) -> Iterator[Task]:
-        """Accuracy on ten classes that the seed draws, by pictures of a class."""
+        """Measure the accuracy on ten random classes, by the number of pictures per class."""
         table = Table(setting.output / f"{self.table}.csv", ("network", "per_class", "start"))
         pictures = read_arrays(setting.pictures)
         cells = itertools.product(range(setting.seeds), self.checkpoints, PER_CLASS, STARTS)
@@ -62,7 +62,7 @@ class Transfer:
 
 
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
-    # The first to classes of Tiny ImageNet, the second to CIFAR-10.
+    # The first transfers to classes of Tiny ImageNet, the second to CIFAR-10.
     one.table: one
     for one in (
         Transfer(
@@ -77,7 +77,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
 
 
 def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
-    """The pictures of ten classes that the seed draws, numbered anew."""
+    """Return the pictures of ten classes that the seed draws, with new numbers."""
     count = min(CLASSES, len(pictures.labels))
     chosen = np.sort(np.random.default_rng(seed).choice(len(pictures.labels), count, False))
 
@@ -90,7 +90,7 @@ def some_classes(pictures: ArrayPictures, seed: int) -> ArrayPictures:
 
 
 def tested_on(pictures: ArrayPictures, per_class: int) -> ArrayPictures:
-    """The same training pictures, and the first so many test pictures of each class."""
+    """Return the pictures with only the first ``per_class`` test pictures of each class."""
     images, classes = pictures.test
     members = [np.flatnonzero(classes == one)[:per_class] for one in range(len(pictures.labels))]
     rows = np.sort(np.concatenate(members))
@@ -98,7 +98,7 @@ def tested_on(pictures: ArrayPictures, per_class: int) -> ArrayPictures:
 
 
 def _run(model, pictures: ArrayPictures, size: int, seed: int, scale: float) -> dict:
-    """Fine-tunes and evaluates; the measured columns of the row."""
+    """Fine-tune and evaluate; return the measured columns of the row."""
     start = time.monotonic()
     epochs = max(round(EPOCHS * scale), 2)
     train, test = map(tf.data.Dataset.from_tensor_slices, (pictures.train, pictures.test))

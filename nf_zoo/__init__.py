@@ -8,36 +8,50 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.registration import register_with_keras
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveGradientClipping": "nf_zoo.optimizers",
+    "CacheNotWritable": "nf_zoo.hub.errors",
     "CardDetails": "nf_zoo.hub.card",
+    "CatalogError": "nf_zoo.hub.errors",
+    "ChecksumMismatch": "nf_zoo.hub.errors",
+    "CorruptWeights": "nf_zoo.hub.errors",
+    "FolderError": "nf_zoo.finetuning.class_folders",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
+    "InvalidConfig": "nf_zoo.hub.errors",
     "Preprocessing": "nf_zoo.pictures.preprocessing",
+    "PublishingFailed": "nf_zoo.hub.errors",
+    "RepositoryTaken": "nf_zoo.hub.errors",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",
-    "create_model": "nf_zoo.hub.factory",
+    "UnknownWeights": "nf_zoo.hub.errors",
+    "UnsafeWeights": "nf_zoo.hub.errors",
+    "WeightsAccessDenied": "nf_zoo.hub.errors",
+    "WeightsError": "nf_zoo.hub.errors",
+    "WeightsMismatch": "nf_zoo.hub.errors",
+    "WeightsNotFound": "nf_zoo.hub.errors",
+    "WeightsOffline": "nf_zoo.hub.errors",
+    "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.pictures.predictions",
     "diagnose": "nf_zoo.signal_propagation",
     "evaluate": "nf_zoo.finetuning",
-    "export_litert": "nf_zoo.deploy.litert_export",
-    "export_onnx": "nf_zoo.deploy.onnx_export",
-    "export_saved_model": "nf_zoo.deploy.export",
-    "fold": "nf_zoo.deploy.fold",
     "finetune": "nf_zoo.finetuning",
-    "list_models": "nf_zoo.hub.factory",
+    "fold": "nf_zoo.deploy.fold",
+    "list_models": "nf_zoo.hub.models",
     "load_pretrained": "nf_zoo.hub.pretrained",
-    "model_info": "nf_zoo.hub.factory",
+    "model_info": "nf_zoo.hub.models",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.pictures.images",
     "push_to_hub": "nf_zoo.hub.publishing",
     "quantization_report": "nf_zoo.deploy.quantization",
     "save_pretrained": "nf_zoo.hub.folder",
+    **{row.function: row.module for row in FORMATS.values()},
 }
-"""Public name -> the module that defines it; the model factories are in hub/factory.py."""
+"""Public name -> the module that defines it; the model factories are in hub/factories.py."""
 
 _MODULES = (
     "finetuning",
@@ -55,7 +69,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"nf_zoo.{name}")
-    elif name.startswith("_"):
+    elif not name[:1].isupper():  # as the names of factories are
         raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
     else:
         value = _factory(name)
@@ -64,14 +78,14 @@ def __getattr__(name: str) -> Any:
 
 
 def _factory(name: str) -> Any:
-    factories = importlib.import_module("nf_zoo.hub.factory").FACTORIES
-    if name not in factories:
+    factories = importlib.import_module("nf_zoo.hub.factories")
+    if name not in factories.FACTORIES:
         raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
-    return factories[name]
+    return factories.factory(name)
 
 
 def __dir__() -> list[str]:
-    factories = importlib.import_module("nf_zoo.hub.factory").FACTORIES
+    factories = importlib.import_module("nf_zoo.hub.factories").FACTORIES
     return sorted({*globals(), *_HOMES, *_MODULES, *factories})
 
 

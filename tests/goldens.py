@@ -92,10 +92,10 @@ def haiku_trees(shapes: dict[str, tuple[int, ...]]) -> tuple[dict, dict]:
 
 def fill(model, source: str, golden: str) -> None:
     """Fill a model of ours through the converter, from the source's keys and layouts."""
-    from nf_zoo.hub import from_haiku, from_timm
+    from nf_zoo.hub.foreign_names import plan
 
-    plan = {"timm": from_timm, "haiku": from_haiku}[source].plan(model)
+    steps = plan(model, source)
     shapes = source_shapes(source, golden)
-    assert {step.key for step in plan} == set(shapes)
-    for step in plan:
+    assert {step.key for step in steps} == set(shapes)
+    for step in steps:
         step.variable.assign(step.convert(FILLS[source](step.key, shapes[step.key])))

@@ -13,9 +13,9 @@ import os
 import pytest
 
 from nf_zoo.hub.errors import WeightsMismatch
-from nf_zoo.hub.fetching import fetch_pretrained
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.hub.pretrained import load_pretrained
+from nf_zoo.hub.sources import fetch_pretrained
 
 ME = "hf://me/trees"
 TINY = {"depths": (1, 1), "widths": (8, 16), "stem_width": 8, "num_classes": 5}

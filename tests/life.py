@@ -23,6 +23,7 @@ FAMILIES = {
     "skipinit_resnet": {},
     "fixup_resnet": {},
     "resnet": {},
+    "regnety": {},
     "wide_resnet": {},
 }
 """Label of a network of every family -> options that make chance play a part."""

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.status import Status
 
+from nf_zoo import quickstart as module
 from nf_zoo.cli import main
 from nf_zoo.quickstart import quickstart
-from nf_zoo.quickstart import run as module
 
 SMALL = {
     "pretrained": False,

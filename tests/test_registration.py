@@ -60,7 +60,7 @@ def _functional():
 MODELS = {
     **{
         label: lambda label=label: tiny_networks.filled(label, "registration")
-        for label in ("nf_regnet", "resnet_v2", "fixup_resnet", "skipinit_resnet")
+        for label in ("nf_regnet", "regnety", "resnet_v2", "fixup_resnet", "skipinit_resnet")
     },
     "folded": lambda: nf_zoo.fold(tiny_networks.filled("nf_resnet", "registration")),
     "sequential": _sequential,

@@ -25,6 +25,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fixup_resnet": ("fixup_resnet50", {**SMALL, "stem_width": 8}),
     "resnet": ("resnet26", {**SMALL, "stem_width": 8}),
     "resnet_v2": ("resnetv2_50d", {**SMALL, "stem_width": 8}),
+    "regnety": ("regnety_004", {**SMALL, "stem_width": 8, "group_width": 4}),
     "wide_resnet": ("wide_resnet10_1", SMALL),
     "wide_resnet_bn": ("wide_resnet10_1", {**SMALL, "scheme": "bn"}),
 }

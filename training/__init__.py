@@ -1,1 +1,1 @@
-"""Recipes that train what nf_zoo ships."""
+"""Training at scale, by recipes."""

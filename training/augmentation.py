@@ -1,4 +1,4 @@
-"""What becomes of the pictures of a step, computed on the accelerator that trains."""
+"""Variation and normalization of the pictures of a step, on the accelerator that trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.recipe import in_memory
 
 
 def augmentation_of(recipe) -> Augmentation:
-    """The operations of a recipe; pictures that are read as streams are cropped there."""
+    """Return the random variations of a recipe; streams crop their pictures themselves."""
     given = Settings(**recipe.augmentation.to_dict())
     if not in_memory(recipe):
         given = dataclasses.replace(given, crop="none")
@@ -21,15 +21,15 @@ def augmentation_of(recipe) -> Augmentation:
 
 
 def vary(recipe, images, classes, draws, num_classes: int, size: int | None = None):
-    """The pictures and targets that a step trains on.
+    """Return the pictures and targets that a step trains on.
 
     Args:
         recipe: a :func:`training.recipe.default`.
         images: (N, H, W, 3) uint8.
         classes: (N,) integers.
-        draws: of :func:`augmentation_of` the recipe.
+        draws: draws of the recipe's :func:`augmentation_of`.
         num_classes: length of a target.
-        size: pixels of a side that they are resized to; None: the recipe's ``input_size``.
+        size: side in pixels to resize them to; None: the recipe's ``input_size``.
 
     Returns:
         Normalized pictures, (N, size, size, 3), and targets with label smoothing,
@@ -44,13 +44,13 @@ def vary(recipe, images, classes, draws, num_classes: int, size: int | None = No
 
 
 def normalize(recipe, images):
-    """Pixels in 0..255 -> ``(pixel / 255 - mean) / std``, float32."""
+    """Normalize pixels in 0..255 to ``(pixel / 255 - mean) / std``, float32."""
     channels = nf_zoo.Preprocessing(mean=tuple(recipe.data.mean), std=tuple(recipe.data.std))
     return pictures.normalize(ops.cast(images, "float32"), channels)
 
 
 def for_test(recipe, images):
-    """The pictures of an evaluation, (N, H, W, 3), normalized and of the recipe's ``test_size``."""
+    """Return pictures (N, H, W, 3) normalized, and at ``test_size`` if the set is in memory."""
     height, width = images.shape[1:3]
     size = recipe.data.test_size
     if in_memory(recipe) and (height, width) != (size, size):

@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, found again, and distrusted.
+"""Checkpoints, written whole or not at all, and checked when they are loaded.
 
-A checkpoint is one safetensors file with every value that the next step depends on; its metadata
+A checkpoint is one safetensors file with every value that the next step depends on. Its metadata
 hold the step, the recipe and a digest of the values. The pictures of a step follow from the
-recipe's seed and the number of the step, so that the step is the position in the input too.
+recipe's seed and the number of the step, so the step is also the position in the input.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import safetensors
 from absl import logging
 from safetensors.numpy import save_file
 
+from nf_zoo import atomic
 from training.recipe import RecipeError
 
 NAME = re.compile(r"step_(\d{9})\.safetensors")
@@ -29,68 +31,61 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: made if it is not there.
-        identity: what the run is; see :func:`training.recipe.identity`.
-        keep: how many of the newest to keep, beside the best.
+        folder: created if it does not exist.
+        identity: fields that identify the run; see :func:`training.recipe.identity`.
+        keep: number of newest checkpoints to keep, beside the best.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict, keep: int = 3):
         self.folder, self.identity, self.keep = Path(folder), identity, keep
 
     def steps(self) -> list[int]:
-        """Steps of which there is a checkpoint, the newest last."""
+        """Return the steps that have a checkpoint, the newest last."""
         if not self.folder.is_dir():
             return []
         matches = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, state: list[tuple[str, np.ndarray]]) -> Path:
-        """Writes a checkpoint and removes those that are no longer kept.
+        """Write a checkpoint, and remove those that are no longer kept.
 
         Raises:
-            OSError: if the disk is full; what was there before stays, and nothing else.
+            OSError: if the disk is full; earlier checkpoints stay, and no partial file does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(step)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         metadata = {
             "step": str(step),
             "recipe": json.dumps(self.identity),
             "digest": digest(state),
         }
+        values = {key: np.asarray(value, order="C") for key, value in state}
         try:
-            save_file(
-                {key: np.asarray(value, order="C") for key, value in state}, temporary, metadata
-            )
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, safetensors.SafetensorError):
-                raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
-            raise
+            with atomic.replacing(path) as written:
+                save_file(values, written, metadata)
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
+        except safetensors.SafetensorError as error:
+            raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
         self._tidy()
         return path
 
     def mark_best(self, step: int, metric: float) -> None:
-        """Keeps the checkpoint of that step until another is marked."""
-        temporary = self.folder / f".{BEST}.tmp"
-        temporary.write_text(json.dumps({"step": step, "top1": metric}) + "\n")
-        os.replace(temporary, self.folder / BEST)
+        """Keep the checkpoint of a step until another is marked."""
+        atomic.write_text(self.folder / BEST, json.dumps({"step": step, "top1": metric}) + "\n")
         self._tidy()
 
     def best(self) -> dict | None:
-        """``{"step": ..., "top1": ...}`` of the best so far, or None."""
+        """Return ``{"step": ..., "top1": ...}`` of the best checkpoint so far, or None."""
         with contextlib.suppress(OSError, ValueError):
             return json.loads((self.folder / BEST).read_text())
         return None
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """The newest checkpoint that is whole; says so where it passes one over.
+        """Return the newest undamaged checkpoint; warn about each damaged one.
 
         Raises:
-            RecipeError: if it is of another recipe.
+            RecipeError: if it belongs to another recipe.
             OSError: if there are checkpoints, but none can be read.
         """
         steps = self.steps()
@@ -101,7 +96,7 @@ class Checkpoints:
                 raise
             except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
                 logging.warning(
-                    "The checkpoint of step %d is damaged and is passed over: %s", step, error
+                    "The checkpoint of step %d is damaged and is skipped: %s", step, error
                 )
         if steps:
             raise OSError(
@@ -111,10 +106,10 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> dict[str, np.ndarray]:
-        """The values of one checkpoint.
+        """Return the values of one checkpoint.
 
         Raises:
-            RecipeError: if it is of another recipe; names what differs.
+            RecipeError: if it belongs to another recipe; names the fields that differ.
             ValueError: if the values are not those that were written.
         """
         with safetensors.safe_open(self._path(step), framework="numpy") as file:
@@ -133,12 +128,12 @@ class Checkpoints:
         for step in self.steps()[: -self.keep]:
             if step != best:
                 self._path(step).unlink(missing_ok=True)
-        for path in self.folder.glob(".step_*.tmp"):  # of a process that was killed
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*"):  # of a process that was killed
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def digest(state) -> str:
-    """A digest of names, shapes, types and values, in the order of the names."""
+    """Return a digest of names, shapes, types and values, in the order of the names."""
     total = hashlib.blake2b(digest_size=16)
     for key, value in sorted(state, key=lambda row: row[0]):
         value = np.asarray(value, order="C")
@@ -148,7 +143,7 @@ def digest(state) -> str:
 
 
 def check_identity(found: dict, expected: dict, folder) -> None:
-    """Whether a run may go on from another's state.
+    """Check that a run may go on from another's state.
 
     Raises:
         RecipeError: naming the fields that differ.
@@ -161,6 +156,6 @@ def check_identity(found: dict, expected: dict, folder) -> None:
         )
         more = f", and {len(different) - 5} more" if len(different) > 5 else ""
         raise RecipeError(
-            "The working folder holds a run of another recipe: choose another --workdir, or go on "
-            f"with the recipe it was begun with. Received: {folder} ({rows}{more})"
+            "The working folder holds a run of another recipe. Choose another --workdir, or go on "
+            f"with the recipe of that run. Received: {folder} ({rows}{more})"
         )

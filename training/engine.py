@@ -9,7 +9,7 @@ from training.recipe import RecipeError
 
 
 def named_variables(model, optimizer) -> list[tuple[str, object]]:
-    """(key, variable) of model and optimizer, random states and averages included.
+    """Return (key, variable) of model and optimizer, random states and averages included.
 
     The keys are numbered, since paths need not differ.
     """
@@ -21,14 +21,14 @@ def named_variables(model, optimizer) -> list[tuple[str, object]]:
 
 
 def innermost(optimizer):
-    """The optimizer that takes the steps, whatever wraps it."""
+    """Return the optimizer inside all wrappers."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
 
 
 def averages_of(optimizer) -> list:
-    """The averaged weights that an optimizer with ``use_ema`` keeps."""
+    """Return the averaged weights that an optimizer with ``use_ema`` keeps."""
     return innermost(optimizer)._model_variables_moving_average
 
 
@@ -53,16 +53,16 @@ class Engine:
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def state(self) -> list[tuple[str, np.ndarray]]:
-        """Every value that the next step depends on, but for the pictures."""
+        """Return every value that the next step depends on, except the pictures."""
         return [(k, np.asarray(v.value)) for k, v in named_variables(self.model, self.optimizer)]
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take up what :meth:`state` gave."""
+        """Restore the values that :meth:`state` returned."""
         for key, variable in named_variables(self.model, self.optimizer):
             variable.assign(state[key])
 
     def evaluate(self, batches) -> dict[str, float]:
-        """Loss and accuracy over batches of (images, classes, weights)."""
+        """Return loss and accuracies (%) over batches of (images, classes, weights)."""
         total = sum(self.sums(batch) for batch in batches)
         loss, top1, top5, pictures = np.asarray(total, "float64")
         pictures = max(pictures, 1.0)
@@ -73,12 +73,12 @@ class Engine:
         }
 
     def agree(self, value: float) -> float:
-        """The largest of the values that the hosts hold."""
+        """Return the largest of the values that the hosts hold."""
         return value
 
 
 def check_batch(recipe, replicas: int) -> int:
-    """Pictures of one replica in one step.
+    """Return the number of pictures of one replica in one step.
 
     Raises:
         RecipeError: if the batch cannot be cut into equal parts.

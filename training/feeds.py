@@ -1,4 +1,4 @@
-"""The pictures of a run as the engines take them."""
+"""Batches of pictures for the engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JaxFeed:
     Args:
         recipe: a checked recipe.
         data: an :class:`~training.data.ArrayPictures`.
-        resident: whether the accelerator has the pictures, and takes their rows.
+        resident: give rows of pictures that the accelerator holds, instead of images.
     """
 
     def __init__(self, recipe, data, resident: bool = False):
@@ -27,15 +27,15 @@ class JaxFeed:
         self._batches = data.train_rows if resident else data.train_batches
 
     def train(self, first_step: int) -> Iterator[tuple]:
-        """(images or their rows, classes, draws), endlessly, from that step on."""
+        """Yield (images or their rows, classes, draws), endlessly, from a step on."""
         return _ahead(self._batches(self.recipe, self._share, first_step))
 
     def test(self) -> Iterable[tuple]:
-        """(images, classes, weights)."""
+        """Return batches of (images, classes, weights)."""
         return self.data.test_batches(self.recipe, self._share)
 
     def pictures(self, step: int) -> np.ndarray:
-        """(N, H, W, 3) uint8: the first pictures of a step."""
+        """Return the first pictures of a step, uint8 (N, H, W, 3)."""
         return next(self.data.train_batches(self.recipe, self._share, step))[0]
 
 
@@ -44,7 +44,7 @@ class TensorFlowFeed:
 
     Args:
         recipe: a checked recipe.
-        data: what :func:`training.data.open_data` gave.
+        data: the result of :func:`training.data.open_data`.
         strategy: a tf.distribute.Strategy.
     """
 
@@ -52,7 +52,7 @@ class TensorFlowFeed:
         self.recipe, self.data, self.strategy = recipe, data, strategy
 
     def train(self, first_step: int):
-        """(images, classes, draws) of every replica, endlessly, from that step on."""
+        """Return endless batches of (images, classes, draws) of every replica, from a step on."""
         width = augmentation_of(self.recipe).width
         return self._distributed(
             lambda share: self.data.train_batches(self.recipe, share, first_step),
@@ -60,14 +60,14 @@ class TensorFlowFeed:
         )
 
     def test(self):
-        """(images, classes, weights) of every replica."""
+        """Return batches of (images, classes, weights) of every replica."""
         return self._distributed(
             lambda share: self.data.test_batches(self.recipe, share),
             self.recipe.evaluation.batch_size,
         )
 
     def pictures(self, step: int) -> np.ndarray:
-        """(N, H, W, 3) uint8: the first pictures of a step."""
+        """Return the first pictures of a step, uint8 (N, H, W, 3)."""
         batches = self.data.train_batches(self.recipe, self._share(0, 1), step)
         return np.asarray(next(iter(batches))[0])
 
@@ -87,7 +87,7 @@ class TensorFlowFeed:
         return self.strategy.distribute_datasets_from_function(make)
 
     def _as_dataset(self, batches, rows: int, last: tuple):
-        """A data set as it is, or one of what a generator gives of pictures in memory."""
+        """Return the batches as a data set, wrapping a generator of pictures in memory."""
         import tensorflow as tf
 
         made = batches()
@@ -102,14 +102,14 @@ class TensorFlowFeed:
 
 
 def _ahead(batches: Iterator, most: int = 8) -> Iterator:
-    """The same, up to ``most`` of them made in advance by a thread."""
+    """Yield the same batches, up to ``most`` of them made in advance by a thread."""
     made: queue.Queue = queue.Queue(most)
 
     def work():
         try:
             for batch in batches:
                 made.put(batch)
-        except Exception as error:  # raised where it is waited for
+        except Exception as error:  # raised in the thread that waits for the batch
             made.put(error)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,14 +1,14 @@
-"""Trains by several recipes at once on one accelerator that is there for a few minutes.
+"""Train several recipes at once on an accelerator that is available for a few minutes.
 
     KERAS_BACKEND=jax python -m training.gpu_run --minutes=8 --workdir=runs --output=results \\
         nf=training/configs/wide_resnet_cifar10.py:nf,gpu \\
         bn=training/configs/wide_resnet_cifar10.py:bn,gpu -- \\
         --config.data.source=folder:cifar10-jpeg.tar.xz --precision=mixed_bfloat16
 
-Each NAME=RECIPE is a process of its own, a run of ``training.main`` with the flags behind ``--``,
-that ends by the clock. What came of a run, weights in float16, goes to ``--output`` in files of at
-most ``--largest`` bytes; ``cat NAME.tar.* | tar x`` puts them together again. Started again with
-the same command, runs that were cut off go on. A run that diverges begins again at half its rate.
+Each NAME=RECIPE is a process of its own, a run of ``training.main`` with the flags after ``--``,
+that ends by the clock. The result of a run, weights in float16, goes to ``--output`` in files of at
+most ``--largest`` bytes; ``cat NAME.tar.* | tar x`` puts them together again. The same command
+continues runs that were cut off. A run that diverges begins again at half its rate.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pathlib import Path
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("minutes", None, "All that there is, the start of the processes included.")
-flags.DEFINE_string("workdir", None, "A folder for each run is made in it.")
-flags.DEFINE_string("output", None, "Folder for what came of the runs.")
-flags.DEFINE_integer("largest", 16_000_000, "Bytes of a file of the output.")
-flags.DEFINE_float("reserve", 0.5, "Minutes before the end that the last evaluation has.")
+flags.DEFINE_float("minutes", None, "Minutes in all, the start of the processes included.")
+flags.DEFINE_string("workdir", None, "Folder in which each run gets its own.")
+flags.DEFINE_string("output", None, "Folder for the results of the runs.")
+flags.DEFINE_integer("largest", 16_000_000, "Most bytes of an output file.")
+flags.DEFINE_float("reserve", 0.5, "Minutes to leave for the last evaluation.")
 
 LEFT_OUT = ("checkpoints", "model")
 
 
 def train(name: str, recipe: str, given: list[str], workdir: Path, end: float) -> bool:
-    """Run one recipe until ``end``, a ``time.monotonic``; whether it came to its end."""
+    """Run one recipe until ``end``, a ``time.monotonic``; return True if the run succeeded."""
     folder, rate = workdir / name, []
     while True:
         minutes = (end - time.monotonic()) / 60.0
@@ -63,7 +63,7 @@ def _rate(recipe: str, given: list[str]) -> float:
 
 
 def pack(folder: Path, output: Path, largest: int) -> list[Path]:
-    """The run's files and its network in float16 as a tar archive, cut into files."""
+    """Write a run's files, its network in float16, as a tar archive cut into files."""
     from safetensors.numpy import load_file, save
 
     buffer = io.BytesIO()
@@ -90,7 +90,7 @@ def pack(folder: Path, output: Path, largest: int) -> list[Path]:
 
 
 def main(argv) -> int:
-    """The command line."""
+    """Run the command line."""
     logging.set_verbosity(logging.INFO)
     words = argv[1:]
     jobs = [word.split("=", 1) for word in words if not word.startswith("--")]
@@ -98,7 +98,7 @@ def main(argv) -> int:
     if not jobs or any(len(job) != 2 for job in jobs):
         raise app.UsageError(f"Name the runs: NAME=RECIPE ... Received: {words}")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # XLA tries every convolution out on the card: NF-ResNet-50 took over four minutes on an H200.
+    # Autotuning tries every convolution on the card: over four minutes of NF-ResNet-50 on an H200.
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
     end = time.monotonic() + 60.0 * (FLAGS.minutes - FLAGS.reserve)
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)

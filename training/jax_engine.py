@@ -1,4 +1,4 @@
-"""The same steps on one accelerator under JAX, for sets that fit in memory."""
+"""Training and evaluation steps on one accelerator under JAX, for sets that fit in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class JaxEngine(Engine):
         self._compiled: dict = {}
 
     def train_step(self, batch, size: int | None = None):
-        """One update, of pictures shrunk to ``size`` pixels; returns the mean loss."""
+        """Update once, on pictures shrunk to ``size`` pixels; return the mean loss."""
         if size in self._compiled:
             step = self._compiled[size].result()
         else:
@@ -50,12 +50,12 @@ class JaxEngine(Engine):
         return loss
 
     def compile_ahead(self, batch, sizes, test_batch) -> None:
-        """Compile the step of the first size; those of the others, and the evaluation, meanwhile.
+        """Compile the step of the first size; start to compile other sizes and the evaluation.
 
         Args:
-            batch: of :meth:`train_step`.
-            sizes: that the run is going to have, in their order.
-            test_batch: of :meth:`evaluate`.
+            batch: a batch of :meth:`train_step`.
+            sizes: picture sizes of the run, in their order.
+            test_batch: a batch of :meth:`evaluate`.
         """
         started = time.monotonic()
         trainable, other, _ = self._state
@@ -75,21 +75,21 @@ class JaxEngine(Engine):
         )
 
     def iterations(self) -> int:
-        """Where the next step is on the schedule of the learning rate."""
+        """Return the position of the next step on the learning-rate schedule."""
         return int(self._state[2][self._iterations])
 
     def set_iterations(self, step: int) -> None:
-        """Move along the schedule of the learning rate."""
+        """Move to a step of the learning-rate schedule."""
         optimizer = self._state[2]
         optimizer[self._iterations] = jnp.asarray(step, optimizer[self._iterations].dtype)
 
     def sums(self, batch):
-        """Over a batch: losses, pictures right at first and among five, pictures."""
+        """Return sums over a batch: loss, right at first, right among five, pictures."""
         return self._evaluate(*self._state[:2], *batch)
 
     @contextlib.contextmanager
     def averaged(self):
-        """Within it the model has the averaged weights."""
+        """Give the model the averaged weights inside a ``with`` block."""
         raw = self._state[0]
         places = [_place(self.optimizer, variable) for variable in averages_of(self.optimizer)]
         self._state[0] = [self._state[2][place] for place in places]
@@ -109,7 +109,7 @@ class JaxEngine(Engine):
         self._read_variables()
 
     def write_variables(self) -> None:
-        """Brings the model and the optimizer up to the last step."""
+        """Write the values of the last step to the model and the optimizer."""
         owners = (
             self.model.trainable_variables,
             self.model.non_trainable_variables,
@@ -131,7 +131,7 @@ class JaxEngine(Engine):
         ]
 
     def _kernels(self, trainable, other):
-        """What the convolutions standardize: once in a step, not for every micro-batch."""
+        """Return the standardized kernels, computed once a step, not for every micro-batch."""
         owners = zip(
             (*self.model.trainable_variables, *self.model.non_trainable_variables),
             (*trainable, *other),
@@ -151,7 +151,7 @@ class JaxEngine(Engine):
         return loss * scale, (loss, other)
 
     def _gradient(self, trainable, other, scale, images, targets):
-        """``(other, loss, gradients)`` of the whole batch, one micro-batch after the other."""
+        """Return ``(other, loss, gradients)`` of the batch, micro-batch by micro-batch."""
         kernels, back = jax.vjp(lambda trainable: self._kernels(trainable, other), trainable)
         inside = {id(v) for layer in self._standardized for v in (layer.kernel, layer.gain)}
         variables = zip(self.model.trainable_variables, trainable, strict=True)
@@ -207,11 +207,11 @@ class JaxEngine(Engine):
 
 
 def _place(optimizer, variable) -> int:
-    """Which of the optimizer's variables it is."""
+    """Return the index of a variable among the optimizer's."""
     return next(place for place, one in enumerate(optimizer.variables) if one is variable)
 
 
 def _fits(pictures) -> bool:
-    """Whether the pictures take no more than a quarter of the accelerator's memory."""
+    """Return True if the pictures take at most a quarter of the accelerator's memory."""
     memory = jax.devices()[0].memory_stats() or {}
     return pictures.nbytes <= memory.get("bytes_limit", np.inf) / 4

@@ -1,26 +1,27 @@
-"""What a run says: a line of progress, JSON lines, TensorBoard."""
+"""Logs of a run: lines of progress, JSON lines, TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 from absl import logging
 
+from nf_zoo import atomic
+
 FILE = "log.jsonl"
 
 
 class Log:
-    """Writes the records of a run.
+    """Log of a run.
 
     Args:
         folder: working folder; None writes no files (hosts other than the first).
-        first_step: the step a run goes on from; what an interrupted run wrote after it is
-            removed, since those steps are done again.
-        total_steps: of the whole run.
+        first_step: the step a run goes on from; records of later steps are removed, since those
+            steps are done again.
+        total_steps: steps of the whole run.
         batch_size: pictures in a step.
     """
 
@@ -33,7 +34,7 @@ class Log:
             self._writer = _summary_writer(folder)
 
     def training(self, step: int, loss: float, learning_rate: float) -> None:
-        """After ``step`` steps: the mean loss since the last call, speed and time left."""
+        """Log, after ``step`` steps, the mean loss since the last call, speed and time left."""
         before, then = self._clock
         seconds = max(time.monotonic() - then, 1e-9)
         self._clock = (step, time.monotonic())
@@ -48,13 +49,13 @@ class Log:
         )
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """After an evaluation."""
+        """Log an evaluation."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         logging.info("step %d  evaluated: %s", step, shown)
         self._write("evaluation", step, **values)
 
     def pause(self) -> None:
-        """Leaves out of the speed what happened since the last line: evaluation, checkpoints."""
+        """Leave the time since the last line, of evaluation or checkpoints, out of the speed."""
         self._clock = (self._clock[0], time.monotonic())
 
     def _write(self, kind: str, step: int, **values: float) -> None:
@@ -72,7 +73,7 @@ class Log:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Removes the JSON lines of later steps, and a line that was cut off."""
+    """Remove the JSON lines of later steps, and a line that was cut off."""
     if not path.exists():
         return
     kept = []
@@ -82,27 +83,25 @@ def keep_until(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    atomic.write_text(path, "".join(kept))
 
 
 def duration(seconds: float) -> str:
-    """``"2 h 05 min"``, ``"3 min 20 s"``."""
+    """Return ``"2 h 05 min"`` or ``"3 min 20 s"``."""
     seconds = round(min(seconds, 1e9))
     hours, minutes = seconds // 3600, seconds // 60 % 60
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
 
 
 def _finite(values: dict[str, float]) -> dict:
-    """JSON has no infinities."""
+    """Replace infinities and NaN by None, since JSON has neither."""
     return {k: v if math.isfinite(v) else None for k, v in values.items()}
 
 
 def _summary_writer(folder: Path):
     import keras
 
-    if keras.backend.backend() != "tensorflow":  # which would take the accelerator for itself
+    if keras.backend.backend() != "tensorflow":  # importing it would seize the accelerator
         logging.info("No TensorBoard files are written: they need KERAS_BACKEND=tensorflow")
         return None
     try:

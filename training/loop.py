@@ -1,4 +1,4 @@
-"""The loop around the steps: logging, evaluation, checkpoints, and ending well or badly."""
+"""The loop around the steps: logging, evaluation, checkpoints, interruption and divergence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import signal
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 
 import nf_zoo
+from nf_zoo import atomic
 from training import augmentation, provenance
 from training.logs import Log
 
@@ -24,10 +24,10 @@ class Plan:
     """The length of a run, in steps.
 
     Attributes:
-        steps: of the whole run.
+        steps: steps of the whole run.
         steps_per_epoch: may be a fraction.
         evaluate_every: steps between evaluations.
-        early_steps: of those, on pictures of the recipe's ``data.early_size``.
+        early_steps: first steps, on pictures of the recipe's ``data.early_size``.
     """
 
     steps: int
@@ -37,7 +37,7 @@ class Plan:
 
     @classmethod
     def of(cls, recipe, train_size: int) -> Plan:
-        """That of a recipe for so many training pictures."""
+        """Return the plan of a recipe for ``train_size`` training pictures."""
         per_epoch = train_size / recipe.batch_size
         steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
         every = max(round(recipe.evaluation.every_epochs * per_epoch), 1)
@@ -45,11 +45,11 @@ class Plan:
 
 
 class Clock:
-    """Where a run that ends by the clock is on its schedule.
+    """Position on the schedule of a run that ends by the clock.
 
     Args:
-        end: of the run, as ``time.monotonic`` tells it.
-        steps: of the whole schedule.
+        end: end of the run, in the seconds of ``time.monotonic``.
+        steps: steps of the whole schedule.
     """
 
     def __init__(self, end: float, steps: int):
@@ -57,11 +57,11 @@ class Clock:
         self._start: tuple[float, int] | None = None
 
     def start(self, place: int) -> None:
-        """The run begins, or goes on, now and at that place."""
+        """Begin, or go on, now and at a step of the schedule."""
         self._start = time.monotonic(), place
 
     def place(self) -> int:
-        """The step of the schedule that is due, at most the number of its steps."""
+        """Return the step of the schedule that is due, at most the number of its steps."""
         then, place = self._start
         share = (time.monotonic() - then) / max(self._end - then, 1e-9)
         return min(place + int(share * (self._steps - place)), self._steps)
@@ -72,18 +72,18 @@ class Diverged(RuntimeError):
 
 
 class Trainer:
-    """Trains one model to the end of its plan, or to an interruption that it can go on from.
+    """Training of one model to the end of its plan, or to an interruption it can resume from.
 
     Args:
         recipe: a checked recipe.
-        plan: how long.
+        plan: length of the run.
         engine: a TensorFlowEngine or JaxEngine.
-        feed: gives ``train(first_step)`` and ``test()``, iterables of what the engine takes.
+        feed: gives ``train(first_step)`` and ``test()``, iterables of the engine's batches.
         schedule: step -> learning rate, for the log.
-        checkpoints: of the working folder.
+        checkpoints: the Checkpoints of the working folder.
         folder: working folder.
-        chief: whether this host writes.
-        clock: of a run that ends at a time instead of a step.
+        chief: True on the host that writes.
+        clock: the Clock of a run that ends at a time instead of a step.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Trainer:
         self._losses: list = []
 
     def resume(self) -> int:
-        """Goes on from the newest checkpoint that is whole; returns its step, or 0."""
+        """Go on from the newest undamaged checkpoint; return its step, or 0."""
         found = self.checkpoints.load_newest()
         if found is not None:
             self.step, state = found
@@ -115,13 +115,13 @@ class Trainer:
         return self.step
 
     def run(self) -> dict[str, float] | None:
-        """Trains to the end.
+        """Train to the end.
 
         Returns:
             The last evaluation; None if the run was interrupted by SIGTERM, after a checkpoint.
 
         Raises:
-            Diverged: naming the step and the layer; checkpoints are those of before.
+            Diverged: naming the step and the layer; earlier checkpoints stay.
         """
         before = signal.signal(signal.SIGTERM, self._on_signal)
         try:
@@ -159,7 +159,7 @@ class Trainer:
         return values or self._evaluate()
 
     def _start_clock(self, batches):
-        """Start the clock when the first step is compiled, so that no compilation is in it."""
+        """Compile the first step, and then start the clock."""
         first = next(batches)
         if hasattr(self.engine, "compile_ahead"):
             sizes = (self.recipe.data.early_size, None) if self.plan.early_steps else (None,)
@@ -168,14 +168,14 @@ class Trainer:
         return itertools.chain([first], batches)
 
     def _move_on(self) -> None:
-        """To the next step of the schedule, or to the one that is due."""
+        """Move to the next step of the schedule, or to the step that is due by the clock."""
         self.place = self.step
         if self.clock:
             self.place = self.clock.place()
             self.engine.set_iterations(self.place)
 
     def save(self) -> None:
-        """A checkpoint of now."""
+        """Write a checkpoint of the present step."""
         if self._saved[0] != self.step:
             state = self.engine.state()  # on every host: reading may need them all
             if self.chief:
@@ -184,7 +184,7 @@ class Trainer:
         self.log.pause()
 
     def evaluate(self) -> dict[str, float]:
-        """Loss and accuracies, with ``ema_`` before those of the averaged weights."""
+        """Return loss and accuracies; ``ema_`` begins the names of those of averaged weights."""
         values = self.engine.evaluate(self.feed.test())
         if self.recipe.ema:
             with self.engine.averaged():
@@ -193,7 +193,7 @@ class Trainer:
         return values
 
     def export(self, values: dict[str, float]) -> Path:
-        """Writes what came out: ``model/`` (averaged weights, if there are any), results.json."""
+        """Write ``model/``, with averaged weights if the recipe has them, and results.json."""
         model = self.engine.model
         path = self.folder / "model"
         if self.recipe.ema:
@@ -206,9 +206,7 @@ class Trainer:
         epochs = round(self.step / self.plan.steps_per_epoch, 2)
         length = {"step": self.step, "epochs": epochs, "by_the_clock": self.clock is not None}
         results = {**length, **values, **origin, "recipe": self.checkpoints.identity}
-        temporary = self.folder / ".results.json.tmp"
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, self.folder / "results.json")
+        atomic.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
         return path
 
     def _evaluate(self) -> dict[str, float]:
@@ -224,7 +222,7 @@ class Trainer:
         return values
 
     def _flush(self) -> None:
-        """Logs the losses since the last time, if all is well."""
+        """Log the losses since the last time; raise Diverged if one is not finite."""
         if not self._losses:
             return
         losses = np.array([float(loss) for loss in self._losses])
@@ -250,17 +248,17 @@ class Trainer:
         raise Diverged(message)
 
     def _due(self) -> bool:
-        """Whether a checkpoint is due, by steps or by time."""
+        """Return True if a checkpoint is due, by steps or by time."""
         given = self.recipe.run
         if given.checkpoint_steps and self.step % given.checkpoint_steps == 0:
             return True
-        if self.step % given.log_every:  # hosts compare their clocks no more often
+        if self.step % given.log_every:  # hosts compare their clocks only at these steps
             return False
         minutes = (time.monotonic() - self._saved[1]) / 60.0
         return self.engine.agree(float(minutes > given.checkpoint_minutes)) > 0
 
     def _interrupted(self) -> bool:
-        """Whether to stop; several hosts ask each other now and then, and stop together."""
+        """Return True if the run must stop; several hosts agree at log steps and stop together."""
         if self.engine.hosts == 1:
             return self._stop
         if self.step % self.recipe.run.log_every:
@@ -272,14 +270,14 @@ class Trainer:
 
 
 def report_divergence(engine, feed, recipe, step: int) -> str:
-    """Says which block is to blame, from the pictures of the step and the weights of now.
+    """Return in words which block diverged, given the pictures of the step and the present weights.
 
-    Updates that are not finite are left out, so that the weights are still those of the step.
+    Updates that are not finite are skipped, so the weights are still those of the step.
 
     Args:
-        engine: knows the model.
+        engine: holds the model.
         feed: gives the pictures of a step.
-        recipe: how they are normalized.
+        recipe: gives their normalization.
         step: counted from 0.
     """
     images = np.asarray(feed.pictures(step))

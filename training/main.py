@@ -1,10 +1,10 @@
-"""Trains a network by a recipe, on one device or many.
+"""Train a network by a recipe, on one device or many.
 
     python -m training.main --config=training/configs/wide_resnet_cifar10.py \\
         --config.data.source=folder:cifar10-jpeg.tar.xz --workdir=runs/a
 
-Started again with the same command it goes on where it was. docs/training.md tells how to use
-several GPUs, several hosts and TPUs.
+The same command continues an interrupted run. docs/training.md explains how to use several GPUs,
+several hosts and TPUs.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
 STRATEGY = flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}.")
-REPLICAS = flags.DEFINE_integer("replicas", 0, "Cut the CPU into so many devices.")
+REPLICAS = flags.DEFINE_integer("replicas", 0, "Number of devices to cut the CPU into.")
 PEER_TIMEOUT = flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers.")
 TPU = flags.DEFINE_string("tpu", "", "Name of the TPU.")
-PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Of the computation.")
+PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras dtype policy.")
 JIT = flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
 MINUTES = flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule.")
 EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and end.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Describe the run, and end.")
 
 
 def main(argv) -> int:
-    """The command line."""
+    """Run the command line."""
     if len(argv) > 1:
-        raise app.UsageError(f"Flags alone are understood. Received: {argv[1:]}")
+        raise app.UsageError(f"All arguments must be flags. Received: {argv[1:]}")
     logging.set_verbosity(logging.INFO)
     from training.session import expected_errors, run
 
@@ -67,7 +67,7 @@ def main(argv) -> int:
 
 
 def entry_point(argv: list[str] | None = None) -> None:
-    """``python -m training.main``: one line where a flag or a recipe is wrong."""
+    """Run ``python -m training.main``; print one line if a flag or a recipe is wrong."""
     arguments = argv or sys.argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -83,7 +83,7 @@ def _parse(arguments):
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        # ConfigDict names near fields itself.
+        # ConfigDict itself suggests similar fields.
         raise RecipeError(f"A field of the recipe is not right: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""Batch normalization in one of TensorFlow's operations, for as long as a network trains."""
+"""Batch normalization by TensorFlow's fused operation, while a network trains."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer, whose statistics, normalization and gradient are one operation each.
+    """Keras's layer with one fused operation for statistics and normalization, and its gradient.
 
     Keras composes them of elementwise operations, each of which goes over the whole map. The
-    values are the same to rounding. What the operation does not know, and inference, is Keras's own
-    code.
+    values are the same up to rounding. Inference, and options that the operation lacks, use Keras's
+    own code.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -30,7 +30,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             is_training=True,
         )
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
-        biased = variance * (count - 1.0) / count  # the operation gives the unbiased one
+        biased = variance * (count - 1.0) / count  # the operation returns the unbiased variance
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, biased)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
         return outputs
@@ -48,7 +48,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def fuse_batch_normalization(model) -> None:
-    """Every ``keras.layers.BatchNormalization`` of the model becomes the class above, in place.
+    """Change every ``keras.layers.BatchNormalization`` of a model to the fused class, in place.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.BatchNormalization()])

@@ -10,15 +10,15 @@ SCHEDULES = keras.optimizers.schedules
 
 
 def make_schedule(recipe, steps: int, steps_per_epoch: float):
-    """The learning-rate schedule of a recipe.
+    """Return the learning-rate schedule of a recipe.
 
-    ``"cosine"`` and ``"constant"`` rise linearly first, from above 0, so that no step is lost.
-    ``"step"`` is constant for a share of the run and is then halved again and again (De & Smith
-    2020).
+    ``"cosine"`` and ``"constant"`` first rise linearly, from above 0, so that no step is lost.
+    ``"step"`` is constant for a share of the run and is then halved at regular intervals (De &
+    Smith 2020).
 
     Args:
         recipe: a checked recipe.
-        steps: of the whole run.
+        steps: steps of the whole run.
         steps_per_epoch: may be a fraction.
 
     Example:
@@ -47,14 +47,14 @@ def make_schedule(recipe, steps: int, steps_per_epoch: float):
 
 
 def make_optimizer(recipe, model, schedule):
-    """The optimizer of a recipe, built for the model.
+    """Return the optimizer of a recipe, built for the model.
 
-    Weight decay acts on kernels alone, adaptive gradient clipping on all but the classifier's
-    kernel (DeepMind nfnets ``experiment_nfnets.py``). With SGD the decay is a part of the gradient
-    after it was clipped, as there; with the others it is decoupled.
+    Weight decay acts only on kernels, adaptive gradient clipping on all variables but the
+    classifier's kernel (DeepMind nfnets ``experiment_nfnets.py``). With SGD the decay is added to
+    the clipped gradient, as there; with the others it is decoupled.
     """
     given = recipe.optimizer
-    # A name of its own would be numbered within a process, and checkpoints keep names.
+    # Keras numbers default names within a process, and checkpoints keep the names.
     common = {"name": given.name, "use_ema": recipe.ema > 0, "ema_momentum": recipe.ema or 0.99}
     betas = {"beta_1": given.beta_1, "beta_2": given.beta_2}
     if given.name == "sgd":

@@ -1,49 +1,45 @@
-"""Prepares pictures for training: TFRecord shards, or one .npz file of small pictures.
+"""Prepare pictures for training: TFRecord shards, or one .npz file of small pictures.
 
     python -m training.prepare --source=imagenet/ --splits=train,validation --output=shards/
     python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --size=32 \\
         --output=cifar10.npz
 
-``--source`` holds SPLIT/CLASS/picture. The pictures of a shard are in random order. The manifest
-(dataset.json), without which the set is not used, is written last.
+``--source`` holds SPLIT/CLASS/picture. The pictures of a shard are in random order. The manifest,
+dataset.json, is written last; a set without it is not used.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 
+from nf_zoo import atomic
 from training.recipe import RecipeError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("source", None, "Folder, or for .npz also a tar archive, or several (*).")
+flags.DEFINE_string("source", None, "Folder; for .npz also a tar archive, or several (*).")
 flags.DEFINE_string("output", None, "Folder to write the shards to, or a file ending in .npz.")
 flags.DEFINE_list("splits", ["train", "validation"], "The training and the test split.")
 flags.DEFINE_integer("size", 32, "Side of the pictures of an .npz file, in pixels.")
-flags.DEFINE_integer("shards", 64, "Files that the training split is cut into.")
+flags.DEFINE_integer("shards", 64, "Number of files that each split is cut into.")
 
 
 def write_arrays(source: str, output: Path, splits: list[str], size: int) -> None:
-    """Decodes all pictures into one .npz file; see :mod:`training.data.arrays`."""
+    """Decode all pictures into one .npz file; see :mod:`training.data.arrays`."""
     from training.data.arrays import KEYS, read_pictures
 
     pictures = read_pictures(source, *splits, size)
     values = (*pictures.train, *pictures.test, np.array(pictures.labels))
-    temporary = output.with_name(f".{output.name}.tmp.npz")
-    try:
-        np.savez(temporary, **dict(zip(KEYS, values, strict=True)))
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.replacing(output) as written:
+        np.savez(written, **dict(zip(KEYS, values, strict=True)))
 
 
 def write_shards(source: str, output: Path, splits: list[str], shards: int) -> None:
-    """Copies the encoded pictures into TFRecord files, and then writes the manifest.
+    """Copy the encoded pictures into TFRecord files, and then write the manifest.
 
     Raises:
         RecipeError: if a split is missing, or the output holds a set already.
@@ -54,7 +50,10 @@ def write_shards(source: str, output: Path, splits: list[str], shards: int) -> N
     from training.data.streams import MANIFEST
 
     if (output / MANIFEST).exists():
-        raise RecipeError(f"A set was prepared there already. Received: --output={output}")
+        raise RecipeError(
+            "The output folder holds a prepared set already; choose another. "
+            f"Received: --output={output}"
+        )
     output.mkdir(parents=True, exist_ok=True)
     manifest: dict = {"labels": None, "splits": {}}
     for split in splits:
@@ -73,9 +72,7 @@ def write_shards(source: str, output: Path, splits: list[str], shards: int) -> N
                     writer.write(_record(tf, encoded, int(folder.classes[index])))
             counts[name] = len(members)
             logging.info("%s: %d pictures", name, len(members))
-    temporary = output / f".{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest))
-    os.replace(temporary, output / MANIFEST)
+    atomic.write_text(output / MANIFEST, json.dumps(manifest))
 
 
 def _record(tf, encoded: bytes, picture_class: int) -> bytes:

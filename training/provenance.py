@@ -1,4 +1,4 @@
-"""Where a figure comes from: the commit of the code and the machine it ran on."""
+"""Origin of a figure: the commit of the code and the machine it ran on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def commit() -> str:
-    """The commit of the code, with "-dirty" if files differ from it; "unknown" without git."""
+    """Return the commit, with ``"-dirty"`` if files differ from it; ``"unknown"`` without git."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:
@@ -22,7 +22,7 @@ def commit() -> str:
 
 
 def device() -> str:
-    """The accelerator's name under JAX; else the processor's, and how many threads it runs."""
+    """Return the accelerator's name under JAX, or else the processor's and its threads."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -34,14 +34,14 @@ def device() -> str:
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name, as the system gives it."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 
 
 def available_threads() -> int:
-    """Hardware threads that this process may use."""
+    """Return the number of hardware threads that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a recipe may say, with its defaults, and whether what it says makes sense.
+"""Fields of a recipe, their defaults and their checks.
 
 A recipe is a file in training/configs/ with ``get_config(variants="")``, which changes the
 defaults given here. Any field can be overridden from the command line:
@@ -18,7 +18,7 @@ from nf_zoo.pictures import augmentation
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be run; the message says why and what would do."""
+    """A recipe that cannot be run; the message says why, and what to do."""
 
 
 INFINITE = math.inf
@@ -85,7 +85,7 @@ PLAIN = ("data.mean", "data.std")
 
 
 def default() -> ConfigDict:
-    """The fields of a recipe; FIELDS says units and ranges."""
+    """Return the fields of a recipe with their defaults; FIELDS says units and ranges."""
     nested: dict = {}
     for key, row in FIELDS.items():
         group, _, name = key.rpartition(".")
@@ -95,7 +95,7 @@ def default() -> ConfigDict:
 
 
 def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
-    """What the recipes for ImageNet share (DeepMind nfnets ``experiment.py``)."""
+    """Return the fields that the ImageNet recipes share (DeepMind nfnets ``experiment.py``)."""
     recipe = default()
     recipe.name = f"{architecture}_imagenet"
     recipe.model.architecture = architecture
@@ -106,7 +106,7 @@ def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
 
 
 def smoke(recipe: ConfigDict) -> ConfigDict:
-    """The recipe cut down to twenty steps that two cores can take: does it run at all?"""
+    """Cut a recipe down to twenty steps for two cores, to see whether it runs at all."""
     recipe.steps, recipe.batch_size = 20, 8
     recipe.optimizer.per_batch = 0
     recipe.optimizer.learning_rate = min(recipe.optimizer.learning_rate, 0.005)
@@ -117,7 +117,7 @@ def smoke(recipe: ConfigDict) -> ConfigDict:
 
 
 def load(path: str) -> ConfigDict:
-    """The recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
+    """Load the recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
 
     Raises:
         RecipeError: if there is no such file, or it has no such variant.
@@ -136,10 +136,10 @@ def load(path: str) -> ConfigDict:
 
 
 def words(variants: str, allowed) -> list[str]:
-    """``"nf_resnet101,smoke"`` -> the words, each of them allowed.
+    """Split ``"nf_resnet101,smoke"`` into words, and check each.
 
     Raises:
-        RecipeError: on another word.
+        RecipeError: on a word that is not allowed.
     """
     chosen = [word for word in variants.split(",") if word]
     unknown = [word for word in chosen if word not in allowed]
@@ -151,10 +151,10 @@ def words(variants: str, allowed) -> list[str]:
 
 
 def check(recipe: ConfigDict) -> None:
-    """Whether every field is within its range.
+    """Check that every field is within its range.
 
     Raises:
-        RecipeError: naming the field, what it may be and what it is.
+        RecipeError: naming the field, its range and its value.
     """
     for field, value in flatten(recipe).items():
         row = FIELDS[field]
@@ -172,7 +172,7 @@ def check(recipe: ConfigDict) -> None:
     early, size = recipe.data.early_epochs, recipe.data.early_size
     if (early or size) and not (early and 8 <= size <= recipe.data.input_size):
         raise RecipeError(
-            "For pictures that begin smaller data.early_epochs must be above 0, and "
+            "To begin on smaller pictures, data.early_epochs must be above 0, and "
             f"data.early_size in [8, data.input_size = {recipe.data.input_size}]. "
             f"Received: {early} and {size}"
         )
@@ -203,13 +203,13 @@ def _check_field(field: str, value, allowed: tuple) -> None:
 
 
 def in_memory(recipe: ConfigDict) -> bool:
-    """Whether all pictures are decoded once and kept."""
+    """Return True if all pictures are decoded once and kept."""
     kind = recipe.data.source.partition(":")[0]
     return kind == "arrays" or (kind == "folder" and recipe.data.in_memory)
 
 
 def flatten(recipe: ConfigDict) -> dict:
-    """``{"optimizer.momentum": 0.9, ...}``, in the recipe's order."""
+    """Return ``{"optimizer.momentum": 0.9, ...}``, in the recipe's order."""
     rows = {}
     for key, value in recipe.items():
         if isinstance(value, ConfigDict):
@@ -220,6 +220,6 @@ def flatten(recipe: ConfigDict) -> dict:
 
 
 def identity(recipe: ConfigDict) -> dict:
-    """What two runs must share for one to go on from the other's checkpoint, JSON-able."""
+    """Return the fields that a run shares with the run whose checkpoint it resumes, JSON-able."""
     rows = {key: value for key, value in flatten(recipe).items() if not key.startswith("run.")}
     return json.loads(json.dumps(rows))

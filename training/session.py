@@ -1,4 +1,4 @@
-"""A recipe made into a model, an engine and pictures."""
+"""Sessions: the model, engine and pictures of a recipe."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import nf_zoo
+from nf_zoo import atomic
 from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import Checkpoints
@@ -22,11 +23,11 @@ from training.recipe import RecipeError
 
 
 def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float] | None:
-    """Trains, evaluates or describes; what the command line does.
+    """Train, evaluate or describe a recipe, as the command line does.
 
     Args:
         recipe: a :func:`training.recipe.default` with changes.
-        workdir: folder for what the run writes; may hold an earlier part of the same run.
+        workdir: folder that the run writes; may hold an earlier part of the same run.
         **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
             ``minutes``, ``eval_only`` and ``dry_run``, as on the command line.
 
@@ -34,7 +35,7 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
         The last evaluation; None if the run was interrupted, or only described.
 
     Raises:
-        RecipeError: if the recipe, the data or the folder do not allow it.
+        RecipeError: if the recipe, the data or the folder is wrong.
         training.loop.Diverged: if the loss is no longer finite.
     """
     recipes.check(recipe)
@@ -50,20 +51,20 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
 
 
 class Session:
-    """All that a run needs, made and checked.
+    """Everything that a run needs, made and checked.
 
     Args:
         recipe: a checked recipe.
-        workdir: folder for what the run writes.
+        workdir: folder that the run writes.
         strategy, replicas, peer_timeout, tpu: see :func:`training.strategy.make_strategy`.
         precision: Keras dtype policy.
         jit: compile the gradient with XLA.
-        minutes: above 0: the run ends by the clock, so long after its start; what the recipe says
-            of epochs is then the shape of its schedule, and not its length.
-        eval_only, dry_run: need no folder to write to.
+        minutes: above 0: minutes after which the run ends; the recipe's epochs then give the shape
+            of its schedule, not its length.
+        eval_only, dry_run: write nothing to the folder.
 
     Raises:
-        RecipeError: if something does not fit.
+        RecipeError: if the recipe, the options and the machine do not go together.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Session:
         self._make_engine()
 
     def describe(self) -> str:
-        """The resolved recipe and what it comes to."""
+        """Return the resolved recipe, and the sizes that follow from it."""
         gigabytes = {name: f"{size / 2**30:.2f} GB" for name, size in self._memory().items()}
         rows = {
             **recipes.flatten(self.recipe),
@@ -140,7 +141,7 @@ class Session:
         return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows.items())
 
     def train(self) -> dict[str, float] | None:
-        """Trains to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
+        """Train to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
         trainer = self._trainer()
         trainer.resume()
         values = trainer.run()
@@ -149,7 +150,7 @@ class Session:
         return values
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluates the newest checkpoint.
+        """Evaluate the newest checkpoint.
 
         Raises:
             RecipeError: if there is none.
@@ -161,7 +162,7 @@ class Session:
 
     @property
     def chief(self) -> bool:
-        """Whether this host writes."""
+        """True on the host that writes."""
         resolver = getattr(self.strategy, "cluster_resolver", None)
         if resolver is None or not resolver.task_type:
             return True
@@ -189,7 +190,7 @@ class Session:
         )
 
     def _claim(self, write: bool) -> None:
-        """The folder is this recipe's, or becomes it."""
+        """Check that the folder belongs to this recipe, or claim a new one."""
         path = self.folder / "recipe.json"
         if path.exists():
             from training.checkpoints import check_identity
@@ -197,9 +198,7 @@ class Session:
             check_identity(json.loads(path.read_text()), self.identity, self.folder)
         elif write and self.chief:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(".recipe.json.tmp")
-            temporary.write_text(json.dumps(self.identity, indent=2) + "\n")
-            temporary.replace(path)
+            atomic.write_text(path, json.dumps(self.identity, indent=2) + "\n")
 
     def _make_model(self) -> None:
         recipe = self.recipe
@@ -250,7 +249,7 @@ class Session:
         self.feed = TensorFlowFeed(self.recipe, self.data, self.strategy)
 
     def _memory(self) -> dict[str, int]:
-        """Estimates for one replica, in bytes."""
+        """Return estimates for one replica, in bytes."""
         size = self.recipe.data.input_size
         micro = self.engine.replica_batch // self.recipe.accumulate
         item = np.dtype("float32").itemsize
@@ -266,7 +265,7 @@ class Session:
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """What a run can fail of that is no fault of the program."""
+    """Return the errors of a run that are no fault of the program."""
     expected = (RecipeError, Diverged, OSError)
     if keras.backend.backend() != "tensorflow":
         return expected
@@ -281,10 +280,10 @@ def expected_errors() -> tuple[type[Exception], ...]:
 
 
 def activation_count(model, size: int) -> int:
-    """Values that the backward pass of one picture needs, about: two for every convolution.
+    """Return about how many values the backward pass of one picture needs: two maps a convolution.
 
-    One is the convolution's input, the other that of the activation before it. Of a block that is
-    recomputed, its input alone is kept.
+    One map is the convolution's input, the other that of the activation before it. A block that is
+    recomputed keeps only its input.
     """
     total, shape = 0, (1, size, size, 3)
     recomputed = getattr(model.config, "rematerialize", False)

@@ -1,11 +1,11 @@
-"""Puts a finished run among the checkpoints that come with nf_zoo.
+"""Add a finished run to the checkpoints that come with nf_zoo.
 
     python -m training.ship --run=runs/nf --name=wide_resnet16_1.cifar10 --pictures=cifar10/test \\
         --dataset=cifar10 --dataset_name='CIFAR-10 (JPEG)'
 
 ``weights/NAME/`` receives the network in float16, its card, the log of the run (history.csv) and
-metrics.json, and weights/catalog.toml a record. The accuracy is measured here, on the class folders
-of ``--pictures``, from the file that ships.
+metrics.json; weights/catalog.toml receives a record. The accuracy is measured here, on the class
+folders of ``--pictures``, with the file that ships.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import csv
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from absl import app, flags
 
 import nf_zoo
+from nf_zoo import atomic
 from nf_zoo.hub.card import CardDetails
 from nf_zoo.hub.catalog import LABELS_IN_CONFIG, PretrainedWeights, weights_directory
-from nf_zoo.hub.catalog_add import has_no_default, write_record
+from nf_zoo.hub.checkpoint import WEIGHTS_FILE, file_sha256
+from nf_zoo.hub.curation import has_no_default, write_record
 from nf_zoo.hub.errors import WeightsError
-from nf_zoo.hub.files import WEIGHTS_FILE, file_sha256
 from training import recipe as recipes
 from training.recipe import RecipeError
 
@@ -33,12 +33,12 @@ flags.DEFINE_string("run", None, "Working folder of the finished run.")
 flags.DEFINE_string("name", None, "ARCHITECTURE.TAG of the checkpoint.")
 flags.DEFINE_string("pictures", None, "Class folders of the held-out pictures.")
 flags.DEFINE_string("dataset", None, "Name of the training set on the hub.")
-flags.DEFINE_string("dataset_name", None, "What to call the pictures.")
-flags.DEFINE_string("command", None, "The command that trained it, for the card.")
+flags.DEFINE_string("dataset_name", None, "Name of the pictures, in words.")
+flags.DEFINE_string("command", None, "The command that trained the network, for the card.")
 flags.DEFINE_string("license", "apache-2.0", "SPDX identifier in lower case.")
-flags.DEFINE_boolean("default", None, "Whether pretrained=True takes it.")
+flags.DEFINE_boolean("default", None, "Make it the checkpoint that pretrained=True loads.")
 LARGEST = 60_000_000
-"""Bytes of a file that the repository takes."""
+"""Most bytes of a file in the repository."""
 
 
 def ship(
@@ -55,14 +55,14 @@ def ship(
         run: working folder of a finished run.
         name: ``"architecture.tag"``.
         pictures: folder of class folders that the run has not seen.
-        details: of the card; its ``license`` and ``dataset_name`` are needed.
-        weights: where catalog.toml is; the checkout's by default.
-        default: whether ``pretrained=True`` is to take it; None: if nothing else does.
+        details: fields of the card; ``license`` and ``dataset_name`` are needed.
+        weights: folder of catalog.toml; the checkout's by default.
+        default: make it the checkpoint that ``pretrained=True`` loads; None: if there is no other.
 
     Raises:
-        RecipeError: if the run is not finished, or of another architecture, or too large.
-        FileExistsError: if there is such a checkpoint.
-        WeightsError: if the record cannot be written; the folder is then not there either.
+        RecipeError: if the run is not finished, of another architecture, or too large.
+        FileExistsError: if the checkpoint exists already.
+        WeightsError: if the record cannot be written; the folder is then removed.
     """
     weights = weights or weights_directory()
     architecture, _, tag = name.partition(".")
@@ -74,17 +74,15 @@ def ship(
         )
     folder = weights / name
     if folder.exists():
-        raise FileExistsError(f"There is such a checkpoint already. Received: {folder}")
-    with tempfile.TemporaryDirectory(dir=weights, prefix=".ship-") as scratch:
-        made = Path(scratch) / name
-        metrics = _measured(model, pictures, Path(scratch) / "float16", results)
+        raise FileExistsError(f"The checkpoint exists already. Received: {folder}")
+    with atomic.replacing(folder) as made:
+        metrics = _measured(model, pictures, made.with_name("float16"), results)
         nf_zoo.save_pretrained(model, made, dtype="float16", card=details, metrics=metrics)
         if (made / WEIGHTS_FILE).stat().st_size > LARGEST:
             raise RecipeError(
                 f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
             )
         write_history(run / "log.jsonl", made / "history.csv")
-        made.rename(folder)
     record = PretrainedWeights(
         architecture=architecture,
         tag=tag,
@@ -127,7 +125,7 @@ def _results(run: Path) -> dict:
 
 
 def _measured(model, pictures, folder: Path, results: dict) -> dict:
-    """What ``evaluate`` gives for the network as it is read back from float16; and the recipe."""
+    """Return the metrics of the network as read back from float16, with the run's recipe."""
     nf_zoo.save_pretrained(model, folder, dtype="float16")
     metrics = nf_zoo.evaluate(nf_zoo.load_pretrained(folder), pictures, batch_size=250)
     metrics.pop("skipped")
@@ -139,9 +137,9 @@ def _measured(model, pictures, folder: Path, results: dict) -> dict:
 
 
 def write_history(log: Path, path: Path) -> None:
-    """The log of a run as a CSV file: a row for each evaluation, with the training loss before.
+    """Write the log of a run as CSV: a row for each evaluation, with the training loss before it.
 
-    The minutes are those since the first line of the log; an interruption counts.
+    Minutes are counted from the first line of the log, interruptions included.
     """
     columns = ("step", "minutes", "loss", "learning_rate", "test_loss", "test_top1")
     with log.open() as lines, path.open("w", newline="") as file:

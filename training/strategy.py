@@ -1,4 +1,4 @@
-"""Which devices and hosts a run uses, and whether they can be reached."""
+"""Devices and hosts of a run, and whether they can be reached."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ KINDS = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 REFUSED = {
     "parameter_server": (
         "Keras 3 has no training loop for a parameter server, and asynchronous steps would "
-        "depend on how many workers there are. Use multi_worker"
+        "depend on the number of workers. Use multi_worker"
     ),
     "data_parallel": (
-        "keras.distribution does nothing on the TensorFlow backend, without a word. "
+        "keras.distribution silently does nothing on the TensorFlow backend. "
         "Use mirrored or multi_worker"
     ),
 }
 
 
 def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu: str = ""):
-    """The tf.distribute strategy of a run.
+    """Return the tf.distribute strategy of a run.
 
     Args:
-        kind: one of ``KINDS``; ``"auto"`` takes multi_worker where TF_CONFIG names several
-            workers, mirrored where there are several GPUs, else one device.
-        replicas: above 0: cut the CPU into so many logical devices (for tests).
+        kind: one of ``KINDS``; ``"auto"`` is multi_worker if TF_CONFIG names several workers,
+            mirrored if there are several GPUs, and one device otherwise.
+        replicas: above 0: number of logical devices to cut the CPU into (for tests).
         peer_timeout: seconds to wait for the other workers.
         tpu: name of the TPU, for ``"tpu"``.
 
@@ -41,7 +41,7 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
         A tf.distribute.Strategy.
 
     Raises:
-        RecipeError: on another kind, a TF_CONFIG that makes no sense, or without a TPU.
+        RecipeError: on another kind, an invalid TF_CONFIG, or without a TPU.
     """
     if kind in REFUSED:
         raise RecipeError(f"{REFUSED[kind]}. Received: --strategy={kind}")
@@ -73,7 +73,7 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
     if kind == "mirrored":
         if tf.config.list_physical_devices("GPU"):
             return tf.distribute.MirroredStrategy()
-        # The collective operations of one process's CPU devices do not outlive a strategy.
+        # Collective operations between CPU devices of one process fail once a strategy is gone.
         return tf.distribute.MirroredStrategy(
             [device.name for device in tf.config.list_logical_devices("CPU")],
             cross_device_ops=tf.distribute.ReductionToOneDevice(),
@@ -83,19 +83,19 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
 
 
 def _two_threads() -> None:
-    """At least two threads between operations.
+    """Let TensorFlow run at least two operations at once.
 
-    On one, a data set that runs Python waits for itself, now and then, when it is given up: the
-    run then never ends (tensorflow/tensorflow issue 48418 is of that kind).
+    With one thread, a data set that runs Python sometimes waits for itself when it is deleted, and
+    the run never ends (tensorflow/tensorflow issue 48418 is similar).
     """
     given = os.environ.get("TF_NUM_INTEROP_THREADS", "")
     if (int(given) if given.isdigit() and int(given) else available_threads()) < 2:
-        with contextlib.suppress(RuntimeError):  # what runs already keeps its threads
+        with contextlib.suppress(RuntimeError):  # TensorFlow already runs, and keeps its threads
             tf.config.threading.set_inter_op_parallelism_threads(2)
 
 
 def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
-    """``(cluster, task)`` of TF_CONFIG; ``({}, None)`` if there is none.
+    """Return ``(cluster, task)`` of TF_CONFIG; ``({}, None)`` if there is none.
 
     Raises:
         RecipeError: if it is not JSON, or this task is not in the cluster.
@@ -119,9 +119,9 @@ def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
     for address in addresses:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdigit():
-            raise RecipeError(f"TF_CONFIG: an address is host:port. Received: {address!r}")
+            raise RecipeError(f"TF_CONFIG: an address must be host:port. Received: {address!r}")
     if len(set(addresses)) < len(addresses):
-        raise RecipeError(f"TF_CONFIG names an address twice. Received: {addresses}")
+        raise RecipeError(f"TF_CONFIG: each address must appear once. Received: {addresses}")
     hosts = cluster.get(task["type"], [])
     if not 0 <= task["index"] < len(hosts):
         raise RecipeError(
@@ -132,10 +132,10 @@ def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
 
 
 def meet(cluster: dict, task: dict, timeout: float) -> None:
-    """Waits until every other worker can be reached.
+    """Wait until every other worker can be reached.
 
-    Forming the cluster blocks inside TensorFlow, where nobody can say who is missing. So each
-    worker first listens on its own address until it has seen the others there.
+    Forming the cluster blocks inside TensorFlow, which does not report a missing worker. So each
+    worker first listens on its own address until it has reached the others on theirs.
 
     Raises:
         RecipeError: naming the addresses that did not answer within ``timeout`` seconds.
@@ -154,7 +154,7 @@ def meet(cluster: dict, task: dict, timeout: float) -> None:
                         f"Received: {', '.join(missing)}"
                     )
                 time.sleep(0.2)
-            time.sleep(1.0)  # for those who look just now
+            time.sleep(1.0)  # for workers that are connecting just now
     except OSError as error:
         raise RecipeError(f"This worker cannot listen on {own}: {error}") from error
 

@@ -1,12 +1,12 @@
-"""Runs a recipe for every combination of some fields and seeds, and keeps a table.
+"""Run a recipe for every combination of some fields and seeds, and keep a table.
 
     python -m training.sweep --config=training/configs/wide_resnet_cifar10.py:nf,16-1 \\
         --config.data.source=arrays:cifar10.npz --grid=optimizer.learning_rate=0.05,0.1,0.2 \\
         --grid=batch_size=64,256 --seeds=3 --workdir=runs/sweep
 
-Learning rate x batch size as above; which depth trains:
+The example sweeps learning rate by batch size. To compare depths:
 ``--grid=model.architecture=wide_resnet16_4,wide_resnet100_4``. Each row of WORKDIR/results.csv
-names the recipe, the seed, the commit and the device. What is finished is not run again.
+names the recipe, the seed, the commit and the device. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from nf_zoo import atomic
 from training import provenance
 from training import recipe as recipes
 from training.recipe import RecipeError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; see training.main.")
 GRID = flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE,...; may be given several times.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of every combination.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs and of results.csv.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Number of seeds, 0, 1, ..., for every combination.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the runs and results.csv.")
 RESULTS = "results.csv"
 READERS = {int: int, float: float, str: str, bool: {"True": True, "False": False}.__getitem__}
 
 
 def read_grid(rows: list[str], recipe) -> dict[str, list]:
-    """``["batch_size=64,128"]`` -> ``{"batch_size": [64, 128]}``, of the fields' own types.
+    """Parse ``["batch_size=64,128"]`` to ``{"batch_size": [64, 128]}``, by the fields' types.
 
     Raises:
         RecipeError: on a field that the recipe does not have, or a value of another type.
@@ -46,24 +47,25 @@ def read_grid(rows: list[str], recipe) -> dict[str, list]:
         field, _, values = row.partition("=")
         if field not in flat or not values:
             raise RecipeError(
-                f"--grid takes FIELD=VALUE,..., FIELD one of {', '.join(flat)}. Received: {row!r}"
+                f"--grid must be FIELD=VALUE,..., with a FIELD of {', '.join(flat)}. "
+                f"Received: {row!r}"
             )
         kind = type(flat[field])
         try:
             grid[field] = [READERS[kind](value) for value in values.split(",")]
         except (ValueError, KeyError) as error:
             raise RecipeError(
-                f"{field} is of type {kind.__name__}; swept are numbers, words and True or False. "
-                f"Received: {row!r}"
+                f"Values of {field} must be of type {kind.__name__}; numbers, words and True or "
+                f"False can be swept. Received: {row!r}"
             ) from error
     return grid
 
 
 def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLike) -> Path:
-    """Runs every combination and returns the path of the table.
+    """Run every combination, and return the path of the table.
 
-    A run whose loss is no longer finite has no accuracy, and its row says ``diverged``. SIGTERM
-    saves the run and ends the sweep; the same call goes on.
+    A run that diverges has no accuracy, and its row says ``diverged``. SIGTERM saves the run and
+    ends the sweep; the same call continues it.
     """
     path = Path(workdir) / RESULTS
     rows = list(csv.DictReader(path.open())) if path.exists() else []
@@ -85,9 +87,9 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
 
 
 def measure(recipe, workdir: str | os.PathLike) -> dict | None:
-    """One run as a row: outcome, loss and accuracies, and where they come from.
+    """Return the row of one run: outcome, loss and accuracies, and their origin.
 
-    A run whose loss is no longer finite has no accuracy. None if SIGTERM interrupted it.
+    A run that diverges has no accuracy. The result is None if SIGTERM interrupted the run.
     """
     from training.loop import Diverged
     from training.session import run
@@ -110,12 +112,10 @@ def measure(recipe, workdir: str | os.PathLike) -> dict | None:
 
 def _write(path: Path, rows: list[dict]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    with atomic.replacing(path) as written, written.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def main(argv) -> int:

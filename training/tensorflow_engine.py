@@ -1,9 +1,9 @@
 """Training and evaluation steps under tf.distribute.
 
-One step, on every replica: vary the replica's pictures, take the gradient of its share of the
-loss (the sum over its pictures divided by the size of the whole batch), and hand it to the
-optimizer, which adds up the shares. For networks in which no picture sees another this is the
-gradient of the whole batch, however it is cut up.
+In a step every replica varies its pictures and takes the gradient of its share of the loss, which
+is the sum over its pictures divided by the size of the whole batch. The optimizer adds up the
+shares. In networks in which no picture sees another this is the gradient of the whole batch,
+however the batch is cut up.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class TensorFlowEngine(Engine):
         self.sums = tf.function(self._evaluation_step, autograph=False)
 
     def train_step(self, batch, size: int | None = None):
-        """One update.
+        """Update once.
 
         Args:
             batch: (images, classes, draws), each a value of every replica.
-            size: pixels of a side that the pictures are shrunk to; None for those they have.
+            size: side in pixels to shrink the pictures to; None leaves their size.
 
         Returns:
             The mean loss of the batch, a scalar tensor; not finite if the step diverged. The
@@ -60,16 +60,16 @@ class TensorFlowEngine(Engine):
         return self._train(batch, size)
 
     def iterations(self) -> int:
-        """Where the next step is on the schedule of the learning rate."""
+        """Return the position of the next step on the learning-rate schedule."""
         return int(innermost(self.optimizer).iterations)
 
     def set_iterations(self, step: int) -> None:
-        """Move along the schedule of the learning rate."""
+        """Move to a step of the learning-rate schedule."""
         innermost(self.optimizer).iterations.assign(step)
 
     @contextlib.contextmanager
     def averaged(self):
-        """Within it the model has the averaged weights."""
+        """Give the model the averaged weights inside a ``with`` block."""
         self._swap()
         try:
             yield
@@ -95,7 +95,7 @@ class TensorFlowEngine(Engine):
         return augmentation.vary(self.recipe, images, classes, draws, count, size)
 
     def _loss_and_gradient(self, images, targets):
-        """This replica's share of the loss, and its gradient."""
+        """Return this replica's share of the loss, and its gradient."""
         return self._loss_and_gradient_of(images, targets, [v.value for v in self._variables])
 
     def _loss_and_gradient_of(self, images, targets, sources):
@@ -109,7 +109,7 @@ class TensorFlowEngine(Engine):
         return loss, tape.gradient(objective, sources)
 
     def _accumulated(self, images, targets):
-        """The same, of one micro-batch after the other; kernels are standardized once for all."""
+        """Return the same, micro-batch by micro-batch; kernels are standardized once for all."""
         count = self.recipe.accumulate
         images, targets = (
             tf.reshape(value, (count, -1, *value.shape[1:])) for value in (images, targets)
@@ -134,7 +134,7 @@ class TensorFlowEngine(Engine):
         return loss, [of_variable[id(v)] for v in self._variables]
 
     def _cut_at(self, kernels):
-        """Variables behind the kernels, all others, and the kernels that have one behind them."""
+        """Return the variables of the kernels, all others, and the kernels that are trained."""
         inside = {id(v) for layer in kernels for v in (layer.kernel, layer.gain)}
         behind = [v for v in self._variables if id(v) in inside]
         others = [v for v in self._variables if id(v) not in inside]
@@ -145,7 +145,7 @@ class TensorFlowEngine(Engine):
     def _train_step(self, batch, size):
         def step(images, classes, draws):
             loss, gradients = self._gradient(*self._vary(images, classes, draws, size))
-            if not self._scaled:  # loss scaling meets infinities and leaves such steps out itself
+            if not self._scaled:  # loss scaling itself skips steps with infinities
                 largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]
                 finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.add_n(largest))
                 gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
@@ -172,7 +172,7 @@ class TensorFlowEngine(Engine):
 
 
 def _standardized_layers(model) -> list:
-    """Layers whose kernels can be given to them: gradients do not leave recomputed blocks."""
+    """Return the layers whose kernels can be given: gradients do not leave recomputed blocks."""
     blocks = [one for one in model._flatten_layers() if getattr(one, "rematerialize", False)]
     recomputed = {id(part) for block in blocks for part in block._flatten_layers()}
     return [

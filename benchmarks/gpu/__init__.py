@@ -1,1 +1,1 @@
-"""nf_zoo under JAX beside timm on PyTorch, on one GPU, within a budget of seconds."""
+"""nf_zoo under JAX beside timm on PyTorch, on one GPU, within a time budget."""

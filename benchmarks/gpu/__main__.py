@@ -1,14 +1,14 @@
 """nf_zoo under JAX beside timm on PyTorch, on one GPU.
 
-    python -m benchmarks.gpu --output gpu.csv                  # five minutes, whatever happens
+    python -m benchmarks.gpu --output gpu.csv                  # at most five minutes
     python -m benchmarks.gpu --output /tmp/gpu.csv --smoke     # a rehearsal on a processor
 
-It needs JAX and Keras, and for the comparison PyTorch and timm; not TensorFlow, which it measures
-too where it is installed and sees a GPU. Contenders are processes that build and compile together,
-a wave at a time, and are timed one after the other, while nothing else runs on the card. What
-matters most comes first. Every result is a row of the CSV file as soon as it is there; a program
-that failed, or did not fit into the budget, has a row that says why. The tables go to the terminal
-and to a file of the same name that ends in ``.md``.
+It needs JAX and Keras, and PyTorch and timm for the comparison. TensorFlow is optional: it is
+measured too if it is installed and sees a GPU. Contenders are processes that build and compile
+together, one wave at a time, and are timed one after the other, while nothing else runs on the
+card. The most important ones come first. Every result is written to the CSV file at once. A program
+that failed, or did not fit into the budget, has a row with the reason. The tables go to the
+terminal and to a file of the same name that ends in ``.md``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SMOKE = {
     "size": 32,
     "product_side": 256,
 }
-"""What a rehearsal measures."""
+"""Measurements of a rehearsal."""
 
 
 def rehearsed(waves: list[list[dict]]) -> list[list[dict]]:
-    """Two processes at a time, one of every kind, with two programs each, compiled in a hurry."""
+    """Return short waves: two processes, one of every kind, with two quickly compiled programs."""
     hurry = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "OMP_NUM_THREADS": "1"}
     few = {"rehearsed": True, "timing": {"repetitions": 2, "seconds": 0.02}}
     chosen: dict[tuple, dict] = {}
@@ -46,18 +46,20 @@ def rehearsed(waves: list[list[dict]]) -> list[list[dict]]:
 
 
 def options() -> argparse.Namespace:
-    """The command line's."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--budget", type=float, default=300.0, help="seconds in all")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="the first matters most")
-    parser.add_argument("--batches", nargs="+", type=int, help="pictures in a step")
-    parser.add_argument("--size", type=int, help="pixels of a side")
-    parser.add_argument("--product-side", type=int, help="rows of the matrices of the product")
+    parser.add_argument("--budget", type=float, default=300.0, help="total seconds")
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NAME", help="networks, the most important first"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, help="batch sizes")
+    parser.add_argument("--size", type=int, help="side of the pictures in pixels")
+    parser.add_argument("--product-side", type=int, help="side of the multiplied matrices")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "gpu.csv")
-    parser.add_argument("--smoke", action="store_true", help="a rehearsal: small, on anything")
-    parser.add_argument("--report", action="store_true", help="measure nothing, print the tables")
+    parser.add_argument("--smoke", action="store_true", help="run a small rehearsal on any device")
+    parser.add_argument("--report", action="store_true", help="only print the tables")
     return parser.parse_args()
 
 
@@ -73,7 +75,7 @@ def main() -> None:
         if args.smoke:
             waves = rehearsed(waves)
         with Rows(args.output) as rows:
-            # What is left is for the last kills and for the tables.
+            # The remaining seconds are for the last kills and for the tables.
             Schedule(waves, args.budget - 4, rows.write, Limits.within(args.budget)).run()
     text = tables(read_table(args.output))
     args.output.with_suffix(".md").write_text(text)

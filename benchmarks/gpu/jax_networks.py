@@ -1,4 +1,4 @@
-"""Our networks under JAX, with random weights: folded, as they are, and a step of training."""
+"""The zoo's networks under JAX, with random weights: folded, unfolded, and in a training step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MATRIX_PRECISIONS = {"bfloat16": "default", "TF32": "default", "float32": "highe
 
 
 class Network:
-    """One network at one precision, and its programs; or the card's matrix product.
+    """One network at one precision with its programs, or the card's matrix product.
 
     Args:
         task: an entry of :func:`benchmarks.gpu.plan.plan`.
@@ -34,7 +34,7 @@ class Network:
         if not task["network"]:
             return
         policy = POLICIES[task["programs"][0]["precision"]]
-        # On the processor and in a hurry: every small operation of it is a compilation.
+        # Built on the processor with little optimization, as every small operation is compiled.
         with jax.default_device(_processor()), _in_a_hurry():
             keras.utils.set_random_seed(0)
             self._model = _with_branches(nf_zoo.create_model(task["name"], dtype=policy))
@@ -45,7 +45,7 @@ class Network:
         self.facts |= {"multiply_adds": work, "parameters": self._model.count_params()}
 
     def trace(self, program: dict) -> None:
-        """Make the program's graph; nothing of it runs."""
+        """Trace the program without running it."""
         function, *arguments = self._parts(program)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
         donated = (0,) if program["task"] == "training" else ()
@@ -54,13 +54,13 @@ class Network:
         self._traced[_key(program)] = traced
 
     def compile(self, program: dict):
-        """The program for the card."""
+        """Return the program compiled for the card."""
         return self._traced.pop(_key(program)).compile()
 
     def start(self, program: dict, compiled):
-        """A function that enqueues a run, one that waits for it, and one that tells the memory."""
+        """Return functions that enqueue a run, wait for it, and return the used memory."""
         _, *arguments = self._parts(program, random=True)
-        # Copies: a step gives the memory of its arguments to its results.
+        # Copies are needed, because a step reuses the memory of its arguments for its results.
         card = jax.devices()[0]
         arguments = jax.tree.map(lambda x: jax.device_put(np.array(x), card), arguments)
         last = [arguments[0], None]
@@ -76,10 +76,10 @@ class Network:
         return call, lambda: jax.block_until_ready(last[1]), lambda: _memory_of(compiled)
 
     def clean(self) -> None:
-        """Nothing: memory goes with what held it."""
+        """Do nothing: memory is freed with the objects that hold it."""
 
     def _parts(self, program: dict, random: bool = False):
-        """(function, its arguments in host memory); random images only where they are looked at."""
+        """Return (function, arguments in host memory); images are random only if values matter."""
         batch, size = program["batch"], self._size
         kind = jnp.bfloat16 if program["precision"] == "bfloat16" else np.float32
         if program["task"] == "product":
@@ -108,7 +108,7 @@ class Network:
             for some in (model.trainable_variables, model.non_trainable_variables)
         ]
         if program["form"] == "folded" and program["precision"] == "bfloat16":
-            # What a server holds; without it every run rounds all of them again.
+            # A server would hold rounded weights; otherwise every run rounds all of them again.
             state[0] = [value.astype(kind) for value in state[0]]
 
         def infer(state, images):
@@ -131,7 +131,7 @@ class Network:
 
 @contextlib.contextmanager
 def _in_a_hurry():
-    """Within it, what compiles is hardly optimized."""
+    """Compile with little optimization until exit."""
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
@@ -140,7 +140,7 @@ def _in_a_hurry():
 
 
 def _processor():
-    """None, which is the card, where JAX has been told to leave the processor out."""
+    """Return the processor; None, which is the card, if JAX was told to leave the processor out."""
     try:
         return jax.devices("cpu")[0]
     except RuntimeError:
@@ -152,7 +152,7 @@ def _key(program: dict) -> tuple:
 
 
 def _images(shape, seed: int, random: bool):
-    """Of mean 0 and variance 1."""
+    """Return images of mean 0 and variance 1."""
     if not random:
         return np.empty(shape, "float32")
     uniform = np.random.default_rng(seed).random(shape, "float32")
@@ -160,7 +160,7 @@ def _images(shape, seed: int, random: bool):
 
 
 def _with_branches(model):
-    """As after training: every gain at work, so that nothing can be left out."""
+    """Set every gain to nonzero values, as after training, so that no branch can be left out."""
     for variable in model.variables:
         if variable.name.endswith("gain"):
             variable.assign(np.ones(variable.shape))
@@ -168,7 +168,7 @@ def _with_branches(model):
 
 
 def _memory_of(compiled) -> int:
-    """Bytes on the card while it runs: arguments, results and everything in between."""
+    """Return the bytes on the card during a run: arguments, results and intermediate values."""
     found = compiled.memory_analysis()
     sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
     return sum(sizes) - found.alias_size_in_bytes

@@ -1,4 +1,4 @@
-"""What is measured, in order of what matters: waves of contenders, each with its programs."""
+"""Plan of the measurements: waves of contenders with their programs, the most important first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NETWORKS = {
     "nfnet_f0": "dm_nfnet_f0",
     "eca_nfnet_l0": "eca_nfnet_l0",
 }
-"""Our name -> timm's."""
+"""Name in the zoo -> name in timm."""
 
 PRECISIONS = ("bfloat16", "TF32", "float32")
 PLAIN = ("eager", "channels-last")
@@ -25,14 +25,14 @@ def plan(
     product_side: int,
     tensorflow: bool = False,
 ) -> list[list[dict]]:
-    """Waves of contenders: the first matter most.
+    """Return waves of contenders, the most important first.
 
     Args:
-        networks: our names; the first is measured before the others.
-        batches: pictures in a step; the second matters most.
-        size: pixels of a side.
-        product_side: rows and columns of the matrices that the card's rate is measured with.
-        tensorflow: measure nf_zoo in TensorFlow too, after everything else.
+        networks: names in the zoo; the first is measured before the others.
+        batches: batch sizes; the second is the most important.
+        size: side of the pictures in pixels.
+        product_side: rows and columns of the matrices that measure the card's rate.
+        tensorflow: whether to measure nf_zoo in TensorFlow too, after everything else.
 
     Returns:
         Lists of contenders that compile together. A contender is a dict of ``runtime``,
@@ -56,7 +56,7 @@ def plan(
         return _contender("pytorch", network, size, found)
 
     def compiled(network, task, precision, form=COMPILED):
-        """A process for every batch size: PyTorch compiles one after the other."""
+        """Return one process for every batch size, because PyTorch compiles one at a time."""
         every = timm(network, [form], [task], [precision])
         return [{**every, "programs": [program]} for program in every["programs"]]
 

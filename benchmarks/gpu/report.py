@@ -1,4 +1,4 @@
-"""Rows of results, written as they come, and the tables made of them."""
+"""Rows of results, written one by one, and the tables made from them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RUNTIMES = {"jax": "nf_zoo, JAX", "tensorflow": "nf_zoo, TensorFlow", "pytorch":
 
 
 class Rows:
-    """A CSV file that grows by a row for every result.
+    """CSV file that grows by one row for every result.
 
     Args:
-        path: the file, which starts anew.
+        path: the file, which is overwritten.
     """
 
     def __init__(self, path: Path):
@@ -41,12 +41,12 @@ class Rows:
         self._file.close()
 
     def write(self, task: dict, facts: dict, program: dict, result: dict) -> None:
-        """One row; see :class:`benchmarks.gpu.schedule.Schedule`."""
+        """Write one row; see :class:`benchmarks.gpu.schedule.Schedule`."""
         row = {"network": task["network"], "runtime": task["runtime"], "size": task["size"]}
         row |= program | {name: facts.get(name, "") for name in ("device", "version")}
         row |= {"commit": self._commit, "day": time.strftime("%Y-%m-%d")}
         row |= {"at_second": round(time.monotonic() - self._began, 1)}
-        if facts.get("multiply_adds"):  # timm's networks are ours: the same multiply-adds
+        if facts.get("multiply_adds"):  # timm's networks have the same multiply-adds
             self._work[task["network"]] = facts["multiply_adds"]
         row |= {"error": result["error"]} if "error" in result else self._measured(row, result)
         self._writer.writerow(row)
@@ -74,7 +74,7 @@ class Rows:
             self._rates[row["precision"]] = rate
         else:
             found["pictures_a_second"] = round(row["batch"] / seconds, 1)
-            # Forward; and in training backward to the maps and to the kernels.
+            # Forward, and in training also backward to the maps and to the kernels.
             passes = 3 if row["task"] == "training" else 1
             operations = 2 * passes * row["batch"] * self._work.get(row["network"], 0)
         if operations:
@@ -85,10 +85,10 @@ class Rows:
 
 
 def tables(rows: list[dict]) -> str:
-    """Markdown of the rows, as text, with the card and the versions.
+    """Return the rows as Markdown tables, with the card and the versions.
 
     Args:
-        rows: of the CSV file.
+        rows: rows of the CSV file.
     """
     measured = [row for row in rows if row["milliseconds"]]
     devices = sorted({row["device"] for row in measured})

@@ -1,4 +1,4 @@
-"""Waves of processes that compile together and are timed one by one, until the budget is spent."""
+"""Schedule of waves of processes that compile together and are timed one by one, in a budget."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Limits:
     """Seconds that a contender may take for each of its stages.
 
     Args:
-        prepare: of a wave; after these its contenders begin to compile no further program.
-        overrun: for the programs that they compile then.
-        grace: for them to say so, before they are killed.
-        time: for the timing of a program, on average, before its contender is killed.
-        worthwhile: with less of the budget left, no further wave begins.
+        prepare: seconds of a wave after which its contenders start no further compilation.
+        overrun: further seconds for the compilations that run then.
+        grace: seconds for the contenders to report, before they are killed.
+        time: average seconds for the timing of a program, before its contender is killed.
+        worthwhile: smallest remaining budget with which a wave begins.
     """
 
     prepare: float = 75.0
@@ -50,24 +50,24 @@ class Limits:
 
     @classmethod
     def within(cls, budget: float) -> Limits:
-        """Limits for a budget of so many seconds."""
+        """Return limits for a budget in seconds."""
         return cls(prepare=0.29 * budget, overrun=0.06 * budget, time=max(4.0, budget / 60))
 
 
 class Contender:
-    """A process with its programs, and what is known of them.
+    """A process with its programs and their results.
 
     Args:
         task: an entry of :func:`benchmarks.gpu.plan.plan`.
         command: the worker; it speaks the protocol of :mod:`benchmarks.gpu.worker`.
-        messages: where ``(contender, message)`` go; the message of one that ended is None.
+        messages: queue for ``(contender, message)``; the message is None when a process ends.
     """
 
     def __init__(self, task: dict, command: Sequence[str], messages: queue.Queue):
         self.task, self.facts = task, {}
         self.stage, self.stopped = "building", False
         self.open = list(range(len(task["programs"])))
-        """The programs of which no row is written."""
+        """Programs whose rows are not written yet."""
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
@@ -83,21 +83,21 @@ class Contender:
         self.send({"build": task})
 
     def send(self, message: dict) -> None:
-        """Tell the process; that it has ended comes as a message."""
+        """Send a message to the process; its end is reported as a message too."""
         with contextlib.suppress(OSError, ValueError):
             print(json.dumps(message), file=self._process.stdin, flush=True)
 
     def stop(self) -> None:
-        """Let it neither compute nor use the card until it is resumed."""
+        """Stop the process until it is resumed, so that it neither computes nor uses the card."""
         self.stopped = True
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the process and those that it has started; what it had on the card goes soon."""
+        """End the process and its children; its memory on the card is freed soon after."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, kind: int) -> None:
@@ -107,7 +107,7 @@ class Contender:
             os.killpg(self._process.pid, kind)
 
     def last_words(self) -> str:
-        """The last line that it printed, or how it ended."""
+        """Return the end of the process with its last printed line."""
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         code = self._process.poll()
@@ -123,14 +123,14 @@ class Contender:
 
 
 class Schedule:
-    """Runs waves of contenders within a budget.
+    """Runner of waves of contenders within a budget.
 
     Args:
-        waves: of :func:`benchmarks.gpu.plan.plan`.
-        budget: seconds, after which every process is killed.
-        write: takes ``(task, facts, program, result)`` as soon as a result is there.
-            That has ``seconds`` and more, or ``error``.
-        limits: of the stages.
+        waves: waves from :func:`benchmarks.gpu.plan.plan`.
+        budget: seconds after which every process is killed.
+        write: function that gets ``(task, facts, program, result)`` for every result at once.
+            The result has ``seconds`` and more, or ``error``.
+        limits: limits of the stages.
         command: the worker.
     """
 
@@ -149,7 +149,7 @@ class Schedule:
         self._running: list[Contender] = []
 
     def run(self) -> None:
-        """Everything that fits; of every program there is a result afterwards."""
+        """Run all waves that fit; every program has a result afterwards."""
         try:
             coming = self._start(0)
             for place in range(len(self._waves)):
@@ -159,9 +159,9 @@ class Schedule:
                     continue
                 self._prepare(wave)
                 if self._left() > self._limits.worthwhile:
-                    # The next ones import and build, on the processor, while these are timed.
+                    # The next contenders import and build on the processor while these are timed.
                     coming = self._start(place + 1)
-                # What still compiles has been stopped, and comes last.
+                # Contenders that still compile have been stopped, and come last.
                 for contender in sorted(wave, key=lambda contender: contender.stopped):
                     self._time(contender)
         finally:
@@ -169,7 +169,7 @@ class Schedule:
                 self._end_of(contender, self._spent())
 
     def _prepare(self, wave: list[Contender]) -> None:
-        """Every contender compiles as soon as it is built: nothing is timed meanwhile."""
+        """Let every contender compile as soon as it is built; nothing is timed meanwhile."""
         limit = max(0.0, min(self._limits.prepare, 0.5 * self._left()))
         overrun = max(0.0, min(self._limits.overrun, 0.1 * self._left()))
         soft = time.monotonic() + limit
@@ -228,7 +228,7 @@ class Schedule:
                 self._write(task, {}, program, {"error": error})
 
     def _receive(self, end: float) -> bool:
-        """Take the next message, unless none comes until then."""
+        """Take the next message; return False if none comes before ``end``."""
         try:
             message = self._messages.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:

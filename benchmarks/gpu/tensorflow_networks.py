@@ -1,4 +1,4 @@
-"""Our networks in TensorFlow, compiled by XLA, with random weights."""
+"""The zoo's networks in TensorFlow, compiled by XLA, with random weights."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Network:
         }
 
     def trace(self, program: dict) -> None:
-        """Nothing: TensorFlow traces when it compiles."""
+        """Do nothing: TensorFlow traces when it compiles."""
 
     def compile(self, program: dict):
-        """The program after its first run."""
+        """Return the program after its first run."""
         model = self._folded if program["form"] == "folded" else self._model
         if program["task"] == "training":
             function = tf.function(self._step, jit_compile=True, autograph=False)
@@ -61,7 +61,7 @@ class Network:
         return function
 
     def start(self, program: dict, compiled):
-        """A function that enqueues a run, one that waits for it, and one that tells the memory."""
+        """Return functions that enqueue a run, wait for it, and return the used memory."""
         if self._card:
             tf.config.experimental.reset_memory_stats("GPU:0")
         arguments, last = self._batch(program), [None]
@@ -75,7 +75,7 @@ class Network:
         return call, lambda: last[0].numpy(), memory
 
     def clean(self) -> None:
-        """Nothing: memory goes with what held it."""
+        """Do nothing: memory is freed with the objects that hold it."""
 
     def _batch(self, program: dict):
         batch = program["batch"]

@@ -14,7 +14,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Network:
-    """One network and its programs; or the card's matrix product.
+    """One network with its programs, or the card's matrix product.
 
     Args:
         task: an entry of :func:`benchmarks.gpu.plan.plan`.
@@ -31,7 +31,7 @@ class Network:
             "version": version,
             "device": torch.cuda.get_device_name() if on_card else "cpu",
         }
-        # Compile for every batch size; and choose the convolutions by trying them.
+        # Compile for every batch size, and choose the convolutions by trying them.
         torch._dynamo.config.automatic_dynamic_shapes = False
         torch._dynamo.config.cache_size_limit = 64
         torch.backends.cudnn.benchmark = True
@@ -40,10 +40,10 @@ class Network:
             self._model = timm.create_model(task["name"], pretrained=False)
 
     def trace(self, program: dict) -> None:
-        """Nothing: PyTorch traces when it compiles."""
+        """Do nothing: PyTorch traces when it compiles."""
 
     def compile(self, program: dict):
-        """For torch.compile the network after its first run; None for the others."""
+        """Return the network after its first run with torch.compile; None for other forms."""
         if program["form"] not in (COMPILED, FROZEN):
             return None
         _set_precision(program["precision"])
@@ -64,7 +64,7 @@ class Network:
         return model, forward
 
     def start(self, program: dict, compiled):
-        """A function that enqueues a run, one that waits for it, and one that tells the memory."""
+        """Return functions that enqueue a run, wait for it, and return the used memory."""
         self.clean()
         _set_precision(program["precision"])
         if DEVICE.type == "cuda":
@@ -81,12 +81,12 @@ class Network:
         return self._runs(program, *compiled)
 
     def clean(self) -> None:
-        """Give the memory that nothing holds back to the card, for the other processes."""
+        """Return unused memory to the card, for the other processes."""
         if DEVICE.type == "cuda":
             torch.cuda.empty_cache()
 
     def _prepared(self, program: dict):
-        """A copy on the card, in the form that the program wants."""
+        """Return a copy on the card, in the form that the program needs."""
         training = program["task"] == "training"
         model = copy.deepcopy(self._model).to(DEVICE, memory_format=_layout(program))
         if not training and program["precision"] == "bfloat16":

@@ -1,12 +1,12 @@
-"""One contender in a process of its own: builds, compiles, and is timed when it is told to.
+"""Worker process of one contender, which builds, compiles and times its programs on request.
 
-Started by ``schedule.py``. Speaks JSON, one object a line. ``{"build": task}`` imports and builds
-on the processor and is answered by ``{"built": true, "facts": {...}}``. ``{"compile": seconds,
-"overrun": seconds}`` compiles, begins nothing after the first seconds and waits no longer than the
-others for what it has begun; it is answered by ``{"compiled": true, "stragglers": count}``.
-``{"time": true}`` times what is compiled and is answered by ``{"done": true}``. A program that was
-measured or that failed is told at once: ``{"program": place, "seconds": [...]}`` or ``{"program":
-place, "error": line}``.
+``schedule.py`` starts it. It speaks JSON, one object per line. ``{"build": task}`` imports and
+builds on the processor and is answered by ``{"built": true, "facts": {...}}``. ``{"compile":
+seconds, "overrun": seconds}`` compiles: it starts no compilation after the seconds of the first
+and waits at most the seconds of the second for those that run. It is answered by ``{"compiled":
+true, "stragglers": count}``. ``{"time": true}`` times the compiled programs and is answered by
+``{"done": true}``. The result of each program is sent at once: ``{"program": place, "seconds":
+[...]}`` or ``{"program": place, "error": line}``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ RUNTIMES = {
 
 
 def measure(call, wait, repetitions: int, seconds: float) -> dict:
-    """Seconds of a call: the mean of each repetition, which lasts about ``seconds``.
+    """Measure the seconds of a call: the mean of each repetition, which lasts about ``seconds``.
 
     Args:
-        call: enqueues one run.
-        wait: returns when the last run enqueued has ended.
-        repetitions: how many.
-        seconds: of one repetition.
+        call: function that enqueues one run.
+        wait: function that returns when the last enqueued run has ended.
+        repetitions: number of repetitions.
+        seconds: duration of one repetition.
     """
 
     def of(times: int) -> float:
@@ -56,16 +56,16 @@ def measure(call, wait, repetitions: int, seconds: float) -> dict:
 
 
 def first_line(error: BaseException) -> str:
-    """Kind and first line of an error, short enough for a table."""
+    """Return the kind and first line of an error, short enough for a table."""
     text = str(error).strip() or "no message"
     return f"{type(error).__name__}: {text.splitlines()[0]}"[:200]
 
 
 class Worker:
-    """Answers messages about one contender.
+    """Worker that answers messages about one contender.
 
     Args:
-        say: takes a message to the schedule.
+        say: function that sends a message to the schedule.
     """
 
     def __init__(self, say):
@@ -74,7 +74,7 @@ class Worker:
         self._failures: set[int] = set()
 
     def build(self, task: dict) -> None:
-        """Import the library, build the network, and trace programs until it is told to compile."""
+        """Import the library, build the network, and trace programs until the compile message."""
         self._task = task
         self._network = importlib.import_module(RUNTIMES[task["runtime"]]).Network(task)
         self._say({"built": True, "facts": self._network.facts})
@@ -84,13 +84,13 @@ class Worker:
             self._trace(place)
 
     def compile(self, limit: float, overrun: float) -> None:
-        """Compile the programs in their order, as many at a time as the library allows."""
+        """Compile the programs in order, as many at a time as the library allows."""
         end = time.monotonic() + limit
         places = range(len(self._task["programs"]))
         if self._network.threads == 1:
             longest = 0.0
             for place in places:
-                # One that would not come to its end would cost the others' results.
+                # A compilation that never ends would cost the results of the others.
                 self._compile(place, end - 0.7 * longest)
                 if self._compiled.get(place):
                     longest = max(longest, self._compiled[place][1])
@@ -110,7 +110,7 @@ class Worker:
         self._say({"compiled": True, "stragglers": len(late)})
 
     def time(self) -> None:
-        """Time what is compiled."""
+        """Time the compiled programs."""
         for place, program in enumerate(self._task["programs"]):
             if place in self._failures or place not in self._compiled:
                 continue
@@ -158,7 +158,7 @@ class Worker:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # text that a library prints is not an answer
     worker = Worker(lambda message: print(json.dumps(message), file=answers, flush=True))
     for line in sys.stdin:
         message = json.loads(line)

@@ -3,12 +3,12 @@
     python -m benchmarks.speed                            # everything: an hour on two cores
     python -m benchmarks.speed --tables inference --networks nf_resnet50 --batches 1 8
 
-timm and PyTorch are needed beside nf-zoo[onnx,litert] (benchmarks/requirements.txt), in this
+This needs timm and PyTorch beside nf-zoo[onnx,litert] (benchmarks/requirements.txt), in this
 environment or in another one, whose interpreter ``--timm-python`` names.
 
-Every row of a network and batch size is measured together: all contenders are built, each in a
-process of its own, and take turns. Rows go to benchmarks/speed.csv, in place of older ones of the
-same network and batch size; ``--report`` prints the tables and draws the picture from that file.
+All rows of a network and batch size are measured together: the contenders are built, each in a
+process of its own, and take turns. New rows replace older rows of the same network and batch size
+in benchmarks/speed.csv. ``--report`` prints the tables and draws the picture from that file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TWIN = {
     "keras": ("folded", "SavedModel, constants", "ONNX Runtime", "OpenVINO", "TensorFlow"),
     "pytorch": (),
 }
-"""What is measured of the BatchNorm twin."""
+"""Forms in which the BatchNorm twin is measured."""
 APPLICATIONS = "keras.applications ResNet50V2"
 MATRIX_SIDE = 2048
 RUNS = {1: (7, 4), 8: (7, 1), 32: (4, 1)}
@@ -57,7 +57,7 @@ RUNS = {1: (7, 4), 8: (7, 1), 32: (4, 1)}
 
 
 def tasks_of(table: str, networks: list[str]) -> list[dict]:
-    """The networks in every form, and the matrix products that they are a share of."""
+    """Return tasks for the networks in every form, and for the matrix products to compare with."""
     common = {"size": SIZE, "training": table == "training"}
     tasks = [
         {"runtime": runtime, "form": form, "network": network, **common}
@@ -76,10 +76,10 @@ def tasks_of(table: str, networks: list[str]) -> list[dict]:
 
 
 def rows_of(table: str, group: str, batch: int, contenders, origin: dict) -> list[dict]:
-    """One row for each contender, with its share of the fastest matrix product."""
+    """Return one row for each contender, with its share of the fastest matrix product."""
     products = [c for c in contenders if c.task["form"] == "matrix product"]
     rate = max(2 * MATRIX_SIDE**3 / statistics.median(c.seconds[batch]) for c in products)
-    # timm's networks are ours: the same multiply-adds.
+    # timm's networks have the same multiply-adds.
     work = {c.task["network"]: c.facts.get("multiply_adds") for c in contenders[::-1]}
     rows = []
     for contender in contenders:
@@ -114,13 +114,13 @@ def rows_of(table: str, group: str, batch: int, contenders, origin: dict) -> lis
 
 
 def groups_of(networks: list[str]) -> list[list[str]]:
-    """What takes turns together: the twins, and every other network by itself."""
+    """Return the networks that take turns together: the twins, and every other one by itself."""
     twins = [name for name in ("nf_resnet50", "resnetv2_50") if name in networks]
     return [*([twins] if twins else []), *([name] for name in networks if name not in twins)]
 
 
 def origin_of_run() -> dict:
-    """Commit, processor and day."""
+    """Return the commit, processor and day."""
     day = time.strftime("%Y-%m-%d")
     return {"commit": provenance.commit(), "processor": provenance.processor(), "day": day}
 
@@ -131,10 +131,12 @@ def main() -> None:
     )
     parser.add_argument("--tables", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--batches", nargs="+", type=int, help="pictures in a step")
+    parser.add_argument("--batches", nargs="+", type=int, help="batch sizes")
     parser.add_argument("--timm-python", default=sys.executable, metavar="PATH")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "speed.csv")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="only print the tables and draw the picture"
+    )
     args = parser.parse_args()
     rows, origin = read_table(args.output), origin_of_run()
     for table in () if args.report else args.tables:

@@ -1,4 +1,4 @@
-"""Our networks in every form that they are run in, and keras.applications; with random weights."""
+"""The zoo's networks in every form, and keras.applications, with random weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CALIBRATION_PICTURES = 8
 
 
 def prepare(task: dict):
-    """A function from a batch size to a run of the task, and facts about it.
+    """Return a function from a batch size to a run of the task, and facts about it.
 
-    ``task["form"]`` is a key of ``FORMS``, ``"matrix product"``, or of training ``"TensorFlow"``,
+    ``task["form"]`` is a key of ``FORMS`` or ``"matrix product"``; for training ``"TensorFlow"``,
     ``"XLA"`` or a key of ``TRAINING_CHANGES``. ``task["precision"]``, if any, is a dtype policy.
     """
     size = task["size"]
@@ -35,7 +35,7 @@ def prepare(task: dict):
 
 
 def _in_keras(task: dict):
-    """A function from images to a run, and facts."""
+    """Return a function from images to a run, and facts."""
     import tensorflow as tf
 
     version = {"version": f"TensorFlow {tf.__version__}"}
@@ -48,7 +48,7 @@ def _in_keras(task: dict):
 
 
 def _of_file(suffix: str, precision: str, runner, network: str, size: int):
-    """The same of an exported file, which another process writes, for this one to stay small."""
+    """Return the same for an exported file; another process writes it, so this one stays small."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{suffix}"
         spawn = multiprocessing.get_context("spawn")
@@ -76,7 +76,7 @@ def _write(network: str, size: int, path: Path, precision: str) -> dict:
 
 
 def _network(name: str, size: int, precision: str | None = None):
-    """The network with every branch and bias at work, and facts about it."""
+    """Return the network with all branches and biases active, and facts about it."""
     import keras
 
     import nf_zoo
@@ -88,7 +88,7 @@ def _network(name: str, size: int, precision: str | None = None):
         model = keras.applications.ResNet50V2(weights=None, input_shape=shape)
         return model, {"multiply_adds": _multiply_adds(model), "parameters": model.count_params()}
     model = nf_zoo.create_model(name, dtype=precision)
-    # As after training: optimizers of graphs would leave out additions of zero.
+    # Biases are not zero, as after training: graph optimizers would drop additions of zero.
     for variable in model.variables:
         if variable.name.endswith("gain"):
             variable.assign(np.ones(variable.shape))
@@ -99,7 +99,7 @@ def _network(name: str, size: int, precision: str | None = None):
 
 
 def _multiply_adds(model) -> int:
-    """Of the convolutions and dense layers of a functional model with known sizes."""
+    """Count the convolutions and dense layers of a functional model with known sizes."""
     total = 0
     for layer in model.layers:
         if hasattr(layer, "kernel"):
@@ -131,7 +131,7 @@ def _folded(jit: bool | None = None):
 
 
 def _saved_model(path: Path):
-    """What export_saved_model(constants=True) wrote, without the preparation of pictures."""
+    """Return the form of export_saved_model(constants=True), without the preprocessing."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -156,7 +156,7 @@ def _onnx_runtime(path: Path):
 
 
 def _openvino(path: Path):
-    """In float32: on processors with bfloat16 it would take that by itself."""
+    """Return the form of OpenVINO in float32, as it uses bfloat16 by itself where it can."""
     import openvino
 
     core, content = openvino.Core(), path.read_bytes()
@@ -194,7 +194,7 @@ def _litert(path: Path):
 
 
 FORMS = {"unfolded": _in_tensorflow, "folded": _folded(), "folded, XLA": _folded(jit=True)}
-"""Form -> a function from the model to a function from images to a run."""
+"""Form -> function from the model to a function from images to a run."""
 
 FILES = {
     "SavedModel, constants": ("", "float32", _saved_model),
@@ -204,7 +204,7 @@ FILES = {
     "LiteRT": (".tflite", "float32", _litert),
     "LiteRT int8": (".tflite", "int8", _litert),
 }
-"""Form -> (ending of the file, precision, what opens it)."""
+"""Form -> (suffix of the file, precision, function that opens it)."""
 
 
 def _fuse_normalization(model) -> None:
@@ -225,11 +225,11 @@ TRAINING_CHANGES = {
     "TensorFlow, fused normalization": _fuse_normalization,
     "TensorFlow, GELU of TensorFlow": _take_gelu_of_tensorflow,
 }
-"""Form -> what changes the operations of the model before it trains."""
+"""Form -> function that changes the operations of the model before it trains."""
 
 
 def _training(model, form: str):
-    """A step of SGD with momentum through ``compile`` and ``train_on_batch``."""
+    """Return a step of SGD with momentum through ``compile`` and ``train_on_batch``."""
     import keras
 
     if form in TRAINING_CHANGES:

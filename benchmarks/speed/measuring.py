@@ -18,11 +18,11 @@ class Contender:
     """A worker process that has built one network in one form.
 
     Args:
-        task: what ``worker.prepare`` builds; ``runtime`` and ``form`` say what it is.
+        task: task for ``worker.prepare``, with its ``runtime`` and ``form``.
         python: the interpreter to run it with.
 
     Raises:
-        RuntimeError: with the end of what the process printed, if it could not be built.
+        RuntimeError: if it could not be built, with the last lines that the process printed.
     """
 
     def __init__(self, task: dict, python: str = sys.executable):
@@ -41,12 +41,12 @@ class Contender:
         self.facts = self._ask({"prepare": task})
 
     def warm(self, batch: int) -> None:
-        """Get ready for batches of that size, and for no others."""
+        """Prepare for batches of that size only."""
         self._ask({"warm": batch})
         self.seconds[batch] = []
 
     def run(self, times: int, batch: int) -> None:
-        """Take a turn of that many runs."""
+        """Take a turn of ``times`` runs."""
         answer = self._ask({"run": times, "batch": batch})
         self.seconds[batch] += answer.pop("seconds")
         self.memory[batch] = answer
@@ -72,11 +72,11 @@ class Contender:
 
 
 def build(tasks: Iterable[dict], pythons: dict[str, str]) -> list[Contender]:
-    """The contenders that could be built; what the others said goes to the terminal.
+    """Build the contenders and return those that succeeded; print the errors of the others.
 
     Args:
-        tasks: of :class:`Contender`.
-        pythons: runtime -> interpreter, where it is not the running one.
+        tasks: tasks of :class:`Contender`.
+        pythons: runtime -> interpreter, if it is not the running one.
     """
     contenders = []
     for task in tasks:
@@ -88,7 +88,7 @@ def build(tasks: Iterable[dict], pythons: dict[str, str]) -> list[Contender]:
 
 
 def take_turns(contenders: list[Contender], batch: int, turns: int, runs: int) -> None:
-    """Every contender runs ``runs`` times in each of ``turns`` turns."""
+    """Let every contender run ``runs`` times in each of ``turns`` turns."""
     for contender in list(contenders):
         try:
             contender.warm(batch)

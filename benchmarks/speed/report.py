@@ -1,4 +1,4 @@
-"""Tables in Markdown and a picture, of the rows that were measured."""
+"""Markdown tables and a picture of the measured rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FROZEN = "torch.compile, frozen"
 
 
 class Times:
-    """Milliseconds and more by (network, form) of one table and batch size."""
+    """Rows of one table and batch size, by network, runtime and form."""
 
     def __init__(self, rows: list[dict], table: str, batch: int):
         rows = [r for r in rows if r["table"] == table and int(r["batch"]) == batch]
         self._rows = {(r["network"], r["runtime"], r["form"]): r for r in rows}
 
     def networks(self) -> list[str]:
-        """Those that timm was measured on."""
+        """Return the networks that timm was measured on."""
         return list(dict.fromkeys(n for n, runtime, _ in self._rows if n and runtime == "pytorch"))
 
     def fastest(self, network: str, runtime: str, forms=None, without=()) -> dict | None:
-        """The row of the fastest of the forms; None where none was measured."""
+        """Return the row of the fastest form; None if none was measured."""
         found = [
             row
             for (name, kind, form), row in self._rows.items()
@@ -80,7 +80,7 @@ def _lines(rows: list[dict], batches: list[int]) -> Iterator[str]:
 
 
 def ratios(rows: list[dict]) -> Iterator[tuple[str, int, dict, dict]]:
-    """(what is compared, batch size, our row, the other row), where both were measured."""
+    """Yield (comparison, batch size, own row, other row) if both were measured."""
     for batch in sorted({int(r["batch"]) for r in rows}):
         pairs = [*_inference(Times(rows, "inference", batch))]
         pairs += _training(Times(rows, "training", batch))
@@ -115,7 +115,7 @@ def _training(times: Times):
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Bars of images a second, a panel for each network and batch size of inference."""
+    """Draw bars of images per second, one panel for each network and batch size of inference."""
     rows = [r for r in rows if r["table"] == "inference"]
     rows = [r for r in rows if r["network"] not in ("", APPLICATIONS, "resnetv2_50")]
     networks = list(dict.fromkeys(r["network"] for r in rows))

@@ -14,7 +14,7 @@ FORMS = {  # form -> (memory format, compiled, weights are constants to the comp
 
 
 def prepare(task: dict):
-    """A function from a batch size to a run of the task, and facts about it."""
+    """Return a function from a batch size to a run of the task, and facts about it."""
     facts = {"version": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
     if task["form"] == "matrix product":
         a = torch.randn(task["size"], task["size"])

@@ -1,8 +1,8 @@
-"""One contender in a process of its own: builds what it is told, then runs it when it is asked to.
+"""Worker process of one contender, which builds and runs it on request.
 
-Started by ``measuring.py``. Speaks JSON, one object a line: ``{"prepare": {...}}`` is answered by
-facts about what was built, ``{"warm": batch}`` by nothing in particular once the network has seen
-a batch of that size, and ``{"run": times, "batch": batch}`` by the seconds of every run.
+``measuring.py`` starts it. It speaks JSON, one object per line: ``{"prepare": {...}}`` is answered
+by facts about the network, ``{"warm": batch}`` by any object once the network has seen a batch of
+that size, and ``{"run": times, "batch": batch}`` by the seconds of every run.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable
 
 
 def resident_bytes(field: str) -> int:
-    """``"VmRSS"``, what the process holds, or ``"VmHWM"``, the most it has held; Linux only."""
+    """Return the memory of the process, ``"VmRSS"``, or its peak, ``"VmHWM"``; Linux only."""
     with open("/proc/self/status") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
 
 
 def forget_peak() -> None:
-    """Let the peak of the process start anew."""
+    """Reset the peak memory of the process."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 
 
 def prepare(task: dict):
-    """(a function from a batch size to a function that runs once, facts about the network)."""
+    """Return (function from a batch size to a function that runs once, facts about the network)."""
     if task["runtime"] == "pytorch":
         from benchmarks.speed import timm_networks as runtime
     else:
@@ -36,7 +36,7 @@ def prepare(task: dict):
 
 
 class Worker:
-    """Answers messages about one network."""
+    """Worker that answers messages about one network."""
 
     def __init__(self):
         self._make = None
@@ -44,7 +44,7 @@ class Worker:
         self._held = 0
 
     def answer(self, message: dict) -> dict:
-        """The answer to one message."""
+        """Return the answer to one message."""
         if "prepare" in message:
             self._make, facts = prepare(message["prepare"])
             return {**facts, "threads": os.cpu_count()}
@@ -69,7 +69,7 @@ class Worker:
 
 def main() -> None:
     answers, worker = os.fdopen(os.dup(1), "w"), Worker()
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # text that a library prints is not an answer
     for line in sys.stdin:
         print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
 

@@ -1,7 +1,7 @@
 """The ``nf-zoo`` command.
 
-Exit codes: 0 all went well; 1 some of the pictures could not be read, or nothing was found; 2 the
-command could not be carried out; 130 interrupted.
+Exit codes: 0 success; 1 some pictures could not be read, or nothing was found; 2 the command
+failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from nf_zoo.cli.arguments import build_parser
 
 _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
-"""What the library raises with a message for users; anything else is a bug and shows as one."""
+"""Errors that carry a message for users; any other is a bug and shows its traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command.
+    """Run one command.
 
     Args:
         argv: the arguments after the program's name; ``sys.argv[1:]`` by default.
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("interrupted")
         return 130
     except BrokenPipeError:
-        # Whoever read the output has seen enough; Python must not complain about it at exit.
+        # The reader closed the pipe; this keeps Python from complaining about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except _EXPLAINED as error:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_terms_of_options(message: str, options: dict) -> str:
-    """``overwrite=True`` and ``epochs must`` -> ``--overwrite`` and ``--epochs must``."""
+    """Replace ``overwrite=True`` and ``epochs must`` by ``--overwrite`` and ``--epochs must``."""
     for name in options:
         flag = "--" + name.replace("_", "-")
         message = re.sub(rf"^{name}(?= must )|\b{name}=True( \({flag}\))?", flag, message)

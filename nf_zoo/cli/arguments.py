@@ -1,4 +1,4 @@
-"""The arguments of every command. Imports nothing heavy: help must come at once."""
+"""Arguments of every command. Nothing heavy is imported, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
+from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
 
@@ -15,8 +16,8 @@ DEFAULT_MODEL = "nf_resnet50"
 
 MODEL = (
     "a checkpoint (nf_resnet50.ra2_in1k, or nf_resnet50 for its default one), hf://owner/name, a "
-    ".keras file, or a folder: of finetune, of save_pretrained, or a SavedModel. A name goes "
-    "before a path; ./name is always a path"
+    ".keras file, or a folder: from finetune, from save_pretrained, or a SavedModel. A name wins "
+    "over a path; ./name is always a path"
 )
 _PICTURES = "a folder with a folder of pictures for each class"
 
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``nf-zoo``, which sets ``command`` to ``"module:function"`` or None."""
     parser = argparse.ArgumentParser(
         prog="nf-zoo",
-        description="Pretrained normalizer-free networks: look, predict, fine-tune, export.",
+        description="Pretrained normalizer-free networks: list, predict, fine-tune, export.",
         epilog="New here? `nf-zoo quickstart` shows everything in about two minutes.",
     )
     parser.add_argument("--version", action="version", version=f"nf-zoo {nf_zoo.__version__}")
@@ -48,10 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
-    """A command that ``function``, "module:function" in ``nf_zoo.cli``, carries out."""
+    """Add a command, run by ``function``, a ``"module:function"`` of ``nf_zoo.cli``."""
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=f"nf_zoo.cli.{function}")
-    # Without its default: it would undo a --debug that stands before the command.
+    # No default here: it would undo a --debug before the command.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
     )
@@ -59,7 +60,7 @@ def add_command(commands, name: str, function: str, help: str) -> argparse.Argum
 
 
 def _add_group(commands, name: str, help: str):
-    """A command that is only the first word of others."""
+    """Add a command that only groups others."""
     parser = commands.add_parser(name, help=help, description=f"{help}.")
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -69,7 +70,7 @@ def add_json(parser) -> None:
 
 
 def field_value(text: str) -> tuple[str, Any]:
-    """``"depths=1,1"`` -> ("depths", (1, 1)); what is no Python literal is a string."""
+    """Parse ``"depths=1,1"`` to ``("depths", (1, 1))``; a value that is no literal is a string."""
     name, equals, value = text.partition("=")
     if not (name.isidentifier() and equals and value):
         raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, not {text!r}")
@@ -97,7 +98,7 @@ def _info(commands) -> None:
 
 
 def _predict(commands) -> None:
-    help = "say what pictures show"
+    help = "predict the classes of pictures"
     parser = add_command(commands, "predict", "predicting:predict_command", help)
     parser.add_argument("model", help=MODEL)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of pictures")
@@ -109,7 +110,7 @@ def _evaluate(commands) -> None:
     help = "accuracy of a model on labeled pictures"
     parser = add_command(commands, "evaluate", "predicting:evaluate_command", help)
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("folder", help=f"{_PICTURES}; of a split one, test/ or else val/ is taken")
+    parser.add_argument("folder", help=f"{_PICTURES}; if split, test/ is used, or else val/")
     add_flags(parser, EvaluationSettings)
     add_json(parser)
 
@@ -117,49 +118,51 @@ def _evaluate(commands) -> None:
 def _finetune(commands) -> None:
     help = "fit a network to your own pictures"
     parser = add_command(commands, "finetune", "training:finetune_command", help)
-    help = "or train/, val/ and test/ with those in each (the last two optional); or tfds:NAME"
+    help = "or train/, val/ and test/ that hold such folders (the last two optional); or tfds:NAME"
     parser.add_argument("folder", help=f"{_PICTURES}, {help}")
     add_flags(parser, Settings, ["output"], required=True)
     help = f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}"
     parser.add_argument("--model", default=DEFAULT_MODEL, help=help)
     help = (
-        "its weights: a tag, a path, hf://owner/name, or none to start untrained (the checkpoint "
-        "that --model names, or its default one)"
+        "weights of that network: a tag, a path, hf://owner/name, or none to start untrained (the "
+        "checkpoint that --model names, or the network's default one)"
     )
     parser.add_argument("--pretrained", metavar="TAG|PATH|none", help=help)
     help = "an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them"
     many = {"action": "append", "type": field_value, "default": []}
     parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
-    group = parser.add_argument_group("training (what is left out follows from the pictures)")
+    group = parser.add_argument_group("training (open options follow from the pictures)")
     add_flags(group, Settings, without=("output", "resume", "overwrite"))
     add_flags(parser.add_mutually_exclusive_group(), Settings, ["resume", "overwrite"])
 
 
 def _export(commands) -> None:
+    suffixes = [row.suffix for row in FORMATS.values() if row.suffix]
+    precisions = list(dict.fromkeys(x for row in FORMATS.values() for x in row.precisions))
     parser = add_command(
         commands,
         "export",
         "exporting:export_command",
-        "write a model as a SavedModel, an ONNX or a LiteRT file",
+        f"write a model in another format: {', '.join(row.title for row in FORMATS.values())}",
     )
     parser.add_argument("model", help=MODEL)
     parser.add_argument("output", metavar="PATH", help="folder of a SavedModel, or file to write")
     parser.add_argument(
         "--format",
-        choices=["saved-model", "onnx", "litert"],
-        help="(by the ending: .onnx, .tflite, or else a SavedModel)",
+        choices=[row.flag for row in FORMATS.values()],
+        help=f"(by the ending: {', '.join(suffixes)}, or else a SavedModel)",
     )
-    parser.add_argument("--precision", choices=["float32", "float16", "int8"], help="(float32)")
+    parser.add_argument("--precision", choices=precisions, help="(float32)")
     parser.add_argument(
-        "--pictures", metavar="FOLDER", help="of int8: pictures as the model will see them"
+        "--pictures", metavar="FOLDER", help="for int8: pictures like those the model will see"
     )
     parser.add_argument(
-        "--keep-float", metavar="N|NAMES", help="of int8: layers to leave in float32, or how many"
+        "--keep-float", metavar="N|NAMES", help="for int8: layers to leave in float32, or how many"
     )
     parser.add_argument(
         "--constants",
         action="store_true",
-        help="of a SavedModel: weights as constants; faster on CPU, more memory to load",
+        help="for a SavedModel: weights as constants; faster on CPU, more memory to load",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
@@ -168,7 +171,7 @@ FIGURES = (
     *("linear", "linear_batch_norm", "convolutional_batch_norm"),
     *("bn_order", "norm_free", "skipinit_fixup", "trainable_depth"),
 )
-"""Keys of ``nf_zoo.signal_propagation.figures.FIGURES``, whose import takes seconds."""
+"""Keys of ``nf_zoo.signal_propagation.paper_figures.FIGURES``, whose import takes seconds."""
 
 
 def _signals(commands) -> None:
@@ -184,26 +187,27 @@ def _figure(commands) -> None:
     parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the noise (0)")
-    sizes = parser.add_argument_group("sizes (what is left out is the figure's own)")
-    sizes.add_argument("--depth", type=int, help="blocks, per stage where there are several")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and noise (0)")
+    sizes = parser.add_argument_group("sizes (by default those of the figure)")
+    sizes.add_argument("--depth", type=int, help="blocks, per stage if there are several")
     sizes.add_argument("--width", type=int, help="channels of the first stage, or features")
-    sizes.add_argument("--pictures", type=int, metavar="N", help="how many, or how many vectors")
+    sizes.add_argument("--pictures", type=int, metavar="N", help="number of pictures or vectors")
     sizes.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
 
 
 def _measure(commands) -> None:
     help = "measure a network block by block: a table, or a plot and a CSV"
     parser = add_command(commands, "measure", "signals:measure_command", help)
-    help = f"a network, untrained, such as wide_resnet16_4; or trained: {MODEL}"
+    help = f"an untrained network, such as wide_resnet16_4; or a trained one: {MODEL}"
     parser.add_argument("model", help=help)
-    parser.add_argument("--pretrained", action="store_true", help="of a network: its weights")
+    help = "load the network's default weights"
+    parser.add_argument("--pretrained", action="store_true", help=help)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--shape", type=image_size, metavar="N|HxW", help="of noise, in pixels")
+    source.add_argument("--shape", type=image_size, metavar="N|HxW", help="noise size in pixels")
     source.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
-    parser.add_argument("--unit-gains", action="store_true", help="all gains at one")
+    parser.add_argument("--unit-gains", action="store_true", help="set all gains to one")
     parser.add_argument("--output", metavar="DIR", help="folder to write MODEL.png, .svg and .csv")
-    parser.add_argument("--seed", type=int, default=0, help="of fresh weights and the noise (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of fresh weights and noise (0)")
 
 
 def _quickstart(commands) -> None:
@@ -217,25 +221,29 @@ def _publish(commands) -> None:
     help = "upload a model to the Hugging Face Hub, with its model card"
     parser = add_command(commands, "publish", "publishing:publish_command", help)
     parser.add_argument("model", help=MODEL)
-    parser.add_argument("repository", metavar="OWNER/NAME", help="made if it is not there")
+    help = "repository, created if it does not exist"
+    parser.add_argument("repository", metavar="OWNER/NAME", help=help)
     parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch (main)")
     for flag, help in (
-        ("--private", "if the repository is made"),
+        ("--private", "make a new repository private"),
         ("--dry-run", "only show what would be uploaded"),
         ("--force", "replace a model of another architecture"),
         ("--saved-model", "add a SavedModel"),
     ):
         parser.add_argument(flag, action="store_true", help=help)
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="on disk")
-    help = "JSON of nf-zoo evaluate --json (of a finetune folder: its report.json)"
+    help = "dtype of the weights on disk"
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help=help)
+    help = "JSON of nf-zoo evaluate --json (the report.json of a finetune folder)"
     parser.add_argument("--metrics", metavar="FILE", help=help)
     card = parser.add_argument_group("model card")
-    card.add_argument("--license", metavar="ID", help="of the hub: apache-2.0, mit, cc-by-4.0, ...")
+    help = "license identifier of the hub: apache-2.0, mit, cc-by-4.0, ..."
+    card.add_argument("--license", metavar="ID", help=help)
+    help = "data set on the hub"
     card.add_argument(
-        "--dataset", dest="datasets", action="append", default=[], metavar="ID", help="on the hub"
+        "--dataset", dest="datasets", action="append", default=[], metavar="ID", help=help
     )
     for flag, help in (
-        ("--dataset-name", "what the metrics are of, in words"),
+        ("--dataset-name", "the data that the metrics were measured on, in words"),
         ("--training", "the recipe, in words"),
         ("--training-command", "the command that trained it"),
         ("--intended-use", None),
@@ -253,18 +261,18 @@ def _fetch(commands) -> None:
 
 def _catalog(commands) -> None:
     kinds = _add_group(commands, "catalog", "examine and extend the catalog of checkpoints")
-    help = "verify every record; 1 if any is wrong"
+    help = "verify every record; the exit code is 1 if any is wrong"
     check = add_command(kinds, "check", "publishing:check_command", help)
-    help = "ask the hub for existence, size and revision too"
+    help = "also check existence, size and revision on the hub"
     check.add_argument("--online", action="store_true", help=help)
     add_json(check)
     help = "write a record for a published repository"
     add = add_command(kinds, "add", "publishing:add_command", help)
     add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
-    add.add_argument("--tag", help="its name among the architecture's checkpoints")
+    add.add_argument("--tag", help="name of the checkpoint within its architecture")
     add.add_argument("--license", metavar="ID", help="(that of the model card)")
-    help = "what pretrained=True takes"
+    help = "make it the checkpoint that pretrained=True loads"
     add.add_argument("--default", action="store_true", default=None, help=help)
     for command in (check, add):
-        help = "another catalog.toml than nf_zoo's own"
+        help = "a catalog.toml other than nf_zoo's own"
         command.add_argument("--catalog", metavar="FILE", help=help)

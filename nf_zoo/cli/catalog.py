@@ -1,4 +1,4 @@
-"""``nf-zoo list`` and ``nf-zoo info``. Listing imports no Keras."""
+"""``nf-zoo list`` and ``nf-zoo info``; listing does not import Keras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
-from nf_zoo.hub.factory import list_models, model_info
+from nf_zoo.hub.models import list_models, model_info
 from nf_zoo.models.registry import architecture
 
 
@@ -32,7 +32,7 @@ def list_command(args: Namespace) -> int:
 
 
 def _row(name: str) -> dict[str, Any]:
-    """A network with the figures of its first checkpoint, or a checkpoint with its own."""
+    """Return a network with the figures of its first checkpoint, or a checkpoint with its own."""
     bare, _, tag = name.partition(".")
     records = _default_first(record for record in records_of(bare) if tag in ("", record.tag))
     figures = dict.fromkeys(("input_size", "top1", "license"))
@@ -66,13 +66,13 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     if networks:
         note = (
             "\nInput (pixels), top-1 (%) and license are those of the first checkpoint, which "
-            "pretrained=True takes (for haiku, with variant='paper')."
+            "pretrained=True loads (for haiku, with variant='paper')."
         )
         console().print(Text(note, style="dim"))
 
 
 def info_command(args: Namespace) -> int:
-    """Print everything that is known of a network."""
+    """Print size, cost, fields and checkpoints of a network."""
     architecture(args.name.partition(".")[0])
     import_backend(args.debug)
     info = model_info(args.name, args.size)
@@ -101,7 +101,7 @@ def _print_config(out, config) -> None:
         text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         fields.add_row(name, Text(text, style="bold" if changed else ""))
     out.print(fields)
-    out.print(Text("Bold: other than the family's default.\n", style="dim"))
+    out.print(Text("Bold: differs from the family's default.\n", style="dim"))
 
 
 def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:

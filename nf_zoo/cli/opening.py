@@ -1,4 +1,4 @@
-"""MODEL, as the commands take it: a checkpoint's name, a hub repository, a file or a folder."""
+"""Opening of a MODEL argument: a checkpoint's name, a hub repository, a file or a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nf_zoo.pictures.images import preprocess
 
 
 class SavedModel:
-    """A folder that ``export_saved_model`` wrote, as far as pictures and classes go."""
+    """Folder that ``export_saved_model`` wrote, as a classifier of pictures."""
 
     def __init__(self, path: Path):
         self._tf = tf = import_tensorflow("A SavedModel")
@@ -21,14 +21,14 @@ class SavedModel:
         labels = path / "assets.extra" / "labels.txt"
         if "serving_uint8" not in self._loaded.signatures or not labels.is_file():
             raise ValueError(
-                "This SavedModel is no classifier that nf-zoo exported. "
+                "The SavedModel must be a classifier that nf-zoo exported. "
                 f"Received: {path} with signatures {sorted(self._loaded.signatures)}"
             )
         self.labels = tuple(labels.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
         self.num_classes = len(self.labels)
 
     def probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, classes) for uint8 pictures (H, W, 3) of any sizes."""
+        """Return (N, classes) probabilities for uint8 pictures (H, W, 3) of any sizes."""
         serve = self._loaded.signatures["serving_uint8"]
         answers = [
             serve(images=self._tf.constant(np.stack(list(group))))["probabilities"].numpy()
@@ -41,8 +41,8 @@ def open_model(source: str):
     """Open the ImageClassifier, FoldedModel or :class:`SavedModel` that a MODEL argument names.
 
     Raises:
-        ValueError: if it is neither a name nor a path; says what is near.
-        nf_zoo.hub.errors.WeightsError: if it holds no model, or weights cannot be had.
+        ValueError: if it is neither a name nor a path; suggests near names.
+        nf_zoo.hub.errors.WeightsError: if it holds no model, or its weights cannot be loaded.
     """
     from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, load_pretrained
 
@@ -53,7 +53,7 @@ def open_model(source: str):
 
 
 def open_classifier(source: str):
-    """Open the same, but only what can be trained and exported: no SavedModel."""
+    """Open a model that can be trained and exported, which a SavedModel cannot."""
     model = open_model(source)
     if isinstance(model, SavedModel):
         raise ValueError(

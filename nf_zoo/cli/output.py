@@ -1,4 +1,4 @@
-"""What the command prints, and what it keeps off the terminal."""
+"""Output of the command, and silence for the notices of others."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that takes text literally; wide when nobody's terminal limits it."""
+    """Return a console that prints text literally, wide if the output is no terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def table(*columns: str, **options) -> Table:
-    """A table ruled under its head alone; ``"=Name"`` is not wrapped, ``">N"`` goes right too."""
+    """Return a borderless table; ``"=Name"`` is not wrapped, ``">N"`` is also aligned right."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0), **options)
     for column in columns:
         form = {"no_wrap": column.startswith(("=", ">")), "overflow": "fold"}
@@ -48,13 +48,13 @@ def table(*columns: str, **options) -> Table:
 
 
 def print_error(message: str) -> None:
-    """One red line on stderr."""
+    """Print one red line on stderr."""
     text = Text(f"nf-zoo: {' '.join(message.split(chr(10)))}", style="red")
     console(stderr=True).print(text, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """A document for programs, indented for people."""
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -80,10 +80,10 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
 
     Args:
         debug: let them print.
-        only_tensorflow: whether no other backend will do.
+        only_tensorflow: require the TensorFlow backend.
 
     Raises:
-        RuntimeError: if another backend is set all the same.
+        RuntimeError: if ``only_tensorflow`` and another backend is set.
         ImportError: if the backend is not installed.
     """
     for name, value in _ENVIRONMENT.items():
@@ -107,7 +107,7 @@ def _import_quietly(debug: bool) -> None:
         keras = importlib.import_module("keras")
         if keras.backend.backend() == "tensorflow":
             tensorflow = importlib.import_module("tensorflow")
-            # Where there is no GPU, looking for one is what prints most.
+            # Most notices come from the search for a GPU where there is none.
             tensorflow.config.list_physical_devices()
             if not debug:
                 tensorflow.get_logger().setLevel("ERROR")
@@ -115,7 +115,7 @@ def _import_quietly(debug: bool) -> None:
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """File descriptor 2 leads to a file; what it holds is shown only if the block fails."""
+    """Redirect file descriptor 2 to a file, and show its content only if the block fails."""
     sys.stderr.flush()
     try:
         terminal = os.dup(2)

@@ -26,7 +26,7 @@ BAR = 20
 
 
 def predict_command(args: Namespace) -> int:
-    """The likeliest classes of every picture; 1 if some could not be read."""
+    """Print the likeliest classes of every picture; return 1 if some could not be read."""
     settings = PredictionSettings(**given(args, PredictionSettings))
     found = list(_list_files(args.files))
     if any("error" not in picture for picture in found):
@@ -58,7 +58,7 @@ def _list_files(names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _predict(model, found: list[dict[str, Any]], top: int) -> None:
-    """Give each picture its predictions, or the reason why it has none."""
+    """Add to each picture its predictions, or the error of reading it."""
     pixels, read = [], []
     for picture in found:
         if "error" in picture:
@@ -89,7 +89,7 @@ def _print_predictions(found: list[dict[str, Any]]) -> None:
 
 
 def evaluate_command(args: Namespace) -> int:
-    """Accuracy on a folder; 1 if some pictures could not be read."""
+    """Print the accuracy on a folder; return 1 if some pictures could not be read."""
     settings = EvaluationSettings(**given(args, EvaluationSettings))
     find_splits(args.folder)
     import_backend(args.debug)
@@ -110,7 +110,7 @@ def evaluate_command(args: Namespace) -> int:
 def _evaluate_saved_model(
     model: SavedModel, folder: str, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """What ``evaluate`` returns; the SavedModel itself resizes and crops the pictures."""
+    """Return the result of ``evaluate``; the SavedModel itself resizes and crops the pictures."""
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
 

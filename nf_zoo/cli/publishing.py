@@ -36,7 +36,7 @@ def publish_command(args: Namespace) -> int:
 
 
 def _metrics(args: Namespace) -> dict[str, Any] | None:
-    """What --metrics names, or the report in a fine-tuning folder."""
+    """Read the file of --metrics, or the report in a fine-tuning folder."""
     path = Path(args.metrics or Path(args.model) / REPORT)
     if args.metrics is None and not path.is_file():
         return None
@@ -50,9 +50,9 @@ def _metrics(args: Namespace) -> dict[str, Any] | None:
 
 
 def fetch_command(args: Namespace) -> int:
-    """Download and check; 1 if some could not be had."""
+    """Download and check checkpoints; return 1 if any failed."""
     from nf_zoo.hub.errors import WeightsError
-    from nf_zoo.hub.fetching import fetch_pretrained
+    from nf_zoo.hub.sources import fetch_pretrained
 
     failed = 0
     for name in _expanded(args.names):
@@ -66,7 +66,7 @@ def fetch_command(args: Namespace) -> int:
 
 
 def _expanded(names: list[str]) -> list[str]:
-    from nf_zoo.hub.factory import list_models
+    from nf_zoo.hub.models import list_models
 
     found = []
     for name in names:
@@ -81,8 +81,8 @@ def _expanded(names: list[str]) -> list[str]:
 
 
 def check_command(args: Namespace) -> int:
-    """Verify the catalog; 1 if a record is wrong."""
-    from nf_zoo.hub.catalog_check import check_catalog
+    """Verify the catalog; return 1 if a record is wrong."""
+    from nf_zoo.hub.curation import check_catalog
 
     path = Path(args.catalog) if args.catalog else None
     findings = check_catalog(path, args.online)
@@ -111,7 +111,7 @@ def _print_findings(findings, online: bool) -> None:
 def add_command(args: Namespace) -> int:
     """Write a record into the catalog."""
     import_backend(args.debug)
-    from nf_zoo.hub.catalog_add import add_record
+    from nf_zoo.hub.curation import add_record
 
     path = Path(args.catalog) if args.catalog else None
     record = add_record(args.repository, args.tag, args.license, args.default, path)

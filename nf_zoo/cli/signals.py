@@ -13,7 +13,7 @@ def figure_command(args: Namespace) -> int:
     """Measure one of the papers' figures, and write it with its data."""
     files = None if args.images is None else pictures_in(args.images)
     import_backend(args.debug)
-    from nf_zoo.signal_propagation.figures import reproduce
+    from nf_zoo.signal_propagation.paper_figures import reproduce
 
     sizes = {name: getattr(args, name) for name in ("depth", "width", "pictures", "size")}
     sizes = {name: value for name, value in sizes.items() if value is not None}
@@ -45,7 +45,7 @@ def measure_command(args: Namespace) -> int:
 
 
 def _network(args: Namespace):
-    """A network by name, freshly initialized unless weights are asked for; else as everywhere."""
+    """Return a freshly initialized network by name, or else the model that MODEL names."""
     import keras
 
     from nf_zoo.models.classifier import build_model

@@ -17,7 +17,7 @@ from nf_zoo.options import given
 def finetune_command(args: Namespace) -> int:
     """Fit a network to a folder of pictures."""
     options = given(args, Settings)
-    # What is wrong is said before TensorFlow is imported and a network fetched.
+    # The checks come before TensorFlow is imported and a network fetched.
     Settings(**options)
     _check_folder(args.folder)
     import_backend(args.debug, only_tensorflow=True)
@@ -29,7 +29,7 @@ def finetune_command(args: Namespace) -> int:
     try:
         finetune(_starting_model(args), args.folder, verbose=verbose, **options)
     except KeyboardInterrupt:
-        print_error("stopped; the same command with --resume goes on after the last whole epoch")
+        print_error("stopped; the same command with --resume goes on after the last complete epoch")
         return 130
     console().print(f"Predict with it:  nf-zoo predict {shlex.quote(args.output)} PICTURE...")
     return 0
@@ -46,7 +46,7 @@ def _check_folder(data: str) -> None:
 
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
-    from nf_zoo.hub.factory import create_model
+    from nf_zoo.hub.models import create_model
     from nf_zoo.models.registry import is_architecture
 
     fields, pretrained = dict(args.fields), args.pretrained
@@ -69,7 +69,7 @@ def _starting_model(args: Namespace):
 
 
 def quickstart_command(args: Namespace) -> int:
-    """Go the whole way once, on scanned digits."""
+    """Fine-tune, evaluate and export once, on scanned digits."""
     options = given(args, QuickstartSettings)
     QuickstartSettings(**options)
     import_backend(args.debug, only_tensorflow=True)

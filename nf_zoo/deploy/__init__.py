@@ -1,1 +1,1 @@
-"""Models as other programs want them."""
+"""Folding, quantization and export of models for other programs."""

@@ -1,4 +1,4 @@
-"""What folding yields: a Keras model of plain layers that knows what it was."""
+"""The folded model: a Keras model of plain layers with a record of its origin."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from nf_zoo.functional import deep_graphs
 from nf_zoo.models.picture_model import PictureModel
 from nf_zoo.pictures.preprocessing import Preprocessing
 
-_RECORD = (
+OF_CLASSIFIER = (
     *("architecture", "num_classes", "classifier_activation", "include_preprocessing"),
-    *("preprocessing", "labels", "weights_tag", "folded_from", "remaining"),
+    *("preprocessing", "labels", "weights_tag"),
 )
+_RECORD = (*OF_CLASSIFIER, "folded_from", "remaining")
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class FoldedModel(PictureModel):
-    """A functional Keras model without standardization, gains and normalization, for inference.
+    """Functional Keras model without standardization, gains and normalization, for inference.
 
-    Made by :func:`nf_zoo.fold`. It predicts, evaluates and is saved and loaded as any Keras model;
+    :func:`nf_zoo.fold` makes it. It predicts, evaluates, saves and loads like any Keras model, but
     it cannot be trained.
 
     Attributes:
-        folded_from: ``{"name", "class", "nf_zoo_version"}`` of the model it was, and of an
-            ImageClassifier ``"architecture"``, ``"weights_tag"`` and ``"options"``, with which
-            ``nf_zoo.create_model`` makes that network again.
-        remaining: name of a layer -> the factor or term in it that no convolution could take, or
-            that folding did not know it; empty where everything was folded.
+        folded_from: ``{"name", "class", "nf_zoo_version"}`` of the original model; for an
+            ImageClassifier also ``"architecture"``, ``"weights_tag"`` and ``"options"``, with
+            which ``nf_zoo.create_model`` makes that network again.
+        remaining: name of a layer -> the factor or term in it that no convolution could take, or a
+            note that folding does not know the layer; empty if everything was folded.
         architecture, num_classes, classifier_activation, include_preprocessing, preprocessing,
-            labels, weights_tag: those of the ImageClassifier; None of any other model.
+            labels, weights_tag: those of the ImageClassifier; None for any other model.
     """
 
     def __init__(self, inputs, outputs, name=None, **kwargs):
@@ -47,30 +48,21 @@ class FoldedModel(PictureModel):
         self.trainable = False
 
     def fit(self, *args, **kwargs):
-        """Raises RuntimeError: a folded model is for inference."""
-        self._refuse_training()
-
-    def train_on_batch(self, *args, **kwargs):
-        """Raises RuntimeError: a folded model is for inference."""
-        self._refuse_training()
-
-    def with_classifier(self, *args, **kwargs):
-        """Raises RuntimeError: another classifier would have to be trained."""
-        self._refuse_training()
-
-    def options(self):
-        """Raises RuntimeError: no architecture record makes this graph."""
-        raise RuntimeError(
-            "The weights of a folded model fit no architecture of nf_zoo: save it as a file with "
-            "model.save('name.keras'), or save the model it was folded from. "
-            f"Received: {self.name!r}, folded"
-        )
-
-    def _refuse_training(self):
+        """Raise a RuntimeError: a folded model is for inference."""
         raise RuntimeError(
             "A folded model cannot be trained: its standardization and gains are gone. Train "
-            f"the {self.folded_from['class']} {self.folded_from['name']!r} it was folded from, "
-            f"and fold again. Received: {self.name!r}, folded"
+            f"the original {self.folded_from['class']} {self.folded_from['name']!r} "
+            f"and fold it again. Received: {self.name!r}, folded"
+        )
+
+    train_on_batch = with_classifier = fit
+
+    def options(self):
+        """Raise a RuntimeError: no architecture record describes this graph."""
+        raise RuntimeError(
+            "The weights of a folded model fit no architecture of nf_zoo: save it as a file with "
+            "model.save('name.keras'), or save the original model. "
+            f"Received: {self.name!r}, folded"
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -1,48 +1,221 @@
-"""From a functional Keras model to the inference graph, layer by layer."""
+"""Lowering of a functional Keras model to the inference graph, with one rule for each layer."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from nf_zoo import functional
-from nf_zoo.deploy import graph
-from nf_zoo.deploy.layer_rules import RULES, array
+from nf_zoo import functional, layers
+from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.models.residual_block import ResidualBlock
+
+Inputs = list[graph.Node]
+
+
+def array(value) -> np.ndarray:
+    """Return a number, array or variable as float64."""
+    if isinstance(value, int | float | list | tuple):
+        return np.asarray(value, "float64")
+    return ops.convert_to_numpy(value).astype("float64")
+
+
+def _float32(value) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(value), "float32")
+
+
+def _linear(layer, inputs: Inputs, name: str, kernel, convolution=None) -> graph.Node:
+    bias = np.zeros(kernel.shape[-1]) if layer.bias is None else array(layer.bias)
+    own = {"kernel": _float32(kernel), "bias": bias, "convolution": convolution}
+    node = graph.Linear(name, inputs, layer.dtype_policy, **own)
+    return _activated(layer, [node], f"{name}_activation")
+
+
+def _dense(layer, inputs: Inputs, name: str) -> graph.Node:
+    return _linear(layer, inputs, name, layer.kernel)
+
+
+def _convolution(layer, inputs: Inputs, name: str) -> graph.Node:
+    keys = ("strides", "padding", "dilation", "groups")
+    convolution = {key: getattr(layer, key) for key in keys}
+    return _linear(layer, inputs, name, layer.effective_kernel(), convolution)
+
+
+def _keras_convolution(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    square = all(len(set(x)) == 1 for x in (layer.strides, layer.dilation_rate, layer.kernel_size))
+    plain = layer.data_format == "channels_last" and layer.padding in ("same", "valid")
+    if not (square and plain):
+        return None
+    convolution = {"strides": layer.strides[0], "dilation": layer.dilation_rate[0]}
+    convolution |= {"padding": layer.padding, "groups": layer.groups}
+    return _linear(layer, inputs, name, layer.kernel, convolution)
+
+
+def _activated(layer, inputs: Inputs, name: str) -> graph.Node:
+    """Return the input, followed by the layer's activation if it has one."""
+    activation = getattr(layer, "activation", None)
+    own_name = getattr(activation, "__name__", activation)
+    if callable(activation) and getattr(keras.activations, str(own_name), None) is activation:
+        activation = own_name  # the name by which Keras finds it
+    if activation in ("linear", "identity", None):
+        return inputs[0]
+    return graph.Activation(name, inputs, layer.dtype_policy, activation=activation)
+
+
+def _scaled_activation(layer, inputs: Inputs, name: str) -> graph.Node:
+    node = _activated(layer, inputs, name)
+    return node if layer.gamma == 1.0 else _affine(layer, [node], f"{name}_gamma", layer.gamma)
+
+
+def _relu(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    if layer.max_value is not None or layer.negative_slope or layer.threshold:
+        return None
+    return graph.Activation(name, inputs, layer.dtype_policy, activation="relu")
+
+
+def _affine(layer, inputs: Inputs, name: str, scale=None, offset=None) -> graph.Node | None:
+    """Return an affine node if every value is per channel or for all channels, else None."""
+    terms = []
+    for value in (1.0 if scale is None else scale, 0.0 if offset is None else offset):
+        value = array(value)
+        if value.size != 1 and value.size != value.shape[-1]:
+            return None
+        terms.append(value.reshape(() if value.size == 1 else -1))
+    return graph.Affine(name, inputs, layer.dtype_policy, scale=terms[0], offset=terms[1])
+
+
+def _scale_and_offset(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    return _affine(layer, inputs, name, layer.scale, layer.offset)
+
+
+def batch_norm_terms(layer) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale and offset of BatchNormalization at inference, float64 (C,)."""
+    scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
+    if layer.gamma is not None:
+        scale = scale * array(layer.gamma)
+    offset = -array(layer.moving_mean) * scale
+    return scale, offset if layer.beta is None else offset + array(layer.beta)
+
+
+def _batch_norm(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    if layer.axis not in (-1, layer.input_spec.ndim - 1):
+        return None
+    return _affine(layer, inputs, name, *batch_norm_terms(layer))
+
+
+def _normalization(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    mean, spread = array(layer.mean), np.sqrt(array(layer.variance))
+    spread = np.maximum(spread, keras.config.epsilon())
+    terms = (spread, mean) if layer.invert else (1 / spread, -mean / spread)
+    return _affine(layer, inputs, name, *terms)
+
+
+def _nothing(layer, inputs: Inputs, name: str) -> graph.Node:
+    return inputs[0]
+
+
+def _average(layer, inputs: Inputs, name: str, is_maximum: bool = False) -> graph.Node | None:
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return None
+    return graph.Pool(name, inputs, layer.dtype_policy, layer=layer, is_maximum=is_maximum)
+
+
+def _maximum(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    return _average(layer, inputs, name, is_maximum=True)
+
+
+def _gate(layer, inputs: Inputs, name: str) -> graph.Node:
+    if isinstance(layer, layers.SqueezeExcite):
+        parts = {"reduce": layer.reduce, "expand": layer.expand}
+        weights = {
+            f"{part}_{kind}": _float32(getattr(dense, kind))
+            for part, dense in parts.items()
+            for kind in ("kernel", "bias")
+        }
+    else:
+        weights = {"kernel": _float32(layer.kernel)}
+    node = graph.Gate(name, inputs, layer.dtype_policy, weights=weights)
+    node.output_scale = array(layer.gate_gain)
+    return node
+
+
+TRAINING = (
+    *(keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.AlphaDropout),
+    *(keras.layers.GaussianNoise, keras.layers.GaussianDropout),
+    *(keras.layers.ActivityRegularization, keras.layers.Identity),
+    *(keras.layers.RandAugment, keras.layers.AugMix),
+    # RandomCrop always crops; layers such as MixUp take labels too.
+    *(
+        getattr(keras.layers, name)
+        for name in sorted(dir(keras.layers))
+        if name.startswith("Random") and name != "RandomCrop"
+    ),
+)
+"""Layers of Keras that return their input unchanged at inference."""
+
+RULES: dict[type, Callable] = {
+    layers.Conv2D: _convolution,
+    layers.ScaledWSConv2D: _convolution,
+    layers.ScaledActivation: _scaled_activation,
+    layers.SkipInit: lambda layer, inputs, name: _affine(layer, inputs, name, layer.gain),
+    layers.StochasticDepth: _nothing,
+    layers.Dropout: _nothing,
+    layers.SqueezeExcite: _gate,
+    layers.EfficientChannelAttention: _gate,
+    layers.MaxPool2D: _maximum,
+    layers.DilatedAveragePool2D: _average,
+    layers.ChannelAffine: _scale_and_offset,
+    layers.ScalarBias: lambda layer, inputs, name: _affine(layer, inputs, name, offset=layer.bias),
+    keras.layers.Conv2D: _keras_convolution,
+    keras.layers.Dense: _dense,
+    keras.layers.Activation: _activated,
+    layers.Rectifier: _activated,
+    keras.layers.ReLU: _relu,
+    keras.layers.BatchNormalization: _batch_norm,
+    keras.layers.Rescaling: _scale_and_offset,
+    keras.layers.Normalization: _normalization,
+    keras.layers.AveragePooling2D: _average,
+    keras.layers.GlobalAveragePooling2D: _average,
+    keras.layers.MaxPooling2D: _maximum,
+    keras.layers.GlobalMaxPooling2D: _maximum,
+    keras.layers.Add: lambda layer, inputs, name: graph.Add(name, inputs, layer.dtype_policy),
+    **dict.fromkeys(TRAINING, _nothing),
+}
+"""Exact class -> function of (layer, inputs, name), which returns the node, or None if it cannot.
+
+A subclass may do anything, so it is not treated like its parent.
+"""
 
 
 def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, list[graph.Source]]:
-    """The inference graph of a functional or Sequential model.
+    """Return the inference graph of a built model: the sink of the outputs, and the inputs.
 
-    Args:
-        model: built; nested models are taken apart too.
-        anchors: names of layers at the end of a pooling whose result the graph must keep.
-
-    Returns:
-        (the node that takes the outputs, the nodes of the inputs).
-
-    Raises:
-        ValueError: if the model is not functional.
+    Nested models become part of the graph. ``anchors`` names layers at the end of a pooling whose
+    result the graph must keep.
     """
     network = require_graph(model)
     sources = [
         graph.Source(operation_of(x).name, [], model.dtype_policy, tensor=x) for x in network.inputs
     ]
     outputs = _walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), "")
-    for node in _everything_above(outputs):
+    sink = graph.Sink("outputs", outputs)
+    for node in graph.upwards(sink):
         if isinstance(node, graph.Pool | graph.Affine) and node.name in anchors:
             node.anchored = True
-    return graph.Sink("outputs", outputs), sources
+    return sink, sources
 
 
 def graph_of(model):
-    """The graph of a built functional or Sequential model; None of any other layer.
+    """Return the graph of a built functional or Sequential model; None for any other layer.
 
-    A subclass that has a ``call`` of its own does what that says, whatever its graph is.
+    A subclass with a ``call`` of its own counts as another layer, because its graph may not
+    describe what it computes.
     """
     network = functional.as_functional(model)
     if network is None:
@@ -52,16 +225,12 @@ def graph_of(model):
 
 
 def require_graph(model):
-    """The graph of a model.
-
-    Raises:
-        ValueError: if it has none.
-    """
+    """Return the graph of a model, or raise a ValueError if it has none."""
     network = graph_of(model)
     if network is None:
         raise ValueError(
             "Only a functional or Sequential Keras model that has been built can be folded or "
-            "exported: give a Sequential an Input first; of any other that has been called, "
+            "exported: give a Sequential an Input first; for any other model that has been called, "
             "Keras's own model.export(folder) writes a SavedModel. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
@@ -69,16 +238,16 @@ def require_graph(model):
 
 
 def input_shapes(model) -> list[tuple[int | None, ...]]:
-    """Shapes of a model's inputs; a Sequential takes any batch, whatever it was called with."""
+    """Return the shapes of the inputs; the batch axis of a Sequential is always free."""
     shapes = [tuple(tensor.shape) for tensor in functional.as_functional(model).inputs]
     return [(None, *x[1:]) for x in shapes] if isinstance(model, keras.Sequential) else shapes
 
 
 def takes_only_tensors(node) -> bool:
-    """Whether a layer is called with nothing but its input, or a list of them.
+    """Return True if a layer is called with only its input, or a list of inputs.
 
-    Masks and constants change what it does; ``training`` does not, because a model that is asked
-    for inference tells every layer so, whatever the layer was called with.
+    Masks and constants change its result. ``training`` does not: at inference the model passes
+    its own value to every layer.
     """
     options = {key: x for key, x in node.arguments.kwargs.items() if key != "training"}
     given = [value for value in (*node.arguments.args, *options.values()) if value is not None]
@@ -88,19 +257,8 @@ def takes_only_tensors(node) -> bool:
 
 
 def operation_of(tensor):
-    """The operation that a Keras tensor comes from."""
+    """Return the operation that a Keras tensor comes from."""
     return tensor._keras_history.operation
-
-
-def _everything_above(outputs: list[graph.Node]) -> list[graph.Node]:
-    seen: dict[graph.Node, None] = dict.fromkeys(outputs)
-    stack = list(outputs)
-    while stack:
-        for node in stack.pop().inputs:
-            if node not in seen:
-                seen[node] = None
-                stack.append(node)
-    return list(seen)
 
 
 def _walk(network, values: dict[int, graph.Node], prefix: str) -> list[graph.Node]:
@@ -140,16 +298,15 @@ def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
 
 
 def _floating(node: graph.Node, layer) -> graph.Node:
-    """Integers as floats: what takes the place of a layer does not cast them, as Rescaling does."""
+    """Cast integer inputs to floats, as the layers themselves do but not their replacements."""
     if not isinstance(node, graph.Source) or "float" in str(node.tensor.dtype):
         return node
-    policy = layer.dtype_policy
-    cast = keras.layers.Rescaling(1.0, dtype=policy)
-    return graph.Kept(f"{node.name}_float", [node], policy, operation=cast)
+    cast = keras.layers.Rescaling(1.0, dtype=layer.dtype_policy)
+    return graph.Kept(f"{node.name}_float", [node], layer.dtype_policy, operation=cast)
 
 
 def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:
-    """The nodes of a layer applied to the inputs; None if nothing is known of it."""
+    """Return the node of a layer applied to the inputs; None if the layer is unknown."""
     rule = RULES.get(type(layer))
     if rule is not None:
         return rule(layer, inputs, f"{prefix}{layer.name}")
@@ -160,41 +317,31 @@ def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node
 
 
 class _Traced:
-    """A result of the graph, as the code of a block sees it: it can be scaled and added."""
+    """A result of the graph that the code of a block can scale and add like a tensor."""
 
     def __init__(self, node: graph.Node, inside: _Inside):
         self.node, self._inside = node, inside
 
     def __mul__(self, factor):
-        return self._affine("scaled", scale=array(factor))
+        return self._then(graph.Affine, "scaled", scale=array(factor))
 
     def __add__(self, other):
         if not isinstance(other, _Traced):
-            return self._affine("shifted", offset=array(other))
-        return self._new(graph.Add(f"{self._prefix}add", [self.node, other.node], self._policy))
+            return self._then(graph.Affine, "shifted", offset=array(other))
+        return self._then(graph.Add, "add", other.node)
 
     __rmul__, __radd__ = __mul__, __add__
 
-    def _affine(self, word: str, **values):
-        return self._new(graph.Affine(f"{self._prefix}{word}", [self.node], self._policy, **values))
-
-    def _new(self, node: graph.Node) -> _Traced:
-        return _Traced(node, self._inside)
-
-    @property
-    def _prefix(self) -> str:
-        return self._inside._prefix
-
-    @property
-    def _policy(self):
-        return self._inside._layer.dtype_policy
+    def _then(self, kind: type, word: str, *others: graph.Node, **values) -> _Traced:
+        name, policy = f"{self._inside._prefix}{word}", self._inside._layer.dtype_policy
+        return _Traced(kind(name, [self.node, *others], policy, **values), self._inside)
 
 
 class _Inside:
-    """``self`` for the methods of a block, whose layers then yield nodes instead of tensors.
+    """Stand-in for ``self`` in the methods of a block; its layers return nodes, not tensors.
 
-    The block's own code is what is folded: there is no second description of it to keep in step,
-    and the block itself is not touched.
+    Folding thus runs the block's own code: there is no second description of it to keep in step,
+    and the block itself does not change.
     """
 
     def __init__(self, layer, prefix: str):
@@ -202,7 +349,7 @@ class _Inside:
 
     @property
     def __class__(self):
-        # super() in the methods asks for it.
+        # super() in the methods reads it.
         return type(self._layer)
 
     def __getattr__(self, name: str) -> Any:
@@ -213,22 +360,15 @@ class _Inside:
 
     def _stand_in(self, value: Any) -> Any:
         if isinstance(value, keras.layers.Layer):
-            return self._lowering_of(value)
+            return functools.partial(self._lowered, value)
         if isinstance(value, list | tuple):
             return [self._stand_in(entry) for entry in value]
         return value
 
-    def _lowering_of(self, layer) -> Callable:
-        def call(x: _Traced, training: bool = False) -> _Traced:
-            node = lower_layer(layer, [x.node], self._prefix)
-            if node is None:
-                node = graph.Kept(
-                    f"{self._prefix}{layer.name}",
-                    [x.node],
-                    layer.dtype_policy,
-                    operation=layer,
-                    foreign=True,
-                )
-            return _Traced(node, self)
-
-        return call
+    def _lowered(self, layer, x: _Traced, training: bool = False) -> _Traced:
+        node = lower_layer(layer, [x.node], self._prefix)
+        if node is None:
+            own = {"operation": layer, "foreign": True}
+            name = f"{self._prefix}{layer.name}"
+            node = graph.Kept(name, [x.node], layer.dtype_policy, **own)
+        return _Traced(node, self)

@@ -1,117 +1,116 @@
-"""A folded Keras model as an ONNX graph.
-
-Written node by node: pictures are turned to NCHW once, paddings go into the convolutions and
-poolings, and grouped convolutions stay single nodes, which no general converter manages.
-"""
+"""Writer of an ONNX graph: its nodes, weights and layouts."""
 
 from __future__ import annotations
 
-import keras
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
-from nf_zoo import functional
-from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
-from nf_zoo.deploy.metadata import output_names
-from nf_zoo.deploy.onnx_arithmetic import ARITHMETIC, MERGES, OPERATIONS
-from nf_zoo.deploy.onnx_rules import LAYERS
-from nf_zoo.deploy.onnx_shapes import SHAPES
-from nf_zoo.deploy.onnx_writer import GraphWriter, Unsupported, Value
+import numpy as np
 
-OPSET = 20
-"""The first with Gelu and with dilated average pooling; ONNX Runtime 1.17 reads it."""
-IR_VERSION = 9
+from nf_zoo.deploy.inference_graph import Names
 
-RULES = {**LAYERS, **SHAPES, **MERGES}
-"""Exact class of a layer -> (writer, layer, input values) -> its value."""
+TO_FILE, TO_KERAS = [0, 3, 1, 2], [0, 2, 3, 1]
+"""Permutations from NHWC to NCHW and back."""
+NO_PADS = (0, 0, 0, 0)
 
 
-def to_onnx(onnx, model, metadata: dict[str, str]):
-    """The ONNX model of a folded Keras model.
+class Unsupported(Exception):
+    """Error for a layer without a counterpart in ONNX; the text names the option at fault."""
 
-    Args:
-        onnx: the module.
-        model: a FoldedModel; float32 weights, whatever its policy.
-        metadata: for ``metadata_props``.
 
-    Returns:
-        An ``onnx.ModelProto`` with one input for each of the model's and its outputs in order,
-        all as Keras has them (NHWC), the batch and free sides dynamic.
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor of the graph; always NCHW if its rank is 4.
 
-    Raises:
-        ValueError: naming every layer that ONNX export does not know.
+    Attributes:
+        name: name in the graph.
+        rank: number of axes.
+        pads: zeros still to be put around it, (top, left, bottom, right).
+        not_negative: whether it comes from a ReLU, so that zeros can pad a maximum.
     """
-    writer = GraphWriter(onnx)
-    values: dict[int, Value] = {}
-    inputs, outputs = [], []
-    for name, tensor in zip(output_names(model), model.outputs, strict=True):
-        outputs.append(_value_info(onnx, writer.tensors.unique(name), tensor.shape))
-    for tensor in model.inputs:
-        name = writer.tensors.unique(operation_of(tensor).name)
-        inputs.append(_value_info(onnx, name, tensor.shape))
-        values[id(tensor)] = writer.from_keras(name, len(tensor.shape), name)
-    _write(writer, functional.nodes_of(model), values)
-    for entry, tensor in zip(outputs, model.outputs, strict=True):
-        value, name = values[id(tensor)], f"{entry.name}_output"
-        writer.add("Identity", [writer.to_keras(value, entry.name)], name, entry.name)
-    graph = onnx.helper.make_graph(writer.nodes, model.name, inputs, outputs, writer.weights)
-    opset = [onnx.helper.make_opsetid("", OPSET)]
-    made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    made.producer_name = "nf_zoo"
-    onnx.helper.set_model_props(made, metadata)
-    return made
+
+    name: str
+    rank: int
+    pads: tuple[int, int, int, int] = NO_PADS
+    not_negative: bool = False
+
+    def axis(self, axis: int) -> int:
+        """Return the axis in the file for an axis of Keras's tensor."""
+        axis %= self.rank
+        return TO_KERAS[axis] if self.rank == 4 else axis
 
 
-def _write(writer: GraphWriter, nodes: list, values: dict[int, Value]) -> None:
-    """Write the nodes, completing ``values``; refuse those that cannot be, all at once."""
-    refused = {}
-    for node in nodes:
-        operation = node.operation
-        try:
-            result = _written(writer, node, values)
-        except Unsupported as reason:
-            kind = " ".join(filter(None, (type(operation).__name__, str(reason))))
-            refused[f"{operation.name!r} ({kind})"] = None
-            result = Value("", len(node.outputs[0].shape))
-        values.update((id(output), result) for output in node.outputs)
-    if refused:
-        raise ValueError(
-            "ONNX export does not know these; model.export(folder) writes a SavedModel of every "
-            f"layer that TensorFlow runs. Received: {', '.join(refused)}"
-        )
+class GraphWriter:
+    """Collector of the nodes and weights of a graph.
 
+    Attributes:
+        tensors: names of inputs, outputs, weights and results.
+    """
 
-def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
-    operation = node.operation
-    if len(node.outputs) != 1:
-        raise Unsupported("of several outputs")
-    if isinstance(operation, keras.layers.Layer):
-        rule = RULES.get(type(operation))
-        if rule is None:
-            raise Unsupported
-        if not takes_only_tensors(node):
-            raise Unsupported("called with more than its inputs")
-        if getattr(operation, "data_format", None) == "channels_first":
-            raise Unsupported("with data_format='channels_first'")
-        return rule(writer, operation, [values[id(x)] for x in node.input_tensors])
-    # Layers of Keras and its operations share names, so each kind has a table of its own.
-    module, name = type(operation).__module__, type(operation).__name__
-    key = f"{module.rpartition('.')[2]}.{name}" if module.startswith("keras.src.ops.") else ""
-    given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
-    inputs = [values[id(x)] if isinstance(x, keras.KerasTensor) else x for x in given]
-    if key in ARITHMETIC:
-        return ARITHMETIC[key](writer, operation, inputs)
-    if key not in OPERATIONS:
-        raise Unsupported
-    if not takes_only_tensors(node):
-        raise Unsupported("called with more than its inputs")
-    return OPERATIONS[key](writer, operation, inputs)
+    def __init__(self, onnx):
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self.tensors, self._nodes = Names(), Names()
+        self._constants: dict[tuple, str] = {}
 
+    def node(
+        self, kind: str, inputs: Sequence[str | Value], name: str, result: str = "", **attributes
+    ) -> str:
+        """Add a node, after any pending zeros of its inputs; return the name of its result."""
+        inputs = [self.padded(x, name).name if isinstance(x, Value) else x for x in inputs]
+        result, name = result or self.tensors.unique(name), self._nodes.unique(name)
+        made = self._onnx.helper.make_node(kind, inputs, [result], name=name, **attributes)
+        self.nodes.append(made)
+        return result
 
-def _value_info(onnx, name: str, shape):
-    # Free sides of the same name would have to be equal: each has its own.
-    words = ["batch", "height", "width", "channels"] if len(shape) == 4 else ["batch"]
-    words += [f"axis{axis}" for axis in range(len(words), len(shape))]
-    sides = [
-        (f"{name}_{words[axis]}" if axis else "batch") if side is None else side
-        for axis, side in enumerate(shape)
-    ]
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)
+    def apply(self, kind: str, inputs: Sequence[str | Value], name: str, **attributes) -> Value:
+        """Add a node whose result has the rank of the first input."""
+        return Value(self.node(kind, inputs, name, **attributes), inputs[0].rank)
+
+    def weight(self, array, name: str) -> str:
+        """Add a constant tensor, float32 or integers; small ones are shared."""
+        array = np.asarray(array)
+        if array.dtype.kind == "f":
+            array = array.astype("float32")
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= 4 else name
+        if key in self._constants and array.size <= 4:
+            return self._constants[key]
+        self._constants[key] = name = self.tensors.unique(name)
+        self.weights.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def constant(self, array, rank: int, name: str) -> str:
+        """Add a weight that broadcasts against a tensor of that rank as in Keras."""
+        array = np.asarray(array, "float32")
+        if rank == 4 and array.size > 1:
+            array = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FILE)
+        elif array.size == 1:
+            array = array.reshape(())
+        return self.weight(array, name)
+
+    def integers(self, values, name: str) -> str:
+        """Add a constant vector of integers, such as a shape, axes or paddings."""
+        return self.weight(np.array(values, "int64"), name)
+
+    def padded(self, value: Value, name: str) -> Value:
+        """Return the tensor with its pending zeros added."""
+        if not any(value.pads):
+            return value
+        top, left, bottom, right = value.pads
+        pads = self.integers([0, 0, top, left, 0, 0, bottom, right], f"{name}_pads")
+        return Value(self.node("Pad", [value.name, pads], f"{name}_padded"), value.rank)
+
+    def to_keras(self, value: Value, name: str) -> str:
+        """Return the tensor with its axes in Keras's order."""
+        value = self.padded(value, name)
+        if value.rank != 4:
+            return value.name
+        return self.node("Transpose", [value], f"{name}_nhwc", perm=TO_KERAS)
+
+    def from_keras(self, source: str, rank: int, name: str) -> Value:
+        """Return the value of a tensor whose axes are in Keras's order."""
+        if rank == 4:
+            source = self.node("Transpose", [source], f"{name}_nchw", perm=TO_FILE)
+        return Value(source, rank)

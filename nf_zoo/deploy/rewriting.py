@@ -1,8 +1,8 @@
-"""Moves every factor and term of an inference graph into a convolution, where it legally can be.
+"""Rewriting that moves factors and terms of an inference graph into convolutions where it can.
 
-An affine node is first offered to what makes its input, then sinks towards each of its consumers:
-through poolings, and through homogeneous activations as far as its factor goes, until a
-convolution or matrix product takes it. What nothing takes stays in the graph.
+An affine node is first offered to the node before it. Otherwise it sinks towards each of its
+consumers, through poolings and (its factor only) through homogeneous activations, until a
+convolution or matrix product takes it. A node that nothing takes stays in the graph.
 """
 
 from __future__ import annotations
@@ -11,18 +11,28 @@ import collections
 
 import numpy as np
 
-from nf_zoo.deploy.graph import Activation, Add, Affine, Gate, Linear, Node, Pool, Sink, upwards
+from nf_zoo.deploy.inference_graph import (
+    Activation,
+    Add,
+    Affine,
+    Gate,
+    Linear,
+    Node,
+    Pool,
+    Sink,
+    upwards,
+)
 
 LARGEST_FACTOR = 2.0**14
-"""Factors beyond it, or below its inverse, are not divided by: half precision would overflow."""
+"""Factors above it or below its inverse are never divided by: half precision would overflow."""
 
 
 def rewrite(sink: Sink) -> None:
-    """Simplify the graph above ``sink`` in place; what it computes stays the same."""
+    """Simplify the graph above ``sink`` in place without changing its results."""
     _drop_unused(sink)
     _activate_before_pooling(sink)
     affines = [node for node in upwards(sink) if isinstance(node, Affine)]
-    # What can be taken upwards goes first: a sum then sees the convolutions that it adds.
+    # Nodes that can be taken upwards go first, so that a sum then sees the convolutions it adds.
     waiting = collections.deque(affine for affine in affines if not _taken_above(affine))
     while waiting:
         affine = waiting.popleft()
@@ -34,14 +44,14 @@ def rewrite(sink: Sink) -> None:
 
 
 def _drop_unused(sink: Sink) -> None:
-    """Nodes that the outputs do not need would count as consumers."""
+    """Drop the consumers that the outputs do not need."""
     used = set(upwards(sink))
     for node in used:
         node.consumers = [consumer for consumer in node.consumers if consumer in used]
 
 
 def _activate_before_pooling(sink: Sink) -> None:
-    """max-pool, then ReLU -> ReLU, then max-pool: the ReLU joins the convolution before it."""
+    """Move a ReLU behind a max-pool before it, next to the convolution that it then joins."""
     for pool in upwards(sink):
         if not (isinstance(pool, Pool) and pool.is_maximum) or pool.anchored:
             continue
@@ -58,7 +68,7 @@ def _activate_before_pooling(sink: Sink) -> None:
 
 
 def _taken_above(affine: Affine) -> bool:
-    """Whether the node has gone, because it does nothing or what is before it has taken it."""
+    """Remove the node if it does nothing or the node before it takes it; return True if so."""
     if affine.anchored or not (_is_nothing(affine) or _pull(affine)):
         return False
     _leave_out(affine)
@@ -71,7 +81,7 @@ def _leave_out(affine: Affine) -> None:
 
 
 def _sink(affine: Affine) -> list[Affine]:
-    """Move one node a step down on every way; the affine nodes that may now move further."""
+    """Move a node one step down every path; return the affine nodes that may move further."""
     if affine.anchored:
         return []
     moved = []
@@ -89,7 +99,7 @@ def _is_nothing(affine: Affine) -> bool:
 
 
 def _pull(affine: Affine) -> bool:
-    """Whether what is before it has taken it."""
+    """Give the affine to the node before it; return True if that takes it."""
     before = affine.input
     passes = isinstance(before, Pool) and before.is_maximum and not before.anchored
     if passes and before.has_one_consumer and np.all(affine.scale > 0):
@@ -106,7 +116,7 @@ def _pull(affine: Affine) -> bool:
 
 
 def _pull_through_activation(affine: Affine) -> bool:
-    """Take a factor that found no place below up through a homogeneous activation."""
+    """Move a factor that found no place below up through a homogeneous activation."""
     middle = affine.input
     passes = isinstance(middle, Activation) and middle.is_homogeneous and middle.has_one_consumer
     if not passes or np.any(affine.offset) or not np.all(affine.scale > 0):
@@ -119,7 +129,7 @@ def _pull_through_activation(affine: Affine) -> bool:
 
 
 def _push(affine: Affine, consumer: Node) -> list[Affine]:
-    """Take the affine into or below one consumer, if it lets it."""
+    """Move the affine into or below one consumer, if possible."""
     if isinstance(consumer, Linear):
         return _into_linear(affine, consumer)
     if isinstance(consumer, Affine):
@@ -165,19 +175,19 @@ def _below_activation(affine: Affine, activation: Activation) -> list[Affine]:
 
 
 def _below(affine: Affine, node: Node, scale, offset) -> list[Affine]:
-    """``node(affine(x))`` -> ``affine(node(x))``."""
+    """Turn ``node(affine(x))`` into ``affine(node(x))``."""
     node.redirect(affine, affine.input)
     moved = Affine(affine.name, [node], affine.policy, scale=scale, offset=offset)
     node.replace_by(moved)
     if getattr(node, "anchored", False):
-        # The result keeps the name under which it is wanted.
+        # The wanted result keeps its name.
         moved.name, node.name = node.name, f"{node.name}_unscaled"
         moved.anchored, node.anchored = True, False
     return [moved]
 
 
 def _splits(affine: Affine) -> bool:
-    """Whether it is worth being ``scale * (x + offset / scale)``, and that stays in range."""
+    """Return True if ``scale * (x + offset / scale)`` is of use and stays in range."""
     size = np.abs(affine.scale)
     if np.all(affine.scale == 1) or not np.all(size > 1 / LARGEST_FACTOR):
         return False
@@ -185,7 +195,7 @@ def _splits(affine: Affine) -> bool:
 
 
 def _shift(affine: Affine) -> Affine:
-    """The ``x + offset / scale`` of a node that is split; one for all of its consumers."""
+    """Return the ``x + offset / scale`` of a split node, which all its consumers share."""
     for node in affine.input.consumers:
         if isinstance(node, Affine) and node.name == f"{affine.name}_shift":
             return node
@@ -194,7 +204,7 @@ def _shift(affine: Affine) -> Affine:
 
 
 def _below_sum(affine: Affine, total: Add) -> list[Affine]:
-    """``a(x) + y`` -> ``s (x + y')``, where ``y'`` comes from something that can be rescaled."""
+    """Turn ``a(x) + y`` into ``s (x + y')`` if the node that makes ``y`` can be rescaled."""
     others = [node for node in total.inputs if node is not affine]
     if len(others) != 1 or len(total.inputs) != 2:
         return []
@@ -218,10 +228,10 @@ def _below_sum(affine: Affine, total: Add) -> list[Affine]:
 
 
 def _move_gate_scale(gate: Gate) -> None:
-    """Into the convolution before the gate, whose own first layer then takes the inverse.
+    """Move the scale into the convolution before the gate; the gate's first layer is divided by it.
 
-    That layer is linear, so nothing changes as long as the factor is not 0; ECA's kernel serves
-    all channels, so it takes a single factor only.
+    That layer is linear, so the result stays the same unless the factor is 0. ECA's kernel serves
+    all channels, so it takes only a single factor.
     """
     before, scale = gate.input, gate.output_scale
     if not (isinstance(before, Linear) and before.has_one_consumer):

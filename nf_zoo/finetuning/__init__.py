@@ -1,6 +1,6 @@
-"""Fine-tuning: a folder of pictures, or a data set, and a pretrained network in; a fitted one out.
+"""Fine-tuning of a pretrained network on a folder of pictures or a data set.
 
-TensorFlow is imported on first use, and needed for ``finetune`` alone.
+TensorFlow is imported on first use; only ``finetune`` needs it.
 """
 
 from __future__ import annotations

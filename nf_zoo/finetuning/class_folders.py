@@ -1,4 +1,4 @@
-"""Folders of pictures: what classes they hold, which files, and how they are split."""
+"""Folders of labeled pictures: their classes, their files, and their split."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split pictures class by class, the same way on every machine.
 
-    Which pictures are held out depends on their names and the seed alone: the pictures of a class
-    are ranked by a hash of both. Of a class with two or more at least one is, and never all.
+    The split depends only on the names and the seed: the pictures of a class are ranked by a hash
+    of both. A class of two pictures or more has at least one held out, and never all.
 
     Returns:
         Indices of the training pictures and of those held out, both ascending.
@@ -151,7 +151,8 @@ def _visible_folders(root) -> tuple[Path, list[Path]]:
     if not root.is_dir():
         what = "Expected a folder, not a file" if root.exists() else "There is no such folder"
         raise FolderError(
-            f"{what}: it should hold a folder of pictures for each class. Received: {str(root)!r}"
+            f"{what}. Pass a folder that holds one folder of pictures for each class. "
+            f"Received: {str(root)!r}"
         )
     folders = (path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
     return root, sorted(folders, key=lambda folder: folder.name)
@@ -179,7 +180,10 @@ def pictures_in(folder: str | os.PathLike) -> list[str]:
 
 
 def _pictures_below(root: str | os.PathLike, ignored: collections.Counter[str]) -> list[str]:
-    """Hidden files and folders are left out, links followed; other files counted by suffix."""
+    """Return the pictures below ``root``; count other files in ``ignored``, by suffix.
+
+    Hidden files and folders are left out. Links are followed.
+    """
     pictures, seen = [], set()
     for place, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
@@ -214,8 +218,9 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
     if unknown := sorted(set(found) - set(labels)):
         missing = sorted(set(labels) - set(found))
         raise FolderError(
-            f"Class folders must be named as the {len(labels)} labels. Folders that are no label: "
-            f"{name_some(unknown)}. Labels without a folder: {name_some(missing) or 'none'}. "
+            f"Class folders must be named after the {len(labels)} labels. "
+            f"Folders that match no label: {name_some(unknown)}. "
+            f"Labels without a folder: {name_some(missing) or 'none'}. "
             f"Received: {str(root)!r}"
         )
     if not any(found.values()):
@@ -223,6 +228,6 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
 
 
 def name_some(names: Sequence[str], most: int = 8) -> str:
-    """Join names with commas; of more than ``most``, say how many are left out."""
+    """Join up to ``most`` names with commas, and say how many are left out."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + rest

@@ -1,4 +1,4 @@
-"""How well a classifier does on labeled pictures: overall, class by class, picture by picture."""
+"""Evaluation of a classifier on labeled pictures: overall, by class, picture by picture."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import takes
 from nf_zoo.pictures.images import as_input, input_of, resize_and_crop
+from nf_zoo.pictures.predictions import softmax
 from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 class Sample(NamedTuple):
-    """One picture, (h, w, 3) uint8 as the network saw it, and what the network made of it."""
+    """A picture, (h, w, 3) uint8 as the network saw it, and the network's prediction."""
 
     pixels: np.ndarray
     true: int
@@ -28,7 +29,7 @@ class Sample(NamedTuple):
 
     @property
     def correct(self) -> bool:
-        """Tell whether the prediction is right."""
+        """True if the prediction is right."""
         return self.true == self.predicted
 
 
@@ -56,7 +57,7 @@ class Evaluation:
             self.confusion = np.zeros((len(self.labels),) * 2, dtype=np.int64)
 
     def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
-        """Count more pictures, of (N, classes) probabilities and (N,) true class indices."""
+        """Add pictures, given (N, classes) probabilities and (N,) true class indices."""
         np.add.at(self.confusion, (classes, probabilities.argmax(axis=1)), 1)
         of_truth = probabilities[np.arange(len(classes)), classes]
         self.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())
@@ -64,7 +65,7 @@ class Evaluation:
         self.top5 += int((likeliest == classes[:, None]).sum())
 
     def metrics(self) -> dict[str, Any]:
-        """Return everything but the pictures, JSON-able; the keys are those of :func:`evaluate`."""
+        """Return the figures, JSON-able, under the keys that :func:`evaluate` documents."""
         pictures = int(self.confusion.sum())
         top5 = {"top5_accuracy": self.top5 / pictures} if len(self.labels) > 5 else {}
         return {
@@ -80,16 +81,16 @@ class Evaluation:
 
 @takes(EvaluationSettings)
 def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
-    """Accuracy of a classifier on a folder of pictures or a data set.
+    """Evaluate a classifier on a folder of pictures or a data set.
 
     Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
     backend of Keras, Pillow resizes the pictures.
 
     Args:
-        model: an ImageClassifier with classes, or one that was folded.
-        data: a folder of class folders named as ``model.labels`` (without labels: one folder for
-            each output, in sorted order), of which test/ or else val/ is taken if it is split; or
-            a ``tf.data.Dataset`` of (picture, class).
+        model: an ImageClassifier with classes, folded or not.
+        data: a folder of class folders named after ``model.labels`` (without labels: one folder
+            for each output, in sorted order); if it is split, test/ is used, or else val/. Or a
+            ``tf.data.Dataset`` of (picture, class).
         {settings}
 
     Returns:
@@ -98,19 +99,22 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
         ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
 
     Raises:
-        ValueError: if the model is no classifier of the zoo, the folders are not those of its
-            labels, or nothing can be read.
+        ValueError: if the model is not a classifier of the zoo, the folders do not match its
+            labels, or no picture can be read.
 
     Example:
-        >>> evaluate(model, "flowers/test")["accuracy"]
-        0.93
+        >>> import nf_zoo
+        >>> model = nf_zoo.create_model("wide_resnet16_2.cifar10")
+        >>> result = nf_zoo.evaluate(model, "pets/")  # with folders cat and dog
+        >>> 0.0 <= result["accuracy"] <= 1.0
+        True
     """
     if not getattr(model, "num_classes", None):
         raise ValueError(
-            "evaluate takes a classifier of the zoo, which knows how its pictures are prepared and "
-            "what its outputs mean; of any other Keras model that is compiled, its own "
-            "model.evaluate(images, classes) gives the metrics. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r} of "
+            "evaluate takes a classifier of the zoo, which knows how to prepare pictures and what "
+            "its outputs mean. For any other compiled Keras model, call its own "
+            "model.evaluate(images, classes). "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r} with "
             f"num_classes={getattr(model, 'num_classes', None)}"
         )
     labels = model.labels
@@ -119,7 +123,8 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     pictures, labels, skipped, _ = open_one(data, labels, settings.strict)
     if len(labels) != model.num_classes:
         raise ValueError(
-            f"The model has {model.num_classes} outputs. Received: {len(labels)} classes, "
+            f"data must have one class for each of the {model.num_classes} outputs of the model. "
+            f"Received: {len(labels)} classes, "
             f"{', '.join(labels[:8])}"
         )
     if not len(pictures):
@@ -134,8 +139,8 @@ def evaluate_pictures(
     """Count right and wrong predictions in one pass, and keep some pictures.
 
     Args:
-        samples: how many pictures to keep at random, by ``seed``.
-        mistakes: how many wrong predictions to keep, the most confident ones.
+        samples: number of pictures to keep, drawn at random by ``seed``.
+        mistakes: number of wrong predictions to keep, the most confident ones.
     """
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
@@ -161,7 +166,7 @@ def evaluate_pictures(
 def _batches(
     pictures, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(pixels, classes): uint8 (N, h, w, 3) and int64 (N,), in order."""
+    """Yield (pixels, classes) in order: uint8 (N, h, w, 3) and int64 (N,)."""
     if keras.backend.backend() == "tensorflow":
         from nf_zoo.finetuning.input_pipeline import evaluation_batches
 
@@ -175,19 +180,17 @@ def _batches(
 
 
 def predict(model, pixels: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes), float64, for uint8 pixels (N, h, w, 3)."""
+    """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3)."""
     images = as_input(pixels, model.preprocessing, **input_of(model))
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
-    if model.classifier_activation is not None:
-        return outputs
-    exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return outputs if model.classifier_activation is not None else softmax(outputs)
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each class; 0 where nothing was predicted or true.
+    """Return precision, recall, F1 and support of each class; a ratio over no pictures is 0.
 
     Example:
+        >>> import numpy as np
         >>> per_class(np.array([[3, 1], [0, 4]]), ("a", "b"))[0]["recall"]
         0.75
     """

@@ -1,4 +1,4 @@
-"""tf.data pipelines: pictures -> batches that ``Model.fit`` and evaluation take."""
+"""tf.data pipelines that turn pictures into batches for ``Model.fit`` and evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nf_zoo.pictures.preprocessing import Preprocessing
 from nf_zoo.pictures.tensorflow_images import random_view, resize_and_crop
 
 SMALL = 64
-"""Up to this input size pictures are shifted by a few pixels: a part of one would be a blur."""
+"""Largest input size at which pictures are only shifted: an enlarged part would be a blur."""
 
 
 def training_batches(
@@ -29,18 +29,18 @@ def training_batches(
     raw: bool = False,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Batches of randomly varied pictures, for one epoch after the other.
+    """Return batches of randomly varied pictures, epoch after epoch.
 
-    Each epoch has ``len(pictures) // batch_size`` batches; which pictures fill them up is drawn
-    anew each time. The same seed and epoch always give the same batches.
+    Each epoch has ``len(pictures) // batch_size`` batches, and draws anew the pictures that fill
+    them. The same seed and epoch always give the same batches.
 
     Args:
         pictures: a FilePictures or DatasetPictures.
         preprocessing: input size, interpolation, mean and std.
-        epochs: which epochs to give.
+        epochs: the epochs to produce.
         batch_size: pictures in a batch.
         num_classes: length of the one-hot targets.
-        settings: what becomes of pictures after their crop.
+        settings: random variations after the crop.
         class_weights: (num_classes,) weight of each class in the loss, or None.
         channels, raw: see :func:`nf_zoo.pictures.images.as_input`.
         seed: any integer.
@@ -64,7 +64,7 @@ def training_batches(
         pixels, picture_class, serial = picture
         key = tf.stack([tf.constant(seed, tf.int64), serial])
         pixels = random_view(pixels, preprocessing, key, crop)
-        # One by one, so that the processor computes no operation that a picture did not draw.
+        # Picture by picture, so that only the operations that a picture drew are computed.
         pixels = augment(pixels[None], draws[None])[0]
         return pixels, tf.one_hot(picture_class, num_classes), draws
 
@@ -92,11 +92,11 @@ def _finish(preprocessing, class_weights=None, **form):
 def evaluation_batches(
     pictures, preprocessing: Preprocessing, batch_size: int, cache: bool = False
 ) -> tf.data.Dataset:
-    """Every picture once, in order, as the network is meant to see it.
+    """Return batches of every picture once, in order, prepared as ``nf_zoo.preprocess`` does.
 
     Args:
         pictures: a FilePictures or DatasetPictures.
-        preprocessing: geometry of the evaluation.
+        preprocessing: input size, crop and interpolation.
         batch_size: pictures in a batch; the last one may hold fewer.
         cache: keep the batches in memory if they are small.
 
@@ -117,9 +117,9 @@ def evaluation_batches(
 def validation_batches(
     pictures, preprocessing: Preprocessing, batch_size: int, *, num_classes: int, **form
 ) -> tf.data.Dataset:
-    """:func:`evaluation_batches` as ``Model.fit`` takes them: (images, one-hot targets).
+    """Return :func:`evaluation_batches` in the form of ``Model.fit``: (images, one-hot targets).
 
-    ``form`` is what :func:`nf_zoo.pictures.images.as_input` takes beside the pixels.
+    ``form`` holds the keywords of :func:`nf_zoo.pictures.images.as_input`.
     """
     finish = _finish(preprocessing, **form)
     return evaluation_batches(pictures, preprocessing, batch_size, cache=True).map(

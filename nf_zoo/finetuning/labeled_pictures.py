@@ -1,8 +1,8 @@
-"""Whatever the user calls data -> labeled training, validation and test pictures.
+"""Labeled training, validation and test pictures, from a folder or a data set.
 
-Pictures can be read in order, or shuffled anew for each epoch, as a ``tf.data.Dataset`` whose order
-and random numbers depend on the seed, the epoch and the position alone, so that a run that goes on
-at epoch 7 sees what it would have seen.
+Pictures can be read in order, or shuffled anew for each epoch, as a ``tf.data.Dataset``. Its order
+and random numbers depend only on the seed, the epoch and the position, so that a run resumed at
+epoch 7 sees the pictures that it would have seen without a break.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 CACHE_BYTES = 512 * 2**20
-"""Pictures whose pixels fit in this are decoded once and kept in memory."""
+"""Largest total size of the decoded pictures that are kept in memory."""
 
 _SPLITS = ("train", "validation", "test")
 _SHUFFLE_BYTES = 256 * 2**20
@@ -40,8 +40,8 @@ class FilePictures:
     """Pictures in files, decoded by Pillow as ``nf_zoo.preprocess`` does.
 
     Args:
-        root: folder that the names, with forward slashes, are relative to.
-        names: one for each picture.
+        root: folder that the names are relative to.
+        names: path of each picture, with forward slashes.
         classes: (len(names),) class index of each.
         cache: decoded pixels by name, for pictures that need not be read again.
     """
@@ -55,23 +55,23 @@ class FilePictures:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the names and their classes, in order."""
+        """Digest of the names and their classes, in order."""
         pairs = zip(self.names, self.classes, strict=True)
         return _digest(f"{name}\0{index}" for name, index in pairs)
 
     def subset(self, indices: np.ndarray) -> FilePictures:
-        """Some of the pictures, in the order of the indices."""
+        """Return some of the pictures, in the order of the indices."""
         names = [self.names[i] for i in indices]
         return FilePictures(self.root, names, self.classes[indices], self._cache)
 
     def in_order(self) -> tf.data.Dataset:
-        """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        """Return a data set of (pixels, class) of every picture: uint8 (H, W, 3) and int64."""
         import tensorflow as tf
 
         return tf.data.Dataset.range(len(self)).map(self._read, tf.data.AUTOTUNE)
 
     def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
-        """(pixels, class, serial number), ``per_epoch`` of them for each epoch."""
+        """Return a data set of (pixels, class, serial number), ``per_epoch`` for each epoch."""
         import tensorflow as tf
 
         def order(epoch):
@@ -85,7 +85,7 @@ class FilePictures:
         return pairs.map(self._read, tf.data.AUTOTUNE)
 
     def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield what ``in_order`` gives, as NumPy arrays; needs no TensorFlow."""
+        """Yield the elements of ``in_order`` as NumPy arrays, without TensorFlow."""
         yield from zip(_in_portions(self._pixels, range(len(self))), self.classes, strict=True)
 
     def _read(self, index, *serial):
@@ -110,7 +110,7 @@ class DatasetPictures:
 
     Args:
         classes: (N,) class index of each, in the order of the data set.
-        members: (N,) which of them belong to this part; None for all.
+        members: (N,) bool, True for the pictures of this part; None for all.
         typical_bytes: size of one picture's pixels.
     """
 
@@ -126,17 +126,17 @@ class DatasetPictures:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the classes, in order."""
+        """Digest of the classes, in order."""
         return _digest(map(str, self.classes))
 
     def subset(self, indices: np.ndarray) -> DatasetPictures:
-        """Some of the pictures, in the order of the data set."""
+        """Return some of the pictures, in the order of the data set."""
         members = np.zeros(len(self._all_classes), dtype=bool)
         members[indices] = True
         return DatasetPictures(self._dataset, self._all_classes, members, self._typical_bytes)
 
     def in_order(self) -> tf.data.Dataset:
-        """(pixels, class) of every picture: uint8 (H, W, 3) and int64."""
+        """Return a data set of (pixels, class) of every picture: uint8 (H, W, 3) and int64."""
         import tensorflow as tf
 
         chosen = self._dataset
@@ -147,17 +147,17 @@ class DatasetPictures:
         return chosen.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield what ``in_order`` gives, as NumPy arrays."""
+        """Yield the elements of ``in_order`` as NumPy arrays."""
         yield from self.in_order().as_numpy_iterator()
 
     def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
-        """As of :class:`FilePictures`, but shuffled within a buffer of some hundred megabytes."""
+        """Return the same as :class:`FilePictures`, shuffled within a buffer of about 256 MB."""
         import tensorflow as tf
 
         buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
 
         def one_epoch(epoch):
-            # The global seed would change the order too, and TensorFlow fails where it is 0.
+            # The global seed would change the order too, and TensorFlow fails if it is 0.
             tf.compat.v1.get_default_graph().seed = None
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             key = tf.random.stateless_uniform((), key, 0, tf.int64.max, tf.int64)
@@ -173,7 +173,7 @@ class Data:
     """The pictures of a run.
 
     Attributes:
-        skipped: why a file could not be read, by name.
+        skipped: reason why a file could not be read, by name.
         ignored: number of files passed over, by suffix.
     """
 
@@ -185,11 +185,11 @@ class Data:
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:
-        """Return the pictures by split, those that there are."""
+        """Return the pictures of each split that exists."""
         return {name: vars(self)[name] for name in _SPLITS if vars(self)[name] is not None}
 
     def counts(self) -> dict[str, int]:
-        """Return the number of pictures of each split, and of those skipped."""
+        """Return the number of pictures in each split, and of skipped files."""
         sizes = {name: len(pictures) for name, pictures in self.splits().items()}
         return {**sizes, "skipped": len(self.skipped)}
 
@@ -197,11 +197,11 @@ class Data:
 def open_data(data, settings: Settings) -> Data:
     """Find, check and split the pictures.
 
-    ``settings`` are read for labels, validation_data, validation_fraction, seed and strict.
+    Uses labels, validation_data, validation_fraction, seed and strict of ``settings``.
 
     Raises:
         FolderError: if a folder cannot be used as it is.
-        TypeError, ValueError: if a data set does not give what is expected of it.
+        TypeError, ValueError: if a data set does not yield pictures and classes as expected.
     """
     labels = settings.labels
     if is_tensorflow_dataset(data):
@@ -220,7 +220,7 @@ def open_data(data, settings: Settings) -> Data:
     if settings.validation_data is not None:
         splits["validation"] = settings.validation_data
     opened = Data()
-    # In this order: the labels are those of the training pictures.
+    # The training pictures come first: their labels hold for the other splits.
     for split in [name for name in _SPLITS if name in splits]:
         pictures, labels, skipped, ignored = _open(splits[split], labels, settings.strict)
         setattr(opened, split, pictures)
@@ -236,9 +236,9 @@ def open_data(data, settings: Settings) -> Data:
 
 
 def open_one(data, labels: Sequence[str] | None, strict: bool = False):
-    """Return the pictures of one folder or data set, their labels, what was skipped and ignored.
+    """Return pictures and labels of one folder or data set, and the skipped and ignored files.
 
-    Of a folder that is split, the test/ folder is taken, or else val/.
+    If a folder is split, test/ is used, or else val/.
     """
     if not is_tensorflow_dataset(data):
         splits = find_splits(data)
@@ -269,7 +269,7 @@ def _hold_out(opened: Data, settings: Settings) -> None:
         again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
         if not np.array_equal(again, pictures.classes):
             raise ValueError(
-                "The data set gives its pictures in another order each time, so that validation "
+                "The data set yields its pictures in a different order each time, so validation "
                 "pictures would leak into training. Pass validation_data=, or make its shuffle "
                 "use reshuffle_each_iteration=False."
             )
@@ -279,7 +279,7 @@ def _hold_out(opened: Data, settings: Settings) -> None:
     opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
     if single := _of_so_many(opened.labels, pictures, 1):
         warnings.warn(
-            "Classes of a single picture are trained on and cannot be validated: "
+            "Classes with a single picture are trained on and cannot be validated: "
             f"{name_some(single)}",
             stacklevel=3,
         )
@@ -293,7 +293,7 @@ def _of_so_many(labels: Sequence[str], pictures, count: int) -> list[str]:
 def _check_filled(opened: Data) -> None:
     if empty := _of_so_many(opened.labels, opened.train, 0):
         raise FolderError(
-            f"No readable training picture of {len(empty)} of {len(opened.labels)} classes: "
+            f"{len(empty)} of {len(opened.labels)} classes have no readable training picture: "
             f"{name_some(empty)}"
         )
     if not len(opened.validation):
@@ -346,7 +346,7 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
-    """Classes in order, and the size of a picture; refuses pixels that are not 0..255."""
+    """Return the classes in order and the mean size of a picture; check that pixels are 0..255."""
     import tensorflow as tf
 
     def summary(pixels, target):
@@ -392,10 +392,11 @@ def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
 
 
 def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Decode every picture once, to say at the start which ones are broken, not hours later.
+    """Decode every picture once, so that a broken one is found at the start, not hours later.
 
-    Returns why by name, and pixels by name: none of them if they take more than ``CACHE_BYTES``,
-    and never those of a picture above 4 MB.
+    Returns:
+        The reason for each broken file, by name; and pixels, by name. No pixels are kept if they
+        take more than ``CACHE_BYTES`` in all, nor those of a picture above 4 MB.
     """
 
     def look(name: str) -> np.ndarray | str | None:
@@ -418,7 +419,7 @@ def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str,
 
 
 def _in_portions(look: Callable, items: Sequence) -> Iterator:
-    """``look(item)`` of each by several threads, which never run far ahead of who takes them."""
+    """Yield ``look(item)`` of each item, in order; threads work on one portion at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(items), _PORTION):
             yield from pool.map(look, items[start : start + _PORTION])

@@ -1,4 +1,4 @@
-"""The two phases of a run: the classifier alone, then the whole network, each one ``Model.fit``."""
+"""The two phases of a run, one ``Model.fit`` each: the classifier alone, then the whole network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nf_zoo.finetuning.settings import Settings
 from nf_zoo.pictures.images import input_of
 
 GLOBAL_CLIPNORM = 1.0
-"""Normalizer-free networks diverge on a single outsized gradient; this bounds every step."""
+"""Bound on the gradient of a step: a single outsized one makes normalizer-free networks diverge."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: epochs done, a row for each of them, and what early stopping knows.
+    """Progress of a run: the epochs done, a row for each, and the state of early stopping.
 
     Attributes:
         best: accuracy and negative loss of the best validated epoch.
@@ -36,7 +36,7 @@ class Progress:
     best_weights: list[np.ndarray] | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return everything but the weights, JSON-able."""
+        """Return all fields but the weights, JSON-able."""
         return {name: value for name, value in vars(self).items() if name != "best_weights"}
 
 
@@ -76,7 +76,7 @@ def fit(
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
-    """Rise linearly to ``peak`` over a tenth of the steps, then half a cosine down to 0.
+    """Return a linear rise to ``peak`` over a tenth of the steps, then half a cosine down to 0.
 
     The rise starts above 0, so that a run of a single step learns something.
 
@@ -92,7 +92,7 @@ def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedule
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Epochs of a run, of ``steps`` each, that train the ``"head"`` or the ``"whole"``."""
+    """Epochs of ``steps`` steps that train the ``"head"`` or the ``"whole"`` network."""
 
     name: str
     epochs: range
@@ -101,16 +101,16 @@ class Phase:
 
     @property
     def averaged(self) -> bool:
-        """Tell whether a moving average of the weights is kept."""
+        """True if a moving average of the weights is kept."""
         return self.name == "whole" and self.settings.ema is not None
 
     @property
     def schedule(self) -> keras.optimizers.schedules.CosineDecay:
-        """Return the learning rate by step."""
+        """Learning rate by step."""
         return learning_rate_schedule(self.settings.learning_rate, len(self.epochs) * self.steps)
 
     def compile(self, model: keras.Model) -> None:
-        """Give the model its loss, and SGD with Nesterov momentum.
+        """Compile the model with its loss and SGD with Nesterov momentum.
 
         Weight decay is applied to kernels alone: gains, biases, skip gains and the parameters of
         batch normalization are not decayed (Brock et al. 2021, "High-performance large-scale image
@@ -179,7 +179,10 @@ def _fit_phase(
 
 
 def _set_trainable(model, flags: dict, body: bool) -> None:
-    """Train what the user did not freeze, or the head alone; the outer layers come first."""
+    """Make the head trainable, or all layers that the user did not freeze.
+
+    Outer layers come first, since each sets the layers inside it too.
+    """
     for layer, flag in flags.items():
         layer.trainable = flag
     for layer in model.layers:
@@ -195,8 +198,8 @@ class _StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(float(logs["loss"])):
             raise FloatingPointError(
-                "Training diverged: the loss is no longer a number. Lower learning_rate, such as "
-                "to a third, or use precision='float32'. Received: "
+                "Training diverged: the loss is no longer a number. Lower learning_rate, for "
+                "example to a third, or use precision='float32'. Received: "
                 f"learning_rate={self._settings.learning_rate}, "
                 f"precision={self._settings.precision!r}"
             )
@@ -206,7 +209,7 @@ class _StopOnNaN(keras.callbacks.Callback):
 
 
 class _KeepBest(keras.callbacks.Callback):
-    """Early stopping. Stands before SwapEMAWeights, so that it sees the weights validated."""
+    """Early stopping. It runs before SwapEMAWeights, so that it sees the validated weights."""
 
     def __init__(self, progress: Progress, patience: int):
         super().__init__()
@@ -226,7 +229,7 @@ class _KeepBest(keras.callbacks.Callback):
 
 
 class _Record(keras.callbacks.Callback):
-    """Adds a row to the history and writes a checkpoint after each epoch."""
+    """Callback that adds a row to the history and writes a checkpoint after each epoch."""
 
     def __init__(self, progress: Progress, phase: Phase, folder: RunFolder):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model in two forms, its figures in report.json, and their plots.
+"""Files of a finished run: the model in two forms, its figures in report.json, and plots.
 
 The plots use matplotlib's object interface: no pyplot, no global state.
 """
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import nf_zoo
+from nf_zoo.deploy.exporting import LABELS_FILE, labels_text
 from nf_zoo.finetuning.evaluation import Evaluation, Sample, evaluate_pictures
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import REPORT
@@ -43,8 +44,8 @@ def build_report(
     """Evaluate the fitted model and put everything about the run into one dict.
 
     Returns:
-        The report, JSON-able, whose figures outside ``"test"`` are those of the validation
-        pictures; and the evaluation on them, with pictures.
+        The report, JSON-able, with figures of the validation pictures everywhere but under
+        ``"test"``; and the evaluation on the validation pictures, with samples.
     """
     labels, size = data.labels, settings.batch_size
     validation = evaluate_pictures(
@@ -77,13 +78,13 @@ def build_report(
 def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
-    """Fill an empty folder with everything ``finetune`` promises."""
-    from nf_zoo.deploy.export import export_saved_model
+    """Write the model, the report and the plots of a run into an empty folder."""
+    from nf_zoo.deploy.saved_model import export_saved_model
 
     labels = evaluation.labels
     model.save(path / "model.keras")
     export_saved_model(model, path / "saved_model")
-    (path / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (path / LABELS_FILE).write_text(labels_text(labels), encoding="utf-8")
     with open(path / "history.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
@@ -91,7 +92,7 @@ def write_report(
     learning_curve(history, path / "learning_curve.png")
     confusion_matrix(evaluation.confusion, labels, path / "confusion_matrix.png")
     picture_grid(evaluation, path / "predictions.png")
-    # Each row of a confusion matrix stands on a line of its own.
+    # One line for each row of a confusion matrix.
     text = json.dumps(report, indent=2, ensure_ascii=False)
     numbers = r"\[\n\s+(\d+(?:,\n\s+\d+)*)\n\s*\]"
     text = re.sub(numbers, lambda row: f"[{' '.join(row[1].split())}]", text)
@@ -130,8 +131,8 @@ def learning_curve(history: list[dict[str, Any]], path: Path) -> None:
 def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path) -> None:
     """Plot true against predicted class, as shares of each true class; rows are true classes.
 
-    Up to 20 classes each cell shows its count; up to 60 the classes are named at the sides; with
-    more only the commonest confusions, listed beside the matrix, are.
+    With up to 20 classes each cell shows its count; with more, the most common confusions are
+    listed beside the matrix. With up to 60 the sides name the classes.
     """
     listed = len(labels) > _NUMBERED
     side = 4.4 + (0.45 if not listed else 0.19) * min(len(labels), _NAMED)
@@ -161,7 +162,7 @@ def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path)
 
 
 def picture_grid(evaluation: Evaluation, path: Path) -> None:
-    """Show samples and mistakes with both classes; what is wrong is red, the worst comes apart."""
+    """Plot random samples, and the worst mistakes apart, with their classes; mistakes are red."""
     groups = [("Validation pictures drawn at random", evaluation.samples)]
     if evaluation.mistakes:
         groups.append(("The most confident mistakes", evaluation.mistakes))
@@ -215,7 +216,7 @@ def _list_confusions(figure, confusion: np.ndarray, labels: tuple[str, ...]) -> 
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if count := wrong[true, predicted]:
             lines.append(f"{count:4d}  {_shorten(labels[true])} as {_shorten(labels[predicted])}")
-    text = "\n".join(["Commonest confusions", *(lines or ["none"])])
+    text = "\n".join(["Most common confusions", *(lines or ["none"])])
     axes.text(0, 0.97, text, fontsize=11, va="top", linespacing=1.8)
 
 

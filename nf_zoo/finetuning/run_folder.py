@@ -1,4 +1,4 @@
-"""The folder of a run: refused, resumed or replaced; checkpoints; and its atomic appearance."""
+"""The folder of a run: its checkpoints, resuming and replacing it, and its atomic appearance."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo import atomic
+
 REPORT, RECORD = "report.json", "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after an epoch: a folder, and what was saved beside the weights."""
+    """State of a run after an epoch: a folder, and the values saved beside the weights."""
 
     path: Path
     state: dict[str, Any]
@@ -34,7 +36,7 @@ class Checkpoint:
         model.load_weights(self.path / "run.weights.h5")
 
     def best_weights(self) -> list[np.ndarray] | None:
-        """Weights of the best epoch, if early stopping keeps them."""
+        """Return the weights of the best epoch, or None if early stopping keeps none."""
         if not (self.path / "best.npz").exists():
             return None
         with np.load(self.path / "best.npz") as saved:
@@ -42,10 +44,10 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Where a run writes: ``output`` at the end, ``output.partial`` beside it until then.
+    """Folder of a run: ``output`` at the end, ``output.partial`` beside it until then.
 
     Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
-    finished one, ``overwrite`` discards or replaces it.
+    finished one; ``overwrite`` discards or replaces it.
 
     Raises:
         FileExistsError: if there is something at ``output`` that may not be replaced.
@@ -71,9 +73,7 @@ class RunFolder:
         taken = taken and not (resume and unfinished)
         mine, wanted = (output / REPORT).is_file(), resume or self._overwrite
         if partial.exists() and any(partial.iterdir()) and not (partial / RECORD).is_file():
-            problem = (
-                f"{partial}, where the run would be kept, holds something else. Choose another path"
-            )
+            problem = f"{partial}, which the run needs, holds something else. Choose another path"
         elif unfinished and not wanted:
             problem = (
                 f"{partial} holds an unfinished run. Go on with resume=True, or discard it with "
@@ -95,9 +95,9 @@ class RunFolder:
         raise FileExistsError(f"{problem}. Received: output={str(output)!r}")
 
     def begin(self, description: dict[str, Any]) -> None:
-        """Start or go on; ``description`` is everything that decides the outcome of the run.
+        """Start or resume the run; ``description`` is everything that decides its outcome.
 
-        A run that has no checkpoint yet leaves nothing to go on with, and is started anew.
+        A run without a checkpoint is started anew.
 
         Raises:
             ValueError: if the run to be resumed was started with another description.
@@ -115,12 +115,10 @@ class RunFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         text = json.dumps({"run": description, "overwrite": self._overwrite}, indent=1)
-        unfinished = record.with_suffix(".tmp")
-        unfinished.write_text(text)
-        unfinished.replace(record)
+        atomic.write_text(record, text)
 
     def latest(self) -> Checkpoint | None:
-        """The last checkpoint of the run, or None."""
+        """Return the last checkpoint of the run, or None."""
         if not self.partial or not (saved := sorted(self.partial.glob("epoch-*"))):
             return None
         return Checkpoint(saved[-1], json.loads((saved[-1] / "state.json").read_text()))
@@ -128,55 +126,48 @@ class RunFolder:
     def save(
         self, model: keras.Model, state: dict[str, Any], best: Sequence[np.ndarray] | None = None
     ) -> None:
-        """Write a checkpoint; the one before is removed once this one is complete."""
+        """Write a checkpoint, and then remove the one before."""
         if self.partial is None:
             return
         target = self.partial / f"epoch-{state['epoch']:05d}"
-        unfinished = self.partial / "checkpoint.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        model.save_weights(unfinished / "run.weights.h5")
-        if best is not None:
-            np.savez(unfinished / "best.npz", *best)
-        (unfinished / "state.json").write_text(json.dumps(state))
-        unfinished.rename(target)
+        with atomic.replacing(target) as unfinished:
+            unfinished.mkdir()
+            model.save_weights(unfinished / "run.weights.h5")
+            if best is not None:
+                np.savez(unfinished / "best.npz", *best)
+            (unfinished / "state.json").write_text(json.dumps(state))
         for old in self.partial.glob("epoch-*"):
             if old != target:
                 shutil.rmtree(old)
 
     def finish(self, write: Callable[[Path], None]) -> None:
-        """Let ``write`` fill a folder and move that to ``output`` in one step."""
+        """Let ``write`` fill a folder, and move it to ``output`` in one step."""
         if self.output is None:
             return
         result = self.partial / "result"
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir()
         write(result)
-        old = self.partial / "replaced"
-        if self.output.is_dir() and any(self.output.iterdir()):
-            if not self._overwrite:
-                raise FileExistsError(
-                    f"{self.output} appeared while the run was under way; the results are in "
-                    f"{result}."
-                )
-            shutil.rmtree(old, ignore_errors=True)
-            self.output.rename(old)
-        elif self.output.is_dir():
-            self.output.rmdir()
-        result.rename(self.output)
+        if not self._overwrite and self.output.is_dir() and any(self.output.iterdir()):
+            raise FileExistsError(
+                f"{self.output} appeared while the run was under way; the results are in {result}."
+            )
+        replaced = self.partial / "replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        atomic.swap(result, self.output, replaced)
         shutil.rmtree(self.partial)
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     if changed := differences(before, now):
         raise ValueError(
-            "This run was started with other settings or pictures; resume with the same, or use "
+            "This run was started with other settings or pictures. Resume with the same, or use "
             f"overwrite=True to start again. Received: {'; '.join(changed[:8])}"
         )
 
 
 def differences(before: Mapping, now: Mapping) -> list[str]:
-    """``"epochs: 5 then, 6 now"`` for each entry in which two dicts differ.
+    """Return the entries in which two dicts differ, as ``"epochs: 5 then, 6 now"``.
 
     Example:
         >>> differences({"epochs": 5}, {"epochs": 6})

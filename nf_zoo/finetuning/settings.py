@@ -1,4 +1,4 @@
-"""Every option of ``finetune``, ``evaluate`` and ``quickstart``, and what fills in open ones."""
+"""Options of ``finetune``, ``evaluate`` and ``quickstart``, and how open ones are filled in."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ _MOMENTUM = dataclasses.replace(
 
 @dataclasses.dataclass(frozen=True)
 class _Schedule(Options):
-    """The first of the :class:`Settings`; those of the table of augmentation come next."""
+    """First fields of :class:`Settings`; those of the augmentation table come next."""
 
     labels: Sequence[str] | None = option(
         None,
-        "class names of a data set; its numbers by default. Folders name their own",
+        "class names of a data set; the class numbers by default. Folders name their own",
         saved=False,
     )
     validation_data: Any = option(
         None,
-        "class folders to validate on; by default val/ of the data, or a part held out by class, "
-        "chosen by file name and seed. Or a ``tf.data.Dataset``",
+        "class folders, or a ``tf.data.Dataset``, to validate on; by default val/ of the data, or "
+        "else a part of each class, held out by file name and seed",
         text("DIR"),
         saved=False,
     )
     validation_fraction: float = option(
-        0.2, "size of that part", number("between 0 and 1", lambda x: 0 < x < 1), saved=False
+        0.2,
+        "share of each class to hold out",
+        number("between 0 and 1", lambda x: 0 < x < 1),
+        saved=False,
     )
     output: str | os.PathLike | None = option(
         None,
-        "folder to write. It appears when everything is done; until then the run is kept in "
+        "folder to write. It appears when the run is done; until then the run is kept in "
         '``output + ".partial"``. None writes nothing',
         text("DIR"),
         saved=False,
@@ -61,11 +64,11 @@ class _Schedule(Options):
     )
     learning_rate: float | None = option(
         None,
-        "peak of the schedule; in proportion to the batch size by default",
+        "peak of the schedule; proportional to the batch size by default",
         number("positive", lambda x: 0 < x < math.inf),
     )
     weight_decay: float = option(
-        5e-4, "decoupled, of kernels alone", number("0 or more", lambda x: 0 <= x < math.inf)
+        5e-4, "decoupled decay of kernels only", number("0 or more", lambda x: 0 <= x < math.inf)
     )
     label_smoothing: float = option(
         0.1,
@@ -74,8 +77,8 @@ class _Schedule(Options):
     )
     warmup_epochs: int | None = option(
         None,
-        "how many of the epochs train the classifier alone; about a tenth by default, none if the "
-        "model has no pretrained weights. All of them: a linear probe",
+        "first epochs, which train the classifier alone; about a tenth by default, none if the "
+        "model has no pretrained weights. If all epochs do, the result is a linear probe",
         whole(0, "None, 0 or more"),
     )
     randaugment: bool = option(False, "random changes of color and shape, two for each picture")
@@ -83,33 +86,33 @@ class _Schedule(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(augmentation.FineTuning, _Schedule):
-    """The options of ``finetune``; all that there is to say about one of them stands here.
+    """Options of ``finetune``, each described by one field.
 
-    From a field follow the argument of ``nf_zoo.finetune`` and the text on it, its check, the flag
-    of ``nf-zoo finetune``, and the entry in report.json. A field is saved, and must be the same
-    when a run is resumed, unless it says ``saved=False``.
+    The argument of ``nf_zoo.finetune``, its text and check, the flag of ``nf-zoo finetune`` and
+    the entry in report.json follow from the field. A field is saved, and must be the same when a
+    run is resumed, unless it says ``saved=False``.
     """
 
     class_weight: str | Mapping | None = option(
         None,
-        'make rare classes count. ``"balanced"``, or weights by label or index',
+        'make rare classes count: ``"balanced"``, or a dict of weights by label or index',
         Kind(flag={"choices": ["balanced"]}),
     )
     early_stopping: int | None = option(
         None,
-        "epochs without a better validation accuracy after which to stop. The best epoch's weights "
-        "are then the result. None trains to the end",
+        "stop after this many epochs without a better validation accuracy, and return the best "
+        "epoch's weights. None trains to the end",
         whole(1, metavar="EPOCHS"),
     )
     ema: bool | float | None = option(
         None,
-        "validate and return a moving average of the weights; by default from 500 steps. True, "
-        "False, or its momentum",
+        "validate and return a moving average of the weights: True, False or its momentum. By "
+        "default True for 500 steps or more",
         _MOMENTUM,
     )
     precision: str | None = option(
         None,
-        "during training; the model's own by default. The result is float32 if it is given",
+        "dtype policy of the training; the model's own by default. If given, the result is float32",
         choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
     )
     seed: int = option(0, "decides split, order, variations and the new classifier", whole())
@@ -118,64 +121,64 @@ class Settings(augmentation.FineTuning, _Schedule):
     )
     resume: bool = option(
         False,
-        "go on where an interrupted run with the same options stopped. The outcome is that of an "
-        "uninterrupted one. A finished run is loaded; with none, one is started",
+        "go on where an interrupted run with the same options stopped, to the same outcome as "
+        "without a break. A finished run is loaded; if there is none, one is started",
         saved=False,
     )
     overwrite: bool = option(False, "replace an earlier run", saved=False)
     verbose: int = option(1, "0 silent, 1 progress bars, 2 a line for each epoch", saved=False)
 
     def augmentation(self) -> augmentation.Settings:
-        """Return what becomes of pictures after their crop."""
+        """Return the random variations of pictures after the crop."""
         table = {field.name for field in dataclasses.fields(augmentation.FineTuning)}
         layers = {"randaugment_layers": 2 * self.randaugment, "randaugment_magnitude": 9}
         own = {name: getattr(self, name) for name in table}
         return augmentation.Settings(crop="none", **layers, **own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what decides the outcome, as JSON gives it back: tuples are lists."""
+        """Return the saved fields as JSON gives them back, with lists for tuples."""
         saved = [f.name for f in dataclasses.fields(self) if f.metadata.get("saved", True)]
         return json.loads(json.dumps({name: getattr(self, name) for name in saved}))
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings(Options):
-    """The options of ``evaluate``."""
+    """Options of ``evaluate``."""
 
     batch_size: int = option(64, "pictures at a time", whole(1, "1 or more"))
     strict: bool = option(
         False,
-        "fail on a file that cannot be read. Else it is named in a warning and listed under "
+        "fail on a file that cannot be read. Otherwise a warning names it, and it is listed under "
         '``"skipped"``',
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class QuickstartSettings(Options):
-    """The options of ``quickstart``, from which its arguments and flags follow."""
+    """Options of ``quickstart``, from which its arguments and flags follow."""
 
     pretrained: bool | str | os.PathLike = option(
         "cifar10", "weights of wide_resnet16_2 to start from, as ``create_model`` takes them"
     )
     epochs: int = option(
         6,
-        "passes over the training pictures, for either network. All other settings are the "
+        "passes over the training pictures, for each network. All other settings are the "
         "defaults of ``finetune``, which gives an untrained network a higher learning rate and no "
         "epochs of the classifier alone",
         whole(1),
     )
     training_pictures: int = option(
         30,
-        "how many pictures of each digit to learn from. They are the first ones of the data set, "
-        "written by other people than the last ones",
+        "pictures of each digit to learn from: the first of the data set, written by other people "
+        "than the last",
         whole(1),
         flag="pictures",
     )
     validation_pictures: int = option(
-        10, "how many of each digit to watch the training with. The next ones are taken", whole(1)
+        10, "pictures of each digit to validate on: the next of the data set", whole(1)
     )
     test_pictures: int | None = option(
-        None, "how many of each digit to compare the networks on; by default the rest", whole(1)
+        None, "pictures of each digit to compare the networks on; the rest by default", whole(1)
     )
     seed: int = option(
         0, "decides the order of the pictures, their variations and the initial weights", whole()
@@ -191,10 +194,10 @@ def decide(
     pretrained: bool,
     input_size: Sequence[int],
 ) -> Settings:
-    """Fill in what the user left open.
+    """Fill in the options that the user left open.
 
     Few pictures get small batches and many epochs, many pictures large batches and few epochs, so
-    that a run takes between some hundred and some thousand steps:
+    that a run takes between a few hundred and a few thousand steps:
 
     ========  =====  ======  =====
     pictures  batch  epochs  steps
@@ -206,15 +209,15 @@ def decide(
     ========  =====  ======  =====
 
     Args:
-        settings: the user's.
+        settings: as the user gave them.
         classes: (N,) class index of each training picture.
         labels: class names.
         pretrained: whether the body holds trained weights.
         input_size: (height, width) that the model was evaluated at.
 
     Returns:
-        The :class:`Settings` of a run, fully decided: two runs of equal ones on equal pictures are
-        the same run. ``class_weight`` holds a weight for each class, or None; ``ema`` the
+        The :class:`Settings` of a run, fully decided: with the same settings and pictures, two runs
+        are the same. ``class_weight`` holds a weight for each class, or None; ``ema`` holds the
         momentum, or None.
 
     Raises:
@@ -242,18 +245,18 @@ def decide(
 
 
 def default_batch_size(pictures: int, image_size: tuple[int, int]) -> int:
-    """A power of two, about a fiftieth of the pictures, from 8 to 64 (128 for small inputs)."""
+    """Return a power of two, near 1/50 of the pictures, from 8 to 64 (128 for small inputs)."""
     most = 128 if max(image_size) <= 64 else 64
     return int(min(max(2 ** round(math.log2(max(pictures, 1) / 50)), 8), most))
 
 
 def default_epochs(steps_per_epoch: int) -> int:
-    """As many as give 2000 steps, from 5 to 30."""
+    """Return the number of epochs that gives about 2000 steps, from 5 to 30."""
     return min(max(round(2000 / steps_per_epoch), 5), 30)
 
 
 def default_learning_rate(batch_size: int, pretrained: bool) -> float:
-    """0.05 for a batch of 64, in proportion to the batch, from 0.02 to 0.1; twice from scratch.
+    """Return 0.05 for each 64 pictures of a batch, from 0.02 to 0.1; twice that from scratch.
 
     Together with bounded gradients this is safe for normalizer-free networks; much lower rates
     leave a short run on few pictures unfinished.
@@ -265,7 +268,7 @@ def default_learning_rate(batch_size: int, pretrained: bool) -> float:
 def resolve_class_weight(
     class_weight: str | Mapping | None, classes: np.ndarray, labels: Sequence[str]
 ) -> tuple[float, ...] | None:
-    """None, ``"balanced"`` or weights by label or index -> one weight for each class.
+    """Return one weight for each class, or None.
 
     Balanced weights are N / (number of classes * pictures of the class).
 

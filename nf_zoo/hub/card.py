@@ -7,10 +7,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from nf_zoo.hub.blueprint import count_parameters
-from nf_zoo.hub.variants import is_the_papers
+from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.description import count_parameters
+from nf_zoo.hub.foreign_names import is_the_papers
 from nf_zoo.models.registry import architecture
 
 CARD_FILE = "README.md"
@@ -18,8 +19,6 @@ LIBRARY = "nf-zoo"
 UNKNOWN = "unknown"
 MARK = "<!-- Written by nf_zoo. Delete this line to keep the card when saving again. -->"
 _FRACTIONS = {"accuracy": "Top-1 accuracy", "top5_accuracy": "Top-5 accuracy"}
-
-
 MOST_LABELS = 20
 
 PAPERS = {
@@ -64,16 +63,16 @@ class CardDetails:
     Attributes:
         repository: "owner/name" that the usage snippet loads from; `push_to_hub` fills it in.
         license: one of the hub's identifiers, such as "apache-2.0"; None takes that of the
-            catalogd checkpoint the model started from, or else "unknown".
+            cataloged checkpoint the model started from, or else "unknown".
         datasets: data sets of the hub that the model was trained on, such as "cifar10".
         dataset_name: what to call the pictures that `metrics` are of.
         base_model: repository of the hub that training started from; None takes that of the
-            catalogd checkpoint, if it has one.
+            cataloged checkpoint, if it has one.
         training: the recipe, in Markdown; None takes the settings of a `finetune` report.
         command: the command that trained the model.
         intended_use: in Markdown; None says what holds for any such network.
         limits: in Markdown; None says what holds for any such network.
-        checkpoint: "architecture.tag" that the usage snippet loads, of a catalogd checkpoint.
+        checkpoint: "architecture.tag" that the usage snippet loads, of a cataloged checkpoint.
 
     Raises:
         ValueError: for a license or data set that the hub would not take.
@@ -111,20 +110,11 @@ class CardDetails:
                 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One figure of the evaluation.
+class Result(NamedTuple):
+    """One figure of the evaluation: a fraction in 0..1, or nats for the cross-entropy."""
 
-    Attributes:
-        split: "validation" or "test".
-        key: the name that `evaluate` gives it.
-        label: its name in words.
-        value: a fraction in 0..1, or nats for the cross-entropy.
-        pictures: how many it is of, or None.
-    """
-
-    split: str
-    key: str
+    split: str  # "validation" or "test"
+    key: str  # the name that `evaluate` gives it
     label: str
     value: float
     pictures: int | None
@@ -193,25 +183,24 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """The details with what the catalog knows of the checkpoint that training started from."""
-    from nf_zoo.hub.catalog import find_record
-
     run = metrics.get("run")
     start = run.get("model") if isinstance(run, Mapping) else None
     tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
     tag = str(tag or "").removeprefix(f"{model.architecture}.")
     record = find_record(model.architecture, tag) if tag else None
-    license = record.license if record else UNKNOWN
-    repository = record.repository if record else None
     return dataclasses.replace(
         details,
-        license=details.license or license,
-        base_model=details.base_model or repository,
+        license=details.license or (record.license if record else UNKNOWN),
+        base_model=details.base_model or (record.repository if record else None),
     )
 
 
 def _metadata(model, name: str, details: CardDetails, results: list[Result]):
+    import keras
     from huggingface_hub import EvalResult, ModelCardData
 
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    kind = "batch-normalization" if norms else "normalizer-free"
     task = "image-classification" if model.num_classes else "image-feature-extraction"
     # "imagefolder" is how the hub calls pictures in folders that are not on the hub.
     dataset = details.datasets[0] if details.datasets else "imagefolder"
@@ -234,18 +223,10 @@ def _metadata(model, name: str, details: CardDetails, results: list[Result]):
         base_model=details.base_model,
         datasets=list(details.datasets) or None,
         metrics=["accuracy"] if found else None,
-        tags=[task, "keras", _norm(model), *(f"arxiv:{p}" for p in PAPERS)],
+        tags=[task, "keras", kind, *(f"arxiv:{p}" for p in PAPERS)],
         model_name=name if found else None,
         eval_results=found or None,
     )
-
-
-def _norm(model) -> str:
-    """The tag that says whether the network normalizes."""
-    import keras
-
-    norms = (isinstance(x, keras.layers.BatchNormalization) for x in model._flatten_layers())
-    return "batch-normalization" if any(norms) else "normalizer-free"
 
 
 def _body(
@@ -268,34 +249,22 @@ def _body(
 
 
 def _summary(model) -> str:
-    parameters = count_parameters(model)
-    height, width = model.preprocessing.input_size
-    channels = model.input_shape[-1]
-    options = _options(model)
-    rows = {
-        "Architecture": f"`{model.architecture}` of nf_zoo",
-        **({"Options": f"`{options}`"} if options else {}),
-        "Parameters": f"{parameters:,}",
-        "Input": f"{height} x {width} pixels, {channels} channels",
-        "Output": _output(model),
-    }
-    table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
-    return f"| | |\n|---|---|\n{table}"
-
-
-def _options(model) -> str:
-    """What ``create_model`` needs beside the architecture's name to build this network."""
+    # What `create_model` needs beside the architecture's name to build this network.
     variant = {"variant": "paper"} if is_the_papers(model) else {}
     published = architecture(model.architecture).configure(**variant)
     changes = {**variant, **model.config.changes_from(published)}
-    return ", ".join(f"{name}={value!r}" for name, value in changes.items())
-
-
-def _output(model) -> str:
-    if not model.num_classes:
-        return "features"
-    kind = "logits" if model.classifier_activation is None else model.classifier_activation
-    return f"{model.num_classes} classes ({kind})"
+    options = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+    height, width = model.preprocessing.input_size
+    classes = f"{model.num_classes} classes ({model.classifier_activation or 'logits'})"
+    rows = {
+        "Architecture": f"`{model.architecture}` of nf_zoo",
+        "Options": options and f"`{options}`",
+        "Parameters": f"{count_parameters(model):,}",
+        "Input": f"{height} x {width} pixels, {model.input_shape[-1]} channels",
+        "Output": classes if model.num_classes else "features",
+    }
+    table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value)
+    return f"| | |\n|---|---|\n{table}"
 
 
 def _usage(model, details: CardDetails) -> str:
@@ -303,39 +272,31 @@ def _usage(model, details: CardDetails) -> str:
     loaded = f'load_pretrained("{source}")'
     if details.checkpoint:
         loaded = f'create_model("{details.checkpoint}", pretrained=True)'
-    lines = [
-        "import nf_zoo",
-        "",
-        f"model = nf_zoo.{loaded}",
-        'pixels = model.preprocess("picture.jpg")',
-    ]
+    answer = "nf_zoo.decode_predictions(model.predict(pixels), top=5, labels=model)"
     if not model.num_classes:
-        lines.append("print(model.predict(pixels).shape)")
+        answer = "model.predict(pixels).shape"
     elif model.labels is None and model.num_classes != 1000:
-        lines.append("print(model.predict(pixels).argmax(axis=-1))")
-    else:
-        lines.append("print(nf_zoo.decode_predictions(model.predict(pixels), top=5, labels=model))")
-    return "With nf_zoo installed:\n\n```python\n" + "\n".join(lines) + "\n```"
+        answer = "model.predict(pixels).argmax(axis=-1)"
+    return f"""With nf_zoo installed:
+
+```python
+import nf_zoo
+
+model = nf_zoo.{loaded}
+pixels = model.preprocess("picture.jpg")
+print({answer})
+```"""
 
 
 def _evaluation(results: list[Result]) -> str:
     if not results:
         return "No evaluation was given."
-    rows = [
-        f"| {result.split} | {_count(result.pictures)} | {result.label} | {_figure(result)} |\n"
-        for result in results
-    ]
-    return "| Split | Pictures | Metric | Value |\n|---|---:|---|---:|\n" + "".join(rows)
-
-
-def _count(pictures: int | None) -> str:
-    return f"{pictures:,}" if isinstance(pictures, int) else ""
-
-
-def _figure(result: Result) -> str:
-    if result.key == "cross_entropy":
-        return f"{result.value:.4f}"
-    return f"{100 * result.value:.2f} %"
+    text = "| Split | Pictures | Metric | Value |\n|---|---:|---|---:|\n"
+    for split, key, label, value, pictures in results:
+        count = f"{pictures:,}" if isinstance(pictures, int) else ""
+        figure = f"{value:.4f}" if key == "cross_entropy" else f"{100 * value:.2f} %"
+        text += f"| {split} | {count} | {label} | {figure} |\n"
+    return text
 
 
 def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
@@ -381,12 +342,11 @@ def _preprocessing(model) -> str:
 def _classes(model) -> str:
     if model.labels is None:
         return "Those of ImageNet (ILSVRC 2012)." if model.num_classes == 1000 else ""
-    names = ", ".join(_plain(label) for label in model.labels[:MOST_LABELS])
+    # Markdown takes what stands between backticks literally.
+    labels = [" ".join(label.split()) for label in model.labels[:MOST_LABELS]]
+    names = ", ".join(
+        f"`{label}`" if label and "`" not in label else label.replace("`", "'") or "(no name)"
+        for label in labels
+    )
     more = len(model.labels) - MOST_LABELS
     return f"{names} and {more} more, listed in labels.txt." if more > 0 else f"{names}."
-
-
-def _plain(label: str) -> str:
-    """A class name that Markdown takes literally."""
-    text = " ".join(label.split())
-    return f"`{text}`" if text and "`" not in text else text.replace("`", "'") or "(no name)"

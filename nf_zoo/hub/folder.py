@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from nf_zoo import atomic
+from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE, write_metadata
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
-from nf_zoo.hub.model_config import CONFIG_FILE, ModelConfig, is_readable_config
+from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE
+from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_readable_config
 from nf_zoo.hub.pretrained import check_described
-from nf_zoo.hub.saving import MAX_SHARD_SIZE, check_dtype, save_shards
-from nf_zoo.hub.shards import is_ours
+from nf_zoo.hub.sources import Local
+from nf_zoo.models.classifier import ImageClassifier, variable_names
 
-if TYPE_CHECKING:
-    from nf_zoo.models.classifier import ImageClassifier
-
-PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE = "preprocessing.json", "labels.txt", "metrics.json"
+METRICS_FILE = "metrics.json"
 SAVED_MODEL = "saved_model"
+DTYPES = ("float32", "float16", "bfloat16")
+MAX_SHARD_SIZE = "2GB"
 
 
 def save_pretrained(
@@ -65,7 +68,7 @@ def save_pretrained(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> nf_zoo.save_pretrained(model, "my-nf-resnet")  # doctest: +SKIP
+        >>> path = nf_zoo.save_pretrained(model, "my-nf-resnet")
     """
     check_kind(model)
     folder = Path(folder).expanduser().absolute()
@@ -77,27 +80,22 @@ def save_pretrained(
         )
     check_dtype(dtype)
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        made = Path(scratch) / "new"
+    with atomic.replacing(folder) as made:
         made.mkdir()
         save_shards(model, made, dtype, max_shard_size)
         _describe(model, made, card or CardDetails(), metrics)
-        check_described(made / CONFIG_FILE, made)
+        check_described(made / CONFIG_FILE, Local(made))
         if saved_model:
-            from nf_zoo.deploy.export import export_saved_model
+            from nf_zoo.deploy.saved_model import export_saved_model
 
             export_saved_model(model, made / SAVED_MODEL)
         if is_taken:
             _keep_others(folder, made)
-        _put_in_place(made, folder, Path(scratch) / "old")
     return folder
 
 
 def check_kind(model) -> None:
     """Raise `ValueError` for a model that `load_pretrained` could not build again."""
-    from nf_zoo.models.classifier import ImageClassifier
-
     if not isinstance(model, ImageClassifier):
         raise ValueError(
             "save_pretrained and push_to_hub write an ImageClassifier, which load_pretrained "
@@ -120,16 +118,12 @@ def check_kind(model) -> None:
 
 def _describe(model, folder: Path, card: CardDetails, metrics: Mapping[str, Any] | None) -> None:
     """Everything but the weights."""
-    from nf_zoo.deploy.export import class_names
 
     def write(name: str, text: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
     write(CONFIG_FILE, ModelConfig.of(model).to_json())
-    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
-    write(PREPROCESSING_FILE, json.dumps(record, indent=2) + "\n")
-    if model.num_classes:
-        write(LABELS_FILE, "".join(f"{name}\n" for name in class_names(model)))
+    write_metadata(model, folder)
     if metrics is not None:
         write(METRICS_FILE, _metrics_json(metrics))
     write(CARD_FILE, model_card(model, card, metrics))
@@ -145,6 +139,12 @@ def _metrics_json(metrics: Mapping[str, Any]) -> str:
         ) from error
     # A row of a confusion matrix on one line; within a text no line ends.
     return re.sub(r"\[\n[\d\s,.eE+-]+\]", lambda row: " ".join(row[0].split()), text)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file name is one that `save_pretrained` gives to weights."""
+    pattern = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
+    return re.fullmatch(pattern, name) is not None
 
 
 def _keep_others(folder: Path, made: Path) -> None:
@@ -165,12 +165,127 @@ def _keep_others(folder: Path, made: Path) -> None:
             shutil.copy2(entry, made / entry.name, follow_symlinks=False)
 
 
-def _put_in_place(made: Path, folder: Path, old: Path) -> None:
-    if folder.exists():
-        folder.rename(old)
-    try:
-        made.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
+def save_weights(model: ImageClassifier, path: str | Path, dtype: str | None = None) -> Path:
+    """Write a model's weights as a safetensors file in nf_zoo's own format.
+
+    The file appears whole or not at all, and replaces an older one of the same name.
+
+    Args:
+        model: The model; its optimizer and random state are not written.
+        path: Where to, ending in .safetensors. The folder must exist.
+        dtype: "float32", "float16" or "bfloat16"; None keeps each variable's own.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for another dtype or suffix, or a value too large for float16.
+
+    Example:
+        >>> import nf_zoo
+        >>> from nf_zoo.hub.folder import save_weights
+        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
+        >>> save_weights(model, "model.safetensors", dtype="float16")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"A weights file must be called *.safetensors. Received: {path}")
+    check_dtype(dtype)
+    _write_variables(model, variable_names(model), path, dtype)
+    return path
+
+
+def save_shards(
+    model: ImageClassifier,
+    folder: Path,
+    dtype: str | None = None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+) -> None:
+    """Write a model's weights into a folder, in several files with an index if they are large.
+
+    Args:
+        model: The model.
+        folder: An existing folder, best an empty one.
+        dtype: As for `save_weights`.
+        max_shard_size: Bytes of tensors in a file at most, or "500MB"; a tensor larger than that
+            has a file to itself.
+
+    Raises:
+        ValueError: for another dtype, a size that is none, or a value too large for float16.
+    """
+    import huggingface_hub
+
+    check_dtype(dtype)
+    if isinstance(max_shard_size, int) and max_shard_size < 1:
+        raise ValueError(f"max_shard_size must be 1 byte or more. Received: {max_shard_size}")
+    variables = variable_names(model)
+    split = huggingface_hub.split_state_dict_into_shards_factory(
+        variables,
+        get_storage_size=lambda variable: _stored_bytes(variable, dtype),
+        filename_pattern=WEIGHTS_FILE.replace(".", "{suffix}."),
+        max_shard_size=max_shard_size,
+    )
+    for filename, names in split.filename_to_tensors.items():
+        part = {name: variables[name] for name in names}
+        _write_variables(model, part, folder / filename, dtype)
+    if split.is_sharded:
+        index = {
+            "metadata": {"total_size": split.metadata["total_size"]},
+            "weight_map": {name: split.tensor_to_filename[name] for name in variables},
+        }
+        text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+        (folder / INDEX_FILE).write_text(text, encoding="utf-8")
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Raise `ValueError` for a type that weights are not stored in."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
+
+
+def _write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
+    tensors = {name: _as_stored(name, variable, dtype) for name, variable in variables.items()}
+    write_tensors(tensors, path, {"format": "nf_zoo", "architecture": model.architecture})
+
+
+def write_tensors(
+    tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write arrays as a safetensors file, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic.replacing(path) as written:
+        written.touch()
+        mode = written.stat().st_mode
+        save_file(dict(tensors), written, metadata=dict(metadata))
+        # safetensors makes a file that only its owner can read.
+        written.chmod(mode)
+
+
+def _stored_bytes(variable, dtype: str | None) -> int:
+    size = 2 if dtype in ("float16", "bfloat16") else 4
+    if dtype is None:
+        import keras
+
+        size = {"float64": 8, "float16": 2, "bfloat16": 2}.get(
+            keras.backend.standardize_dtype(variable.dtype), 4
+        )
+    return size * int(np.prod(variable.shape, dtype=np.int64))
+
+
+def _as_stored(name: str, variable, dtype: str | None) -> np.ndarray:
+    import keras
+    import ml_dtypes
+
+    # np.ascontiguousarray would turn a scalar gain into shape (1,).
+    value = np.asarray(keras.ops.convert_to_numpy(variable), order="C")
+    if dtype is None:
+        return value
+    with np.errstate(over="ignore"):
+        stored = value.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    if not np.isfinite(stored.astype("float32")).all() and np.isfinite(value).all():
+        raise ValueError(
+            f"{name} has values beyond the range of {dtype}: save in bfloat16 or float32. "
+            f"Received: {np.abs(value).max():.3g}"
+        )
+    return stored

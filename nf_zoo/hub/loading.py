@@ -1,38 +1,47 @@
-"""A checkpoint into a model: find, fetch, verify, check every tensor, and only then assign.
+"""A checkpoint into a model: find, fetch, verify, hold against the model, and only then assign.
 
 Nothing is assigned before everything has been checked, so a load that fails leaves the model bit
-for bit as it was. Tensors are read one at a time, so that a load needs little more memory than the
-model it fills.
+for bit as it was. Names, types and shapes are in a file's header; tensors are read one at a time,
+so that a load needs little more memory than the model it fills.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
-from pathlib import Path
 from typing import Any
 
-from nf_zoo.hub.catalog import PretrainedWeights, label_names, weights_directory
-from nf_zoo.hub.errors import CatalogError, WeightsMismatch
-from nf_zoo.hub.files import WEIGHTS_FILE, open_weights
-from nf_zoo.hub.fitting import classes_of, plan_assignments
-from nf_zoo.hub.model_config import (
-    CONFIG_FILE,
-    MOST_BYTES,
-    ModelConfig,
-    is_readable_config,
-    read_config,
+import numpy as np
+
+from nf_zoo.hub.catalog import PretrainedWeights, label_names
+from nf_zoo.hub.checkpoint import WeightsFile, open_weights
+from nf_zoo.hub.description import is_readable_config, read_config
+from nf_zoo.hub.errors import CatalogError, WeightsMismatch, first_few
+from nf_zoo.hub.foreign_names import (
+    IGNORED_SUFFIXES,
+    OWNERS,
+    Assignment,
+    check_variant,
+    has_paper_form,
+    is_the_papers,
+    plan,
+    recognize_but_for_attention,
 )
-from nf_zoo.hub.repository import HubRepository, earlier_version_kept, fetch_file, find_file
-from nf_zoo.hub.sources import Source, fetch_weights, resolve_pretrained
-from nf_zoo.hub.variants import has_paper_form, is_the_papers
+from nf_zoo.hub.repository import earlier_version_kept
+from nf_zoo.hub.sources import Source, resolve_pretrained
+from nf_zoo.models.registry import architecture
 
 logger = logging.getLogger("nf_zoo")
 _HARMLESS = re.compile(r"drop_rate|stochastic_depth_.*|zero_init_.*|momentum|rematerialize")
+_HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
+_HEAD_BIAS = re.compile(r"[./](bias|b)$")
 
 
-def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) -> None:
+def load_pretrained_weights(
+    model, source: Source | PretrainedWeights | str | os.PathLike | bool
+) -> None:
     """Fill a model with the weights of a checkpoint.
 
     A classifier for another number of classes than the checkpoint's keeps its initial values, and
@@ -55,39 +64,41 @@ def load_pretrained_weights(model, source: Source | str | os.PathLike | bool) ->
         >>> model = nf_zoo.create_model("nf_resnet50", num_classes=12)
         >>> load_pretrained_weights(model, "ra2_in1k")  # doctest: +SKIP
     """
-    if not isinstance(source, PretrainedWeights | HubRepository):
-        variant = "paper" if source is True and is_the_papers(model) else None
-        source = resolve_pretrained(model.architecture, source, variant)
-    record = source if isinstance(source, PretrainedWeights) else None
+    variant = "paper" if source is True and is_the_papers(model) else None
+    source = resolve_pretrained(model.architecture, source, variant)
+    with earlier_version_kept(source):
+        fill(model, source)
+
+
+def fill(model, source: Source) -> None:
+    """As `load_pretrained_weights`, for a caller that looks after the hub's cache itself."""
+    record = source.record
     if record is not None:
         _check_record(model, record)
-    with (
-        earlier_version_kept(source),
-        open_weights(fetch_weights(source), record.sha256 if record else None) as file,
-    ):
+    with open_weights(source.weights(), source.sha256) as file:
         assignments = plan_assignments(model, file, expect_head=bool(record and record.num_classes))
         for assignment in assignments:
             assignment.variable.assign(assignment.convert(file.read(assignment.key)))
-        if model.num_classes and not any(a.name.startswith("head/") for a in assignments):
-            logger.warning(
-                "%s: the body is pretrained, the classifier for %d classes is new (%s has %s)",
-                model.architecture,
-                model.num_classes,
-                file.path,
-                classes_of(file) or "none",
-            )
+    if model.num_classes and not any(a.name.startswith("head/") for a in assignments):
+        logger.warning(
+            "%s: the body is pretrained, the classifier for %d classes is new (%s has %s)",
+            model.architecture,
+            model.num_classes,
+            file.path,
+            classes_of(file) or "none",
+        )
 
 
-def build_options(architecture: str, source: Source) -> dict[str, Any]:
-    """What a checkpoint prescribes to the model it is meant for, as arguments of `build_model`.
+def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -> dict[str, Any]:
+    """Return what a checkpoint prescribes to the model it is meant for, as `build_model` takes it.
 
     A factory lays the user's own arguments over these. A record gives its preprocessing, labels
     and number of classes; a shipped checkpoint, a folder and a hub repository also give what their
     config.json says; a lone file gives its number of classes, where its head tells.
 
     Args:
-        architecture: The network that is about to be built.
-        source: What `resolve_pretrained` returned.
+        name: The architecture that is about to be built.
+        source: Where the checkpoint is.
 
     Raises:
         WeightsError: if the source has to be fetched and cannot be.
@@ -99,64 +110,38 @@ def build_options(architecture: str, source: Source) -> dict[str, Any]:
         >>> build_options("nf_resnet50", resolve_pretrained("nf_resnet50", True))["num_classes"]
         1000
     """
-    with earlier_version_kept(source):
-        return _options(architecture, source)
-
-
-def _options(architecture: str, source: Source) -> dict[str, Any]:
-    if isinstance(source, PretrainedWeights):
-        return _record_options(source)
-    config = _config_of(source)
-    if config is not None:
-        if config.architecture != architecture:
+    source = resolve_pretrained(name, source)
+    record, path = source.record, source.description()
+    recorded = {} if record is None else _record_options(record)
+    if path is not None and (record is not None or is_readable_config(path)):
+        config = read_config(path)
+        if record is not None and config.architecture != record.architecture:
+            raise CatalogError(f"{record.name}: {path} is of {config.architecture}")
+        if config.architecture != name:
             raise WeightsMismatch(
-                f"{source} holds a {config.architecture}, not a {architecture}: use "
+                f"{source} holds a {config.architecture}, not a {name}: use "
                 f"nf_zoo.create_model({config.architecture!r}, pretrained=...)."
             )
-        return config.arguments()
-    with open_weights(fetch_weights(source)) as file:
+        return {**config.arguments(), **recorded}
+    if record is not None:
+        return recorded
+    with open_weights(source.weights()) as file:
         classes = classes_of(file)
     return {} if classes is None else {"num_classes": classes}
 
 
 def _record_options(record: PretrainedWeights) -> dict[str, Any]:
-    options = {"num_classes": record.num_classes, "preprocessing": record.preprocessing}
-    labels = label_names(record)
-    if labels is not None:
-        options["labels"] = labels
-    if record.variant is not None:
-        options["variant"] = record.variant
-    if record.source == "shipped":
-        path = (weights_directory() / record.filename).with_name(CONFIG_FILE)
-    elif record.format == "nf_zoo":
-        path = fetch_file(HubRepository(record.repository, record.revision), CONFIG_FILE)
-    else:
-        return options
-    if not path.is_file():
-        return options
-    config = read_config(path)
-    if config.architecture != record.architecture:
-        raise CatalogError(f"{record.name}: {path} is of {config.architecture}")
-    return {**config.arguments(), **options}
-
-
-def _config_of(source: HubRepository | Path) -> ModelConfig | None:
-    """The config.json that lies beside the weights, if it is nf_zoo's or timm's."""
-    if isinstance(source, HubRepository):
-        path = find_file(source, CONFIG_FILE, MOST_BYTES)
-        if path is None:
-            return None
-    else:
-        path = (source / CONFIG_FILE) if source.is_dir() else source.with_name(CONFIG_FILE)
-        if not source.is_dir() and source.name != WEIGHTS_FILE:
-            return None
-    return read_config(path) if is_readable_config(path) else None
+    options = {
+        "num_classes": record.num_classes,
+        "preprocessing": record.preprocessing,
+        "labels": label_names(record),
+        "variant": record.variant,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_record(model, record: PretrainedWeights) -> None:
     """Published weights belong to one architecture; overrides that keep its shapes are risky."""
-    from nf_zoo.models.registry import architecture
-
     if record.architecture != model.architecture:
         raise WeightsMismatch(
             f"{record.name} are weights of {record.architecture}, not of {model.architecture}: "
@@ -179,3 +164,194 @@ def _check_record(model, record: PretrainedWeights) -> None:
             record.name,
             ", ".join(f"{name}={value!r}" for name, value in changed.items()),
         )
+
+
+def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> list[Assignment]:
+    """Which tensor of a file goes where, every name and shape checked; assigns nothing.
+
+    A classifier that the file has not, or has for another number of classes, gets no assignment.
+
+    Args:
+        model: The model to be filled.
+        file: The open checkpoint.
+        expect_head: Whether a checkpoint without a classifier is incomplete.
+
+    Raises:
+        WeightsMismatch: listing the first few missing, unexpected and wrongly shaped tensors.
+    """
+    assignments = _plan(model, file)
+    head = [a for a in assignments if a.name.startswith("head/")]
+    if head and _head_is_new(head, file, expect_head):
+        assignments = [a for a in assignments if not a.name.startswith("head/")]
+        head = []
+    assignments = _adapt_stem(model, file, assignments)
+    _check(model, file, assignments, ignore_head=not head)
+    return assignments
+
+
+def classes_of(file: WeightsFile) -> int | None:
+    """The number of classes of a checkpoint's classifier; None if it seems to have none."""
+    for key, shape in file.shapes.items():
+        if _HEAD_KEY.match(key) and _HEAD_BIAS.search(key) and len(shape) == 1:
+            return shape[0]
+    return None
+
+
+def _plan(model, file: WeightsFile) -> list[Assignment]:
+    """The assignments for a file of any format, not checked against it yet."""
+    check_variant(model, file)
+    if file.format is None:
+        raise WeightsMismatch(
+            f"{file.path} is a safetensors file, but its tensors are named neither as timm nor as "
+            f"nf_zoo names them. Received: {first_few(list(file.shapes)) or 'no tensors'}"
+        )
+    try:
+        return plan(model, file.format)
+    except KeyError as error:
+        raise WeightsMismatch(
+            f"{file.path} holds {OWNERS[file.format]} names, which {model.architecture} as "
+            f"configured here has no counterpart for: {error.args[0]}"
+        ) from error
+
+
+def _head_is_new(head: list[Assignment], file: WeightsFile, expect_head: bool) -> bool:
+    """Whether the classifier must stay as initialized: other classes, or none in the file."""
+    present = [a for a in head if a.key in file.shapes]
+    if not present:
+        return not expect_head
+    return all(differs_in(a, file) == [len(a.variable.shape) - 1] for a in present)
+
+
+def _adapt_stem(model, file: WeightsFile, assignments: list[Assignment]) -> list[Assignment]:
+    """Fit an RGB stem kernel to another number of input channels.
+
+    A standardized kernel forgets its scale, so what the change of channels does to the scale goes
+    into the stem's gain.
+    """
+    kernel = next((a for a in assignments if _other_channels(a, file) == 3), None)
+    if kernel is None:
+        return assignments
+    channels = model.input_shape[-1]
+    rgb = kernel.convert(file.read(kernel.key))
+    adapted = adapt_input_channels(rgb, channels)
+    changes = {}
+    gain = next((a for a in assignments if a.name == kernel.name.replace("/kernel", "/gain")), None)
+    if gain is not None and gain.key in file.shapes and not differs_in(gain, file):
+        adapted, factor = _scale_into_gain(rgb, adapted)
+        changes[gain.name] = lambda array: gain.convert(array) * factor
+    changes[kernel.name] = lambda _: adapted
+    return [
+        dataclasses.replace(step, convert=changes.get(step.name, step.convert))
+        for step in assignments
+    ]
+
+
+def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
+    """The input channels of the first kernel in the file, where nothing else differs from ours."""
+    if (
+        re.fullmatch(r"stem/conv1?/kernel", assignment.name)
+        and assignment.key in file.shapes
+        and file.is_float(assignment.key)
+        and differs_in(assignment, file) == [2]
+    ):
+        return _converted_shape(assignment, file)[2]
+    return None
+
+
+def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """An RGB convolution kernel for another number of input channels.
+
+    Args:
+        kernel: (height, width, 3, out).
+        channels: How many to make of the three. One: their sum, so that a gray picture is answered
+            like the same picture in three equal channels. More: R, G, B, R, ... scaled by
+            3 / channels, which keeps the size of the answer.
+
+    Returns:
+        (height, width, channels, out), of the same dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> float(adapt_input_channels(np.ones((1, 1, 3, 1)), 4).sum())
+        3.0
+    """
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * np.asarray(3 / channels, kernel.dtype)
+
+
+def _scale_into_gain(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`after` with the spread of `before`, and what that and standardization take away from it.
+
+    Per output channel: standardization divides by the spread and by the root of the fan-in.
+    """
+    spread, new_spread = before.std((0, 1, 2)), after.std((0, 1, 2))
+    shrink = np.where(new_spread > 0, spread / np.where(new_spread > 0, new_spread, 1), 1)
+    fan_in_ratio = after[..., 0].size / before[..., 0].size
+    return after * shrink, np.sqrt(fan_in_ratio) / np.where(shrink > 0, shrink, 1)
+
+
+def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head: bool) -> None:
+    """Every tensor wanted is there in the right shape, and nothing else is."""
+    known = {a.key for a in assignments}
+    missing = [a.key for a in assignments if a.key not in file.shapes]
+    unexpected = [
+        key
+        for key in file.shapes
+        if key not in known
+        and not key.endswith(IGNORED_SUFFIXES)
+        and not (ignore_head and _HEAD_KEY.match(key))
+    ]
+    misshapen = [
+        f"{a.key} {list(file.shapes[a.key])} of {file.dtype(a.key)} for {a.name} "
+        f"{list(a.variable.shape)}"
+        for a in assignments
+        if a.key in file.shapes and (differs_in(a, file) or not file.is_float(a.key))
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape or type": misshapen}
+    found = [f"{len(keys)} {fault} ({first_few(keys)})" for fault, keys in faults.items() if keys]
+    if not found:
+        return
+    remedy = _remedy(model, file, assignments, missing)
+    raise WeightsMismatch(
+        f"{file.path} does not fit {model.architecture}. Tensors {'; '.join(found)}. {remedy}"
+    )
+
+
+def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: list[str]) -> str:
+    other, fields = recognize_but_for_attention(file)
+    differ = any(getattr(model.config, name, None) != value for name, value in fields.items())
+    if other is not None and (other != model.architecture or differ):
+        options = {"variant": "paper", **fields} if file.format == "haiku" else fields
+        written = "".join(f"{name}={value!r}, " for name, value in options.items())
+        return (
+            f"The file looks like {other}{' but for its attention' if fields else ''}: build that, "
+            f"nf_zoo.create_model({other!r}, {written}...), or take weights of "
+            f"{model.architecture}."
+        )
+    for channels in filter(None, (_other_channels(a, file) for a in assignments)):
+        return (
+            f"The file's network takes {channels} input channels and this one "
+            f"{model.input_shape[-1]}: nf_zoo.create_model({model.architecture!r}, "
+            f"input_shape=(None, None, {channels}), pretrained=...)."
+        )
+    if missing and all(key.endswith("_ema/average") for key in missing):
+        return "Only the moving averages are missing: save both trees, (params, state)."
+    return "Check that the file belongs to this architecture and its options."
+
+
+def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ...] | None:
+    """The shape of a tensor in our layout, found without reading it; None if it has no such."""
+    stand_in = np.broadcast_to(np.float32(0), file.shapes[assignment.key])
+    try:
+        return assignment.convert(stand_in).shape
+    except (ValueError, IndexError):
+        return None
+
+
+def differs_in(assignment: Assignment, file: WeightsFile) -> list[int]:
+    """The axes on which tensor and variable disagree; [-1] if the ranks do."""
+    wanted, found = tuple(assignment.variable.shape), _converted_shape(assignment, file)
+    if found is None or len(found) != len(wanted):
+        return [-1]
+    return [axis for axis, (a, b) in enumerate(zip(wanted, found, strict=True)) if a != b]

@@ -5,29 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nf_zoo.hub import haiku_files, keras_files
 from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.checkpoint import open_weights
+from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
 from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
-from nf_zoo.hub.fetching import only_model_file
-from nf_zoo.hub.files import WeightsFile, open_weights, refuse_way_out
-from nf_zoo.hub.fitting import classes_of, plan_assignments
-from nf_zoo.hub.loading import load_pretrained_weights
-from nf_zoo.hub.model_config import (
-    CONFIG_FILE,
-    MOST_BYTES,
-    ModelConfig,
-    is_keras_config,
-    read_config,
-)
-from nf_zoo.hub.recognize import recognize
-from nf_zoo.hub.repository import (
-    HUB,
-    HubRepository,
-    earlier_version_kept,
-    fetch_file,
-    find_file,
-)
-from nf_zoo.hub.sources import Source, fetch_weights
+from nf_zoo.hub.foreign_names import recognize
+from nf_zoo.hub.loading import classes_of, fill, plan_assignments
+from nf_zoo.hub.models import create_model
+from nf_zoo.hub.repository import HUB, MODEL_SUFFIXES, HubRepository, earlier_version_kept
+from nf_zoo.hub.sources import Local, Source
+from nf_zoo.hub.untrusted import keras_files
+from nf_zoo.hub.untrusted.documents import refuse_way_out
+from nf_zoo.models.classifier import build_model
 from nf_zoo.models.registry import architecture, is_architecture
 
 RUN_MODEL_FILE = "model.keras"
@@ -68,12 +57,10 @@ def load_pretrained(source: str | os.PathLike):
     """
     text = os.fspath(source)
     if text.startswith(HUB):
-        origin = HubRepository.parse(text)
-        with earlier_version_kept(origin):
-            model = _from_hub(origin)
+        repository = HubRepository.parse(text)
+        with earlier_version_kept(repository):
+            model = _from_hub(repository)
     elif _is_name(source):
-        from nf_zoo.hub.factory import create_model
-
         return create_model(text, pretrained=True)
     else:
         model = _from_path(Path(text).expanduser(), text)
@@ -83,7 +70,7 @@ def load_pretrained(source: str | os.PathLike):
 
 
 def _is_name(source: str | os.PathLike) -> bool:
-    if not isinstance(source, str) or source.endswith((keras_files.SUFFIX, *haiku_files.SUFFIXES)):
+    if not isinstance(source, str) or source.endswith(MODEL_SUFFIXES):
         return False
     return is_architecture(source.partition(".")[0])
 
@@ -112,23 +99,23 @@ def _check_unfinished(path: Path) -> None:
             )
 
 
-def _from_hub(origin: HubRepository):
-    path = find_file(origin, CONFIG_FILE, MOST_BYTES)
+def _from_hub(repository: HubRepository):
+    path = repository.description()
     if path is not None:
-        version = origin.at_commit_of(path)
+        repository = repository.at_commit_of(path)
         if not is_keras_config(path):
-            return _described(path, version)
+            return _described(path, repository)
         for name in keras_files.PARTS:
-            fetch_file(version, name)
+            repository.fetch(name)
         return keras_files.open_keras(path.parent)
-    name = only_model_file(origin)
+    name = repository.model_file()
     if name is None:
         raise WeightsNotFound(
-            f"{origin} holds no {CONFIG_FILE} that describes its weights, nor just one .keras file "
-            "or .npz of DeepMind's. For a lone weights file, give the repository to a factory as "
-            "pretrained=."
+            f"{repository} holds no {CONFIG_FILE} that describes its weights, nor just one .keras "
+            "file or .npz of DeepMind's. For a lone weights file, give the repository to a factory "
+            "as pretrained=."
         )
-    return _from_file(fetch_file(origin, name))
+    return _from_file(repository.fetch(name))
 
 
 def _from_folder(folder: Path):
@@ -155,11 +142,11 @@ def _from_folder(folder: Path):
         for name in keras_files.PARTS:
             refuse_way_out(folder / name)
         return keras_files.open_keras(folder)
-    return _described(path, folder)
+    return _described(path, Local(folder))
 
 
 def _from_file(path: Path):
-    if path.suffix not in (keras_files.SUFFIX, *haiku_files.SUFFIXES):
+    if path.suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
             "alone does not say what network it is for: give it to a factory as pretrained=, or "
@@ -173,7 +160,7 @@ def _from_file(path: Path):
 def _described(path: Path, source: Source):
     config = check_described(path, source)
     model = config.build(path)
-    load_pretrained_weights(model, source)
+    fill(model, source)
     return model
 
 
@@ -188,31 +175,25 @@ def check_described(path: Path, source: Source) -> ModelConfig:
         WeightsError: as `load_pretrained`.
     """
     config = read_config(path)
-    with open_weights(fetch_weights(source)) as file:
-        _check_before_building(config, file, path)
-    return config
-
-
-def _check_before_building(config: ModelConfig, file: WeightsFile, path: Path) -> None:
-    blocks = config.count_blocks(path)
-    if blocks > len(file.shapes):
-        raise InvalidConfig(
-            f"{path} asks for {blocks} residual blocks, but {file.path} holds "
-            f"{len(file.shapes)} tensors in all."
-        )
-    blueprint = config.blueprint(path)
-    assignments = plan_assignments(blueprint, file)
+    with open_weights(source.weights()) as file:
+        blocks = config.count_blocks(path)
+        if blocks > len(file.shapes):
+            raise InvalidConfig(
+                f"{path} asks for {blocks} residual blocks, but {file.path} holds "
+                f"{len(file.shapes)} tensors in all."
+            )
+        blueprint = config.blueprint(path)
+        assignments = plan_assignments(blueprint, file)
     # A factory may start a new classifier; a description promises the one in the file.
     if blueprint.num_classes and not any(a.name.startswith("head/") for a in assignments):
         raise WeightsMismatch(
             f"{path} promises a classifier for {blueprint.num_classes} classes, but {file.path} "
             f"has {classes_of(file) or 'none'}."
         )
+    return config
 
 
 def _of_deepmind(path: Path):
-    from nf_zoo.models.classifier import build_model
-
     with open_weights(path) as file:
         name, classes = recognize(file), classes_of(file)
     if name is None:
@@ -224,5 +205,5 @@ def _of_deepmind(path: Path):
     if (record := find_record(name, variant="paper")) is not None:
         options["preprocessing"] = record.preprocessing
     model = build_model(name, variant="paper", **options)
-    load_pretrained_weights(model, path)
+    fill(model, Local(path))
     return model

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
+from nf_zoo.hub.description import CONFIG_FILE, read_config
 from nf_zoo.hub.errors import (
     InvalidConfig,
+    PublishingFailed,
     RepositoryTaken,
     WeightsAccessDenied,
+    WeightsError,
     WeightsOffline,
     first_few,
 )
 from nf_zoo.hub.folder import (
-    LABELS_FILE,
+    MAX_SHARD_SIZE,
     METRICS_FILE,
-    PREPROCESSING_FILE,
     SAVED_MODEL,
     check_kind,
+    is_ours,
     save_pretrained,
 )
-from nf_zoo.hub.model_config import CONFIG_FILE, read_config
-from nf_zoo.hub.repository import HUB, HubRepository
-from nf_zoo.hub.saving import MAX_SHARD_SIZE
-from nf_zoo.hub.shards import is_ours
-from nf_zoo.hub.uploading import Remote, download, look_at, upload
-
-if TYPE_CHECKING:
-    from nf_zoo.models.classifier import ImageClassifier
+from nf_zoo.hub.repository import HUB, HubRepository, in_words
+from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
+_EMPTY = {".gitattributes"}
+"""The files of a repository that nobody has put anything into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,23 @@ class Publication:
     commit: str | None
     files: dict[str, int]
     removed: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """What is on the hub before.
+
+    Attributes:
+        exists: whether there is a repository.
+        private: whether it is private.
+        head: the branch's commit; None without a repository, or without that branch of it.
+        files: of that commit.
+    """
+
+    exists: bool = False
+    private: bool = False
+    head: str | None = None
+    files: tuple[str, ...] = ()
 
 
 def push_to_hub(
@@ -103,10 +121,15 @@ def push_to_hub(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.push_to_hub(model, "me/my-nf-resnet", dry_run=True)  # doctest: +SKIP
     """
+    import huggingface_hub
+
     check_kind(model)
     target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
-    if not dry_run:
-        _require_token(target)
+    if not dry_run and huggingface_hub.get_token() is None:
+        raise WeightsAccessDenied(
+            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
+            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
+        )
     details = dataclasses.replace(card or CardDetails(), repository=target.name)
     with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
         remote = _look_at(target, dry_run, verbose)
@@ -125,27 +148,18 @@ def push_to_hub(
             saved_model=saved_model,
             max_shard_size=max_shard_size,
         )
-        if card is None and _has_own_card(target, remote, Path(scratch)):
+        has_card = card is None and CARD_FILE in remote.files
+        if has_card and not is_generated(_download(target, remote, CARD_FILE, Path(scratch))):
             (folder / CARD_FILE).unlink()
         plan = _plan(target, folder, remote)
         if verbose:
             print(_in_words(target, plan, remote, dry_run))
         if dry_run:
             return plan
-        commit = upload(target, folder, plan.files, plan.removed, remote, private)
+        commit = _upload(target, folder, plan, remote, private)
     if verbose:
         print(plan.url)
     return dataclasses.replace(plan, commit=commit)
-
-
-def _require_token(target: HubRepository) -> None:
-    import huggingface_hub
-
-    if huggingface_hub.get_token() is None:
-        raise WeightsAccessDenied(
-            f"Publishing to {target.name} needs an access token that may write: run `hf auth "
-            "login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
-        )
 
 
 def _look_at(target: HubRepository, dry_run: bool, verbose: bool) -> Remote:
@@ -166,7 +180,7 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch:
     there = "weights that nf_zoo did not write"
     if CONFIG_FILE in remote.files:
         try:
-            there = read_config(download(target, remote, CONFIG_FILE, scratch)).architecture
+            there = read_config(_download(target, remote, CONFIG_FILE, scratch)).architecture
         except InvalidConfig:
             there = "a model of another library"
     if there != model.architecture:
@@ -174,12 +188,6 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch:
             f"{target} holds {there}, which a {model.architecture} would replace: choose another "
             "repository or revision, or pass force=True. Nothing was uploaded."
         )
-
-
-def _has_own_card(target: HubRepository, remote: Remote, scratch: Path) -> bool:
-    if CARD_FILE not in remote.files:
-        return False
-    return not is_generated(download(target, remote, CARD_FILE, scratch))
 
 
 def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
@@ -190,14 +198,15 @@ def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    old = tuple(name for name in remote.files if name not in files and _was_written_by_us(name))
+    texts = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE)
+    ours = (
+        name
+        for name in remote.files
+        if is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
+    )
+    old = tuple(name for name in ours if name not in files)
     branch = "" if target.revision == "main" else f"/tree/{target.revision}"
     return Publication(f"{constants.ENDPOINT}/{target.name}{branch}", None, files, old)
-
-
-def _was_written_by_us(name: str) -> bool:
-    texts = (PREPROCESSING_FILE, LABELS_FILE, METRICS_FILE)
-    return is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
 
 
 def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run: bool) -> str:
@@ -219,3 +228,120 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def look_at(target: HubRepository) -> Remote:
+    """What the hub has now. Raises as `fetch_file`."""
+    import huggingface_hub
+    from huggingface_hub import errors as hub
+
+    api = huggingface_hub.HfApi()
+    with in_words(target, "description"):
+        try:
+            info = api.model_info(target.name, revision=target.revision)
+        except hub.RevisionNotFoundError:
+            info = api.model_info(target.name)
+            return Remote(exists=True, private=bool(info.private))
+        except hub.RepositoryNotFoundError:
+            return Remote()
+    files = tuple(sibling.rfilename for sibling in info.siblings or ())
+    return Remote(True, bool(info.private), info.sha, files)
+
+
+def _download(target: HubRepository, remote: Remote, filename: str, scratch: Path) -> Path:
+    """A file as it is on the hub now, not kept."""
+    import huggingface_hub
+
+    with in_words(target, filename):
+        return Path(
+            huggingface_hub.hf_hub_download(
+                target.name, filename, revision=remote.head, cache_dir=scratch / "cache"
+            )
+        )
+
+
+def _upload(
+    target: HubRepository, folder: Path, plan: Publication, remote: Remote, private: bool
+) -> str:
+    """Put the files into the repository in one commit, its hash returned; a failure is undone."""
+    import huggingface_hub
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    api = huggingface_hub.HfApi(library_name="nf_zoo")
+    operations = [
+        *(CommitOperationAdd(name, str(folder / name)) for name in plan.files),
+        *(CommitOperationDelete(name) for name in plan.removed),
+    ]
+    with _undone_on_failure(target, remote) as undo:
+        if not remote.exists:
+            api.create_repo(target.name, private=private)
+            undo.callback(_delete_if_empty, api, target)
+        head = remote.head
+        if head is None:
+            head = api.model_info(target.name).sha
+            if target.revision != "main":
+                api.create_branch(target.name, branch=target.revision)
+                undo.callback(api.delete_branch, target.name, branch=target.revision)
+        done = api.create_commit(
+            target.name,
+            operations,
+            commit_message="Published with nf_zoo",
+            revision=target.revision,
+            parent_commit=head,
+        )
+        return done.oid
+
+
+@contextlib.contextmanager
+def _undone_on_failure(target: HubRepository, remote: Remote) -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as undo:
+        try:
+            yield undo
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                undo.close()
+            raise _explain_upload(error, target, _what_is_left(target, remote)) from error
+        except BaseException:
+            with contextlib.suppress(Exception):
+                undo.close()
+            raise
+        undo.pop_all()
+
+
+def _delete_if_empty(api, target: HubRepository) -> None:
+    """Remove a repository made a moment ago, if nobody has put anything into it."""
+    if set(api.list_repo_files(target.name)) <= _EMPTY:
+        api.delete_repo(target.name)
+
+
+def _what_is_left(target: HubRepository, remote: Remote) -> str:
+    """What a failed upload changed: an answer that got lost is no proof that nothing did."""
+    import huggingface_hub
+    from huggingface_hub import errors as hub
+
+    try:
+        now = huggingface_hub.HfApi().model_info(target.name, revision=target.revision).sha
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
+        now = None
+    except Exception:
+        return "could not be looked at afterwards"
+    return "is as it was" if now == remote.head else "may have changed: look at its page"
+
+
+def _explain_upload(error: Exception, target: HubRepository, rest: str) -> WeightsError:
+    import huggingface_hub
+
+    said = str(error).strip()
+    if token := huggingface_hub.get_token():
+        said = said.replace(token, "(token)")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return WeightsAccessDenied(
+            f"The hub does not let this user write to {target.name}: the token must have the "
+            f"permission to write there (`hf auth login`). {target.name} {rest}. The hub says: "
+            f"{said}"
+        )
+    return PublishingFailed(
+        f"The upload to {target} failed; {target.name} {rest}. Publish again when the cause is "
+        f"mended: {said}"
+    )

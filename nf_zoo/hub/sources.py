@@ -1,12 +1,20 @@
-"""Where weights come from: `pretrained=...` resolved to a source, and the source to a local file.
+"""Where weights come from: ``pretrained=...`` resolved to a source.
 
-A source is a catalog record, "hf://owner/name[@revision]", or the path of a weights file
-(.safetensors; .npz for DeepMind's) or of a folder that holds model.safetensors (and, if nf_zoo or
-timm wrote it, config.json).
+A source is a record of the catalog (`Cataloged`), "hf://owner/name[@revision]" (`HubRepository`),
+or the path of a weights file (.safetensors; .npz for DeepMind's) or of a folder that holds
+model.safetensors and, if nf_zoo or timm wrote it, config.json (`Local`). Whatever it is, it answers
+the same questions:
+
+- ``weights()``: the local path of its weights, fetched if need be;
+- ``description()``: that of its config.json, or None; ``files()``: all that a load needs;
+- ``pinned()``: itself at one commit, whatever is published meanwhile;
+- ``tag``: what a model remembers of it; ``record``, ``sha256``: what the catalog says, or None;
+- ``branch()``: where the hub's cache keeps which version it is of, or None.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 from pathlib import Path
@@ -18,31 +26,165 @@ from nf_zoo.hub.catalog import (
     records_of,
     weights_directory,
 )
-from nf_zoo.hub.diagnosis import is_pickle, pickle_remedy, refuse_pickle
-from nf_zoo.hub.downloads import fetch_url
-from nf_zoo.hub.errors import (
-    UnknownWeights,
-    WeightsNotFound,
-    first_few,
+from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, open_weights
+from nf_zoo.hub.description import CONFIG_FILE
+from nf_zoo.hub.errors import UnknownWeights, WeightsNotFound, first_few
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_url
+from nf_zoo.hub.untrusted.documents import MOST_BYTES, refuse_way_out
+from nf_zoo.hub.untrusted.headers import (
+    is_index,
+    is_pickle,
+    pickle_remedy,
+    read_index,
+    refuse_pickle,
 )
-from nf_zoo.hub.files import WEIGHTS_FILE, refuse_way_out
-from nf_zoo.hub.model_config import CONFIG_FILE, MOST_BYTES
-from nf_zoo.hub.repository import HUB, HubRepository, fetch_file, find_file
-from nf_zoo.hub.shards import INDEX_FILE, read_index
+from nf_zoo.models.registry import architecture as row_of
+from nf_zoo.models.registry import architectures
 
-Source = PretrainedWeights | HubRepository | Path
+
+@dataclasses.dataclass(frozen=True)
+class Cataloged:
+    """A checkpoint of the catalog as a source."""
+
+    record: PretrainedWeights
+
+    @property
+    def tag(self) -> str:
+        """The record's."""
+        return self.record.tag
+
+    @property
+    def sha256(self) -> str | None:
+        """The checksum of its weights, if it is on record."""
+        return self.record.sha256
+
+    def weights(self) -> Path:
+        """Return the local path of its weights. Raises as `HubRepository.fetch`."""
+        record = self.record
+        if record.source == "shipped":
+            return weights_directory() / record.filename
+        if record.source == "url":
+            return fetch_url(record.url, record.filename)
+        return self._repository().fetch(record.filename)
+
+    def description(self) -> Path | None:
+        """Return its config.json, where nf_zoo wrote it. Raises as `HubRepository.fetch`."""
+        if self.record.source == "shipped":
+            path = self.weights().with_name(CONFIG_FILE)
+            return path if path.is_file() else None
+        if self.record.format == "nf_zoo":
+            return self._repository().fetch(CONFIG_FILE, MOST_BYTES)
+        return None
+
+    def files(self) -> list[Path]:
+        """Return all that a load of it needs, its weights last. Raises as `HubRepository.fetch`."""
+        is_here = self.record.source == "shipped"
+        config = None if is_here else self.description()
+        return [*filter(None, [config]), self.weights()]
+
+    def pinned(self) -> Cataloged:
+        """Return itself."""
+        return self
+
+    def branch(self) -> Path | None:
+        """Return where the hub's cache keeps the version of its repository, if it has one."""
+        return None if self.record.repository is None else self._repository().branch()
+
+    def _repository(self) -> HubRepository:
+        return HubRepository(self.record.repository, self.record.revision)
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """A file or a folder as a source.
+
+    Raises:
+        UnsafeWeights: for a pickle.
+        WeightsNotFound: if there is nothing, or the folder holds no weights.
+    """
+
+    path: Path
+
+    record = sha256 = None
+
+    def __post_init__(self):
+        refuse_pickle(self.path)
+        path = self.path.expanduser()
+        object.__setattr__(self, "path", path)
+        if path.is_dir():
+            self._weights_in(path)
+        if not path.exists():
+            raise WeightsNotFound(
+                f"There is no file or folder {path}. A tag contains no '/' and no file suffix; "
+                "a hub repository is written hf://owner/name."
+            )
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def tag(self) -> str:
+        """The name of the file or folder."""
+        return self.path.resolve().name
+
+    def weights(self) -> Path:
+        """Return the weights file, or the index of several.
+
+        Raises:
+            WeightsNotFound: if the folder holds none.
+            UnsafeWeights: if it leads out of its folder.
+        """
+        if not self.path.is_dir():
+            return self.path
+        path = self._weights_in(self.path)
+        refuse_way_out(path)
+        return path
+
+    def description(self) -> Path | None:
+        """Return the config.json beside model.safetensors."""
+        if not self.path.is_dir() and self.path.name != WEIGHTS_FILE:
+            return None
+        folder = self.path if self.path.is_dir() else self.path.parent
+        path = folder / CONFIG_FILE
+        return path if path.is_file() else None
+
+    def pinned(self) -> Local:
+        """Return itself."""
+        return self
+
+    def branch(self) -> None:
+        """Return None: nothing of it is in the hub's cache."""
+
+    def _weights_in(self, folder: Path) -> Path:
+        for name in (WEIGHTS_FILE, INDEX_FILE):
+            if (folder / name).is_file():
+                return folder / name
+        names = sorted(path.name for path in folder.iterdir())
+        pickles = [name for name in names if is_pickle(name)]
+        raise WeightsNotFound(
+            f"The folder {folder} holds no {WEIGHTS_FILE}. It holds: "
+            f"{first_few(names) or 'nothing'}. "
+            + (pickle_remedy(folder / pickles[0]) if pickles else "")
+        )
+
+
+Source = Cataloged | HubRepository | Local
 
 
 def resolve_pretrained(
-    architecture: str, pretrained: bool | str | os.PathLike, variant: str | None = None
+    architecture: str,
+    pretrained: bool | str | os.PathLike | Source | PretrainedWeights,
+    variant: str | None = None,
 ) -> Source:
-    """Turn the `pretrained` argument of a factory into a source of weights. Fetches nothing.
+    """Turn the ``pretrained`` argument of a factory into a source of weights. Fetches nothing.
 
     Args:
         architecture: The network the weights are for, e.g. "nf_resnet50".
         pretrained: True (the architecture's default checkpoint), a tag ("ra2_in1k", or with its
-            architecture "nf_resnet50.ra2_in1k"), "hf://owner/name[@revision]", or a local path.
-        variant: Which of the architecture's variants True is to take the checkpoint of.
+            architecture "nf_resnet50.ra2_in1k"), "hf://owner/name[@revision]", or a local path; a
+            record or a source stands for itself.
+        variant: The variant of the architecture that True takes the checkpoint of, and that a tag
+            must be of; None for any tag, and for the plain network's default.
 
     Raises:
         UnknownWeights: if there is no such tag, or the architecture has no published weights;
@@ -56,11 +198,17 @@ def resolve_pretrained(
         >>> resolve_pretrained("nf_resnet50", True).tag
         'ra2_in1k'
     """
-    if pretrained is True:
-        found = find_record(architecture, variant=variant)
-        return found or _no_weights(architecture, variant)
+    if isinstance(pretrained, Source):
+        return pretrained
+    if isinstance(pretrained, PretrainedWeights):
+        return Cataloged(pretrained)
     if isinstance(pretrained, os.PathLike):
-        return _local(Path(pretrained))
+        return Local(Path(pretrained))
+    if pretrained is True:
+        record = find_record(architecture, variant=variant)
+        if record is None:
+            raise _no_weights(architecture, variant)
+        return Cataloged(record)
     if not isinstance(pretrained, str) or not pretrained:
         raise TypeError(
             "pretrained must be True, False, a tag, 'hf://owner/name[@revision]' or a path. "
@@ -70,93 +218,56 @@ def resolve_pretrained(
         return HubRepository.parse(pretrained)
     record = find_record(architecture, pretrained.removeprefix(f"{architecture}."))
     if record is not None:
-        return record
+        if variant not in (None, record.variant):
+            raise UnknownWeights(
+                f"{record.name} are weights of the plain {architecture}, not of its {variant!r} "
+                "variant, whose outputs with them would be wrong: leave variant out, or give a "
+                "path to weights of that variant."
+            )
+        return Cataloged(record)
     if _looks_like_a_path(pretrained):
-        return _local(Path(pretrained))
+        return Local(Path(pretrained))
     if not records_of(architecture):
-        _no_weights(architecture)
+        raise _no_weights(architecture)
     raise _unknown_tag(architecture, pretrained)
 
 
-def fetch_weights(source: Source) -> Path:
-    """The local path of a source's weights file, downloaded to the hub's cache if need be.
+def fetch_pretrained(name: str) -> list[Path]:
+    """Fetch everything that a later load of a checkpoint needs, and check it; builds nothing.
 
-    HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token are huggingface_hub's affair.
+    Args:
+        name: A checkpoint ("nf_resnet50.ra2_in1k"), an architecture for its default one, or
+            "hf://owner/name[@revision]".
 
-    Raises:
-        WeightsNotFound: if the repository, revision or file does not exist, or a folder holds none.
-        WeightsAccessDenied: if the hub refuses this user.
-        WeightsOffline: if the hub cannot be reached and the file is not cached.
-        CacheNotWritable: if the disk is full or closed.
-        UnsafeWeights: if a file leads out of its folder.
-    """
-    if isinstance(source, PretrainedWeights):
-        if source.source == "shipped":
-            return weights_directory() / source.filename
-        if source.source == "url":
-            return fetch_url(source.url, source.filename)
-        return fetch_file(HubRepository(source.repository, source.revision), source.filename)
-    if isinstance(source, HubRepository):
-        return _fetch_from_hub(source)
-    if not source.is_dir():
-        return source
-    path = _weights_in(source)
-    refuse_way_out(path)
-    return path
-
-
-def pinned(source: Source) -> Source:
-    """A hub repository at the commit its revision stands for now; anything else as it is.
+    Returns:
+        The files, in the hub client's cache; a shipped checkpoint is where it was installed.
 
     Raises:
-        WeightsError: as `fetch_weights`.
+        WeightsError: as a load of it; what is damaged does not stay in the cache.
+        ValueError: if there is no such architecture.
+
+    Example:
+        >>> fetch_pretrained("wide_resnet16_2.cifar10")[0].name
+        'model.safetensors'
     """
-    if not isinstance(source, HubRepository):
-        return source
-    path = find_file(source, CONFIG_FILE, MOST_BYTES)
-    return source if path is None else source.at_commit_of(path)
-
-
-def _fetch_from_hub(repository: HubRepository) -> Path:
-    path = find_file(repository, WEIGHTS_FILE)
-    if path is not None:
-        return path
-    index = find_file(repository, INDEX_FILE, MOST_BYTES)
-    if index is None:
-        return fetch_file(repository, WEIGHTS_FILE)
-    version = repository.at_commit_of(index)
-    for name in dict.fromkeys(read_index(index).values()):
-        fetch_file(version, name)
-    return index
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in (WEIGHTS_FILE, INDEX_FILE):
-        if (folder / name).is_file():
-            return folder / name
-    names = sorted(path.name for path in folder.iterdir())
-    pickles = [name for name in names if is_pickle(name)]
-    raise WeightsNotFound(
-        f"The folder {folder} holds no {WEIGHTS_FILE}. It holds: {first_few(names) or 'nothing'}. "
-        + (pickle_remedy(folder / pickles[0]) if pickles else "")
-    )
+    if name.startswith(HUB):
+        source = HubRepository.parse(name)
+    else:
+        bare, _, tag = name.partition(".")
+        source = resolve_pretrained(row_of(bare).name, tag or True)
+    with earlier_version_kept(source):
+        files = source.files()
+        if files[-1].suffix not in (".keras", ".h5"):
+            with open_weights(files[-1], source.sha256):
+                pass
+    index = files[-1]
+    if is_index(index):
+        files += [index.with_name(name) for name in dict.fromkeys(read_index(index).values())]
+    return files
 
 
 def _looks_like_a_path(text: str) -> bool:
     return "/" in text or os.sep in text or bool(Path(text).suffix) or Path(text).exists()
-
-
-def _local(path: Path) -> Path:
-    refuse_pickle(path)
-    path = path.expanduser()
-    if path.is_dir():
-        _weights_in(path)
-    if not path.exists():
-        raise WeightsNotFound(
-            f"There is no file or folder {path}. A tag contains no '/' and no file suffix; "
-            "a hub repository is written hf://owner/name."
-        )
-    return path
 
 
 def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
@@ -168,34 +279,31 @@ def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
     )
 
 
-def _no_weights(architecture: str, variant: str | None = None) -> PretrainedWeights:
-    from nf_zoo.models.registry import architectures
-
+def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights:
     tags = [record.tag for record in records_of(architecture) if record.variant == variant]
     if tags:
-        raise UnknownWeights(
+        return UnknownWeights(
             f"{architecture} has no default weights; those that there are have other widths or "
             f"fields. Ask for them by name: pretrained={' or '.join(map(repr, tags))}."
         )
     for record in records_of(architecture):
         if variant is None and record.variant is not None:
-            raise UnknownWeights(
+            return UnknownWeights(
                 f"No weights are published for the plain {architecture}, but for its "
                 f"{record.variant!r} variant: pass variant={record.variant!r} too, or name the "
                 f"checkpoint, nf_zoo.create_model({record.name!r}, pretrained=True)."
             )
     if variant is not None:
         plain = ", ".join(record.name for record in records_of(architecture)) or "none"
-        raise UnknownWeights(
+        return UnknownWeights(
             f"No weights are published for the {variant!r} variant of {architecture}. For the "
             f"plain network: {plain}. Leave variant out for those, or pass a file of your own."
         )
-
     known = architectures()
     with_weights = list(dict.fromkeys(record.architecture for record in read_catalog()))
     family = known[architecture].family if architecture in known else None
     relatives = [name for name in with_weights if name in known and known[name].family == family]
-    raise UnknownWeights(
+    return UnknownWeights(
         f"No weights are published for {architecture}. Of its family, these have some: "
         f"{', '.join(relatives) or 'none'}; in all: {', '.join(with_weights)}. "
         "Or pass a file of your own, pretrained='path/to/model.safetensors'."

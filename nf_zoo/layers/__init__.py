@@ -1,7 +1,7 @@
 """Keras layers of normalizer-free networks, each usable on its own."""
 
 from nf_zoo.layers.activations import GAMMA, Rectifier, ScaledActivation, gamma_of
-from nf_zoo.layers.affine import ChannelAffine
+from nf_zoo.layers.affine import ChannelAffine, ScalarBias
 from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, convolve, given_kernels
 from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
@@ -17,6 +17,7 @@ __all__ = [
     "EfficientChannelAttention",
     "MaxPool2D",
     "Rectifier",
+    "ScalarBias",
     "ScaledActivation",
     "ScaledWSConv2D",
     "SkipInit",

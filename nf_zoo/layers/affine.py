@@ -61,3 +61,25 @@ class ChannelAffine(RecordedLayer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class ScalarBias(RecordedLayer):
+    """Adds one learnable scalar, which starts at 0.
+
+    Input and output: any shape, the same.
+
+    Example:
+        >>> import numpy as np
+        >>> ScalarBias()(np.ones((2, 3), "float32")).shape
+        TensorShape([2, 3])
+    """
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
+
+    def call(self, x):
+        return x + self.bias
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -12,6 +12,7 @@ from keras import ops
 
 from nf_zoo.layers.channels import checked_channels, require_channels
 from nf_zoo.layers.gradients import with_own_gradient
+from nf_zoo.layers.recorded import RecordedLayer
 
 PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
 
@@ -152,7 +153,7 @@ def given_kernels(kernels: dict):
         _GIVEN.reset(token)
 
 
-class Convolution(keras.layers.Layer):
+class Convolution(RecordedLayer):
     """Hyperparameters, shape inference and bias shared by the convolutions here."""
 
     def __init__(
@@ -229,20 +230,6 @@ class Convolution(keras.layers.Layer):
         _, height, width, _ = self.compute_output_shape(input_shape)
         fan_in = self.kernel_size**2 * input_shape[-1] // self.groups
         return height * width * self.filters * fan_in
-
-    def get_config(self):
-        own = {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-        }
-        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("nf_zoo")

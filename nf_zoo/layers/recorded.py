@@ -11,7 +11,7 @@ class RecordedLayer(keras.layers.Layer):
 
     Keras records the arguments of a layer when all of them are numbers, texts and the like, and
     the dtype policy apart from them. A policy given as an object would spoil the record, and so
-    would a number of NumPy's.
+    would a number of NumPy's or an initializer, which is recorded as Keras writes it.
     """
 
     def __new__(cls, *args, **kwargs):
@@ -21,4 +21,6 @@ class RecordedLayer(keras.layers.Layer):
 
 
 def _plain(value):
+    if isinstance(value, keras.initializers.Initializer):
+        return keras.initializers.serialize(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -141,12 +141,3 @@ class ScaledWSConv2D(Convolution):
         precision = "float64" if self.compute_dtype == "float64" else "float32"
         kernel, gain = ops.cast(self.kernel, precision), ops.cast(self.gain, precision)
         return standardize(kernel, gain, self.gamma, self.eps, self.eps_form)
-
-    def get_config(self):
-        own = {
-            "gamma": self.gamma,
-            "eps": self.eps,
-            "eps_form": self.eps_form,
-            "gain_initializer": keras.initializers.serialize(self.gain_initializer),
-        }
-        return {**super().get_config(), **own}

@@ -22,6 +22,8 @@ class BatchNormBlock(ResidualBlock):
         momentum: of the moving statistics, in Keras' sense (0.9 keeps nine tenths).
         eps: added to the variance.
         zero_init_last: start the last BN's scale at 0 (v1.5 only).
+        attention_width: hidden width of squeeze-excite on the activated map behind the last 3x3
+            (v1.5 only); None for none.
         **kwargs: those of ResidualBlock.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
@@ -33,15 +35,18 @@ class BatchNormBlock(ResidualBlock):
         TensorShape([1, 8, 8, 64])
     """
 
+    fields = ("preactivation", "activation_first", "momentum", "eps", "zero_init_last")
+
     def __init__(
         self,
         filters: int,
         *,
-        preactivation: bool,
+        preactivation: bool = False,
         activation_first: bool = False,
         momentum: float = 0.9,
         eps: float = 1e-5,
         zero_init_last: bool = False,
+        attention_width: int | None = None,
         **kwargs,
     ):
         super().__init__(filters, **kwargs)
@@ -59,10 +64,15 @@ class BatchNormBlock(ResidualBlock):
         self.shortcut_norm = None
         if self.shortcut_conv is not None and not preactivation:
             self.shortcut_norm = batch_norm("shortcut_norm", momentum, eps, dtype=self.dtype_policy)
+        self.attended = self.last_spatial
+        if attention_width is not None:
+            self.attention = layers.SqueezeExcite(
+                attention_width, name="attention", dtype=self.dtype_policy
+            )
         self._record = None
 
     def make_convolution(self, index, **arguments):
-        return layers.Conv2D(use_bias=False, kernel_initializer=fan_out_normal(), **arguments)
+        return convolution(**arguments)
 
     def build_branch(self, input_shape):
         super().build_branch(input_shape)
@@ -89,7 +99,10 @@ class BatchNormBlock(ResidualBlock):
                 x = conv(self._normalize_and_activate(norm, x, training))
             return x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = self._normalize(norm, conv(self.activation(x) if i else x), training)
+            x = self.activation(x) if i else x
+            if self.attention is not None and i == self.attended + 1:
+                x = self.attention(x)
+            x = self._normalize(norm, conv(x), training)
         return x
 
     def skip(self, x, activated, training=False):
@@ -154,6 +167,14 @@ def batch_norm(name: str, momentum: float, eps: float, zero: bool = False, dtype
     )
 
 
-def fan_out_normal():
-    """He initialization by fan-out, as published BatchNorm ResNets use it."""
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+def convolution(**arguments):
+    """A convolution without bias, of He's initialization by fan-out, as published."""
+    scale = 2.0 * arguments.get("groups", 1)
+    initializer = keras.initializers.VarianceScaling(scale, "fan_out", "untruncated_normal")
+    return layers.Conv2D(use_bias=False, kernel_initializer=initializer, **arguments)
+
+
+def normalized(config, x, norm: str, activation: str):
+    """BatchNorm and the activation, outside the blocks."""
+    x = batch_norm(norm, config.momentum, config.eps)(x)
+    return config.activation_layer(activation)(x)

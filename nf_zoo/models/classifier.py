@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,8 @@ from nf_zoo.layers.composite import (
     states_of_parts,
 )
 from nf_zoo.models import registry
-from nf_zoo.models.graph import GraphOptions, Stage, build_graph, count_classes
+from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
+from nf_zoo.models.configuration import as_json
 from nf_zoo.models.picture_model import PictureModel
 from nf_zoo.pictures.preprocessing import Preprocessing
 
@@ -51,43 +53,33 @@ class ImageClassifier(PictureModel):
         architecture: str,
         config,
         *,
-        num_classes: int | None = None,
-        input_shape: Sequence[int | None] = (None, None, 3),
-        classifier_activation: str | None = None,
-        include_preprocessing: bool = False,
-        pooling: str | None = "avg",
-        features_only: bool = False,
-        out_indices: Sequence[int] | None = None,
         preprocessing=None,
         labels: Sequence[str] | None = None,
         weights_tag: str | None = None,
         name: str | None = None,
         dtype: str | None = None,
+        **options: Any,
     ):
         if isinstance(preprocessing, dict):
             preprocessing = Preprocessing.from_dict(preprocessing)
-        options = GraphOptions(
-            count_classes(num_classes, labels, otherwise=0 if features_only else 1000),
-            input_shape,
-            classifier_activation,
-            include_preprocessing,
-            pooling,
-            features_only,
-            out_indices,
-        )
+        otherwise = 0 if options.get("features_only") else 1000
+        classes = count_classes(options.get("num_classes"), labels, otherwise)
+        options = GraphOptions(**{**options, "num_classes": classes})
         if not isinstance(preprocessing, Preprocessing | None):
             raise TypeError(
                 "preprocessing must be a Preprocessing or its dict; include_preprocessing=True has "
                 f"the graph normalize pixels. Received: {preprocessing!r}"
             )
         preprocessing = (preprocessing or Preprocessing()).fitted_to(options.input_shape)
-        row = registry.architecture(architecture)
-        inputs, outputs, stages, policy = build_graph(row, config, options, preprocessing, dtype)
+        family = registry.architecture(architecture).record
+        inputs, outputs, stages, policy = build_graph(family, config, options, preprocessing, dtype)
         super().__init__(inputs, outputs, name=name or architecture)
         self.dtype_policy = policy
         self.architecture, self.config = architecture, config
-        self.num_classes, self.classifier_activation = options.num_classes, classifier_activation
-        self.include_preprocessing, self.preprocessing = include_preprocessing, preprocessing
+        self.num_classes = options.num_classes
+        self.classifier_activation = options.classifier_activation
+        self.include_preprocessing = options.include_preprocessing
+        self.preprocessing = preprocessing
         self.labels = tuple(labels) if labels is not None else None
         self.weights_tag = weights_tag
         self._stages, self._graph_options = stages, options
@@ -119,7 +111,7 @@ class ImageClassifier(PictureModel):
 
         Preprocessing, labels, tag, name and dtype are not among them.
         """
-        return {**self._graph_options.to_dict(), **self.config.to_dict()}
+        return {**as_json(self._graph_options), **self.config.to_dict()}
 
     def layer_states(self) -> dict[str, Any]:
         """What was set on the model and its layers by hand, JSON-able; empty if nothing was.
@@ -270,39 +262,26 @@ def build_model(
     name: str,
     *,
     variant: str | None = None,
-    num_classes: int | None = None,
-    input_shape: Sequence[int | None] = (None, None, 3),
-    classifier_activation: str | None = None,
-    include_preprocessing: bool = False,
-    pooling: str | None = "avg",
-    features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    model_name: str | None = None,
     preprocessing=None,
     labels: Sequence[str] | None = None,
     weights_tag: str | None = None,
-    model_name: str | None = None,
     dtype: str | None = None,
-    **fields: Any,
-):
+    **options: Any,
+) -> ImageClassifier:
     """A freshly initialized :class:`~nf_zoo.models.classifier.ImageClassifier`.
 
     Args:
         name: architecture, such as ``"nf_resnet50"``.
         variant: None, or ``"paper"`` for DeepMind's network of that name.
-        num_classes: width of the classifier; 0 gives the pooled features; None gives 1000, or
-            the number of labels.
-        input_shape: (height, width, channels); None leaves a side free.
-        classifier_activation: None (logits) or ``"softmax"``.
-        include_preprocessing: the graph takes raw pixels, 0..255, and normalizes them itself.
-        pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
-        features_only: the outputs are maps of several strides, for detection and segmentation.
-        out_indices: which, as indices into ``model.trunk_stages``; None gives them all.
+        model_name: Keras name of the model; None gives the architecture's.
         preprocessing: a Preprocessing record or its dict; None for the ImageNet default.
         labels: class names.
         weights_tag: name of the weights that are about to be loaded.
-        model_name: Keras name of the model; None gives the architecture's.
         dtype: Keras dtype policy, such as ``"mixed_bfloat16"``; None for the global one.
-        **fields: any field of the family's record (``depths``, ``drop_rate``, ...).
+        **options: any field of :class:`~nf_zoo.models.assembly.GraphOptions` (``num_classes``:
+            None gives 1000, or the number of labels) and of the family's record (``depths``,
+            ``drop_rate``, ...).
 
     Raises:
         ValueError: on an unknown architecture or variant, or an illegal value.
@@ -314,22 +293,17 @@ def build_model(
         (None, 5)
     """
     row = registry.architecture(name)
-    config = row.configure(variant, **fields)
+    graph = {field.name for field in dataclasses.fields(GraphOptions)}
+    config = row.configure(variant, **{k: x for k, x in options.items() if k not in graph})
     return ImageClassifier(
         row.name,
         config,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        classifier_activation=classifier_activation,
-        include_preprocessing=include_preprocessing,
-        pooling=pooling,
-        features_only=features_only,
-        out_indices=out_indices,
         preprocessing=preprocessing,
         labels=labels,
         weights_tag=weights_tag,
         name=model_name,
         dtype=dtype,
+        **{key: value for key, value in options.items() if key in graph},
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any, ClassVar
+import types
+import typing
+from typing import Any, Literal
 
 PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
 PROBABILITIES = ("drop_rate", "stochastic_depth_rate", "momentum")
@@ -22,7 +25,8 @@ def _is_real(value: Any) -> bool:
 class Config:
     """Fields of every architecture record; one frozen subclass per family.
 
-    ``choices`` lists what textual fields may be; the activation may be any that has a gamma.
+    A field's annotation is what it is held to: ``Literal`` lists what may be chosen, ``int`` and
+    ``float`` are positive. The activation may be any that has a gamma.
 
     Attributes:
         depths: blocks per stage.
@@ -49,56 +53,26 @@ class Config:
     depths: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     activation: str = "relu"
-    padding: str = "symmetric"
+    padding: Literal["symmetric", "same", "reflect", "circular"] = "symmetric"
     drop_rate: float = 0.0
     stochastic_depth_rate: float = 0.0
     stochastic_depth_rescale: bool = True
     stochastic_depth_last: bool = True
-    output_stride: int = 32
+    output_stride: Literal[32, 16, 8] = 32
     rematerialize: bool = False
 
-    choices: ClassVar[dict[str, tuple]] = {
-        "padding": ("symmetric", "same", "reflect", "circular"),
-        "output_stride": (32, 16, 8),
-        "stochastic_depth_rescale": (True, False),
-        "stochastic_depth_last": (True, False),
-        "rematerialize": (False, True),
-    }
-
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name in field_types(type(self)):
+            value = getattr(self, name)
             if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-        for name, allowed in self.choices.items():
-            if getattr(self, name) not in allowed:
-                self._refuse(name, f"one of {allowed}")
-        for field in dataclasses.fields(self):
-            self._check(field.name, field.type)
+                object.__setattr__(self, name, tuple(value))
+        for name, kind in field_types(type(self)).items():
+            allowed = _what_it_must_be(name, kind, getattr(self, name))
+            if allowed:
+                self._refuse(name, allowed)
         self._check_activation()
         if len(self.depths) != len(self.widths):
             self._refuse("widths", f"one per stage, {len(self.depths)} for depths={self.depths}")
-
-    def _check(self, name: str, annotation: str):
-        """Whether the value is what the field's annotation promises."""
-        value = getattr(self, name)
-        if name in self.choices or (value is None and "None" in annotation):
-            return
-        if annotation == "int" and not _is_whole(value):
-            self._refuse(name, "a positive integer")
-        if annotation.startswith("tuple"):
-            whole = isinstance(value, tuple) and all(map(_is_whole, value))
-            if not whole or not value:
-                self._refuse(name, "a sequence of positive integers, one per stage")
-        if annotation.startswith("float") and not (isinstance(value, str) and "str" in annotation):
-            if name in PROBABILITIES and not (_is_real(value) and 0 <= value < 1):
-                self._refuse(name, "a probability in [0, 1)")
-            if not _is_real(value) or (
-                annotation == "float" and name not in PROBABILITIES and value <= 0
-            ):
-                self._refuse(
-                    name, "a positive number" if annotation == "float" else "a number or None"
-                )
 
     @property
     def features(self) -> int:
@@ -106,14 +80,20 @@ class Config:
         return self.widths[-1]
 
     @property
+    def gamma(self) -> float | None:
+        """Factor behind every activation; None for the one that keeps the variance at 1."""
+        return 1.0
+
+    @property
     def pool_padding(self) -> str:
         """Padding of the stem's max pooling, which takes no pixels from elsewhere."""
         return "same" if self.padding == "same" else "symmetric"
 
-    def _check_inner_widths(self, ratio: float):
-        """Whether ``bottleneck_ratio`` leaves at least one channel inside the narrowest block."""
-        if self.block == "bottleneck" and min(self.widths) * ratio < 1:
-            self._refuse("bottleneck_ratio", f"at least 1 / {min(self.widths)} for these widths")
+    def activation_layer(self, name: str):
+        """The network's activation as a Keras layer."""
+        from nf_zoo.layers import ScaledActivation
+
+        return ScaledActivation(self.activation, gamma=self.gamma, name=name)
 
     def _check_activation(self):
         if self.activation in PUBLISHED_ACTIVATIONS:
@@ -133,15 +113,127 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON-able values: what a file keeps, so that it outlives the tables."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return as_json(self)
 
     def changes_from(self, other: Config) -> dict[str, Any]:
         """Fields in which this record differs from ``other``, as JSON-able values."""
         theirs = other.to_dict()
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetShape(Config):
+    """Fields of all that is built like a ResNet.
+
+    Attributes:
+        block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
+        bottleneck_ratio: inner width of a bottleneck over its output width.
+        stem: ``"7x7_pool"`` (stride 4 in all) or ``"3x3"`` (stride 1, for small pictures).
+        stem_width: channels of the stem.
+        shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
+
+    The others are those of :class:`Config`.
+    """
+
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    block: Literal["bottleneck", "basic"] = "bottleneck"
+    bottleneck_ratio: float = 0.25
+    stem: Literal["7x7_pool", "3x3"] = "7x7_pool"
+    stem_width: int = 64
+    shortcut: Literal["strided", "average_pool"] = "strided"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.inner_width(min(self.widths)) < 1:
+            self._refuse("bottleneck_ratio", f"at least 1 / {min(self.widths)} for these widths")
+
+    def inner_width(self, filters: int) -> int:
+        """Channels inside a block of ``filters``."""
+        return int(filters * (1.0 if self.block == "basic" else self.bottleneck_ratio))
+
+    @property
+    def stem_strides(self) -> int:
+        """Strides of the stem's convolution, which a pooling of the same follows, or none."""
+        return 1 if self.stem == "3x3" else 2
+
+    @property
+    def stem_kernel_size(self) -> int:
+        """Side of the stem's kernel, where it is one convolution."""
+        return 7 if self.stem == "7x7_pool" else 3
+
+    def pool(self, x):
+        """The stem's pooling, if it has one."""
+        if self.stem == "3x3":
+            return x
+        from nf_zoo.layers import MaxPool2D
+
+        return MaxPool2D(3, 2, padding=self.pool_padding, name="stem_pool")(x)
+
+
+def as_json(record) -> dict[str, Any]:
+    """The fields of a dataclass, tuples as lists."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(record).items()
+    }
+
+
+@functools.cache
+def field_types(config_class: type[Config]) -> dict[str, Any]:
+    """Every field of a record and its type, in order.
+
+    Example:
+        >>> field_types(Config)["output_stride"]
+        typing.Literal[32, 16, 8]
+    """
+    kinds = typing.get_type_hints(config_class)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
+
+
+def choices(kind: Any) -> tuple:
+    """The values that a field's type lists; empty if it lists none.
+
+    Example:
+        >>> choices(bool), choices(int)
+        ((True, False), ())
+    """
+    if kind is bool:
+        return (True, False)
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    return tuple(value for member in _members(kind) for value in choices(member))
+
+
+def _members(kind: Any) -> tuple:
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if is_union else ()
+
+
+def _what_it_must_be(name: str, kind: Any, value: Any) -> str | None:
+    """What a field's type promises, in words, if the value does not keep it."""
+    members, listed = _members(kind) or (kind,), choices(kind)
+    is_optional = type(None) in members
+    if (is_optional and value is None) or (listed and value in listed):
+        return None
+    if float in members:
+        is_positive = members == (float,) and name not in PROBABILITIES
+        if name in PROBABILITIES:
+            fits = _is_real(value) and 0 <= value < 1
+            return None if fits else "a probability in [0, 1)"
+        if _is_real(value) and (value > 0 or not is_positive):
+            return None
+        words = [*map(repr, listed), *(["None"] if is_optional else [])]
+        return "a positive number" if is_positive else " or ".join(["a number", *words])
+    if listed:
+        return f"one of {listed + ((None,) if is_optional else ())}"
+    if kind is int and not _is_whole(value):
+        return "a positive integer"
+    if typing.get_origin(kind) is tuple and not (
+        value and isinstance(value, tuple) and all(map(_is_whole, value))
+    ):
+        return "a sequence of positive integers, one per stage"
+    return None
 
 
 ELSEWHERE = {
@@ -168,7 +260,7 @@ def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
         TypeError: on a field that the architecture does not have.
         ValueError: on a value that it does not allow.
     """
-    known = {field.name for field in dataclasses.fields(config_class)}
+    known = set(field_types(config_class))
     unknown = sorted(set(fields) - known)
     if unknown:
         habits = "".join(

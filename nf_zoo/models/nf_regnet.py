@@ -7,14 +7,15 @@ rounding of the network that has weights.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-from nf_zoo.models import norm_free
-from nf_zoo.models.norm_free import round_channels
-from nf_zoo.models.trunk import Level
+from nf_zoo.models import norm_free_config
+from nf_zoo.models.family import Family
+from nf_zoo.models.norm_free_config import NormFreeConfig, round_channels
 
 
 @dataclasses.dataclass(frozen=True)
-class NFRegNetConfig(norm_free.NormFreeConfig):
+class NFRegNetConfig(NormFreeConfig):
     """Architecture of an NF-RegNet. The defaults are timm's ``nf_regnet_b0``.
 
     Attributes:
@@ -25,13 +26,13 @@ class NFRegNetConfig(norm_free.NormFreeConfig):
         group_width: channels per group of the 3x3 convolutions; inner widths are truncated to a
             multiple of it, as published.
 
-    The others are those of :class:`~nf_zoo.models.norm_free.NormFreeConfig`.
+    The others are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
     """
 
     depths: tuple[int, ...] = (1, 3, 6, 6)
     widths: tuple[int, ...] = (48, 104, 208, 440)
     activation: str = "silu"
-    attention: str | None = "se"
+    attention: Literal["se", "eca"] | None = "se"
     width_factor: float = 0.75
     width_divisor: int = 8
     expansion: float = 2.25
@@ -58,7 +59,7 @@ class NFRegNetConfig(norm_free.NormFreeConfig):
         return round_channels(full * self.width_factor, self.width_divisor)
 
 
-PAPER = {**norm_free.PAPER, "width_divisor": 1}
+PAPER = {**norm_free_config.PAPER, "width_divisor": 1}
 """DeepMind's code, with truncated widths: ``variant="paper"``."""
 
 _B = {
@@ -77,33 +78,43 @@ ARCHITECTURES = {
     f"nf_regnet_b{n}": (f"NFRegNetB{n}", {"depths": depths, "widths": widths})
     for n, (depths, widths) in _B.items()
 }
-"""Architecture name -> (factory name, fields that differ from the defaults)."""
-
-VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFRegNetConfig, x) -> list[Level]:
+def build_trunk(config: NFRegNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
+    from nf_zoo.models.residual_block import Level
+
     widths = config.scaled_widths
-    x = norm_free.convolution(config, "stem_conv", widths[0], 3, 2)(x)
+    x = convolution(config, "stem_conv", widths[0], 3, 2)(x)
     stem = Level("stem", 2, x)
 
-    def branch(index: int, channels: int, filters: int) -> norm_free.Branch:
+    def inside(index: int, channels: int, filters: int) -> dict:
         expansion = 1.0 if index == 0 else config.expansion
-        inner = round_channels(channels * expansion, config.width_divisor)
-        groups = inner // config.group_width
-        return norm_free.Branch("bottleneck", groups * config.group_width, groups, True)
+        widened = round_channels(channels * expansion, config.width_divisor)
+        groups = widened // config.group_width
+        width = groups * config.group_width
+        return {"width": width, "groups": groups, "attention_inside": True}
 
-    stages = norm_free.stack_blocks(config, x, branch, stride=2, widths=widths, first_strides=2)
-    stages[-1].tensor = norm_free.final_map(config, stages[-1].tensor, config.features)
+    stages = stack_blocks(config, x, inside, stride=2, widths=widths, first_strides=2)
+    stages[-1].tensor = final_map(config, stages[-1].tensor)
     return [stem, *stages]
 
 
-feature_activation = norm_free.activation
+def parts(config: NFRegNetConfig):
+    """The layers with weights, and their names in timm's and DeepMind's files."""
+    return norm_free_config.parts(config, "NF_RegNet nf_block", "1 2 3", attention="attn")
 
 
-def classifier_initializer():
-    """Zero, as DeepMind starts the classifier of this family."""
-    import keras
-
-    return keras.initializers.Zeros()
+FAMILY = Family(
+    name="nf_regnet",
+    config=NFRegNetConfig,
+    architectures=ARCHITECTURES,
+    build_trunk=build_trunk,
+    parts=parts,
+    variants={"paper": PAPER},
+    form=(*norm_free_config.FORM, "width_divisor"),
+    activates_features=True,
+    classifier_stddev=0.0,
+    variance=norm_free_config.variance,
+)

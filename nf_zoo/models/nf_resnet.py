@@ -7,44 +7,27 @@ they differ in the fields of :data:`PAPER`.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-from nf_zoo.models import norm_free
-from nf_zoo.models.trunk import Level
+from nf_zoo.models import norm_free_config
+from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.family import Family, Ledger
+from nf_zoo.models.norm_free_config import NormFreeConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class NFResNetConfig(norm_free.NormFreeConfig):
+class NFResNetConfig(ResNetShape, NormFreeConfig):
     """Architecture of an NF-ResNet. The defaults are timm's, which has ImageNet weights.
 
-    Attributes:
-        block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
-        bottleneck_ratio: inner width of a bottleneck over its output width.
-        stem: ``"7x7_pool"`` (stride 4 in all) or ``"3x3"`` (stride 1, for small pictures).
-        stem_width: channels of the stem.
-
-    The others are those of :class:`~nf_zoo.models.norm_free.NormFreeConfig`.
+    The fields are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig` and of
+    :class:`~nf_zoo.models.configuration.ResNetShape`.
     """
 
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    widths: tuple[int, ...] = (256, 512, 1024, 2048)
     attention_ratio: float = 0.0625
-    block: str = "bottleneck"
-    bottleneck_ratio: float = 0.25
-    stem: str = "7x7_pool"
-    stem_width: int = 64
-
-    choices = {
-        **norm_free.NormFreeConfig.choices,
-        "block": ("bottleneck", "basic"),
-        "stem": ("7x7_pool", "3x3"),
-    }
-
-    def __post_init__(self):
-        super().__post_init__()
-        self._check_inner_widths(self.bottleneck_ratio)
+    shortcut: Literal["average_pool", "strided"] = "average_pool"
 
 
-PAPER = {**norm_free.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
+PAPER = {**norm_free_config.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
 """What DeepMind's network has where timm's differs: ``variant="paper"``."""
 
 _SMALL = {
@@ -83,37 +66,50 @@ ARCHITECTURES = {
         for n in ("26", "50", "101")
     },
 }
-"""Architecture name -> (factory name, fields that differ from the defaults)."""
-
-VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFResNetConfig, x) -> list[Level]:
+def build_trunk(config: NFResNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
-    from nf_zoo import layers
+    from nf_zoo.models.norm_free import convolution, stack_blocks
+    from nf_zoo.models.residual_block import Level
 
-    pooled = config.stem == "7x7_pool"
-    size, strides = (7, 2) if pooled else (3, 1)
-    x = norm_free.convolution(config, "stem_conv", config.stem_width, size, strides)(x)
+    size, strides = config.stem_kernel_size, config.stem_strides
+    x = convolution(config, "stem_conv", config.stem_width, size, strides)(x)
     stem = Level("stem", strides, x)
-    if pooled:
-        x = layers.MaxPool2D(3, 2, padding=config.pool_padding, name="stem_pool")(x)
 
-    def branch(index: int, channels: int, filters: int) -> norm_free.Branch:
-        ratio = 1.0 if config.block == "basic" else config.bottleneck_ratio
-        return norm_free.Branch(config.block, int(filters * ratio))
+    def inside(index: int, channels: int, filters: int) -> dict:
+        return {"block": config.block, "width": config.inner_width(filters)}
 
-    stages = norm_free.stack_blocks(config, x, branch, stride=4 if pooled else 1)
-    last = stages[-1]
-    last.tensor = norm_free.activation(config, "final_activation")(last.tensor)
+    stages = stack_blocks(config, config.pool(x), inside, stride=strides**2)
+    stages[-1].tensor = config.activation_layer("final_activation")(stages[-1].tensor)
     return [stem, *stages]
 
 
-feature_activation = norm_free.activation
+def parts(config: NFResNetConfig):
+    """The layers with weights, and their names in timm's and DeepMind's files."""
+    convolutions = "1 2" if config.block == "basic" else "1 2 3"
+    return norm_free_config.parts(config, "NF_ResNet nf_res_block", convolutions, final=False)
 
 
-def classifier_initializer():
-    """N(0, 0.01), as both publications start the classifier."""
-    import keras
+def variance(config: NFResNetConfig) -> Ledger | None:
+    """The ledger, where the first block meets what it reckons with."""
+    # Of N(0, 1) a 3x3 max pool leaves 0.36, all positive: there ReLU's gamma finds nothing to make
+    # up for, and behind ReLU 1.05 is back. So it is with ReLU and a projection alone.
+    if config.stem == "7x7_pool" and (
+        config.activation != "relu" or config.stem_width == config.widths[0]
+    ):
+        return None
+    return norm_free_config.variance(config)
 
-    return keras.initializers.RandomNormal(stddev=0.01)
+
+FAMILY = Family(
+    name="nf_resnet",
+    config=NFResNetConfig,
+    architectures=ARCHITECTURES,
+    build_trunk=build_trunk,
+    parts=parts,
+    variants={"paper": PAPER},
+    form=norm_free_config.FORM,
+    activates_features=True,
+    variance=variance,
+)

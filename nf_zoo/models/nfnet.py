@@ -7,13 +7,15 @@ the forms with other epsilons and GELUs.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-from nf_zoo.models import norm_free
-from nf_zoo.models.trunk import Level
+from nf_zoo.models import norm_free_config
+from nf_zoo.models.family import Family, Ledger
+from nf_zoo.models.norm_free_config import NormFreeConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class NFNetConfig(norm_free.NormFreeConfig):
+class NFNetConfig(NormFreeConfig):
     """Architecture of an NFNet. The defaults are timm's ``nfnet_f0``.
 
     Attributes:
@@ -24,20 +26,18 @@ class NFNetConfig(norm_free.NormFreeConfig):
         stem_widths: channels of the four stem convolutions (strides 2, 1, 1, 2).
         final_ratio: channels of the final 1x1 convolution over the last width.
 
-    The others are those of :class:`~nf_zoo.models.norm_free.NormFreeConfig`.
+    The others are those of :class:`~nf_zoo.models.norm_free_config.NormFreeConfig`.
     """
 
     depths: tuple[int, ...] = (1, 2, 6, 3)
     widths: tuple[int, ...] = (256, 512, 1536, 1536)
     activation: str = "gelu"
-    attention: str | None = "se"
+    attention: Literal["se", "eca"] | None = "se"
     bottleneck_ratio: float = 0.5
     group_width: int = 128
     truncate_groups: bool = False
     stem_widths: tuple[int, ...] = (16, 32, 64, 128)
     final_ratio: float = 2.0
-
-    choices = {**norm_free.NormFreeConfig.choices, "truncate_groups": (False, True)}
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,7 +58,7 @@ class NFNetConfig(norm_free.NormFreeConfig):
         return int(self.widths[-1] * self.final_ratio)
 
 
-PAPER = {**norm_free.PAPER, "activation": "gelu_tanh"}
+PAPER = {**norm_free_config.PAPER, "activation": "gelu_tanh"}
 """DeepMind's code: ``variant="paper"``."""
 
 TIMM_PORT = {
@@ -115,36 +115,49 @@ ARCHITECTURES = {
     },
     "test_nfnet": ("TestNFNet", TEST),
 }
-"""Architecture name -> (factory name, fields that differ from the defaults)."""
-
-VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: NFNetConfig, x) -> list[Level]:
+def build_trunk(config: NFNetConfig, x) -> list:
     """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
+    from nf_zoo.models.norm_free import convolution, final_map, stack_blocks
+    from nf_zoo.models.residual_block import Level
+
     *inner, last = config.stem_widths
     for index, width in enumerate(inner, start=1):
-        strides = 2 if index == 1 else 1
-        x = norm_free.convolution(config, f"stem_conv{index}", width, 3, strides)(x)
+        x = convolution(config, f"stem_conv{index}", width, 3, 2 if index == 1 else 1)(x)
         stem = Level("stem", 2, x)
-        x = norm_free.activation(config, f"stem_activation{index}")(x)
+        x = config.activation_layer(f"stem_activation{index}")(x)
     # No activation here: the first block is pre-activated.
-    x = norm_free.convolution(config, "stem_conv4", last, 3, 2)(x)
+    x = convolution(config, "stem_conv4", last, 3, 2)(x)
 
-    def branch(index: int, channels: int, filters: int) -> norm_free.Branch:
+    def inside(index: int, channels: int, filters: int) -> dict:
         groups = int(filters * config.bottleneck_ratio) // config.group_width
-        return norm_free.Branch("double_bottleneck", groups * config.group_width, groups)
+        width = groups * config.group_width
+        return {"block": "double_bottleneck", "width": width, "groups": groups}
 
-    stages = norm_free.stack_blocks(config, x, branch, stride=4)
-    stages[-1].tensor = norm_free.final_map(config, stages[-1].tensor, config.features)
+    stages = stack_blocks(config, x, inside, stride=4)
+    stages[-1].tensor = final_map(config, stages[-1].tensor)
     return [stem, *stages]
 
 
-feature_activation = norm_free.activation
+def parts(config: NFNetConfig):
+    """The layers with weights, and their names in timm's and DeepMind's files."""
+    return norm_free_config.parts(config, "NFNet nf_block", "1 2 2b 3", stem="1234")
 
 
-def classifier_initializer():
-    """N(0, 0.01), as both publications start the classifier."""
-    import keras
+def variance(config: NFNetConfig) -> Ledger | None:
+    """The ledger; activations in the stem make more of a variance above 1."""
+    return norm_free_config.variance(config, stem_activations=len(config.stem_widths) - 1)
 
-    return keras.initializers.RandomNormal(stddev=0.01)
+
+FAMILY = Family(
+    name="nfnet",
+    config=NFNetConfig,
+    architectures=ARCHITECTURES,
+    build_trunk=build_trunk,
+    parts=parts,
+    variants={"paper": PAPER},
+    form=norm_free_config.FORM,
+    activates_features=True,
+    variance=variance,
+)

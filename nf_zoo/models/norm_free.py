@@ -1,95 +1,25 @@
-"""What the normalizer-free families share: fields of their records, and how blocks are stacked."""
+"""The forward pass of the normalizer-free families: convolutions, block, and betas.
+
+x_{l+1} = x_l + alpha * f_l(x_l * beta_l), with f_l variance preserving, adds alpha^2 to the
+variance; beta_l = 1 / sqrt(Var(x_l)). The first block of a stage projects its shortcut from the
+down-scaled input, which resets the variance to 1 before that block's own growth.
+
+Source: Brock, De & Smith, ICLR 2021, section 3.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nf_zoo.models import trunk
-from nf_zoo.models.configuration import Config
-from nf_zoo.models.variance import variance_ledger
+import keras
 
-
-@dataclasses.dataclass(frozen=True)
-class NormFreeConfig(Config):
-    """Fields of every normalizer-free architecture. The defaults are timm's.
-
-    Attributes:
-        gamma_in: ``"weights"`` or ``"activation"``: where the activation's gamma is multiplied;
-            None for networks without gamma.
-        alpha: weight of every residual branch.
-        rescale: beta is that of the variance ledger; else 1.
-        standardize: convolutions have scaled weight standardization; else they are plain, of He's
-            initialization. This, ``rescale`` and ``gamma_in=None`` are there to show what each
-            part does.
-        shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
-        eps, eps_form: of the standardization; see ScaledWSConv2D.
-        zero_init_gain: the last gain of every branch starts at 0.
-        skip_gain: initial value of a learnable scalar per branch; None for no such scalar.
-        attention: None, ``"se"`` or ``"eca"``.
-        attention_ratio: hidden width of squeeze-excite over the width it acts on.
-        attention_divisor: the hidden width is rounded to a multiple of it, and at least it.
-
-    The others are those of :class:`~nf_zoo.models.configuration.Config`.
-    """
-
-    gamma_in: str = "weights"
-    alpha: float = 0.2
-    rescale: bool = True
-    standardize: bool = True
-    shortcut: str = "average_pool"
-    eps: float = 1e-5
-    eps_form: str = "added"
-    zero_init_gain: bool = True
-    skip_gain: float | None = None
-    attention: str | None = None
-    attention_ratio: float = 0.5
-    attention_divisor: int = 8
-
-    choices = {
-        **Config.choices,
-        "gamma_in": ("weights", "activation", None),
-        "rescale": (True, False),
-        "standardize": (True, False),
-        "shortcut": ("average_pool", "strided"),
-        "eps_form": ("added", "floor"),
-        "attention": (None, "se", "eca"),
-        "zero_init_gain": (True, False),
-    }
-
-    def attention_width(self, channels: int) -> int:
-        """Hidden width of squeeze-excite on ``channels``."""
-        return round_channels(self.attention_ratio * channels, self.attention_divisor)
-
-
-PAPER = {
-    "gamma_in": "activation",
-    "padding": "same",
-    "eps": 1e-4,
-    "eps_form": "floor",
-    "zero_init_gain": False,
-    "skip_gain": 0.0,
-    "attention_divisor": 1,
-    "stochastic_depth_rescale": False,
-    "stochastic_depth_last": False,
-}
-"""What DeepMind's networks of all families have where timm's differ."""
-
-
-def round_channels(width: float, divisor: int) -> int:
-    """Truncated with divisor 1; else the nearest multiple, at least one of them."""
-    if divisor == 1:
-        return int(width)
-    return max(divisor, int(width + divisor / 2) // divisor * divisor)
-
-
-def activation(config: NormFreeConfig, name: str):
-    """The network's activation, with its gamma if that does not live in the weights."""
-    from nf_zoo import layers
-
-    gamma = None if config.gamma_in == "activation" else 1.0
-    return layers.ScaledActivation(config.activation, gamma=gamma, name=name)
+from nf_zoo import layers
+from nf_zoo.models import residual_block
+from nf_zoo.models.norm_free_config import NormFreeConfig, NormFreeFields
+from nf_zoo.models.residual_block import Level, ResidualBlock
 
 
 def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: int, strides: int):
@@ -98,106 +28,206 @@ def convolution(config: NormFreeConfig, name: str, filters: int, kernel_size: in
     With ``gamma_in="weights"`` it carries gamma even where no activation precedes it, as in the
     stem: that is how the weights were published.
     """
-    from nf_zoo import layers
-    from nf_zoo.models.norm_free_block import fan_in_normal
-
-    if not config.standardize:
-        return layers.Conv2D(
-            filters, kernel_size, strides=strides, padding=config.padding, name=name
-        )
-    gamma = 1.0
-    if config.gamma_in == "weights":
-        gamma = layers.ScaledActivation(config.activation).gamma
-    return layers.ScaledWSConv2D(
-        filters,
-        kernel_size,
+    return _convolution(
+        config,
+        config.activation,
+        filters=filters,
+        kernel_size=kernel_size,
         strides=strides,
         padding=config.padding,
-        gamma=gamma,
-        eps=config.eps,
-        eps_form=config.eps_form,
-        kernel_initializer=fan_in_normal(),
         name=name,
     )
 
 
-def final_map(config: NormFreeConfig, x, filters: int):
-    """The 1x1 convolution that widens the last map, activated."""
-    return activation(config, "final_activation")(
-        convolution(config, "final_conv", filters, 1, 1)(x)
+def _convolution(fields: NormFreeFields, activation: str, zero_gain: bool = False, **arguments):
+    if not fields.standardize:
+        return layers.Conv2D(**arguments)
+    return layers.ScaledWSConv2D(
+        gamma=layers.ScaledActivation(activation).gamma if fields.gamma_in == "weights" else 1.0,
+        eps=fields.eps,
+        eps_form=fields.eps_form,
+        gain_initializer="zeros" if zero_gain else "ones",
+        # What standardization assumes before it acts: N(0, 1 / fan_in).
+        kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal"),
+        **arguments,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """The inside of a residual branch.
+@keras.saving.register_keras_serializable("nf_zoo")
+class NormFreeBlock(ResidualBlock):
+    """``x + alpha * f(beta * activation(x))``: the normalizer-free pre-activation block.
 
-    Attributes:
-        block: key of ``KERNEL_SIZES``.
-        width: inner channels.
-        groups: of the 3x3 convolutions.
-        attention_inside: attention follows the last 3x3 instead of the last convolution.
+    Along the branch: (activation, convolution with scaled weight standardization) repeated, then
+    attention, stochastic depth, skip gain and alpha. A projection starts from the activated,
+    beta-scaled input; an identity shortcut is the raw input.
+
+    Args:
+        beta: 1 / sqrt(expected variance of the input).
+        attention_width: hidden width of squeeze-excite.
+        attention_inside: attention follows the last 3x3 convolution instead of the last one.
+        **kwargs: the fields of NormFreeFields, and the arguments of ResidualBlock.
+
+    Source: Brock, De & Smith, ICLR 2021, section 3.
+
+    Example:
+        >>> import numpy as np
+        >>> block = NormFreeBlock(64, width=16, strides=2, projection="average_pool")
+        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
+        TensorShape([1, 4, 4, 64])
     """
 
-    block: str
-    width: int
-    groups: int = 1
-    attention_inside: bool = False
+    fields = tuple(field.name for field in dataclasses.fields(NormFreeFields))
+
+    def __init__(
+        self,
+        filters: int,
+        *,
+        beta: float = 1.0,
+        attention_width: int | None = None,
+        attention_inside: bool = False,
+        **kwargs,
+    ):
+        given = {name: kwargs.pop(name) for name in self.fields if name in kwargs}
+        self.beta, self.record = beta, NormFreeFields(**given)
+        super().__init__(filters, **kwargs)
+        self._is_relu = self.activation.activation == "relu"
+        self.attended = self.last_spatial if attention_inside else len(self.convs) - 1
+        policy = self.dtype_policy
+        if self.record.attention == "se":
+            self.attention = layers.SqueezeExcite(
+                attention_width, gate_gain=2.0, name="attention", dtype=policy
+            )
+        elif self.record.attention == "eca":
+            self.attention = layers.EfficientChannelAttention(
+                gate_gain=2.0, name="attention", dtype=policy
+            )
+        if self.record.skip_gain is not None:
+            self.skip_gain = layers.SkipInit(self.record.skip_gain, name="skip_gain", dtype=policy)
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the branch."""
+        return self.record.alpha
+
+    @property
+    def has_gamma(self) -> bool:
+        return self.record.gamma_in is not None
+
+    def make_activation(self, activation):
+        gamma = None if self.record.gamma_in == "activation" else 1.0
+        return self._activation(activation, gamma)
+
+    def make_convolution(self, index, **arguments):
+        zero_gain = self.record.zero_init_gain and self.is_last(index)
+        return _convolution(self.record, self.activation.activation, zero_gain, **arguments)
+
+    def preactivate(self, x, training=False):
+        """``activation(x) * beta``, the input of branch and projection."""
+        if self._is_relu:
+            # The same but for rounding; training keeps one map for the way back instead of two.
+            return self.activation(x * self.beta)
+        return self.activation(x) * self.beta
+
+    def branch(self, activated, training=False):
+        """The residual branch from the activated input to its last convolution or attention."""
+        x = activated
+        for index, conv in enumerate(self.convs):
+            x = conv(self.activation(x) if index else x)
+            if self.attention is not None and index == self.attended:
+                x = self.attention(x)
+        return x
+
+    def merge(self, residual, skip):
+        """Skip gain (if any) and alpha on the branch, added to the shortcut."""
+        if self.skip_gain is not None:
+            residual = self.skip_gain(residual)
+        return residual * self.alpha + skip
 
 
 def stack_blocks(
     config: NormFreeConfig,
     x,
-    branch: Callable[[int, int, int], Branch],
-    *,
-    stride: int,
-    widths: tuple[int, ...] | None = None,
-    first_strides: int = 1,
-) -> list[trunk.Level]:
+    inside: Callable[[int, int, int], dict[str, Any]],
+    **arguments,
+) -> list[Level]:
     """All residual blocks, each with the beta of the variance ledger.
 
     Args:
         config: the record.
         x: output of the stem.
-        branch: (index of the block, its input channels, its output channels) -> Branch.
-        stride, widths, first_strides: as in :func:`nf_zoo.models.trunk.stack_blocks`.
+        inside: (index of the block, its input channels, its output channels) -> what the branch
+            is made of: ``width`` and what else of a block's arguments is not the default.
+        **arguments: those of :func:`nf_zoo.models.residual_block.stack_blocks`.
 
     Returns:
         The output of every stage.
     """
-    from nf_zoo.models.norm_free_block import NormFreeBlock
-
     ledger = variance_ledger(config.depths, config.alpha)
 
     def own_arguments(index: int, channels: int, filters: int) -> dict[str, Any]:
-        inside = branch(index, channels, filters)
-        attended = inside.width if inside.attention_inside else filters
+        own = inside(index, channels, filters)
+        attended = own["width"] if own.get("attention_inside") else filters
         return {
-            "width": inside.width,
-            "block": inside.block,
-            "groups": inside.groups,
+            **own,
             "beta": ledger[index].beta if config.rescale else 1.0,
-            "standardize": config.standardize,
-            "alpha": config.alpha,
-            "gamma_in": config.gamma_in,
-            "eps": config.eps,
-            "eps_form": config.eps_form,
-            "zero_init_gain": config.zero_init_gain,
-            "skip_gain": config.skip_gain,
-            "attention": config.attention,
             "attention_width": config.attention_width(attended)
             if config.attention == "se"
             else None,
-            "attention_inside": inside.attention_inside,
         }
 
-    return trunk.stack_blocks(
-        config,
-        x,
-        NormFreeBlock,
-        own_arguments,
-        stride=stride,
-        widths=widths,
-        first_strides=first_strides,
-        shortcut=config.shortcut,
-    )
+    return residual_block.stack_blocks(config, x, NormFreeBlock, own_arguments, **arguments)
+
+
+def final_map(config: NormFreeConfig, x):
+    """The 1x1 convolution that widens the last map, activated."""
+    x = convolution(config, "final_conv", config.features, 1, 1)(x)
+    return config.activation_layer("final_activation")(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockVariance:
+    """Expected variance around one residual block at initialization.
+
+    Attributes:
+        stage: 1-based stage.
+        block: 1-based position in the stage.
+        before: variance of the block's input.
+        after: variance of its output, the branch counted at full strength.
+    """
+
+    stage: int
+    block: int
+    before: float
+    after: float
+
+    @property
+    def beta(self) -> float:
+        """Factor on the block's input, 1 / sqrt(before)."""
+        return 1.0 / math.sqrt(self.before)
+
+
+def variance_ledger(depths: Sequence[int], alpha: float = 0.2) -> list[BlockVariance]:
+    """Expected variance before and after every block, in depth order.
+
+    Args:
+        depths: number of blocks in each stage.
+        alpha: weight of the residual branch.
+
+    Returns:
+        One :class:`BlockVariance` per block.
+
+    Source: Brock, De & Smith, ICLR 2021, section 3.
+
+    Example:
+        >>> [round(row.after, 2) for row in variance_ledger((2, 2))]
+        [1.04, 1.08, 1.04, 1.08]
+    """
+    rows = []
+    variance = 1.0
+    for stage, depth in enumerate(depths, start=1):
+        for block in range(1, depth + 1):
+            before = variance
+            # A transition resets the expected variance, but still adds one block of growth.
+            variance = (1.0 if block == 1 else before) + alpha**2
+            rows.append(BlockVariance(stage, block, before, variance))
+    return rows

@@ -5,29 +5,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import types
+import importlib
 
-from nf_zoo.models import (
-    fixup_resnet,
-    nf_regnet,
-    nf_resnet,
-    nfnet,
-    resnet,
-    skipinit_resnet,
-    wide_resnet,
-)
 from nf_zoo.models.configuration import Config, make_config
+from nf_zoo.models.family import Family
 
-FAMILIES: dict[str, tuple[types.ModuleType, type[Config]]] = {
-    "nf_resnet": (nf_resnet, nf_resnet.NFResNetConfig),
-    "nf_regnet": (nf_regnet, nf_regnet.NFRegNetConfig),
-    "nfnet": (nfnet, nfnet.NFNetConfig),
-    "skipinit_resnet": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig),
-    "fixup_resnet": (fixup_resnet, fixup_resnet.FixupResNetConfig),
-    "resnet": (resnet, resnet.ResNetConfig),
-    "wide_resnet": (wide_resnet, wide_resnet.WideResNetConfig),
+MODULES = (
+    "nf_resnet",
+    "nf_regnet",
+    "nfnet",
+    "skipinit_resnet",
+    "fixup_resnet",
+    "resnet",
+    "regnety",
+    "wide_resnet",
+)
+"""The files beside this one that have a family, in the order of the tables."""
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (importlib.import_module(f"nf_zoo.models.{name}").FAMILY for name in MODULES)
 }
-"""Family name -> (its module, its record). A new family is one line here."""
+"""The families by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +46,9 @@ class Architecture:
     config: Config
 
     @property
-    def module(self) -> types.ModuleType:
-        """The family's module: its ``ARCHITECTURES`` and ``VARIANTS``."""
-        return FAMILIES[self.family][0]
-
-    def builder(self, config: Config) -> tuple[types.ModuleType, Config]:
-        """The module whose ``build_trunk`` makes the network, and the record to give it.
-
-        A family without blocks of its own says by ``delegate`` whose it has.
-        """
-        if hasattr(self.module, "delegate"):
-            return self.module.delegate(config)
-        return self.module, config
+    def record(self) -> Family:
+        """All that is known of the family."""
+        return FAMILIES[self.family]
 
     def configure(self, variant: str | None = None, **fields) -> Config:
         """The record with a published variant and single fields laid over it.
@@ -69,21 +59,25 @@ class Architecture:
         """
         changes = {}
         if variant is not None:
-            if variant not in self.module.VARIANTS:
-                known = " or ".join(["None", *map(repr, self.module.VARIANTS)])
+            if variant not in self.record.variants:
+                known = " or ".join(["None", *map(repr, self.record.variants)])
                 raise ValueError(f"{self.name}: variant must be {known}. Received: {variant!r}")
-            changes = self.module.VARIANTS[variant]
+            changes = self.record.variants[variant]
         own = self.config.changes_from(type(self.config)())
         return make_config(type(self.config), {**own, **changes, **fields})
+
+
+def _row(name: str, family: Family, factory: str, fields: dict) -> Architecture:
+    return Architecture(name, family.name, factory, make_config(family.config, fields))
 
 
 @functools.cache
 def architectures() -> dict[str, Architecture]:
     """Every architecture by name, in table order."""
     return {
-        name: Architecture(name, family, factory, make_config(config_class, fields))
-        for family, (module, config_class) in FAMILIES.items()
-        for name, (factory, fields) in module.ARCHITECTURES.items()
+        name: _row(name, family, *row)
+        for family in FAMILIES.values()
+        for name, row in family.architectures.items()
     }
 
 
@@ -97,7 +91,14 @@ def is_architecture(name: str) -> bool:
         >>> is_architecture("wide_resnet22_8"), is_architecture("resnet51")
         (True, False)
     """
-    return name in architectures() or wide_resnet.row_of(name) is not None
+    return name in architectures() or _beyond_the_tables(name) is not None
+
+
+def _beyond_the_tables(name: str) -> Architecture | None:
+    for family in FAMILIES.values():
+        if row := family.row_of(name):
+            return _row(name, family, *row)
+    return None
 
 
 def architecture(name: str) -> Architecture:
@@ -111,15 +112,11 @@ def architecture(name: str) -> Architecture:
         'NFResNet50'
     """
     known = architectures()
-    if name not in known:
-        row = wide_resnet.row_of(str(name))
-        if row is not None:
-            factory, fields = row
-            config = make_config(wide_resnet.WideResNetConfig, fields)
-            return Architecture(name, "wide_resnet", factory, config)
+    row = known.get(name) or _beyond_the_tables(str(name))
+    if row is None:
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(
             f"Unknown architecture. {hint}nf_zoo.list_models() lists them. Received: {name!r}"
         )
-    return known[name]
+    return row

@@ -1,11 +1,19 @@
-"""The frame of a residual block: two halves, ``residual(x)`` and ``shortcut(x)``; call merges."""
+"""The frame of a residual block, and how blocks are stacked.
+
+A block shows two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import keras
 
 from nf_zoo import layers
 from nf_zoo.layers.composite import CompositeLayer
+from nf_zoo.models.configuration import Config
 
 KERNEL_SIZES = {"bottleneck": (1, 3, 1), "double_bottleneck": (1, 3, 3, 1), "basic": (3, 3)}
 """Kernel sides along the residual branch; the first 3x3 carries the stride."""
@@ -33,8 +41,19 @@ class ResidualBlock(CompositeLayer):
         rematerialize: recompute both halves in the backward pass instead of keeping what is
             inside them.
 
+    Attributes:
+        fields: fields of a family's record, if it has them, that the class takes by the same name.
+        beta: factor on the input that a ledger of variances gives; None for blocks without one.
+        attention: what follows the convolution at index ``attended`` of the branch, or None.
+        skip_gain: what multiplies the branch, or None.
+
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), filters).
     """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+    beta: float | None = None
+    attention = skip_gain = None
+    attended = -1
 
     def __init__(
         self,
@@ -128,6 +147,11 @@ class ResidualBlock(CompositeLayer):
         """The convolution at ``index`` of the branch (None: of the shortcut)."""
         raise TypeError(f"{type(self).__name__} must say what its convolutions are")
 
+    @property
+    def last_spatial(self) -> int:
+        """Index of the last 3x3 convolution of the branch."""
+        return max(i for i, size in enumerate(KERNEL_SIZES[self.block]) if size == 3)
+
     def is_last(self, index: int | None) -> bool:
         """Whether a convolution of that index ends the branch."""
         return index == len(KERNEL_SIZES[self.block]) - 1
@@ -143,6 +167,10 @@ class ResidualBlock(CompositeLayer):
         for conv in self.convs:
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
+        if self.attention is not None:
+            self.attention.build((None, None, None, self.convs[self.attended].filters))
+        if self.skip_gain is not None:
+            self.skip_gain.build()
 
     def preactivate(self, x, training=False):
         """What the branch and a projected shortcut start from."""
@@ -201,7 +229,7 @@ class ResidualBlock(CompositeLayer):
         return (input_shape[0], *sides, self.filters)
 
     def multiply_adds(self, input_shape) -> int:
-        """Multiply-adds of the convolutions for one picture of ``input_shape``."""
+        """Those of convolutions and squeeze-excite for one picture of ``input_shape``."""
         total, shape = 0, tuple(input_shape)
         for conv in self.convs:
             total += conv.multiply_adds(shape)
@@ -211,4 +239,87 @@ class ResidualBlock(CompositeLayer):
             if self.shortcut_pool is not None:
                 shape = self.shortcut_pool.compute_output_shape(shape)
             total += self.shortcut_conv.multiply_adds(shape)
+        if isinstance(self.attention, layers.SqueezeExcite):
+            total += 2 * self.convs[self.attended].filters * self.attention.hidden
         return total
+
+
+@dataclasses.dataclass
+class Level:
+    """A map that the trunk yields on the way.
+
+    Attributes:
+        name: ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools.
+        stride: pixels of the picture per pixel of the map.
+        tensor: (N, H / stride, W / stride, channels).
+    """
+
+    name: str
+    stride: int
+    tensor: Any
+
+
+def stack_blocks(
+    config: Config,
+    x,
+    block_class: type[ResidualBlock],
+    own_arguments: Callable[[int, int, int], dict[str, Any]],
+    *,
+    stride: int,
+    widths: tuple[int, ...] | None = None,
+    first_strides: int = 1,
+) -> list[Level]:
+    """All residual blocks of a network, in depth order.
+
+    Where a stride would take the map beyond ``config.output_stride``, it becomes a dilation of
+    all that follows.
+
+    Args:
+        config: the record.
+        x: output of the stem.
+        block_class: a ResidualBlock.
+        own_arguments: (index of the block, its input channels, its output channels) -> what that
+            class takes beside the fields of the record and the arguments of every block.
+        stride: pixels of the picture per pixel of ``x``.
+        widths: output channels per stage; None for the record's.
+        first_strides: strides of the first stage; all others have 2.
+
+    Returns:
+        The output of every stage.
+    """
+    fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
+    levels, dilation, rates = [], 1, enumerate(stochastic_depth_rates(config))
+    for stage, (depth, filters) in enumerate(
+        zip(config.depths, widths or config.widths, strict=True), start=1
+    ):
+        for block in range(1, depth + 1):
+            strides = 1 if block > 1 else first_strides if stage == 1 else 2
+            entry_dilation, channels = dilation, x.shape[-1]
+            if stride * strides > config.output_stride:
+                dilation, strides = dilation * strides, 1
+            stride *= strides
+            changes = strides > 1 or dilation > entry_dilation or channels != filters
+            index, rate = next(rates)
+            x = block_class(
+                filters,
+                strides=strides,
+                dilation=dilation,
+                entry_dilation=entry_dilation,
+                projection=config.shortcut if changes else None,
+                padding=config.padding,
+                activation=config.activation,
+                stochastic_depth_rate=rate,
+                stochastic_depth_rescale=config.stochastic_depth_rescale,
+                rematerialize=config.rematerialize,
+                name=f"stage{stage}_block{block}",
+                **{**fields, **own_arguments(index, channels, filters)},
+            )(x)
+        levels.append(Level(f"stage{stage}", stride, x))
+    return levels
+
+
+def stochastic_depth_rates(config: Config) -> list[float]:
+    """Drop rate of each block: linear in depth, up to or just below the configured rate."""
+    count = sum(config.depths)
+    steps = max(count - 1, 1) if config.stochastic_depth_last else count
+    return [config.stochastic_depth_rate * index / steps for index in range(count)]

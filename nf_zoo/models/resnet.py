@@ -7,58 +7,39 @@ The twins of the normalizer-free networks. Sources: He et al., CVPR 2016 and ECC
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Literal
 
-from nf_zoo.models import trunk
-from nf_zoo.models.configuration import Config
+from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.family import BATCH_NORM, BLOCK, CONVOLUTION, LINEAR, Family, LinearGrowth, Part
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig(Config):
+class ResNetConfig(ResNetShape):
     """Architecture of a BatchNorm ResNet.
 
     Attributes:
-        block: ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"basic"`` (3x3, 3x3).
-        bottleneck_ratio: inner width of a bottleneck over its output width.
         preactivation: v2 if true, v1.5 (stride on the 3x3) if false.
         activation_first: of v2: (ReLU, BN, conv) instead of (BN, ReLU, conv), as the 2021 paper
             compares them.
         stem: ``"7x7_pool"``, ``"deep_pool"`` (three 3x3, then pool; v2 only) or ``"3x3"``
             (stride 1, for small pictures).
-        stem_width: channels of the stem.
-        shortcut: ``"strided"`` (strided 1x1) or ``"average_pool"`` (2x2 average, then 1x1).
         momentum: of the moving statistics, 0.9 = PyTorch's 0.1.
         eps: added to the variance.
         zero_init_last: the last BN scale of every branch starts at 0 (v1.5).
 
-    The others are those of :class:`~nf_zoo.models.configuration.Config`.
+    The others are those of :class:`~nf_zoo.models.configuration.ResNetShape`.
     """
 
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    widths: tuple[int, ...] = (256, 512, 1024, 2048)
-    block: str = "bottleneck"
-    bottleneck_ratio: float = 0.25
     preactivation: bool = False
     activation_first: bool = False
-    stem: str = "7x7_pool"
-    stem_width: int = 64
-    shortcut: str = "strided"
+    stem: Literal["7x7_pool", "deep_pool", "3x3"] = "7x7_pool"
     momentum: float = 0.9
     eps: float = 1e-5
     zero_init_last: bool = True
 
-    choices = {
-        **Config.choices,
-        "block": ("bottleneck", "basic"),
-        "stem": ("7x7_pool", "deep_pool", "3x3"),
-        "shortcut": ("strided", "average_pool"),
-        "preactivation": (False, True),
-        "activation_first": (False, True),
-        "zero_init_last": (True, False),
-    }
-
     def __post_init__(self):
         super().__post_init__()
-        self._check_inner_widths(self.bottleneck_ratio)
         if self.stem == "deep_pool" and self.stem_width < 2:
             self._refuse("stem_width", "at least 2 with stem='deep_pool'")
         if self.stem == "deep_pool" and not self.preactivation:
@@ -108,89 +89,97 @@ ARCHITECTURES = {
         for size in ("18", "26", "34", "50", "50d", "101", "152", "200", "288")
     },
 }
-"""Architecture name -> (factory name, fields that differ from the defaults)."""
-
-VARIANTS = {"paper": PAPER}
 
 
-def build_trunk(config: ResNetConfig, x) -> list[trunk.Level]:
-    """From images (N, H, W, C) to the maps of the stem and of every stage, the last activated."""
-    from nf_zoo.models.batch_norm_block import BatchNormBlock
+def build_trunk(config: ResNetConfig, x) -> list:
+    """From images (N, H, W, C) to the maps of the stem and of every stage.
 
-    stem, x = _stem(config, x)
-    ratio = 1.0 if config.block == "basic" else config.bottleneck_ratio
+    That of the last stage is activated, and so are all maps of v1.5.
+    """
+    from nf_zoo.models.batch_norm_block import BatchNormBlock, normalized
+    from nf_zoo.models.residual_block import Level, stack_blocks
 
     def own_arguments(index: int, channels: int, filters: int) -> dict:
-        return {
-            "width": int(filters * ratio),
-            "block": config.block,
-            "preactivation": config.preactivation,
-            "activation_first": config.activation_first,
-            "momentum": config.momentum,
-            "eps": config.eps,
-            "zero_init_last": config.zero_init_last,
-        }
+        return {"width": config.inner_width(filters), "block": config.block}
 
-    stages = trunk.stack_blocks(
-        config,
-        x,
-        BatchNormBlock,
-        own_arguments,
-        stride=1 if config.stem == "3x3" else 4,
-        shortcut=config.shortcut,
-    )
+    x, strides = _stem(config, x), config.stem_strides
+    stem = Level("stem", strides, x)
+    stages = stack_blocks(config, config.pool(x), BatchNormBlock, own_arguments, stride=strides**2)
     if config.preactivation:
-        stages[-1].tensor = _normalized(config, stages[-1].tensor, "final_norm", "final_activation")
+        last = stages[-1]
+        last.tensor = normalized(config, last.tensor, "final_norm", "final_activation")
     return [stem, *stages]
 
 
-def _normalized(config: ResNetConfig, x, norm: str, activation: str):
-    from nf_zoo import layers
-    from nf_zoo.models.batch_norm_block import batch_norm
+def _stem(config: ResNetConfig, x):
+    """The stem's map before pooling."""
+    from nf_zoo.models.batch_norm_block import convolution, normalized
 
-    x = batch_norm(norm, config.momentum, config.eps)(x)
-    return layers.ScaledActivation(config.activation, gamma=1.0, name=activation)(x)
-
-
-def _stem(config: ResNetConfig, x) -> tuple:
-    """The stem's map before pooling, and what the first block gets."""
-    from nf_zoo import layers
-    from nf_zoo.models.batch_norm_block import fan_out_normal
-
-    def convolution(x, name, filters, kernel_size, strides):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=config.padding,
-            use_bias=False,
-            kernel_initializer=fan_out_normal(),
-            name=name,
-        )(x)
-
-    def normalize(x, name):
-        return _normalized(config, x, f"stem_{name}", f"stem_{name}_activation")
-
+    names = ("",)
     if config.stem == "deep_pool":
-        half = config.stem_width // 2
-        x = normalize(convolution(x, "stem_conv1", half, 3, 2), "norm1")
-        x = normalize(convolution(x, "stem_conv2", half, 3, 1), "norm2")
-        x = convolution(x, "stem_conv3", config.stem_width, 3, 1)
-    elif config.stem == "7x7_pool":
-        x = convolution(x, "stem_conv", config.stem_width, 7, 2)
+        names = ("1", "2", "3")
+    for name in names:
+        is_last = name == names[-1]
+        x = convolution(
+            filters=config.stem_width if is_last else config.stem_width // 2,
+            kernel_size=config.stem_kernel_size,
+            strides=config.stem_strides if name == names[0] else 1,
+            padding=config.padding,
+            name=f"stem_conv{name}",
+        )(x)
+        if not (is_last and config.preactivation):
+            x = normalized(config, x, f"stem_norm{name}", f"stem_norm{name}_activation")
+    return x
+
+
+def parts(config: ResNetConfig) -> Iterator[Part]:
+    """The layers with weights, and their names in timm's and DeepMind's files."""
+    convolutions = (1, 2) if config.block == "basic" else (1, 2, 3)
+    return (_v2_parts if config.preactivation else _v1_parts)(config.stem, convolutions)
+
+
+def _v1_parts(stem: str, convolutions: tuple[int, ...]) -> Iterator[Part]:
+    timm = "layer{stage}.{b}."
+    yield Part("stem/conv", CONVOLUTION, "conv1")
+    yield Part("stem/norm", BATCH_NORM, "bn1")
+    for i in convolutions:
+        yield Part(f"{BLOCK}conv{i}", CONVOLUTION, f"{timm}conv{i}")
+        yield Part(f"{BLOCK}norm{i}", BATCH_NORM, f"{timm}bn{i}")
+    yield Part(f"{BLOCK}shortcut_conv", CONVOLUTION, f"{timm}downsample.0", optional=True)
+    yield Part(f"{BLOCK}shortcut_norm", BATCH_NORM, f"{timm}downsample.1", optional=True)
+    yield Part("head", LINEAR, "fc")
+
+
+def _v2_parts(stem: str, convolutions: tuple[int, ...]) -> Iterator[Part]:
+    timm, haiku = "stages.{s}.blocks.{b}.", "ResNet/~/res_block_v2{n}/~/"
+    if stem == "deep_pool":
+        for i in (1, 2, 3):
+            yield Part(f"stem/conv{i}", CONVOLUTION, f"stem.conv{i}")
+        for i in (1, 2):
+            yield Part(f"stem/norm{i}", BATCH_NORM, f"stem.norm{i}")
     else:
-        x = convolution(x, "stem_conv", config.stem_width, 3, 1)
-    if not config.preactivation:
-        x = normalize(x, "norm")
-    small = config.stem == "3x3"
-    stem = trunk.Level("stem", 1 if small else 2, x)
-    if not small:
-        x = layers.MaxPool2D(3, 2, padding=config.pool_padding, name="stem_pool")(x)
-    return stem, x
+        yield Part("stem/conv", CONVOLUTION, "stem.conv", "ResNet/~/initial_conv")
+    for i in convolutions:
+        yield Part(f"{BLOCK}conv{i}", CONVOLUTION, f"{timm}conv{i}", f"{haiku}conv{i - 1}")
+        yield Part(f"{BLOCK}norm{i}", BATCH_NORM, f"{timm}norm{i}", f"{haiku}bn{i - 1}")
+    shortcut = f"{timm}downsample.conv", f"{haiku}conv_shortcut"
+    yield Part(f"{BLOCK}shortcut_conv", CONVOLUTION, *shortcut, optional=True)
+    yield Part("final_norm", BATCH_NORM, "norm", "ResNet/~/final_bn")
+    yield Part("head", LINEAR, "head.fc", "ResNet/~/linear/{own}")
 
 
-def classifier_initializer():
-    """N(0, 0.01), which timm uses for the pre-activation classifiers."""
-    import keras
+def variance(config: ResNetConfig) -> LinearGrowth | None:
+    """Of pre-activation networks alone, with BatchNorm in front of the activations."""
+    return LinearGrowth() if config.preactivation and not config.activation_first else None
 
-    return keras.initializers.RandomNormal(stddev=0.01)
+
+FAMILY = Family(
+    name="resnet",
+    config=ResNetConfig,
+    architectures=ARCHITECTURES,
+    build_trunk=build_trunk,
+    parts=parts,
+    variants={"paper": PAPER},
+    form=("padding", "preactivation"),
+    variance=variance,
+)

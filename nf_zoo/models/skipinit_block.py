@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 
 from nf_zoo import layers
-from nf_zoo.layers.recorded import RecordedLayer
 from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
 
 
@@ -30,6 +29,8 @@ class SkipInitBlock(ResidualBlock):
         TensorShape([1, 4, 4, 64])
     """
 
+    fields = ("merge_scale",)
+
     def __init__(
         self,
         filters: int,
@@ -40,17 +41,11 @@ class SkipInitBlock(ResidualBlock):
     ):
         super().__init__(filters, **kwargs)
         self.merge_scale = merge_scale
-        self.skip_gain = None
         if skip_gain is not None:
             self.skip_gain = layers.SkipInit(skip_gain, name="skip_gain", dtype=self.dtype_policy)
 
     def make_convolution(self, index, **arguments):
         return layers.Conv2D(kernel_initializer="he_normal", **arguments)
-
-    def build_branch(self, input_shape):
-        super().build_branch(input_shape)
-        if self.skip_gain is not None:
-            self.skip_gain.build()
 
     def merge(self, residual, skip):
         """Gain on the branch, added to the shortcut."""
@@ -129,23 +124,14 @@ class FixupBlock(ResidualBlock):
         return self.activation(residual + skip)
 
 
-@keras.saving.register_keras_serializable("nf_zoo")
-class ScalarBias(RecordedLayer):
-    """Adds one learnable scalar, which starts at 0.
-
-    Input and output: any shape, the same.
-
-    Example:
-        >>> import numpy as np
-        >>> ScalarBias()(np.ones((2, 3), "float32")).shape
-        TensorShape([2, 3])
-    """
-
-    def build(self, input_shape):
-        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
-
-    def call(self, x):
-        return x + self.bias
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
+def stem_convolution(config):
+    """The first convolution, without bias."""
+    return layers.Conv2D(
+        config.stem_width,
+        config.stem_kernel_size,
+        strides=config.stem_strides,
+        padding=config.padding,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="stem_conv",
+    )

@@ -13,29 +13,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import types
+from typing import Literal
 
 from nf_zoo.models import fixup_resnet, nf_resnet, resnet, skipinit_resnet
-from nf_zoo.models.configuration import Config
+from nf_zoo.models.configuration import Config, field_types
+from nf_zoo.models.family import Family
 
-SCHEMES: dict[str, tuple[types.ModuleType, type[Config], dict]] = {
-    "nf": (nf_resnet, nf_resnet.NFResNetConfig, {}),
-    "bn": (resnet, resnet.ResNetConfig, {"preactivation": True}),
-    "skipinit": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig, {"skip_gain": 0.0}),
-    "skipinit_1/sqrt(d)": (
-        skipinit_resnet,
-        skipinit_resnet.SkipInitResNetConfig,
-        {"skip_gain": "1/sqrt(blocks)"},
-    ),
-    "divide_sqrt2": (
-        skipinit_resnet,
-        skipinit_resnet.SkipInitResNetConfig,
-        {"skip_gain": None, "merge_scale": 1 / math.sqrt(2)},
-    ),
-    "fixup": (fixup_resnet, fixup_resnet.FixupResNetConfig, {}),
-    "none": (skipinit_resnet, skipinit_resnet.SkipInitResNetConfig, {"skip_gain": None}),
+SCHEMES: dict[str, tuple[Family, dict]] = {
+    "nf": (nf_resnet.FAMILY, {}),
+    "bn": (resnet.FAMILY, {"preactivation": True}),
+    "skipinit": (skipinit_resnet.FAMILY, {"skip_gain": 0.0}),
+    "skipinit_1/sqrt(d)": (skipinit_resnet.FAMILY, {"skip_gain": "1/sqrt(blocks)"}),
+    "divide_sqrt2": (skipinit_resnet.FAMILY, {"skip_gain": None, "merge_scale": 1 / math.sqrt(2)}),
+    "fixup": (fixup_resnet.FAMILY, {}),
+    "none": (skipinit_resnet.FAMILY, {"skip_gain": None}),
 }
-"""Scheme -> (the family that has its block, that family's record, what it sets there)."""
+"""Scheme -> (the family that has its block, what it sets in that family's record)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +50,11 @@ class WideResNetConfig(Config):
 
     depths: tuple[int, ...] = (2, 2, 2)
     widths: tuple[int, ...] = (64, 128, 256)
-    scheme: str = "nf"
+    scheme: Literal[tuple(SCHEMES)] = "nf"
     alpha: float = 0.2
     zero_init_gain: bool = True
     stem_width: int = 16
-    shortcut: str = "strided"
-
-    choices = {
-        **Config.choices,
-        "scheme": tuple(SCHEMES),
-        "zero_init_gain": (True, False),
-        "shortcut": ("strided", "average_pool"),
-    }
+    shortcut: Literal["strided", "average_pool"] = "strided"
 
     def __post_init__(self):
         super().__post_init__()
@@ -116,15 +102,20 @@ ARCHITECTURES = {
 }
 """Architecture name -> (factory name, fields); any other 6m + 4 layers go by name too."""
 
-VARIANTS: dict[str, dict] = {}
 
-
-def delegate(config: WideResNetConfig) -> tuple[types.ModuleType, Config]:
+def delegate(config: WideResNetConfig) -> tuple[Family, Config]:
     """The family whose block the scheme stands for, and the record in that family's fields."""
-    module, config_class, own = SCHEMES[config.scheme]
+    family, own = SCHEMES[config.scheme]
     shared = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config_class)
-        if hasattr(config, field.name)
+        name: getattr(config, name) for name in field_types(family.config) if hasattr(config, name)
     }
-    return module, config_class(**{**shared, "block": "basic", "stem": "3x3", **own})
+    return family, family.config(**{**shared, "block": "basic", "stem": "3x3", **own})
+
+
+FAMILY = Family(
+    name="wide_resnet",
+    config=WideResNetConfig,
+    architectures=ARCHITECTURES,
+    delegate=delegate,
+    row_of=row_of,
+)

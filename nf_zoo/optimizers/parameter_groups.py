@@ -1,6 +1,6 @@
-"""Groups of parameters that share a learning rate and a weight decay.
+"""Groups of parameters that share a learning rate and a weight decay, and their optimizer.
 
-The published names are the same in all families, so one table of patterns serves them.
+The published names are the same in all families, so one table of patterns serves all.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import itertools
 import re
 
 import keras
+from keras import ops
 
 from nf_zoo.models.classifier import ImageClassifier, variable_names
+from nf_zoo.optimizers.update_wrapper import UpdateWrapper
+from nf_zoo.optimizers.variables import Mark, describe, find, missing
 
 PLACES = (
     (re.compile(r"stem/"), "stem"),
     (re.compile(r"(stage\d+)/block\d+/"), "block"),
     (re.compile(r"final_|features_"), "final"),
 )
-"""Pattern of a published name -> which part of the network the variable is in."""
+"""Pattern of a published name -> part of the network that holds the variable."""
 
 DECAYED = re.compile(r"kernel$")
-"""Weight decay acts on these alone: not on gains, biases, skip gains and BatchNorm's scales."""
+"""Variables with weight decay; gains, biases, skip gains and BatchNorm's scales have none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +32,11 @@ class ParameterGroup:
     """Variables that are trained alike.
 
     Attributes:
-        name: ``"stage3/block2"``, with ``", not decayed"`` where no weight decay acts.
+        name: for example ``"stage3/block2"``, with ``", not decayed"`` if no weight decay acts.
         depth: 0 for the stem; the head has the largest.
         variables: the trainable variables.
         learning_rate_scale: factor on the learning rate, in (0, 1].
-        weight_decay: of these variables.
+        weight_decay: weight decay of these variables.
     """
 
     name: str
@@ -50,30 +53,30 @@ def parameter_groups(
     weight_decay: float = 0.0,
     by_stage: bool = False,
 ) -> list[ParameterGroup]:
-    """The trainable variables of a model, by depth and by whether weight decay acts on them.
+    """Group the trainable variables of a model by depth and by whether weight decay acts on them.
 
-    Stem, residual blocks and the final convolution lie at increasing depth, the classifier at the
-    largest. The classifier is known by identity (``model.head``), whatever it is called. In a model
-    around a network of the zoo, what leads to the network lies at depth 0, with its stem, and all
-    else, such as a new head, at the head's depth.
+    Stem, residual blocks and the final convolution lie at increasing depth, and the classifier at
+    the largest. The classifier is ``model.head`` itself, under any name. In a model around a
+    network of the zoo, the layers before the network lie at depth 0, with its stem, and all
+    others, such as a new head, at the depth of the head.
 
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`, or a Keras model that holds
             one.
-        layer_decay: the learning rate is scaled by ``layer_decay ** (largest depth - depth)``; in
-            (0, 1], where 1 trains all layers alike.
-        weight_decay: of the kernels; at least 0.
-        by_stage: all blocks of a stage lie at one depth.
+        layer_decay: base of the factor ``layer_decay ** (largest depth - depth)`` on the learning
+            rate; in (0, 1], where 1 trains all layers alike.
+        weight_decay: weight decay of the kernels; at least 0.
+        by_stage: whether all blocks of a stage lie at one depth.
 
     Returns:
         Groups in order of depth. Every trainable variable is in exactly one.
 
     Raises:
-        ValueError: on a layer_decay or weight_decay out of range, or a model that is not around
+        ValueError: if layer_decay or weight_decay is out of range, or the model does not hold
             exactly one network of the zoo.
 
     Example:
-        >>> import nf_zoo
+        >>> import keras, nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=10)
         >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
         >>> groups[-1].name, groups[-1].learning_rate_scale
@@ -106,7 +109,7 @@ def parameter_groups(
 
 
 def _placed(model, by_stage: bool):
-    """(place, variable) of a network, or of a model around one, in order of depth."""
+    """Return (place, variable) pairs of a network, or of a model around one, in order of depth."""
     network = _network(model)
     head = {id(variable) for variable in (network.head.variables if network.head else ())}
     inside = [
@@ -122,25 +125,25 @@ def _placed(model, by_stage: bool):
 
 
 def _network(model) -> ImageClassifier:
-    """The one network of the zoo that a model is or holds."""
+    """Return the one network of the zoo that a model is or holds."""
     if isinstance(model, keras.Model) and not model.built:
         raise ValueError(
-            "A model must have its variables to be grouped: call model.build(input_shape) first. "
+            "A model must have variables to be grouped: call model.build(input_shape) first. "
             f"Received: {model.name!r}, which is not built"
         )
     layers = model._flatten_layers() if isinstance(model, keras.layers.Layer) else ()
     networks = [layer for layer in layers if isinstance(layer, ImageClassifier)]
     if len(networks) != 1:
         raise ValueError(
-            "parameter_groups takes a network of the zoo, or a Keras model around one; of several, "
-            "take the groups of each. Received: "
+            "The model must be a network of the zoo, or a Keras model around one; if it holds "
+            "several, group each by itself. Received: "
             f"{type(model).__name__} with {len(networks)} networks of the zoo"
         )
     return networks[0]
 
 
 def _standing_before(model, network) -> list[keras.layers.Layer]:
-    """The layers of a Sequential or functional model that lead to the network."""
+    """Return the layers of a Sequential or functional model that lead to the network."""
     if model is network or not isinstance(model, keras.Model):
         return []
     holder = next(layer for layer in model._layers if network in layer._flatten_layers())
@@ -153,11 +156,11 @@ def _standing_before(model, network) -> list[keras.layers.Layer]:
 
 
 def _upstream(operations, layer) -> list[keras.layers.Layer]:
-    """Those of the operations of a graph that the input of a layer is made with."""
+    """Return the operations of a graph that make the input of a layer."""
     todo, found = [layer], []
     while todo:
         nodes = [parent for node in todo.pop()._inbound_nodes for parent in node.parent_nodes]
-        # A layer may have been called in other graphs as well.
+        # A layer may have been called in other graphs too.
         made = {node.operation for node in nodes}.intersection(operations).difference(found)
         todo += made
         found += made
@@ -169,11 +172,105 @@ def _upstream(operations, layer) -> list[keras.layers.Layer]:
 
 
 def _place(name: str, by_stage: bool) -> str:
-    """``"stem"``, ``"stage1/block2"``, ..., ``"final"``."""
+    """Return the part of the network: ``"stem"``, ``"stage1/block2"``, ..., ``"final"``."""
     for pattern, place in PLACES:
         match = pattern.match(name)
         if match and place == "block":
             return match[1] if by_stage else match[0].rstrip("/")
         if match:
             return place
-    raise ValueError(f"No part of a network of the zoo has a variable of that name: {name!r}")
+    raise ValueError(f"The variable must belong to a network of the zoo. Received: {name!r}")
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+class GroupedOptimizer(UpdateWrapper):
+    """Optimizer that gives each group of parameters its own learning rate and weight decay.
+
+    Decoupled decay is ``weights <- weights - rate * decay * weights`` before the update, with the
+    group's own rate. Coupled decay adds ``decay * weights`` to the gradient, so it goes through
+    the momentum. The wrapped optimizer must therefore have no weight decay of its own.
+
+    Args:
+        optimizer: the Keras optimizer that does the updates, with ``weight_decay=None``.
+        groups: groups from :func:`~nf_zoo.parameter_groups`, with every trainable variable in one.
+            A model that is saved and loaded, or cloned, keeps them.
+        coupled: add the decay to the gradient, as in the published recipes with SGD (DeepMind
+            nfnets ``optim.py``, PyTorch's ``SGD``).
+        name: name of the optimizer.
+
+    Raises:
+        ValueError: if the wrapped optimizer decays weights itself, or is built with a variable
+            that is in none of the groups.
+
+    Example:
+        >>> import keras, nf_zoo
+        >>> model = nf_zoo.NFResNet26(num_classes=10)
+        >>> groups = nf_zoo.parameter_groups(model, layer_decay=0.75, weight_decay=0.05)
+        >>> optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.01), groups)
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(optimizer, loss)
+    """
+
+    def __init__(self, optimizer, groups, coupled: bool = False, name: str = "grouped_optimizer"):
+        super().__init__(optimizer, name=name)
+        if getattr(optimizer, "weight_decay", None):
+            raise ValueError(
+                "The wrapped optimizer must not decay weights, as the groups do so: give it "
+                "weight_decay=None, or 0.0 for AdamW. "
+                f"Received: weight_decay={optimizer.weight_decay!r}"
+            )
+        self.coupled = bool(coupled)
+        self._rows = tuple(_row(group) for group in groups)
+        self._settings: tuple[tuple[float, float], ...] = ()
+
+    def prepare(self, variables):
+        marks, settings = self._marked()
+        known = dict(zip(find(marks, variables), settings, strict=True))
+        unknown = [v.path for index, v in enumerate(variables) if index not in known]
+        if unknown:
+            lost = missing(marks, variables)
+            raise ValueError(
+                "Every trainable variable must be in a group: pass the groups of "
+                f"nf_zoo.parameter_groups(model). Received none with: {unknown[:5]}"
+                + (f". Received groups with: {lost}" if lost else "")
+            )
+        self._settings = tuple(known[index] for index in range(len(variables)))
+
+    def _marked(self) -> tuple[list[Mark], list[tuple[float, float]]]:
+        """Return all variables of the groups, and the rate scale and decay of each."""
+        marks = [mark for row in self._rows for mark in row[0]]
+        return marks, [row[1:] for row in self._rows for _ in row[0]]
+
+    def adjust(self, index, gradient, variable, learning_rate):
+        scale, decay = self._settings[index]
+        rate = learning_rate * scale
+        if decay:
+            weights = ops.convert_to_tensor(variable)
+            if self.coupled:
+                gradient = ops.add(gradient, decay * weights)
+            else:
+                shrinkage = ops.cast(rate * decay, weights.dtype)
+                self.inner_optimizer.assign_sub(variable, weights * shrinkage)
+        return gradient, variable, rate
+
+    def get_config(self):
+        rows = iter(describe(self._marked()[0], self.trained_variables()))
+        groups = [
+            {
+                "variables": [next(rows) for _ in marks],
+                "learning_rate_scale": scale,
+                "weight_decay": decay,
+            }
+            for marks, scale, decay in self._rows
+        ]
+        return {**super().get_config(), "groups": groups, "coupled": self.coupled}
+
+
+def _row(group: ParameterGroup | dict) -> tuple[tuple[Mark, ...], float, float]:
+    """Return the marks of a group's variables, its rate scale and its decay."""
+    if isinstance(group, dict):  # loaded from a file; files of version 0.1.0 have "paths"
+        known = group["variables"] if "variables" in group else group["paths"]
+        scale, decay = group["learning_rate_scale"], group["weight_decay"]
+    else:
+        known, scale, decay = group.variables, group.learning_rate_scale, group.weight_decay
+    return tuple(Mark.make(one) for one in known), scale, decay

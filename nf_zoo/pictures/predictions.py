@@ -101,6 +101,12 @@ def decode_predictions(
     ]
 
 
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return the softmax of each row of scores (N, classes)."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
 def _probabilities(scores: np.ndarray) -> np.ndarray:
     tolerance = 1e-2 if scores.dtype.itemsize == 2 else 1e-3
     scores = scores.astype(np.float64)
@@ -109,8 +115,7 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
         raise ValueError(f"predictions must be finite. Received: NaN or infinity in row {row}")
     if (scores >= 0).all() and (abs(scores.sum(axis=1) - 1) <= tolerance).all():
         return scores
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax(scores)
 
 
 def _classes(labels: Any, count: int) -> Sequence[tuple[str | int, str]]:

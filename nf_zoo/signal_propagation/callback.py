@@ -19,35 +19,39 @@ logger = logging.getLogger("nf_zoo")
 
 
 class SignalPropagationCallback(keras.callbacks.Callback):
-    """Measures the model that ``fit`` trains: every few epochs for the record, oftener for alarm.
+    """Callback that measures the model during ``fit``: records by epoch, alarms by batch.
 
     Args:
-        images: what to measure on, as for
-            :func:`~nf_zoo.signal_propagation.measure.signal_propagation`; an array, a shape or
-            None, as it is used again and again (files are read anew each time). A few pictures do.
-            What theory expects at initialization is in the record before the training alone.
-        every: epochs between two records; there is one before the training too, as epoch 0.
-        csv_path: file that receives the rows of every record, with the epoch; None for none.
-        log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any
-            backend; where they are not installed, a line in the log says so, and all else is
-            written.
-        alarm_every: batches between two looks for trouble; 0 for none.
-        alarm_factor: a block whose variance is that many times what it was before the training
-            raises the alarm, as does one that is no longer finite.
-        stop: end the training at an alarm.
-        **options: further ones of ``signal_propagation``.
+        images: pictures to measure on, as for
+            :func:`~nf_zoo.signal_propagation.measure.signal_propagation`: an array, a shape or
+            None, because they are used again and again (files are read each time). A few pictures
+            are enough. Only the record before the training has the variance that theory expects
+            at initialization.
+        every: epochs between two records; epoch 0 is a record before the training.
+        csv_path: file for the rows of every record, with the epoch; None for none.
+        log_dir: folder for TensorBoard; None for none. It needs TensorFlow and TensorBoard, on any
+            backend; without them a log line tells so, and everything else is written.
+        alarm_every: batches between two checks for trouble; 0 for no checks.
+        alarm_factor: factor by which the variance of a block may exceed its variance before the
+            training; a larger or non-finite variance raises the alarm.
+        stop: whether an alarm ends the training.
+        **options: further options of ``signal_propagation``.
 
     Attributes:
-        records: (epoch, SignalPropagation) of every record.
-        alarms: (batches seen, name of the block, variance) of every alarm.
+        records: (epoch, SignalPropagation) for every record.
+        alarms: (batches seen, name of the block, variance) for every alarm.
 
     Raises:
-        ValueError: on numbers out of range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> import nf_zoo
-        >>> callback = SignalPropagationCallback((8, 32, 32, 3), csv_path="signals.csv")
-        >>> model.fit(images, labels, callbacks=[callback])  # doctest: +SKIP
+        >>> import numpy as np
+        >>> model = nf_zoo.NFResNet14(num_classes=2)
+        >>> model.compile("sgd", "sparse_categorical_crossentropy")
+        >>> callback = nf_zoo.SignalPropagationCallback((8, 32, 32, 3), csv_path="signals.csv")
+        >>> images, labels = np.random.randn(8, 32, 32, 3), np.arange(8) % 2
+        >>> history = model.fit(images, labels, callbacks=[callback], verbose=0)
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class SignalPropagationCallback(keras.callbacks.Callback):
             self._writer.close()
 
     def _measure(self) -> SignalPropagation:
-        # Under JAX the variables lag behind the training until they are asked for.
+        # Under JAX the variables lag behind the training until they are synchronized.
         getattr(self.model, "jax_state_sync", lambda: None)()
         return signal_propagation(self.model, self.images, **self.options)
 
@@ -119,8 +123,8 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                 continue
             self.alarms.append((self._batches, now.name, now.variance))
             logger.warning(
-                "signal propagation: after %d batches the variance of %s is %.3g, %.3g before the "
-                "training: the loss is about to diverge. Lower the learning rate, or clip the "
+                "signal propagation: after %d batches the variance of %s is %.3g (%.3g before the "
+                "training): the loss is about to diverge. Lower the learning rate, or clip the "
                 "gradients.",
                 self._batches,
                 now.name,
@@ -152,15 +156,15 @@ class SignalPropagationCallback(keras.callbacks.Callback):
 
 
 def _with_tensorboard(log_dir: str) -> str | None:
-    """The folder, or None and a line in the log if nothing can be written there."""
+    """Return the folder, or None and log a warning if TensorBoard cannot be written."""
     missing = [
         name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None
     ]
     if not missing:
         return log_dir
     logger.warning(
-        "signal propagation: nothing is written for TensorBoard in %s, as this is not installed: "
-        "%s; records and CSV are kept all the same.",
+        "signal propagation: nothing is written for TensorBoard in %s, because this is not "
+        "installed: %s. Records and CSV are still written.",
         log_dir,
         " and ".join(missing),
     )

@@ -1,4 +1,4 @@
-"""What signals are measured on: noise, images, files or a dataset, as batches."""
+"""Batches to measure signals on: from noise, images, files or a dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 FREE_SIDE = 64
-"""Pixels of a side that the model leaves free, where no shape is given."""
+"""Pixels of a side that the model leaves free, if no shape is given."""
 
 
 def batches_of(
@@ -19,33 +19,28 @@ def batches_of(
     seed: int,
     preprocess: Callable[[Any], np.ndarray] | None = None,
 ) -> tuple[Iterator[np.ndarray], str]:
-    """Batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
+    """Return batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
 
     Args:
-        source: a shape without or with the number of pictures, None for the model's own, an
-            array, a dataset, or paths of pictures and of folders of pictures, one or a list.
-        input_shape: of the model, the batch axis first.
+        source: as for :func:`~nf_zoo.signal_propagation.measure.signal_propagation`.
+        input_shape: input shape of the model, the batch axis first.
         batch_size: pictures at a time, at least 1.
-        seed: of the noise.
-        preprocess: what makes the model's input of a file; None of a model that has nothing.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: on files for a model without preprocessing.
-        ValueError: on a source that is none of these, is empty, or does not fit the model.
+        seed: seed of the noise.
+        preprocess: function from a file to the model's input; None if the model has none.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
     if source is None:
         source = own_shape(input_shape)
-    if _is_shape(source):
+    entries = source if isinstance(source, tuple | list) else [source]
+    if entries is source and all(isinstance(side, int | np.integer) for side in source):
         shape = tuple(int(side) for side in source)
         if len(shape) == len(input_shape) - 1:
             shape = (batch_size, *shape)
         _check(shape, input_shape, source)
         return _noise(shape, batch_size, seed), "noise"
-    if _are_paths(source):
-        batches = _of_files(_files_of(source), batch_size, preprocess)
+    if all(isinstance(path, str | os.PathLike) for path in entries):
+        batches = _of_files(_files_of(entries), batch_size, preprocess)
         return _from_dataset(batches, input_shape, batch_size), "images"
     if hasattr(source, "shape") and not callable(source.shape):
         _check(tuple(source.shape), input_shape, tuple(source.shape))
@@ -56,7 +51,7 @@ def batches_of(
 
 
 def own_shape(input_shape: tuple) -> tuple[int, ...]:
-    """The shape of one picture that a model of that input shape takes, free sides at 64.
+    """Return the shape of one picture for a model's input shape, with free sides at 64.
 
     Example:
         >>> own_shape((None, None, 32, 3))
@@ -65,7 +60,7 @@ def own_shape(input_shape: tuple) -> tuple[int, ...]:
     *sides, channels = input_shape[1:]
     if channels is None:
         raise ValueError(
-            "The model leaves its channels free: say the shape of the noise, such as "
+            "The model leaves its channels free: give the shape of the noise, such as "
             f"(32, 64, 64, 3). Received: a model of input shape {input_shape}"
         )
     return (*(FREE_SIDE if side is None else side for side in sides), channels)
@@ -78,23 +73,12 @@ def _unknown(source: Any) -> ValueError:
     )
 
 
-def _is_shape(source: Any) -> bool:
-    return isinstance(source, tuple | list) and all(
-        isinstance(side, int | np.integer) for side in source
-    )
-
-
-def _are_paths(source: Any) -> bool:
-    paths = source if isinstance(source, tuple | list) else [source]
-    return all(isinstance(path, str | os.PathLike) for path in paths)
-
-
-def _files_of(source: Any) -> list[str]:
-    """The files, and of folders every picture below them."""
+def _files_of(paths: Iterable) -> list[str]:
+    """Return the files, and every picture below the folders."""
     from nf_zoo.finetuning.class_folders import pictures_in
 
     files = []
-    for path in map(os.fspath, source if isinstance(source, tuple | list) else [source]):
+    for path in map(os.fspath, paths):
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no such picture or folder. Received: {path}")
         files += pictures_in(path) if os.path.isdir(path) else [path]
@@ -104,8 +88,8 @@ def _files_of(source: Any) -> list[str]:
 def _of_files(files: list[str], batch_size: int, preprocess) -> Iterator[np.ndarray]:
     if preprocess is None:
         raise TypeError(
-            "Files are prepared by the model's own preprocess, and this model has none. Give the "
-            "pictures as it was trained on them: images (N, H, W, C), for example from "
+            "A model must have its own preprocess to be measured on files. Prepare the pictures "
+            "as in its training: give images (N, H, W, C), for example from "
             "nf_zoo.preprocess(files, nf_zoo.Preprocessing(input_size=224)). "
             f"Received: {len(files)} files"
         )
@@ -131,7 +115,7 @@ def _from_dataset(source: Iterable, input_shape: tuple, batch_size: int) -> Iter
         for start in range(0, images.shape[0], batch_size):
             yield images[start : start + batch_size]
     if empty:
-        raise ValueError("The dataset has no batches: nothing to measure.")
+        raise ValueError("The dataset must have batches to measure. Received: none")
 
 
 def _check(shape: tuple, input_shape: tuple, received: Any) -> None:
@@ -141,6 +125,6 @@ def _check(shape: tuple, input_shape: tuple, received: Any) -> None:
     if not fits or any(side is not None and side < 1 for side in shape):
         wanted = ("N", *input_shape[1:])
         raise ValueError(
-            f"The model takes ({', '.join(map(str, wanted))}), None being any size, at least one "
-            f"picture. Received: {received}"
+            f"The pictures must be ({', '.join(map(str, wanted))}), where None is any size, and "
+            f"at least one. Received: {received}"
         )

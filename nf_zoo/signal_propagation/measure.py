@@ -1,4 +1,4 @@
-"""Signal propagation, measured block by block while pictures stream through."""
+"""Measurement of signal propagation, block by block while pictures stream through."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from nf_zoo import functional
 from nf_zoo.models.residual_block import ResidualBlock
-from nf_zoo.signal_propagation import graph, theory
-from nf_zoo.signal_propagation.freshness import is_trained
+from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of
+from nf_zoo.signal_propagation.model_inspection import Merge, find_merges, is_trained
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
-from nf_zoo.signal_propagation.statistics import ChannelMoments
 
 BatchNormalization = keras.layers.BatchNormalization
 
@@ -29,41 +30,41 @@ def signal_propagation(
     batch_statistics: bool | None = None,
     seed: int = 0,
 ) -> SignalPropagation:
-    """Mean and variance along the depth of a network: the data of a signal propagation plot.
+    """Measure mean and variance along the depth of a network, for a signal propagation plot.
 
-    Pictures stream through in batches, one block at a time, so that memory is bounded by one
-    block and one batch, however deep the network and however many pictures. Dropout and
-    stochastic depth are off. The model is left as it was.
+    Pictures stream through in batches, one block at a time. Memory is bounded by one block and one
+    batch, for any depth and any number of pictures. Dropout and stochastic depth are off. The
+    model does not change.
 
     Args:
-        model: a network of the zoo, or any functional or sequential Keras model of one input with
-            the channels last. In a model from elsewhere, the layers that add (or concatenate) a
-            branch to what it started from are the residual blocks; where there are none, every
+        model: a network of the zoo, or any functional or Sequential Keras model with one input and
+            the channels last. In a model from elsewhere, the residual blocks are the layers that
+            add (or concatenate) a branch to the tensor it starts from; if there are none, every
             layer with weights and an output of two axes or more is a row.
-        images_or_shape: images (N, H, W, C) as the model takes them, a dataset of such batches
-            (with labels or without), the path of a picture or of a folder of pictures, or a list
-            of such paths, which the model's own ``preprocess`` prepares, or a shape, (H, W, C)
-            or (N, H, W, C), for N(0, 1) noise. None: noise of the model's own shape, 64 pixels
-            where it leaves a side free.
-        batch_size: pictures at a time, and how many of noise where the shape does not say.
-        unit_gains: measure with every gain and skip gain at one, as the papers' plots do; else a
-            branch whose gain starts at 0 is silent.
+        images_or_shape: images (N, H, W, C) as the model takes them; a dataset of such batches,
+            with or without labels; the path of a picture or of a folder of pictures, or a list of
+            such paths, which the model's own ``preprocess`` prepares; or a shape, (H, W, C) or
+            (N, H, W, C), for N(0, 1) noise. None gives noise of the model's own shape, with 64
+            pixels for free sides.
+        batch_size: pictures at a time, and number of noise pictures if the shape does not tell it.
+        unit_gains: measure with every gain and skip gain at one, as the papers' plots do;
+            otherwise a branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalizes by the batch, as in training, instead of by its
-            moving statistics. None: if these are still untouched by training.
-        seed: of the noise.
+            moving statistics. None means True if training has not changed these yet.
+        seed: seed of the noise.
 
     Returns:
         A :class:`~nf_zoo.signal_propagation.result.SignalPropagation`, one row per block. Its
-        ``predicted_variance`` is what theory expects of the network's configuration at
-        initialization; what average-pool shortcuts leave of the variance depends on how alike
-        neighboring pixels are, and is measured. Where theory says nothing, ``no_theory`` says
-        why.
+        ``predicted_variance`` is the variance that theory expects of the network's configuration
+        at initialization. The share of the variance that average-pool shortcuts leave depends on
+        the similarity of neighboring pixels, and is measured. If theory does not apply,
+        ``no_theory`` gives the reason.
 
     Raises:
-        FileNotFoundError: there is no such picture or folder.
-        TypeError: if the model is not a functional one of one input, or has no preprocessing for
-            files.
-        ValueError: on pictures that it does not take, or none.
+        FileNotFoundError: if there is no such picture or folder.
+        TypeError: if the model is not a functional model with one input, or has no preprocessing
+            for files.
+        ValueError: if the pictures do not fit the model, or there are none.
 
     Source: Brock, De & Smith, ICLR 2021, section 3 and appendix; De & Smith, NeurIPS 2020, for
     the moving variance.
@@ -76,18 +77,18 @@ def signal_propagation(
         6
         >>> result.plot("spp.png")  # doctest: +SKIP
     """
-    functional = graph.as_functional(model)
-    if functional is None or len(functional.inputs) != 1:
+    network = functional.as_functional(model)
+    if network is None or len(network.inputs) != 1:
         raise TypeError(
-            "Signal propagation is measured on a functional or built sequential Keras model of one "
-            f"input. Received: {type(model).__name__} {getattr(model, 'name', '')!r}. Wrap a "
-            "subclassed model: keras.Model(inputs, model.call(inputs))."
+            "The model must be a functional or built Sequential Keras model with one input: wrap a "
+            "subclassed model as keras.Model(inputs, model.call(inputs)). "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     trained = is_trained(model)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNormalization)]
     if batch_statistics is None:
         batch_statistics = bool(norms) and all(map(_untouched, norms))
-    input_shape, preprocess = functional.inputs[0].shape, getattr(model, "preprocess", None)
+    input_shape, preprocess = network.inputs[0].shape, getattr(model, "preprocess", None)
     batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
     walk = _Walk(batch_statistics)
     with contextlib.ExitStack() as stack:
@@ -96,7 +97,7 @@ def signal_propagation(
         if batch_statistics:
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
-            walk.through(functional, keras.ops.convert_to_tensor(batch))
+            walk.through(network, keras.ops.convert_to_tensor(batch))
     no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
     if not no_theory:
@@ -116,9 +117,49 @@ def signal_propagation(
     )
 
 
+class ChannelMoments:
+    """Mean and variance of every channel over all batches, exact for any split into batches.
+
+    Channels are the last axis; all other axes are pooled. The moments of a batch are computed on
+    the device in float32 and combined in float64.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def add(self, x) -> None:
+        """Add a batch of activations (..., channels)."""
+        x = ops.cast(x, "float32")
+        axes = tuple(range(len(x.shape) - 1))
+        mean = ops.mean(x, axes, keepdims=True)
+        deviation = ops.convert_to_numpy(ops.mean(ops.square(x - mean), axes)).astype("float64")
+        mean = ops.convert_to_numpy(mean).reshape(-1).astype("float64")
+        count = int(np.prod(x.shape[:-1]))
+        total = self.count + count
+        shift = mean - self._mean
+        # Chan, Golub & LeVeque's update of the sum of squared deviations.
+        self._deviation = (
+            self._deviation + deviation * count + shift**2 * self.count * count / total
+        )
+        self._mean = self._mean + shift * count / total
+        self.count = total
+
+    @property
+    def squared_mean(self) -> float:
+        """Squared mean, averaged over the channels."""
+        return float(np.mean(np.square(self._mean)))
+
+    @property
+    def variance(self) -> float:
+        """Variance, averaged over the channels."""
+        return float(np.mean(self._deviation / self.count))
+
+
 @dataclasses.dataclass
 class _Signal:
-    """What is gathered of one block."""
+    """The moments that are collected for one block."""
 
     stage: int
     norm: BatchNormalization | None
@@ -130,7 +171,7 @@ class _Signal:
 
 
 class _Walk:
-    """Sends batches through a model and gathers the signals of its blocks."""
+    """Walk of batches through a model that collects the signals of its blocks."""
 
     def __init__(self, batch_statistics: bool):
         self.signals: dict[str, _Signal] = {}
@@ -143,31 +184,31 @@ class _Walk:
         self._stage = 0
         self._batch = 0
         self._first = True
-        self._merges: dict[int, list[graph.Merge]] = {}
+        self._merges: dict[int, list[Merge]] = {}
 
-    def through(self, functional, batch) -> None:
-        """One batch through the whole model."""
+    def through(self, network, batch) -> None:
+        """Send one batch through the whole model."""
         self.pictures += len(batch)
         self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
         if not self.signals:
-            self.residual = _has_blocks(functional)
+            self.residual = _has_blocks(network)
         if not self.residual:
             self._note_before(batch)
-        self._graph(functional, batch)
+        self._graph(network, batch)
 
-    def _graph(self, functional, x):
-        """A functional model on ``x``; its outputs."""
-        if id(functional) not in self._merges:
-            self._merges[id(functional)] = graph.find_merges(functional)
-        merges = self._merges[id(functional)]
+    def _graph(self, network, x):
+        """Run a functional model on ``x`` and return its outputs."""
+        if id(network) not in self._merges:
+            self._merges[id(network)] = find_merges(network)
+        merges = self._merges[id(network)]
         ends = {merge.residual: merge for merge in merges}
         outputs = {merge.output: merge for merge in merges}
         splits = {merge.split for merge in merges[:1]}
-        wanted, results, branches = [id(t) for t in functional.outputs], {}, {}
-        if id(functional.inputs[0]) in splits:
+        wanted, results, branches = [id(t) for t in network.outputs], {}, {}
+        if id(network.inputs[0]) in splits:
             self._note_before(x)
-        for key, value in graph.run(functional, x, self._call):
+        for key, value in functional.run(network, x, self._call):
             if key in splits:
                 self._note_before(value)
             if key in ends:
@@ -183,7 +224,7 @@ class _Walk:
     def _call(self, operation, args, kwargs):
         if isinstance(operation, ResidualBlock):
             return self._block(operation, args[0])
-        nested = graph.as_functional(operation)
+        nested = functional.as_functional(operation)
         if nested is not None and len(nested.inputs) == 1:
             return self._graph(nested, keras.tree.flatten(args)[0])
         if isinstance(operation, BatchNormalization):
@@ -195,7 +236,7 @@ class _Walk:
         return output
 
     def _block(self, block: ResidualBlock, x):
-        """A block of the zoo: its branch is measured before skip gain and alpha."""
+        """Run a block of the zoo; its branch is measured before skip gain and alpha."""
         self._note_before(x)
         residual, skip = block.halves(x, training=self._training)
         output = block.merge(residual, skip)
@@ -226,7 +267,7 @@ class _Walk:
 
     @property
     def pooling(self) -> list[float | None]:
-        """Per block, the share of the variance that its shortcut's average pooling leaves."""
+        """Share of the variance that the average pooling of each block's shortcut leaves."""
         return [
             signal.pooled.variance / signal.unpooled.variance
             if signal.pooled.count and signal.unpooled.variance
@@ -235,7 +276,7 @@ class _Walk:
         ]
 
     def rows(self, predicted: list[float | None]) -> tuple[BlockSignal, ...]:
-        """The rows, in the order in which the blocks came."""
+        """Return the rows, in the order of the blocks."""
         return tuple(
             BlockSignal(
                 name=name,
@@ -250,12 +291,12 @@ class _Walk:
         )
 
 
-def _has_blocks(functional) -> bool:
-    operations = [node.operation for node in graph.nodes_of(functional)]
-    nested = [graph.as_functional(operation) for operation in operations]
+def _has_blocks(network) -> bool:
+    operations = [node.operation for node in functional.nodes_of(network)]
+    nested = [functional.as_functional(operation) for operation in operations]
     return (
         any(isinstance(operation, ResidualBlock) for operation in operations)
-        or bool(graph.find_merges(functional))
+        or bool(find_merges(network))
         or any(_has_blocks(inner) for inner in nested if inner is not None)
     )
 
@@ -269,7 +310,7 @@ def _untouched(norm: BatchNormalization) -> bool:
 
 @contextlib.contextmanager
 def _kept(variables: list) -> Iterator[None]:
-    """The variables come back as they were."""
+    """Restore the variables on exit."""
     before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
     try:
         yield
@@ -280,7 +321,7 @@ def _kept(variables: list) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
-    """With momentum 0 the moving statistics are those of the last batch."""
+    """Set the momenta to 0, so that the moving statistics are those of the last batch."""
     momenta = [norm.momentum for norm in norms]
     with _kept([v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]):
         try:
@@ -294,7 +335,7 @@ def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gains_at_one(model) -> Iterator[None]:
-    """Gains and skip gains of the zoo's layers, and all scales of BatchNorm, at one."""
+    """Set the zoo's gains and skip gains, and all scales of BatchNorm, to one."""
     gains = [
         variable
         for layer in model._flatten_layers()

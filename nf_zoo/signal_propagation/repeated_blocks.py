@@ -1,16 +1,17 @@
-"""Training of very deep networks: the equal blocks of a stage share one traced body.
+"""Training of very deep networks, in which the equal blocks of a stage share one traced body.
 
-To trace a thousand layers takes minutes. But the blocks of a stage behind its first are one layer
-with different weights: here these are stacked, and a loop runs the layer itself, the one that
-``nf_zoo.models`` made, over them: forward, and backward by its vector-Jacobian product, which
-yields the gradient at every block too. The number of turns is an argument, so that one program
-serves every depth.
+Tracing a thousand layers takes minutes. But the blocks of a stage after its first are one layer
+with different weights. Here these weights are stacked, and a loop runs the layer that
+``nf_zoo.models`` made over them: forward, and backward by its vector-Jacobian product, which also
+gives the gradient at every block. The number of turns is an argument, so one program serves every
+depth.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,19 +19,9 @@ import numpy as np
 from keras import ops
 
 from nf_zoo.models import registry
-from nf_zoo.models.variance import variance_ledger
-from nf_zoo.signal_propagation.block_loops import (
-    Segment,
-    back,
-    back_through_turns,
-    compiled,
-    loss_of,
-    momentum,
-    norm_of,
-    put,
-    repeat,
-    vector_jacobian,
-)
+from nf_zoo.models.norm_free import variance_ledger
+
+MOMENTUM = 0.9
 
 
 @dataclasses.dataclass
@@ -38,10 +29,10 @@ class State:
     """A network in training.
 
     Attributes:
-        turns: of every repeated block, int32 scalar.
-        weights: per segment, the arrays of its variables; of a repeated one stacked.
-        velocities: of the momentum, likewise.
-        betas: per segment; (turns at most,) of a repeated one.
+        turns: number of turns of every repeated block, int32 scalar.
+        weights: per segment, the arrays of its variables; stacked if the segment is repeated.
+        velocities: velocities of the momentum, likewise.
+        betas: beta per segment; (largest number of turns,) if the segment is repeated.
     """
 
     turns: Any
@@ -51,10 +42,10 @@ class State:
 
 
 class RepeatedBlocks:
-    """A Wide ResNet of any depth up to a most, and plain SGD with momentum on it.
+    """Wide ResNet of any depth up to a maximum, trained by plain SGD with momentum.
 
     Args:
-        template: the network with two blocks per stage; its layers are what runs.
+        template: the network with two blocks per stage, whose layers run.
         most: blocks per stage that the stacks have room for.
 
     Example:
@@ -76,7 +67,7 @@ class RepeatedBlocks:
         self._run = compiled(self._updates)
 
     def draw(self, depth: int, seed: int) -> State:
-        """Fresh weights for ``depth`` blocks per stage, from the layers' own initializers."""
+        """Draw weights for ``depth`` blocks per stage from the layers' own initializers."""
         depths = (depth,) * len(self.template.config.depths)
         config = dataclasses.replace(self.template.config, depths=depths)
         seeds = iter(np.random.SeedSequence(seed).generate_state(1 << 16) >> 1)
@@ -84,7 +75,7 @@ class RepeatedBlocks:
         return self.state(config, weights)
 
     def state(self, config, weights: list[list[np.ndarray]]) -> State:
-        """The state of given weights: (depth - 1, ...) per variable of a repeated block."""
+        """Return the state of weights, (depth - 1, ...) per variable of a repeated block."""
         turns = config.depths[0] - 1
         betas = self._betas(config)
         arrays = [
@@ -96,30 +87,24 @@ class RepeatedBlocks:
         return State(ops.convert_to_tensor(turns, "int32"), tensors, still, betas)
 
     def train(self, state: State, images, labels, batches: np.ndarray, rate: float):
-        """Updates, one per row of ``batches``.
+        """Make one update per row of ``batches``.
 
         Args:
-            state: from :meth:`draw`.
-            images: (M, H, W, C).
-            labels: (M,) integers.
-            batches: (updates, batch size) indices into both.
-            rate: learning rate; 0 leaves the weights alone.
+            state: state from :meth:`draw`.
+            images: pictures (M, H, W, C).
+            labels: integers (M,).
+            batches: indices (updates, batch size) into both.
+            rate: learning rate; 0 does not change the weights.
 
         Returns:
-            (losses, one per update and before it; gradient norms: mean over the updates of the norm
-            of the loss's gradient by the input of every block, in depth order, and by the output of
-            the last; the new state).
+            (losses, gradient norms, new state). There is one loss per update, from before it. The
+            gradient norms are means over the updates of the norm of the loss's gradient with
+            respect to the input of every block, in depth order, and the output of the last.
         """
-        losses, norms, weights, velocities = self._run(
-            state.turns,
-            state.betas,
-            state.weights,
-            state.velocities,
-            ops.convert_to_tensor(images, "float32"),
-            ops.convert_to_tensor(labels, "int32"),
-            ops.convert_to_tensor(batches, "int32"),
-            ops.convert_to_tensor(rate, "float32"),
-        )
+        images, rate = (ops.convert_to_tensor(x, "float32") for x in (images, rate))
+        labels, rows = (ops.convert_to_tensor(x, "int32") for x in (labels, batches))
+        before = (state.turns, state.betas, state.weights, state.velocities)
+        losses, norms, weights, velocities = self._run(*before, images, labels, rows, rate)
         turns = int(state.turns)
         norms = [
             ops.convert_to_numpy(norm)[: turns if segment.repeated else 1]
@@ -144,20 +129,19 @@ class RepeatedBlocks:
         return arrays if segment.repeated else [array[0] for array in arrays]
 
     def _like(self, layer, config):
-        """The layer as it starts in the network of ``config``, whose depth its scales go by."""
+        """Return a fresh layer for the network of ``config``, whose depth sets its scales."""
         own = layer.get_config()
         if "num_blocks" in own:
             own["num_blocks"] = sum(config.depths)
         if own.get("skip_gain"):
-            own["skip_gain"] = (
-                registry.architecture(self.template.architecture).builder(config)[1].initial_gain
-            )
+            family = registry.architecture(self.template.architecture).record
+            own["skip_gain"] = family.resolve(config)[1].initial_gain
         fresh = type(layer).from_config(own)
         fresh.build(layer.input.shape)
         return fresh
 
     def _betas(self, config) -> list:
-        """1 / the expected deviation before every block, per segment."""
+        """Return 1 / the expected deviation before every block, per segment."""
         ledger = variance_ledger(config.depths, getattr(config, "alpha", 0.0))
         betas = [ops.ones(())]
         for stage in range(len(config.depths)):
@@ -195,7 +179,7 @@ class RepeatedBlocks:
         return losses, norms, *keras.tree.pack_sequence_as(structure, list(arrays))
 
     def _update(self, turns, betas, weights, velocities, x, y, rate):
-        """One step: loss, gradient norms behind the stem, weights, velocities."""
+        """Make one step; return the loss, gradient norms behind the stem, weights, velocities."""
         inputs = []
         for segment, own, beta in zip(self.segments[:-1], weights, betas, strict=False):
             inputs.append(x)
@@ -218,12 +202,12 @@ class RepeatedBlocks:
             moved.append(tuple(pair))
             norms.append(norm)
         weights, velocities = (list(side) for side in zip(*reversed(moved), strict=True))
-        # The last is that of the pictures.
+        # The last norm is that of the pictures.
         return loss, norms[-2::-1], weights, velocities
 
 
 def _segments_of(template: keras.Model) -> tuple[Segment, ...]:
-    """Stem; per stage its first block and the repeated one; all behind the blocks."""
+    """Return the stem, the first and the repeated block of every stage, and the layers after."""
     layers, blocks = template.layers[1:], template.blocks
     first, last = (layers.index(blocks[i]) for i in (0, -1))
     stages = [
@@ -235,7 +219,7 @@ def _segments_of(template: keras.Model) -> tuple[Segment, ...]:
 
 
 def _initializers(layer) -> list:
-    """Per trainable variable its random initializer, or None where it starts at a constant."""
+    """Return the random initializer of each trainable variable; None if it starts constant."""
     kernels = {
         id(part.kernel): part.kernel_initializer
         for part in layer._flatten_layers()
@@ -248,3 +232,140 @@ def _initializers(layer) -> list:
 def _draw(initializer, shape: tuple[int, ...], seed: int) -> np.ndarray:
     own = type(initializer).from_config({**initializer.get_config(), "seed": seed})
     return ops.convert_to_numpy(own(shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of a network: layers that run once, or one block that is repeated.
+
+    Attributes:
+        layers: layers of the template, in order; a single one if it is repeated.
+        repeated: whether the weights are stacked and the layer runs over them.
+    """
+
+    layers: tuple[keras.layers.Layer, ...]
+    repeated: bool = False
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Trainable variables, in the order of ``weights``."""
+        return [v for layer in self.layers for v in layer.trainable_variables]
+
+    def __call__(self, weights: list, x, beta=None):
+        """Return the output, as in training, with these weights instead of the layers' own."""
+        # BatchNorm's updates of its moving statistics are dropped with the scope.
+        with keras.StatelessScope(list(zip(self.variables, weights, strict=True))):
+            for layer in self.layers:
+                with _with_beta(layer, beta):
+                    x = layer(x, training=True)
+        return x
+
+
+@contextlib.contextmanager
+def _with_beta(layer, beta) -> Iterator[None]:
+    """Set the beta of a normalizer-free block, which is not a variable, until exit."""
+    if beta is None or not hasattr(layer, "alpha"):
+        yield
+        return
+    own = layer.beta
+    layer.beta = beta
+    try:
+        yield
+    finally:
+        layer.beta = own
+
+
+def repeat(segment: Segment, weights, betas, turns, x):
+    """Return the output of the turns, and the input of every turn."""
+
+    def turn(i, x, inputs):
+        return i + 1, segment(_pick(weights, i), x, betas[i]), put(inputs, x, i)
+
+    start = (ops.zeros((), "int32"), x, ops.zeros((betas.shape[0], *x.shape), x.dtype))
+    _, x, inputs = ops.while_loop(lambda i, *_: i < turns, turn, start)
+    return x, inputs
+
+
+def back(segment: Segment, weights, velocities, beta, x, upstream, rate):
+    """Return the gradient of the input, and weights and velocities after the update."""
+    _, pull = vector_jacobian(lambda w, x: segment(w, x, beta), weights, x)
+    gradient, upstream = pull(upstream)
+    return upstream, *momentum(weights, velocities, gradient, rate)
+
+
+def back_through_turns(segment: Segment, weights, velocities, betas, inputs, upstream, turns, rate):
+    """Do the same as ``back`` for all turns, last first; also return each input's gradient norm."""
+    count = len(weights)
+
+    def turn(i, upstream, norms, *stacks):
+        own = _pick(stacks, i)
+        upstream, weights, velocities = back(
+            segment, own[:count], own[count:], betas[i], inputs[i], upstream, rate
+        )
+        stacks = [put(s, a, i) for s, a in zip(stacks, weights + velocities, strict=True)]
+        return i - 1, upstream, put(norms, norm_of(upstream), i), *stacks
+
+    start = (turns - 1, upstream, ops.zeros(betas.shape))
+    _, upstream, norms, *stacks = ops.while_loop(
+        lambda i, *_: i >= 0, turn, (*start, *weights, *velocities)
+    )
+    return upstream, norms, stacks[:count], stacks[count:]
+
+
+def momentum(weights, velocities, gradients, rate):
+    """Return weights and velocities after an update of Keras's SGD with momentum."""
+    velocities = [MOMENTUM * v + g for v, g in zip(velocities, gradients, strict=True)]
+    return [w - rate * v for w, v in zip(weights, velocities, strict=True)], velocities
+
+
+def loss_of(logits, labels):
+    """Return the mean cross-entropy of logits (N, classes) and integer labels (N,)."""
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return ops.mean(losses)
+
+
+def norm_of(gradient):
+    """Return the norm, shape (1,), scaled so that squares of small values do not underflow."""
+    largest = ops.max(ops.abs(gradient))
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    return ops.reshape(scale * ops.sqrt(ops.sum(ops.square(gradient / scale))), (1,))
+
+
+def _pick(stacks, i) -> list:
+    return [stack[i] for stack in stacks]
+
+
+def put(stack, value, i):
+    """Return the stack with ``value`` at place ``i`` of its first axis."""
+    start = ops.stack([i] + [ops.zeros((), "int32")] * (len(stack.shape) - 1))
+    return ops.slice_update(stack, start, ops.reshape(value, (1, *stack.shape[1:])))
+
+
+def vector_jacobian(function: Callable, *primals) -> tuple[Any, Callable]:
+    """Return ``function(*primals)``, and a function from a cotangent to the primals' gradients."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.vjp(function, *primals)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(primals)
+        y = function(*primals)
+
+    def pull(cotangent):
+        zero = tf.UnconnectedGradients.ZERO
+        return tape.gradient(y, primals, cotangent, unconnected_gradients=zero)
+
+    return y, pull
+
+
+def compiled(function: Callable) -> Callable:
+    """Return the function as one XLA program."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)

@@ -1,4 +1,4 @@
-"""What a measurement of signal propagation gives."""
+"""The result of a measurement: rows, table, CSV and plot."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nf_zoo import atomic
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockSignal:
     """One residual block, in the terms of Brock, De & Smith, ICLR 2021, section 3.
 
     Attributes:
-        name: of the block, or of the layer that merges, or of any layer where nothing merges.
-        stage: 1-based; a new one begins where the size of the map changes.
+        name: name of the block or of the layer that merges; of any layer if nothing merges.
+        stage: number of the stage, from 1; a new one begins when the size of the map changes.
         squared_mean: average over channels of the squared mean of the output.
         variance: average over channels of the variance of the output.
         residual_variance: the same variance at the end of the residual branch, before skip gain
-            and alpha; None for a layer that is no block.
+            and alpha; None for a layer that is not a block.
         bn_moving_variance: average over channels of the variance that the first BatchNorm of the
             branch sees or holds; None without one.
-        predicted_variance: what theory expects of ``variance`` at initialization, given what
-            average-pool shortcuts leave, as measured; None where it says nothing.
+        predicted_variance: value of ``variance`` that theory expects at initialization, with the
+            measured loss in average-pool shortcuts; None if theory does not apply.
     """
 
     name: str
@@ -41,18 +43,18 @@ FIELDS = tuple(field.name for field in dataclasses.fields(BlockSignal))
 
 @dataclasses.dataclass(frozen=True)
 class SignalPropagation:
-    """Rows in depth order; iterates over them.
+    """Result of a measurement: a sequence of rows in depth order.
 
     Attributes:
         model: name of the model.
         blocks: one :class:`BlockSignal` per residual block (or per layer, see ``residual``).
-        before: squared mean and variance of what the first block gets.
-        pictures: how many were measured.
+        before: squared mean and variance of the input of the first block.
+        pictures: number of measured pictures.
         inputs: ``"noise"`` or ``"images"``.
-        residual: whether the rows are of residual blocks.
+        residual: whether the rows are residual blocks.
         unit_gains: whether the gains were set to one.
         batch_statistics: whether BatchNorm used the statistics of the batch.
-        no_theory: why the rows have no ``predicted_variance``; empty if they have.
+        no_theory: reason why the rows have no ``predicted_variance``; empty if they have one.
     """
 
     model: str
@@ -75,7 +77,7 @@ class SignalPropagation:
         return self.blocks[index]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; the rows are the list under ``"blocks"``."""
+        """Return plain values, with the rows as a list under ``"blocks"``."""
         return {
             **{name: getattr(self, name) for name in _ABOUT},
             "before": {"squared_mean": self.before[0], "variance": self.before[1]},
@@ -83,7 +85,7 @@ class SignalPropagation:
         }
 
     def to_csv(self, path: str | os.PathLike) -> Path:
-        """Write the rows, one line each, under the names of :class:`BlockSignal`'s fields.
+        """Write the rows to a CSV file, one line each, with :class:`BlockSignal`'s field names.
 
         Returns:
             The path; an existing file is replaced in one step.
@@ -94,18 +96,18 @@ class SignalPropagation:
         """Draw the signal propagation plot; the suffix of the path decides the format.
 
         Args:
-            path: ``"spp.png"``, ``"spp.svg"``, ``"spp.pdf"``.
-            title: None for the model's name.
+            path: file to write, for example ``"spp.png"``, ``"spp.svg"`` or ``"spp.pdf"``.
+            title: title of the plot; None for the model's name.
 
         Returns:
             The path; an existing file is replaced in one step.
         """
-        from nf_zoo.signal_propagation.plot import plot_signal_propagation
+        from nf_zoo.signal_propagation.plots import plot_signal_propagation
 
         return plot_signal_propagation({"": self}, path, title=title or self.model)
 
     def expecting(self, variances: Sequence[float]) -> SignalPropagation:
-        """The same measurement, with these as the predicted variances of its blocks."""
+        """Return the same measurement with these predicted variances of its blocks."""
         blocks = tuple(
             dataclasses.replace(block, predicted_variance=variance)
             for block, variance in zip(self.blocks, variances, strict=True)
@@ -135,87 +137,27 @@ class SignalPropagation:
 
 
 def writable_folder(path: str | os.PathLike) -> Path:
-    """The folder, absolute; looked at before long work, but not made.
-
-    Raises:
-        OSError: if it is none and cannot become one.
-    """
+    """Return the absolute folder after checking that it can be written; create nothing."""
     folder = Path(path).absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise OSError(f"The output must be a folder that can be written. Received: {folder}")
+        raise OSError(f"The output must be a writable folder. Received: {folder}")
     return folder
 
 
 def write_rows(
     path: str | os.PathLike, fields: Sequence[str], rows: Iterable[dict[str, Any]]
 ) -> Path:
-    """Write a CSV with a header; an existing file is replaced in one step. Returns the path."""
+    """Write a CSV with a header and return its path; an existing file is replaced in one step."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic.replacing(path) as written,
+        written.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)
     return path
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        kind: ``"exploding"``, ``"vanishing"``, ``"mean shift"``, ``"dead branch"``,
-            ``"branch not down-weighted"`` or ``"activation before BatchNorm"``.
-        where: name of the first block concerned.
-        evidence: what was measured.
-        remedy: what usually helps.
-    """
-
-    kind: str
-    where: str
-    evidence: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}, from {self.where}: {self.evidence} {self.remedy}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """The findings on a network; false if there are none.
-
-    Attributes:
-        findings: in the order of the rules.
-        signals: the measurement that they rest on.
-        trained: whether the weights are, so that what holds at initialization was not asked for.
-    """
-
-    findings: tuple[Finding, ...]
-    signals: SignalPropagation
-    trained: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.findings)
-
-    def __iter__(self) -> Iterator[Finding]:
-        return iter(self.findings)
-
-    def __len__(self) -> int:
-        return len(self.findings)
-
-    def __repr__(self) -> str:
-        about = self.signals.model
-        if self.trained:
-            about += ": trained, so that statements on initialization do not apply"
-        if not self.findings:
-            return f"{about}: nothing wrong in {len(self.signals)} blocks"
-        return "\n".join([f"{about}:", *(f"- {finding}" for finding in self.findings)])
 
 
 _ABOUT = (

@@ -1,6 +1,6 @@
-"""What the papers expect of the variance at initialization, from the configuration alone.
+"""Theory of the papers: the variance at initialization, from the configuration alone.
 
-Plain arithmetic: nothing here looks at a tensor.
+This is plain arithmetic that looks at no tensor.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from nf_zoo.layers import ScaledActivation
 from nf_zoo.layers.activations import activation_function, gamma_of, mean_of
 from nf_zoo.models import registry
 from nf_zoo.models.classifier import ImageClassifier
+from nf_zoo.models.family import Ledger, LinearGrowth
 
 
 def unnormalized_variance(block: int) -> float:
-    """Variance before block l of a linear residual network without normalization, 2 ** (l - 1).
+    """Return the variance before block l of a linear network without normalization, 2 ** (l - 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -27,7 +28,7 @@ def unnormalized_variance(block: int) -> float:
 
 
 def batch_norm_variance(block: int) -> float:
-    """Variance before block l if every branch is normalized, l; so is BN's moving variance.
+    """Return the variance before block l if every branch is normalized, l, as BN's moving variance.
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -39,7 +40,7 @@ def batch_norm_variance(block: int) -> float:
 
 
 def branch_share(block: int) -> float:
-    """Share of the variance after block l that its normalized branch adds, 1 / (l + 1).
+    """Return the share of the variance after block l that its normalized branch adds, 1 / (l + 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
 
@@ -51,13 +52,13 @@ def branch_share(block: int) -> float:
 
 
 def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
-    """Variance per channel behind BatchNorm, an activation and a He-initialized convolution.
+    """Return the variance per channel after BatchNorm, activation and He-initialized convolution.
 
-    2 / gamma ** 2, the variance of the activation times He's gain: 1 - 1 / pi for ReLU.
+    It is 2 / gamma ** 2, the variance of the activation times He's gain: 1 - 1 / pi for ReLU.
 
     Args:
-        activation: a name.
-        fan_ratio: fan-in over fan-out, where the kernel was initialized by its fan-out.
+        activation: name of the activation.
+        fan_ratio: fan-in over fan-out, if the kernel was initialized by its fan-out.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
 
@@ -69,11 +70,11 @@ def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
 
 
 def activated_variance(variance: float, activation: str = "relu") -> float:
-    """Variance behind a scaled activation of N(0, variance), by numerical integration.
+    """Return the variance after a scaled activation of N(0, variance), by numerical integration.
 
-    ReLU keeps every variance, SiLU and GELU only 1: of more they make more than that. A block
-    activates first and divides by the expected deviation afterwards, so that with them the variance
-    runs ahead of the ledger, the further the deeper the stage.
+    ReLU keeps every variance. SiLU and GELU keep only 1 and increase larger variances. A block
+    activates first and then divides by the expected deviation, so with them the variance runs
+    ahead of the ledger, further in deeper stages.
 
     Example:
         >>> [round(activated_variance(v, name), 2) for name in ("relu", "silu") for v in (1.0, 3.0)]
@@ -87,7 +88,7 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
 
 
 def norm_free_variance(block: int, alpha: float = 0.2) -> float:
-    """Variance after the k-th block of a stage, 1 + alpha ** 2 * k.
+    """Return the variance after the k-th block of a stage, 1 + alpha ** 2 * k.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
 
@@ -106,27 +107,27 @@ def border_factor(
     mean_square: float = 0.0,
     standardized: bool = False,
 ) -> float:
-    """What the zeros of the padding leave of the variance per channel behind a convolution.
+    """Return the share of a convolution's variance per channel that zero padding leaves.
 
     At the border only a share p of the taps meets a pixel, and tap t meets one in a share q of all
-    places. Of the input's variance, E p comes through. Its mean arrives as p times itself in the
-    mean square: E p again; but what of that is the same in all places, E q ** 2, is a mean behind
-    the convolution too, and no variance. A standardized kernel, whose taps sum to 0, cancels the
-    mean inside the picture: E p - E p ** 2 is left, less E q ** 2 - (E q) ** 2.
+    places. The share E p of the input's variance comes through, and the same share E p of its
+    squared mean. But the part of the latter that is the same in all places, E q ** 2, remains a
+    mean and adds no variance. A standardized kernel, whose taps sum to 0, cancels the mean inside
+    the picture: E p - E p ** 2 is left, less E q ** 2 - (E q) ** 2.
 
-    The input is taken to be alike in all places. Behind other padded convolutions it is quieter
-    at the border, where its mean counts least: then somewhat more is left.
+    The input is assumed to be alike in all places. After other padded convolutions it is smaller
+    at the border, where its mean counts least, so somewhat more is left.
 
     Args:
         size: (height, width) of the input in pixels.
         kernel_size: side of the kernel.
         strides: step in pixels.
-        padding: as of the convolutions of the zoo.
-        mean_square: squared mean of the input over its variance; 0 gives what is left of the mean
-            square.
-        standardized: the kernel's mean is 0.
+        padding: padding as in the zoo's convolutions.
+        mean_square: squared mean of the input over its variance; 0 gives the share of the mean
+            square that is left.
+        standardized: whether the kernel's mean is 0.
 
-    Source: De & Smith, NeurIPS 2020, section 2, names the border as the cause of slopes below one.
+    Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
 
     Example:
         >>> [round(border_factor((8, 8), 3, mean_square=square), 2) for square in (0, 0.467)]
@@ -141,7 +142,7 @@ def border_factor(
 
 
 def relative_squared_mean(activation: str = "relu") -> float:
-    """Squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
+    """Return squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
 
     Example:
         >>> round(relative_squared_mean("relu"), 2)
@@ -151,7 +152,7 @@ def relative_squared_mean(activation: str = "relu") -> float:
 
 
 def _taps(size: int, kernel_size: int, strides: int, padding: str) -> list[tuple[bool, ...]]:
-    """Per output along an axis, which taps meet a pixel."""
+    """Return for each output along an axis which taps meet a pixel."""
     if padding in ("circular", "reflect", "valid"):
         return [(True,) * kernel_size]
     outputs = -(-size // strides)
@@ -174,20 +175,20 @@ def predicted_variances(
     size: tuple[int, int] | None = None,
     pooling: Sequence[float | None] | None = None,
 ) -> list[float | None]:
-    """Expected variance of every block's output at initialization, on N(0, 1) noise.
+    """Return the expected variance of every block's output at initialization, on N(0, 1) noise.
 
-    Normalizer-free networks follow their ledger, up to what skip gains and zero gains leave of the
+    Normalizer-free networks follow their ledger, except that skip gains and zero gains weaken the
     branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
-    afresh at every projection, whatever the pictures. The other networks have no such prediction.
-    What average-pool shortcuts leave of the variance, a quarter on maps without spatial
-    correlation and nearly all on smooth ones, must be told.
+    again at every projection, for any pictures. Other networks have no such prediction. The share
+    of the variance that average-pool shortcuts leave must be given: it is a quarter on maps
+    without spatial correlation and nearly all on smooth maps.
 
     Args:
         model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
-        unit_gains: gains and skip gains are at one.
-        batch_statistics: BatchNorm normalizes by the batch.
-        size: (height, width) of the pictures, to reckon with the zeros at the border; None for
-            maps without one.
+        unit_gains: whether gains and skip gains are at one.
+        batch_statistics: whether BatchNorm normalizes by the batch.
+        size: (height, width) of the pictures, to account for the zeros at the border; None for
+            maps without a border.
         pooling: per block, the share of the variance that its shortcut's pooling leaves; None
             for all of it.
 
@@ -200,97 +201,77 @@ def predicted_variances(
         >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
         [1.04, 1.08, 1.12, 1.04]
     """
-    config = _record(model)
+    rule, activation = _rule(model), model.config.activation
     blocks = model.blocks
     strides = [stage.stride for stage in model.trunk_stages[1:]]
     stages = [int(block.name.split("_")[0].removeprefix("stage")) - 1 for block in blocks]
     sizes = [None if size is None else tuple(-(-n // strides[i]) for n in size) for i in stages]
     shares = [1.0 if share is None else share for share in pooling or [None] * len(blocks)]
-    if _follows_ledger(config):
-        return _norm_free(config, blocks, sizes, shares, unit_gains)
-    if _grows_linearly(config) and batch_statistics:
-        return _batch_norm(config, blocks, sizes, shares)
+    if isinstance(rule, Ledger):
+        strength = 1.0 if unit_gains else rule.strength
+        return _by_ledger(rule, activation, blocks, sizes, shares, strength)
+    if isinstance(rule, LinearGrowth) and batch_statistics:
+        return _by_growth(activation, blocks, sizes, shares)
     return [None] * len(blocks)
 
 
 def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) -> str:
-    """Why theory says nothing of a measurement; empty if it does.
+    """Return the reason why theory does not apply to a measurement; empty if it does.
 
     Args:
         model: any Keras model.
-        trained: its weights are.
+        trained: whether its weights are trained.
         inputs: ``"noise"`` or ``"images"``.
-        batch_statistics: BatchNorm normalizes by the batch.
+        batch_statistics: whether BatchNorm normalizes by the batch.
     """
     if not isinstance(model, ImageClassifier):
-        return "it reckons with a network of nf_zoo by itself, and this is another model"
+        return "it covers only a network of nf_zoo by itself, and this is another model"
     if trained:
-        return "it is of initialization, and these weights are trained"
-    config = _record(model)
-    if _follows_ledger(config):
-        return "" if inputs == "noise" else "it reckons with noise, and these are pictures"
-    if _grows_linearly(config):
+        return "it covers only initialization, and these weights are trained"
+    rule = _rule(model)
+    if isinstance(rule, Ledger):
+        return "" if inputs == "noise" else "it covers only noise, and these are pictures"
+    if isinstance(rule, LinearGrowth):
         return "" if batch_statistics else "BatchNorm does not normalize by the batch"
-    return "there is none of such blocks"
+    return "there is none for these blocks"
 
 
-def _record(model):
-    return registry.architecture(model.architecture).builder(model.config)[1]
+def _rule(model) -> Ledger | LinearGrowth | None:
+    family, config = registry.architecture(model.architecture).record.resolve(model.config)
+    return family.variance(config)
 
 
-def _follows_ledger(config) -> bool:
-    if not (hasattr(config, "alpha") and config.standardize and config.gamma_in):
-        return False
-    # Of N(0, 1) a 3x3 max pool leaves 0.36, all positive: there ReLU's gamma finds nothing to make
-    # up for, and behind ReLU 1.05 is back. So it is with ReLU and a projection alone.
-    pooled = getattr(config, "stem", None) == "7x7_pool"
-    return not pooled or (config.activation == "relu" and config.stem_width != config.widths[0])
-
-
-def _grows_linearly(config) -> bool:
-    return getattr(config, "preactivation", False) and not config.activation_first
-
-
-def _behind_stem(config) -> float:
-    """Variance that the first block starts from, a max pool left out."""
-    # timm's stem carries a gamma that no activation before it has called for.
-    gamma = ScaledActivation(config.activation).gamma
-    variance = gamma**2 if config.gamma_in == "weights" else 1.0
-    for _ in getattr(config, "stem_widths", ())[1:]:
-        variance = activated_variance(variance, config.activation)
-    return variance
-
-
-def _norm_free(config, blocks, sizes, shares, unit_gains: bool) -> list[float]:
-    strength = 1.0
-    if not unit_gains:
-        strength = 1.0 if config.skip_gain is None else config.skip_gain
-        strength *= 0.0 if config.zero_init_gain else 1.0
-    mean_square = relative_squared_mean(config.activation)
+def _by_ledger(
+    rule: Ledger, activation: str, blocks, sizes, shares, strength: float
+) -> list[float]:
+    mean_square = relative_squared_mean(activation)
     variances = []
-    variance = _behind_stem(config)
+    # The first block starts from the stem, a max pool left out.
+    variance = ScaledActivation(activation).gamma ** 2 if rule.stem_gamma else 1.0
+    for _ in range(rule.stem_activations):
+        variance = activated_variance(variance, activation)
     for block, size, share in zip(blocks, sizes, shares, strict=True):
-        # Silent branches leave less variance than the ledger, and so than beta, reckons with.
-        scaled = activated_variance(variance, config.activation) * block.beta**2
+        # With silent branches the variance is below that of the ledger, which beta follows.
+        scaled = activated_variance(variance, activation) * block.beta**2
         skip = variance if block.shortcut_conv is None else scaled * share
         branch = scaled * _border(block.convs[0], size, mean_square, True)
         for conv in block.convs[1:]:
-            branch = activated_variance(branch, config.activation)
+            branch = activated_variance(branch, activation)
             branch *= _border(conv, size, mean_square, True)
-        variance = skip + (config.alpha * strength) ** 2 * branch
+        variance = skip + (rule.alpha * strength) ** 2 * branch
         variances.append(variance)
     return variances
 
 
-def _batch_norm(config, blocks, sizes, shares) -> list[float | None]:
+def _by_growth(activation: str, blocks, sizes, shares) -> list[float | None]:
     variances, variance = [], None
-    mean_square = relative_squared_mean(config.activation)
+    mean_square = relative_squared_mean(activation)
     for block, size, share in zip(blocks, sizes, shares, strict=True):
         last, projection = block.convs[-1], block.shortcut_conv
-        branch = branch_variance(config.activation, _fan_ratio(last))
+        branch = branch_variance(activation, _fan_ratio(last))
         branch *= _border(last, size, mean_square)
         if projection is not None:
-            variance = branch_variance(config.activation, _fan_ratio(projection)) * share
+            variance = branch_variance(activation, _fan_ratio(projection)) * share
         variance = None if variance is None else variance + branch
         variances.append(variance)
     return variances
@@ -299,7 +280,7 @@ def _batch_norm(config, blocks, sizes, shares) -> list[float | None]:
 def _border(
     convolution, size: tuple[int, int] | None, mean_square: float, standardized: bool = False
 ) -> float:
-    """The border's factor for a convolution whose output has ``size`` pixels."""
+    """Return the border's factor for a convolution whose output has ``size`` pixels."""
     if size is None:
         return 1.0
     strides = convolution.strides
@@ -310,11 +291,11 @@ def _border(
 
 
 def _fan_ratio(convolution) -> float:
-    """Fan-in over fan-out of a built convolution."""
+    """Return fan-in over fan-out of a built convolution."""
     return convolution.kernel.shape[2] * convolution.groups / convolution.filters
 
 
 def _positive(block: int) -> int:
     if block < 1:
-        raise ValueError(f"Blocks are counted from 1. Received: {block!r}")
+        raise ValueError(f"The block must be at least 1. Received: {block!r}")
     return block

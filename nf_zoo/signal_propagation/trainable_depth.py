@@ -1,4 +1,4 @@
-"""Which Wide ResNets train at which depth: gradients at the start, the loss a little later."""
+"""Depths at which Wide ResNets train: gradients at the start, the loss a little later."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import keras
 import numpy as np
 
 from nf_zoo.models.classifier import build_model
-from nf_zoo.models.wide_resnet import SCHEMES
+from nf_zoo.models.configuration import choices, field_types
+from nf_zoo.models.registry import architecture
 from nf_zoo.signal_propagation.repeated_blocks import RepeatedBlocks, State
 
+NETWORK = "wide_resnet16_1"
+SCHEMES: tuple[str, ...] = choices(field_types(type(architecture(NETWORK).config))["scheme"])
 RATES = (0.1, 0.02)
 BATCH = 8
 UPDATES = ((100, 200), (math.inf, 80))
-"""(layers up to which, updates): deeper networks get fewer."""
+"""(most layers, updates): deeper networks get fewer updates."""
 TRIED_UP_TO = 400
-"""Layers up to which all learning rates are tried."""
+"""Most layers at which all learning rates are tried."""
 CHUNK = 10
-"""Updates between two looks at the loss."""
+"""Updates between two checks of the loss."""
 LAST = 10
 """Updates whose mean loss counts."""
 TRAINS = 0.9
-"""A network trains if its loss falls below this share of that of guessing."""
+"""A network trains if its loss falls below this share of the loss of guessing."""
 DEPTHS = 5
 
 
@@ -34,8 +37,8 @@ class Run:
 
     Attributes:
         rate: the learning rate.
-        updates: how many were made; fewer than meant if the loss was no longer finite.
-        loss: mean over the last updates; NaN where it diverged.
+        updates: number of updates made; fewer than planned if the loss was no longer finite.
+        loss: mean over the last updates; NaN if the run diverged.
     """
 
     rate: float
@@ -48,11 +51,12 @@ class Trained:
     """One scheme at one depth.
 
     Attributes:
-        scheme: key of ``SCHEMES``.
-        layers: of the network.
-        gradients: at the start, norm of the loss's gradient by every block's input and by the last
-            one's output, relative to this; NaN where it overflows, 0 where it vanishes altogether.
-        runs: one per learning rate; of the deepest, the rate of the depth before.
+        scheme: one of ``SCHEMES``.
+        layers: number of layers of the network.
+        gradients: norms at the start of the loss's gradient with respect to every block's input
+            and the last block's output, relative to the latter; NaN if it overflows, 0 if it
+            vanishes.
+        runs: one run per learning rate; the deepest only have the better rate of the depth before.
         guessing: the loss of guessing, ln(classes).
     """
 
@@ -64,32 +68,33 @@ class Trained:
 
     @property
     def best(self) -> Run:
-        """The run of the lowest loss; the first if all diverged."""
+        """Run with the lowest loss; the first run if all diverged."""
         return min(self.runs, key=lambda run: run.loss if math.isfinite(run.loss) else math.inf)
 
     @property
     def trains(self) -> bool:
-        """Whether the best run's loss fell below ``TRAINS`` of that of guessing."""
+        """True if the best run's loss fell below ``TRAINS`` times that of guessing."""
         return self.best.loss < TRAINS * self.guessing
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainableDepth:
-    """The measured figure: title, and every scheme at every depth."""
+    """The measured figure: its title, and every scheme at every depth."""
 
     title: str
     trained: tuple[Trained, ...]
 
+    threshold = TRAINS
     fields = (
         *("scheme", "layers", "block", "gradient_norm"),
         *("learning_rate", "updates", "loss", "best", "trains"),
     )
 
     def rows(self) -> list[dict]:
-        """Per network a row with the gradient at a block, and one per run with the loss.
+        """Return rows with the gradient at each block, and one row per run with the loss.
 
-        The blocks are all of the deepest networks, with what is behind the last as one more, and
-        the first of the others.
+        The deepest networks have rows for all blocks, and one more for the output of the last;
+        the others only for the first block.
         """
         rows, deepest = [], max(one.layers for one in self.trained)
         for one in self.trained:
@@ -97,23 +102,16 @@ class TrainableDepth:
             shown = one.gradients if one.layers == deepest else one.gradients[:1]
             norms = enumerate(shown, start=1)
             rows += [{**own, "block": block, "gradient_norm": norm} for block, norm in norms]
-            rows += [
-                {
-                    **own,
-                    "learning_rate": run.rate,
-                    "updates": run.updates,
-                    "loss": run.loss,
-                    "best": run is one.best,
-                    "trains": run is one.best and one.trains,
-                }
-                for run in one.runs
-            ]
+            for run in one.runs:
+                best = {"best": run is one.best, "trains": run is one.best and one.trains}
+                figures = {"learning_rate": run.rate, "updates": run.updates, "loss": run.loss}
+                rows.append({**own, **figures, **best})
         return rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Pictures (M, H, W, 3) with labels (M,) of so many classes, and what they are in words."""
+    """Pictures (M, H, W, 3), labels (M,), the number of classes, and a description in words."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -122,12 +120,12 @@ class Task:
 
     @property
     def guessing(self) -> float:
-        """Cross-entropy of an answer that gives all classes the same."""
+        """Cross-entropy of an answer that gives all classes the same probability."""
         return math.log(self.classes)
 
 
 def synthetic_task(pictures: int, size: int, seed: int, classes: int = 10) -> Task:
-    """A random pattern per class, half of every picture's variance; the rest is noise."""
+    """Return a task with a random pattern per class as half of the variance; the rest is noise."""
     generator = np.random.default_rng(seed)
     coarse = -(-size // 2)
     patterns = generator.standard_normal((classes, coarse, coarse, 3))
@@ -140,25 +138,18 @@ def synthetic_task(pictures: int, size: int, seed: int, classes: int = 10) -> Ta
 
 
 def depths_up_to(most: int) -> list[int]:
-    """Blocks per stage, evenly on a logarithmic scale from 1."""
+    """Return numbers of blocks per stage, evenly spaced on a logarithmic scale from 1."""
     return sorted({round(depth) for depth in np.geomspace(1, most, DEPTHS).tolist()})
 
 
 def measure(task: Task, most: int, width: int, seed: int) -> TrainableDepth:
-    """The figure: :func:`train_all`, and what was done in words.
+    """Train networks of up to ``most`` blocks per stage on a task; the title tells the details.
 
-    Args:
-        task: what is learnt.
-        most: blocks per stage of the deepest network.
-        width: channels of the first stage; of the others, two and four times as many.
-        seed: of weights and batches.
-
-    Raises:
-        RuntimeError: on a backend other than TensorFlow and JAX.
+    ``width`` is that of the first stage; the others have two and four times as many channels.
     """
     if keras.backend.backend() not in ("tensorflow", "jax"):
         raise RuntimeError(
-            "The networks are trained with TensorFlow or JAX: set KERAS_BACKEND to one of them. "
+            "The backend must be TensorFlow or JAX to train: set KERAS_BACKEND to one of them. "
             f"Received: backend {keras.backend.backend()!r}"
         )
     trained = train_all(task, most, width, seed)
@@ -174,7 +165,7 @@ def measure(task: Task, most: int, width: int, seed: int) -> TrainableDepth:
 
 
 def train_all(task: Task, most: int, width: int, seed: int) -> tuple[Trained, ...]:
-    """Every scheme at every depth and learning rate; two schemes at a time."""
+    """Train every scheme at every depth and learning rate, two schemes at a time."""
     networks = {scheme: _network(scheme, task, most, width) for scheme in SCHEMES}
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(
@@ -185,7 +176,7 @@ def train_all(task: Task, most: int, width: int, seed: int) -> tuple[Trained, ..
 
 def _network(scheme: str, task: Task, most: int, width: int) -> RepeatedBlocks:
     template = build_model(
-        "wide_resnet16_1",
+        NETWORK,
         scheme=scheme,
         widths=(width, 2 * width, 4 * width),
         stem_width=width,
@@ -202,7 +193,7 @@ def _train_scheme(scheme, network, task, most: int, seed: int) -> list[Trained]:
         updates = next(count for most, count in UPDATES if layers <= most)
         batches = _batches(task, seed)[:updates]
         gradients = _gradients(network, start, task, batches[:CHUNK], seed)
-        # The deepest cost most: they get the rate that was better one depth before.
+        # The deepest networks cost most, so they only get the better rate of the depth before.
         rates = RATES if layers <= TRIED_UP_TO else (trained[-1].best.rate,)
         runs = tuple(_train(network, start, task, batches, rate) for rate in rates)
         trained.append(Trained(scheme, layers, gradients, runs, task.guessing))
@@ -210,7 +201,7 @@ def _train_scheme(scheme, network, task, most: int, seed: int) -> list[Trained]:
 
 
 def _batches(task: Task, seed: int) -> np.ndarray:
-    """(updates, BATCH) indices: every epoch another order, the same for all networks."""
+    """Return indices (updates, BATCH), in a new order every epoch, the same for all networks."""
     generator = np.random.default_rng(seed)
     needed = max(updates for _, updates in UPDATES) * BATCH
     epochs = -(-needed // len(task.images))
@@ -219,13 +210,13 @@ def _batches(task: Task, seed: int) -> np.ndarray:
 
 
 def _gradients(network: RepeatedBlocks, start: State, task: Task, batches, seed: int):
-    """Gradient norms at the start, with a random classifier: one that starts at 0 passes none."""
+    """Return the initial gradient norms, with a random classifier, as one at 0 passes none."""
     *tail, kernel, bias = start.weights[-1]
     random = np.random.default_rng(seed).standard_normal(kernel.shape)
     kernel = keras.ops.convert_to_tensor(random / math.sqrt(kernel.shape[0]), "float32")
     start = dataclasses.replace(start, weights=[*start.weights[:-1], [*tail, kernel, bias]])
     _, norms, _ = network.train(start, task.images, task.labels, batches, rate=0.0)
-    # Where the signal dies out on the way, the last is 0 too.
+    # If the signal dies out on the way, the last norm is 0 too.
     norms = norms / norms[-1] if norms[-1] else np.zeros_like(norms)
     return tuple(float(norm) if np.isfinite(norm) else math.nan for norm in norms)
 

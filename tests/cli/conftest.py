@@ -67,7 +67,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def saved(model, tmp_path_factory) -> dict[str, Path]:
     """The network as a file, a fine-tuning folder, a pretrained folder and a SavedModel."""
-    from nf_zoo.deploy.export import export_saved_model
+    from nf_zoo.deploy.saved_model import export_saved_model
     from nf_zoo.hub.folder import save_pretrained
 
     root = tmp_path_factory.mktemp("models")

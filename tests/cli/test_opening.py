@@ -75,7 +75,7 @@ def test_weights_alone(saved):
 @pytest.mark.fast
 def test_another_saved_model(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "module"))
-    with pytest.raises(ValueError, match="no classifier that nf-zoo exported"):
+    with pytest.raises(ValueError, match="must be a classifier that nf-zoo exported"):
         open_model(str(tmp_path / "module"))
 
 

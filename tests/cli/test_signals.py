@@ -60,7 +60,7 @@ def test_an_output_that_cannot_be_written(kind, tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
     assert run(*kind, "--output", tmp_path / "file") == 2
     error = capsys.readouterr().err
-    assert "must be a folder that can be written" in error and error.count("\n") == 1
+    assert "must be a writable folder" in error and error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -118,4 +118,4 @@ def test_measure_on_the_model_s_own_shape_and_channels(tmp_path, capsys):
 def test_measure_says_why_there_is_no_theory(pictures, capsys):
     assert run("measure", "wide_resnet10_1", "--images", pictures) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "No theory: it reckons with noise, and these are pictures."
+    assert last == "No theory: it covers only noise, and these are pictures."

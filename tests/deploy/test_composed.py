@@ -13,8 +13,8 @@ import tensorflow as tf
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.deploy import litert_export
-from nf_zoo.deploy.metadata import output_names
+from nf_zoo.deploy import litert_file
+from nf_zoo.deploy.exporting import output_names
 
 SIZE = (64, 96)
 
@@ -157,8 +157,8 @@ def test_onnx(model, tmp_path):
 
 def test_litert(model, tmp_path):
     path = nf_zoo.export_litert(model, tmp_path / "model.tflite")
-    names = litert_export.input_names(model)
-    check(model, litert_export.runner(path, output_names(model), names))
+    names = litert_file.input_names(model)
+    check(model, litert_file.runner(path, output_names(model), names))
 
 
 def test_saved_model(model, tmp_path):
@@ -218,7 +218,9 @@ def test_eight_bits(tmp_path):
     assert path.stat().st_size
     with pytest.raises(ValueError, match=r"an array \(N, H, W, C\).*Received: list"):
         nf_zoo.export_onnx(model, path, True, precision="int8", pictures=["a.jpg"])
-    with pytest.raises(ValueError, match=r"models of one input.*Received: .* which has 2"):
+    with pytest.raises(
+        ValueError, match=r"model in eight bits must have one input.*Received: .* which has 2"
+    ):
         nf_zoo.quantization_report(two_inputs(), pictures)
 
 

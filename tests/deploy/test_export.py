@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 import nf_zoo
-from nf_zoo.deploy import export
+from nf_zoo.deploy import saved_model
 from nf_zoo.models.classifier import build_model
 from nf_zoo.pictures.preprocessing import Preprocessing
 
@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return export.export_saved_model(model, tmp_path_factory.mktemp("export") / "model")
+    return saved_model.export_saved_model(model, tmp_path_factory.mktemp("export") / "model")
 
 
 def pictures(count, height, width):
@@ -106,7 +106,7 @@ def test_weights_as_constants(model, tmp_path, monkeypatch):
     assert features.shape == (2, model.get_layer("pool").output.shape[-1])
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     assert size < 1.5 * 4 * model.count_params() + 400_000  # once, though four signatures use them
-    monkeypatch.setattr(export, "MOST_CONSTANTS", 10)
+    monkeypatch.setattr(saved_model, "MOST_CONSTANTS", 10)
     with pytest.raises(ValueError, match="constants=False"):
         nf_zoo.export_saved_model(model, tmp_path / "too-large", constants=True)
     assert not (tmp_path / "too-large").exists()
@@ -171,21 +171,21 @@ def test_existing_folder_is_kept_unless_overwritten(model, exported, tmp_path):
     target.mkdir()
     (target / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        export.export_saved_model(model, target)
+        saved_model.export_saved_model(model, target)
     assert (target / "mine.txt").read_text() == "keep"
-    export.export_saved_model(model, target, overwrite=True)
+    saved_model.export_saved_model(model, target, overwrite=True)
     assert (target / "saved_model.pb").exists() and not (target / "mine.txt").exists()
 
 
 def test_a_wrong_answer_writes_nothing(model, tmp_path, monkeypatch):
-    true_answer = export._answer
+    true_answer = saved_model._answer
 
     def wrong(tf, model, outputs):
         return true_answer(tf, model, outputs * (1.0 if tf.executing_eagerly() else 2.0))
 
-    monkeypatch.setattr(export, "_answer", wrong)
+    monkeypatch.setattr(saved_model, "_answer", wrong)
     with pytest.raises(RuntimeError, match="nothing was written"):
-        export.export_saved_model(model, tmp_path / "model")
+        saved_model.export_saved_model(model, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,7 +197,7 @@ def test_other_graphs_export(options, tmp_path):
         **{"num_classes": 3, **options},
         **TINY,
     )
-    path = export.export_saved_model(model, tmp_path / "model")
+    path = saved_model.export_saved_model(model, tmp_path / "model")
     loaded = tf.saved_model.load(str(path))
     answer = loaded.predict(tf.constant(pictures(2, 48, 48)))
     key, width = ("features", 16) if options.get("num_classes") == 0 else ("probabilities", 3)
@@ -208,7 +208,7 @@ def test_models_of_one_channel_turn_pictures_gray(tmp_path):
     settings = Preprocessing(16, 1.0)
     options = {"input_shape": (None, None, 1), "num_classes": 2, "preprocessing": settings}
     model = build_model("nf_resnet10", **options, **TINY)
-    export.export_saved_model(model, tmp_path / "model")
+    saved_model.export_saved_model(model, tmp_path / "model")
     pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype="uint8")
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     served = loaded.predict(tf.constant(pictures))["probabilities"]

@@ -16,7 +16,7 @@ from tiny_networks import difference
 
 import nf_zoo
 from nf_zoo import layers
-from nf_zoo.deploy import layer_rules
+from nf_zoo.deploy import lowering
 from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.models.classifier import build_model, variable_names
 
@@ -202,7 +202,7 @@ def test_half_precision_on_demand(label):
     assert kinds.pop("head") == "float32" and kinds.pop("images") == "float32"
     assert set(kinds.values()) == {"bfloat16"}
     assert 1e-5 < gap(folded, model) < 0.05
-    with pytest.raises(ValueError, match=r"dtype is chosen when.*dtype='float32'"):
+    with pytest.raises(ValueError, match=r"dtype must be chosen when.*dtype='float32'"):
         nf_zoo.fold(folded, dtype="float32")
 
 
@@ -370,7 +370,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", layer_rules.TRAINING)
+@pytest.mark.parametrize("kind", lowering.TRAINING)
 def test_a_layer_that_does_something_in_training_alone_is_gone(kind):
     """Also where it was called with ``training=True``: a model that predicts overrules it."""
     inputs = keras.Input((24, 24, 3))

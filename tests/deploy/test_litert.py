@@ -12,10 +12,13 @@ import tiny_networks
 from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
-from nf_zoo.deploy.litert_export import runner
-from nf_zoo.deploy.metadata import output_names
+from nf_zoo.deploy.exporting import output_names
+from nf_zoo.deploy.litert_file import runner
 
-FAMILIES = ("nf_resnet", "nf_regnet", "nfnet_eca_paper", "fixup_resnet", "resnet", "resnet_v2")
+FAMILIES = (
+    *("nf_resnet", "nf_regnet", "nfnet_eca_paper", "fixup_resnet"),
+    *("resnet", "resnet_v2", "regnety"),
+)
 
 
 def gap(path, model, size=(40, 56), count=1) -> float:

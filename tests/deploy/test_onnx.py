@@ -12,8 +12,8 @@ import pytest
 import tiny_networks
 
 import nf_zoo
-from nf_zoo.deploy.metadata import class_names
 from nf_zoo.models.classifier import build_model
+from nf_zoo.pictures.predictions import class_names
 
 pytestmark = pytest.mark.fast
 
@@ -44,7 +44,7 @@ def test_every_family(label, build_filled, tmp_path):
     }
 
 
-@pytest.mark.parametrize("label", ["nf_regnet", "nfnet", "nfnet_eca_paper"])
+@pytest.mark.parametrize("label", ["nf_regnet", "nfnet", "nfnet_eca_paper", "regnety"])
 def test_a_grouped_convolution_is_one_node(label, build_filled, tmp_path):
     model = build_filled(label)
     graph = onnx.load(nf_zoo.export_onnx(model, tmp_path / "model.onnx")).graph
@@ -129,7 +129,7 @@ def test_what_it_cannot_hold_is_named(tmp_path):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx")
     name, fields = tiny_networks.NETWORKS["nf_resnet"]
     model = build_model(name, **{**fields, "activation": "celu", "num_classes": 2})
-    with pytest.raises(ValueError, match="with activation='celu', of which it knows elu, expon"):
+    with pytest.raises(ValueError, match="with activation='celu', which must be one of elu, expon"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
     # The advice is true.

@@ -204,7 +204,7 @@ def test_transposed_convolution(size, padding, tmp_path):
         (layers.LayerNormalization(1), r"LayerNormalization with axis=\[1\]"),
         (layers.LayerNormalization(center=False, scale=False), "with center=False and scale=False"),
         (layers.ReLU(threshold=0.3), "ReLU with threshold"),
-        (layers.Activation("celu"), "Activation with activation='celu', of which it knows elu"),
+        (layers.Activation("celu"), "Activation with activation='celu', which must be one of elu"),
         (layers.Flatten(data_format="channels_first"), "Flatten with data_format"),
         (layers.Lambda(lambda x: x + 1), "Lambda"),
     ],
@@ -227,7 +227,7 @@ def test_everything_unknown_is_named_at_once_and_first(tmp_path):
         nf_zoo.export_onnx(model, tmp_path / "out" / "model.onnx", **options)
     for part in (
         *("'center' (CenterCrop)", "'unit' (UnitNormalization)", "(Greater)"),
-        *("'masked' (Softmax called with more than its inputs)", "(Split of several outputs)"),
+        *("'masked' (Softmax called with more than its inputs)", "(Split with several outputs)"),
         "'above' (ReLU with threshold)",
     ):
         assert part in str(caught.value)

@@ -9,13 +9,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
-from nf_zoo.deploy import litert_export, onnx_export
+from nf_zoo.deploy import litert_file, onnx_file
 from nf_zoo.deploy.quantization import quantized_activations, quantized_kernel
 
 WIDE = {"depths": (1, 1), "widths": (128, 256), "stem_width": 64}
 FORMATS = {
-    "onnx": (nf_zoo.export_onnx, onnx_export.runner),
-    "tflite": (nf_zoo.export_litert, lambda path: litert_export.runner(path, ["logits"])),
+    "onnx": (nf_zoo.export_onnx, onnx_file.runner),
+    "tflite": (nf_zoo.export_litert, lambda path: litert_file.runner(path, ["logits"])),
 }
 
 
@@ -120,10 +120,10 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "files are written in float32.*Received: 'int4'"),
+        ({"precision": "int4"}, "files must be one of float32.*Received: 'int4'"),
         ({"precision": "int8"}, "int8 needs pictures"),
-        ({"keep_float": 3}, "go with precision='int8'"),
-        ({"pictures": []}, "go with precision='int8'"),
+        ({"keep_float": 3}, "need precision='int8'"),
+        ({"pictures": []}, "need precision='int8'"),
     ],
 )
 def test_options_that_do_not_go_together(suffix, options, message, model, tmp_path):
@@ -134,6 +134,6 @@ def test_options_that_do_not_go_together(suffix, options, message, model, tmp_pa
 
 def test_unknown_layers_to_keep(model, pictures, tmp_path):
     options = {"precision": "int8", "pictures": pictures, "keep_float": ["haed"]}
-    with pytest.raises(ValueError, match=r"names of layers with a kernel.*Received: haed"):
+    with pytest.raises(ValueError, match=r"must name layers with a kernel.*Received: haed"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ def no_saved_model(monkeypatch):
     def stub(model, path, overwrite=False):
         path.mkdir()
 
-    monkeypatch.setattr("nf_zoo.deploy.export.export_saved_model", stub)
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", stub)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_resumed_run_equals_an_uninterrupted_one(few, tiny, tmp_path, monkeypatc
             finetune(start, few, output=tmp_path / "killed", resume=True, **options)
         assert not (tmp_path / "killed").exists()
         monkeypatch.undo()
-    monkeypatch.setattr("nf_zoo.deploy.export.export_saved_model", lambda model, path: None)
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", lambda model, path: None)
     resumed = finetune(start, few, output=tmp_path / "killed", resume=True, **options)
 
     def losses(result):

@@ -188,7 +188,7 @@ def test_datasets_of_the_wrong_form():
 
 def test_unstable_dataset_would_leak_and_is_refused():
     dataset = tf.data.Dataset.from_tensor_slices(toy_dataset(64)).shuffle(64, seed=1)
-    with pytest.raises(ValueError, match="another order each time"):
+    with pytest.raises(ValueError, match="a different order each time"):
         open_data(dataset)
     opened = open_data(dataset, validation_data=dataset.take(8))
     assert (len(opened.train), len(opened.validation)) == (64, 8)

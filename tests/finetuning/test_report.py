@@ -62,7 +62,7 @@ def test_confusion_matrix(tmp_path, figures, classes):
     np.testing.assert_allclose(image.get_array()[0, :2], [1 / 778, 777 / 778])
     assert ("777" in shown) == (classes <= 20)
     assert ("class 1" in shown) == (classes <= 60)
-    listed = [text for text in shown if text.startswith("Commonest confusions")]
+    listed = [text for text in shown if text.startswith("Most common confusions")]
     assert len(listed) == (classes > 20)
     if listed:
         assert listed[0].splitlines()[1].split(maxsplit=1) == ["777", "class 0 as class 1"]

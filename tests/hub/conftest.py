@@ -40,10 +40,10 @@ def timm_tensors():
     """What timm's state dictionary of a model would hold, filled by name."""
 
     def make(model) -> dict[str, np.ndarray]:
-        from nf_zoo.hub import from_timm
+        from nf_zoo.hub.foreign_names import plan
 
         tensors = {}
-        for step in from_timm.plan(model):
+        for step in plan(model, "timm"):
             shape = timm_shape(model, step.name, tuple(step.variable.shape))
             tensors[step.key] = np.asarray(goldens.fill_timm(step.key, shape))
             if step.key.endswith("running_mean"):
@@ -69,7 +69,7 @@ def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 @pytest.fixture
 def write(tmp_path):
     """Writes tensors as a safetensors file and returns its path."""
-    from nf_zoo.hub.saving import write_tensors
+    from nf_zoo.hub.folder import write_tensors
 
     def write(tensors, name="model.safetensors", metadata=None):
         path = tmp_path / name

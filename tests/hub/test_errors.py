@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub import catalog, repository
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
     CorruptWeights,
@@ -24,11 +25,9 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
     WeightsOffline,
 )
-from nf_zoo.hub.files import open_weights
-from nf_zoo.hub.folder import save_pretrained
+from nf_zoo.hub.folder import save_pretrained, save_weights
 from nf_zoo.hub.loading import build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 
 pytestmark = pytest.mark.fast
@@ -237,7 +236,7 @@ class TestMismatch:
             path, WeightsMismatch, "13 of another shape", "stages.3.0.conv1.weight [16, 16, 1, 1]"
         )
 
-    def test_a_catalogd_checkpoint_must_have_its_head(
+    def test_a_cataloged_checkpoint_must_have_its_head(
         self, hub, tiny, timm_tensors, write, refused
     ):
         content = write(timm_tensors(tiny("nf_resnet50", num_classes=0))).read_bytes()

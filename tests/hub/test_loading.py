@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.fitting import adapt_input_channels
-from nf_zoo.hub.folder import save_pretrained
-from nf_zoo.hub.loading import build_options, load_pretrained_weights
+from nf_zoo.hub.folder import save_pretrained, save_weights
+from nf_zoo.hub.loading import adapt_input_channels, build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.saving import save_weights
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.pictures.preprocessing import Preprocessing
 
@@ -36,13 +34,13 @@ def ours(name: str, array: np.ndarray) -> np.ndarray:
     "architecture", ["nf_resnet50", "nf_seresnet50", "resnet50", "resnetv2_50"]
 )
 def test_every_variable_gets_its_tensor(architecture, tiny, timm_tensors, write, values):
-    from nf_zoo.hub import from_timm
+    from nf_zoo.hub.foreign_names import plan
 
     model = tiny(architecture)
     tensors = timm_tensors(model)
     load_pretrained_weights(model, write(tensors))
     loaded = values(model)
-    for step in from_timm.plan(model):
+    for step in plan(model, "timm"):
         expected = ours(step.name, tensors[step.key]).reshape(loaded[step.name].shape)
         np.testing.assert_array_equal(loaded[step.name], expected, err_msg=step.name)
 
@@ -204,10 +202,10 @@ def test_a_repository_at_a_revision(hub, tiny, timm_tensors, write, values):
 
 ENVIRONMENT_SCRIPT = """
     from nf_zoo.hub.errors import WeightsOffline
-    from nf_zoo.hub.sources import fetch_weights, resolve_pretrained
+    from nf_zoo.hub.sources import resolve_pretrained
 
     try:
-        print(fetch_weights(resolve_pretrained("nf_resnet50", True)).read_text())
+        print(resolve_pretrained("nf_resnet50", True).weights().read_text())
     except WeightsOffline as error:
         print(error)
 """

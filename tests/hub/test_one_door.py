@@ -128,14 +128,14 @@ def test_a_damaged_folded_file(folded_file, tmp_path):
 
 
 def test_what_save_pretrained_cannot_read_back_is_not_written(model, tmp_path, monkeypatch):
-    from nf_zoo.hub import saving
+    from nf_zoo.hub import folder
 
-    names = saving.write_tensors
+    names = folder.write_tensors
 
     def forgetful(tensors, path, metadata):
         return names(dict(list(tensors.items())[1:]), path, metadata)
 
-    monkeypatch.setattr(saving, "write_tensors", forgetful)
+    monkeypatch.setattr(folder, "write_tensors", forgetful)
     with pytest.raises(WeightsError, match="1 missing"):
         nf_zoo.save_pretrained(model, tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import nf_zoo
-from nf_zoo.hub import catalog_add
-from nf_zoo.hub.diagnosis import pickle_remedy
+from nf_zoo.hub import curation
+from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     CatalogError,
     InvalidConfig,
@@ -24,10 +24,10 @@ from nf_zoo.hub.errors import (
     WeightsMismatch,
     WeightsNotFound,
 )
-from nf_zoo.hub.files import open_weights
+from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
-from nf_zoo.hub.recognize import recognize
+from nf_zoo.hub.untrusted.headers import pickle_remedy
 
 pytestmark = pytest.mark.fast
 
@@ -291,7 +291,7 @@ class TestFolders:
         hub.add_folder("me/gray", path)
         hub.add("me/gray", "README.md", b"---\nlicense: mit\n---\n")
         with pytest.raises(CatalogError, match=r"input_shape=\[None, None, 1\]"):
-            catalog_add.add_record("hf://me/gray")
+            curation.add_record("hf://me/gray")
 
 
 WRAPPERS = [

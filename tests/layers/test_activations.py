@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from nf_zoo.layers import GAMMA, ScaledActivation, gamma_of
-from nf_zoo.models.norm_free_block import NormFreeBlock
+from nf_zoo.models.norm_free import NormFreeBlock
 
 pytestmark = pytest.mark.fast
 

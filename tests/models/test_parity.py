@@ -32,6 +32,9 @@ TIMM = [
     "resnetv2_34",
     "resnetv2_50",
     "resnetv2_50d",
+    "regnety_004",
+    "regnety_016",
+    "regnety_032",
 ]
 PAPER = {
     "NF_ResNet_ResNet50": "nf_resnet50",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import goldens
 import pytest
 
-from nf_zoo.models.variance import variance_ledger
+from nf_zoo.models.norm_free import variance_ledger
 
 pytestmark = pytest.mark.fast
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.optimizers.owners import compiled_model, owners
-from nf_zoo.optimizers.units import unit_axes
+from nf_zoo.optimizers.adaptive_gradient_clipping import unit_axes
+from nf_zoo.optimizers.variables import compiled_model, owners
 
 pytestmark = pytest.mark.fast
 

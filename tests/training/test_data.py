@@ -159,7 +159,7 @@ def test_half_a_set_is_refused(sources, tmp_path):
         ("arrays:nowhere.npz", "training.prepare"),
         ("folder:nowhere", "nowhere"),
         ("tfrecord:nowhere", "prepared"),
-        ("tfds:imagenet2012", "not prepared there"),
+        ("tfds:imagenet2012", "set is not prepared"),
     ],
 )
 def test_a_missing_set_is_named(source, word, tmp_path):
@@ -195,7 +195,7 @@ def test_tensorflow_data_sets(tmp_path):
     evaluated = take(data.test_batches(recipe, Share()), 100)
     assert sum(weights.sum() for *_, weights in evaluated) == data.test_size == 12
     recipe.data.test = "nothing"
-    with pytest.raises(RecipeError, match="no such splits"):
+    with pytest.raises(RecipeError, match="lacks the splits"):
         open_data(recipe)
 
 

@@ -98,7 +98,7 @@ def test_killed_twenty_times(processes, recipe, tmp_path):
     records = [json.loads(row) for row in (pieces / "log.jsonl").read_text().splitlines()]
     places = [(record["kind"], record["step"]) for record in records]
     assert len(places) == len(set(places)) and ("training", STEPS) in places
-    assert not list(pieces.rglob("*.tmp"))
+    assert not list((pieces / "checkpoints").glob(".*"))
     assert (pieces / "model" / "model.safetensors").exists()
 
 

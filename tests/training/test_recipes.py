@@ -63,7 +63,7 @@ def test_every_variant_is_a_recipe(path):
         row = architecture(recipe.model.architecture)
         row.configure(recipe.model.variant or None, **json.loads(recipe.model.fields))
         assert (
-            recipe.name and "Accuracy to expect" in path.read_text()
+            recipe.name and "Expected accuracy" in path.read_text()
         ) or "gives" in path.read_text()
     with pytest.raises(RecipeError, match="variants"):
         recipes.load(f"{path}:nonsense")

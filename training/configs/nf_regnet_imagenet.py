@@ -10,10 +10,10 @@ The recipe is that of DeepMind's nfnets ``experiment_nf_regnets.py``: batch 1024
 Nesterov momentum 0.9, rate 0.4 with five epochs of warm-up and half a cosine to 0.001, weight
 decay 5e-5 and 1e-5 more for each size, label smoothing 0.1, mixup and cutmix, averaged weights
 (0.99999), stochastic depth 0.1 and the architecture's dropout. The alphas of mixup (0.2) and cutmix
-(1) are those of the papers on them.
+(1) are those of their papers.
 
-Accuracy to expect: timm reports 79.4 % for its own recipe of B1 at 288 px (the catalog's
-nf_regnet_b1.ra2_in1k); this recipe was not run here. Cost: about 450,000 steps.
+Expected accuracy: timm reports 79.4 % for its own recipe of B1 at 288 px (the catalog's
+nf_regnet_b1.ra2_in1k); this recipe has not been run here. Cost: about 450,000 steps.
 """
 
 from training import recipe as recipes

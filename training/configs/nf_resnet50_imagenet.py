@@ -12,8 +12,9 @@ The recipe is that of DeepMind's nfnets ``experiment.py``: batch 1024, 90 epochs
 weight decay 1e-4 on kernels, label smoothing 0.1; with the stochastic depth (0.1) and the dropout
 (0.25) that Brock, De & Smith 2021 give networks without normalization.
 
-Accuracy to expect: the paper finds the networks level with their BatchNorm twins at 224 px (section
-5); timm reports 80.7 % for its own, longer recipe of nf_resnet50 at 288 px. It was not run here.
+Expected accuracy: the paper finds the networks level with their BatchNorm twins at 224 px (section
+5); timm reports 80.7 % for its own, longer recipe of nf_resnet50 at 288 px. This recipe has not
+been run here.
 Cost: about 112,600 steps of 1024 pictures.
 """
 

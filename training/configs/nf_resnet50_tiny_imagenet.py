@@ -7,20 +7,20 @@ Variants, joined by commas: an architecture (nf_resnet26, nf_resnet50 or their B
 resnetv2_26, resnetv2_50) and
 
     two_cores   for processors without a GPU: half the width, the stem of stride 4, 15 epochs, the
-                first 9 on pictures of 48 pixels, and what the variants ``open`` and ``growing`` of
-                wide_resnet_cifar10.py have
-    gpu         for a GPU that is there for minutes: the stem of stride 4 and the pictures at twice
-                their size, 80 pixels for 30 epochs, 112 for 20, and 128 to test; resized crops, a
-                larger rate and the gains from 1
+                first 9 on pictures of 48 pixels, and the changes of the variants ``open`` and
+                ``growing`` of wide_resnet_cifar10.py
+    gpu         for a GPU that is available for minutes: the stem of stride 4 and the pictures at
+                twice their size, 80 pixels for 30 epochs, 112 for 20, and 128 to test; resized
+                crops, a larger rate, and gains that start at 1
     smoke       20 steps
 
 SGD at batch 256 for 90 epochs, rate 0.1 with warm-up and half a cosine, adaptive gradient clipping
 for the networks without normalization, label smoothing, mixup and cutmix, averaged weights. The
 3 x 3 stem without pooling leaves the last stage maps of 8 x 8. Runs under KERAS_BACKEND=jax too.
 
-Accuracy to expect: 51.9 % of ``nf_resnet26,two_cores`` and 49.4 % of ``resnetv2_26,two_cores``
-(docs/results.md); above 60 % for the 50-layer networks on one GPU in about an hour, which was not
-run here.
+Expected accuracy: 51.9 % for ``nf_resnet26,two_cores`` and 49.4 % for ``resnetv2_26,two_cores``
+(docs/results.md); above 60 % for the 50-layer networks on one GPU in about an hour, which has not
+been run here.
 """
 
 import json
@@ -62,7 +62,7 @@ def _for_minutes(recipe, normalizer_free: bool) -> None:
         fields["zero_init_gain"] = False
         recipe.optimizer.agc = 0.1
     else:
-        fields["shortcut"] = "average_pool"  # as in the network without normalization
+        fields["shortcut"] = "average_pool"  # as in the normalizer-free network
     recipe.model.fields = json.dumps(fields)
     recipe.epochs, recipe.optimizer.learning_rate = 50.0, 0.3
     recipe.data.early_epochs, recipe.data.early_size = 30.0, 80
@@ -78,7 +78,7 @@ def _for_two_cores(recipe, normalizer_free: bool) -> None:
     if normalizer_free:
         fields["zero_init_gain"] = False
     else:
-        fields["shortcut"] = "average_pool"  # as in the network without normalization
+        fields["shortcut"] = "average_pool"  # as in the normalizer-free network
     recipe.model.fields = json.dumps(fields)
     recipe.batch_size, recipe.epochs, recipe.ema = 128, 15.0, 0.0
     recipe.data.early_epochs, recipe.data.early_size = 9.0, 48

@@ -10,10 +10,10 @@ The recipe is that of DeepMind's nfnets ``experiment_nfnets.py``: batch 4096, 36
 momentum 0.9, rate 0.1 for each 256 pictures with five epochs of warm-up and half a cosine,
 clipping 0.01, weight decay 2e-5, label smoothing 0.1, RandAugment of four layers (magnitude 5 for
 F0, 10 for F1 and F2, 15 beyond), mixup and cutmix, averaged weights (0.99999), stochastic depth
-0.25 and the architecture's dropout. The alphas of mixup (0.2) and cutmix (1) are those of the
-papers on them.
+0.25 and the architecture's dropout. The alphas of mixup (0.2) and cutmix (1) are those of their
+papers.
 
-Accuracy to expect (Brock et al., ICML 2021; not run here): F0 83.6, F1 84.7, F2 85.1, F3 85.7,
+Expected accuracy (Brock et al., ICML 2021; not run here): F0 83.6, F1 84.7, F2 85.1, F3 85.7,
 F4 85.9, F5 86.0 %. Cost: about 113,000 steps of 4096 pictures.
 """
 

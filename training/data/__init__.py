@@ -12,14 +12,16 @@ KINDS = ("folder", "arrays", "tfrecord", "tfds")
 
 
 def open_data(recipe):
-    """The pictures that ``data.source`` names, as an object with ``labels``, ``train_size``,
-    ``test_size``, ``train_batches(recipe, share, first_step)`` and ``test_batches(recipe, share)``.
+    """Open the pictures that ``data.source`` names.
+
+    The result has ``labels``, ``train_size``, ``test_size``,
+    ``train_batches(recipe, share, first_step)`` and ``test_batches(recipe, share)``.
 
     Args:
         recipe: a checked recipe.
 
     Raises:
-        RecipeError: if the source is unknown, missing or not whole.
+        RecipeError: if the source is unknown, missing or incomplete.
     """
     given = recipe.data
     kind, _, place = given.source.partition(":")
@@ -39,7 +41,7 @@ def open_data(recipe):
         return pictures
     if given.train_per_class:
         raise RecipeError(
-            "Only pictures in memory can be cut down to some of each class: set "
+            "Only pictures in memory can be reduced to some of each class: set "
             "data.in_memory=True, or data.train_per_class=0. Received: "
             f"data.train_per_class={given.train_per_class}, data.source={given.source!r}"
         )
@@ -47,7 +49,7 @@ def open_data(recipe):
         from training.data import streams
     except ModuleNotFoundError as error:
         raise RecipeError(
-            "Without TensorFlow pictures are kept in memory: set data.in_memory=True. "
+            "Without TensorFlow, pictures must be kept in memory: set data.in_memory=True. "
             f"Received: data.source={given.source!r} ({error})"
         ) from error
     if kind == "folder":

@@ -1,4 +1,4 @@
-"""Sets of small pictures that are decoded once and kept: CIFAR-10, Tiny ImageNet. NumPy alone."""
+"""Sets of small pictures, decoded once and kept in memory: CIFAR-10, Tiny ImageNet."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ArrayPictures:
         self.train_size, self.test_size = len(train[1]), len(test[1])
 
     def fewer(self, per_class: int, seed: int) -> ArrayPictures:
-        """The same test pictures, and so many training pictures of each class.
+        """Return the same test pictures, and ``per_class`` training pictures of each class.
 
         Raises:
             RecipeError: if a class has fewer.
@@ -57,7 +57,7 @@ class ArrayPictures:
         return ArrayPictures((images[rows], classes[rows]), self.test, self.labels)
 
     def train_rows(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
-        """(rows of ``train``, classes, draws) of one replica after the other, endlessly."""
+        """Yield (rows of ``train``, classes, draws) of one replica after the other, endlessly."""
         classes = self.train[1].astype("int32")
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
         augment = augmentation_of(recipe)
@@ -68,12 +68,12 @@ class ArrayPictures:
                 yield rows, classes[rows], augment.draws(step, first, count)
 
     def train_batches(self, recipe, share: Share, first_step: int) -> Iterator[tuple]:
-        """(images, classes, draws) of one replica after the other, endlessly."""
+        """Yield (images, classes, draws) of one replica after the other, endlessly."""
         for rows, classes, draws in self.train_rows(recipe, share, first_step):
             yield self.train[0][rows], classes, draws
 
     def test_batches(self, recipe, share: Share) -> Iterator[tuple]:
-        """(images, classes, weights) of this host."""
+        """Yield (images, classes, weights) of this host."""
         images, classes = self.test
         rows = recipe.evaluation.batch_size
         for indices, weights in evaluation_rows(self.test_size, share, rows):
@@ -81,7 +81,7 @@ class ArrayPictures:
 
 
 def read_arrays(path: str | Path) -> ArrayPictures:
-    """The pictures of an .npz file made by ``python -m training.prepare``.
+    """Read the pictures of an .npz file made by ``python -m training.prepare``.
 
     Raises:
         RecipeError: if it is not such a file.
@@ -91,14 +91,14 @@ def read_arrays(path: str | Path) -> ArrayPictures:
             values = [file[key] for key in KEYS]
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(
-            f"An .npz file with {', '.join(KEYS)} is needed; python -m training.prepare makes "
-            f"one ({error}). Received: {path}"
+            f"The source must be an .npz file with {', '.join(KEYS)}; python -m training.prepare "
+            f"makes one ({error}). Received: {path}"
         ) from error
     return ArrayPictures(values[:2], values[2:4], [str(label) for label in values[4]])
 
 
 def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPictures:
-    """Decodes SPLIT/CLASS/picture of a folder, a tar archive, or several ("sets/tiny-*.tar.xz").
+    """Decode SPLIT/CLASS/picture of a folder or tar archive, or several (``"sets/*.tar.xz"``).
 
     Pictures of another size are resized and cropped to ``size`` pixels.
 
@@ -128,7 +128,7 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
 
 
 def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes]]:
-    """((split, class, file name), encoded picture)."""
+    """Yield ((split, class, file name), encoded picture)."""
     paths = [Path(path) for path in sorted(glob(source))]
     if not paths:
         raise RecipeError(f"There is no such folder or archive. Received: data.source={source}")
@@ -152,7 +152,7 @@ def _members(path: Path, splits):
                     yield key, archive.extractfile(member).read()
     except tarfile.TarError as error:
         raise RecipeError(
-            f"Neither a folder nor a tar archive ({error}). Received: data.source={path}"
+            f"The source must be a folder or a tar archive ({error}). Received: data.source={path}"
         ) from error
 
 

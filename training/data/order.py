@@ -1,4 +1,4 @@
-"""Which picture stands where: the same for any number of hosts, replicas and interruptions."""
+"""Order of the pictures, the same for any number of hosts, replicas and interruptions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one host sees of every batch.
+    """One host's share of every batch.
 
     Attributes:
         host: index of this host.
-        hosts: how many there are.
-        replicas: of this host.
+        hosts: number of hosts.
+        replicas: replicas of this host.
         replica_batch: pictures of one replica in a step.
     """
 
@@ -25,7 +25,7 @@ class Share:
     replica_batch: int = 1
 
     def first(self, replica: int) -> int:
-        """Where the pictures of a local replica begin in the whole batch."""
+        """Return the position in the whole batch where a local replica's pictures begin."""
         return (self.host * self.replicas + replica) * self.replica_batch
 
     @property
@@ -35,7 +35,7 @@ class Share:
 
 
 class Order:
-    """An endless row of pictures: all of them in a new random order, again and again.
+    """Endless sequence of pictures: all of them, in a new random order each round.
 
     A batch may hold the end of one round and the beginning of the next, so that no picture is
     ever left out and no batch is smaller.
@@ -56,7 +56,7 @@ class Order:
         self._round = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def indices(self, step: int, first: int = 0, count: int | None = None) -> np.ndarray:
-        """The pictures ``first`` to ``first + count`` of one step; all of them by default."""
+        """Return the pictures ``first`` to ``first + count`` of one step; all by default."""
         count = self.batch_size - first if count is None else count
         serials = step * self.batch_size + first + np.arange(count)
         rounds, places = np.divmod(serials, self.size)
@@ -71,14 +71,14 @@ class Order:
 
 
 def evaluation_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """``(indices, weights)`` of each batch that this host evaluates.
+    """Return ``(indices, weights)`` of each batch that this host evaluates.
 
-    All replicas have as many batches of the same size; rows that stand in for missing pictures have
+    All replicas have the same number of batches of the same size; rows that fill up a batch have
     weight 0.
 
     Args:
         size: number of pictures.
-        share: which host of how many this is.
+        share: this host among all hosts.
         batch: rows of a batch.
     """
     per_host = -(-size // share.hosts)

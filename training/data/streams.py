@@ -1,6 +1,6 @@
 """Sets that are read as they are needed: folders, TFRecord shards, TensorFlow data sets.
 
-What a picture becomes depends on the recipe's seed and on its place in the run alone.
+The variation of a picture depends only on the recipe's seed and the picture's place in the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANIFEST = "dataset.json"
 
 
 class FolderPictures:
-    """Files SPLIT/CLASS/NAME of a folder; any host can read any of them.
+    """Files SPLIT/CLASS/NAME of a folder; every host can read all of them.
 
     Args:
         root: the folder.
@@ -42,7 +42,7 @@ class FolderPictures:
         self.train_size, self.test_size = len(self._train.files), len(self._test.files)
 
     def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
-        """(images, classes, draws) of one replica after the other, endlessly."""
+        """Return endless batches of (images, classes, draws), one replica after the other."""
         order = Order(recipe.seed, self.train_size, recipe.batch_size)
 
         def rows():
@@ -59,7 +59,7 @@ class FolderPictures:
         return _varied_batches(records, recipe, share, first_step)
 
     def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
-        """(images, classes, weights) of this host."""
+        """Return batches of (images, classes, weights) of this host."""
         rows = evaluation_rows(self.test_size, share, recipe.evaluation.batch_size)
         indices = np.concatenate([row[0] for row in rows])
         weights = np.concatenate([row[1] for row in rows])
@@ -69,13 +69,13 @@ class FolderPictures:
 
 
 class RecordPictures:
-    """Records (encoded picture, class) that are read in a row, each host its own part.
+    """Records (encoded picture, class), read in sequence; each host reads its own part.
 
     Args:
         labels: class names.
         sizes: number of records of (training, test), over all hosts.
         open_split: (split, host, hosts) -> a finite data set of that host's records.
-        counts: (split, host, hosts) -> how many those are.
+        counts: (split, host, hosts) -> the number of those records.
         splits: names of the training and the test split.
     """
 
@@ -85,12 +85,13 @@ class RecordPictures:
         self._open, self._counts, self._splits = open_split, counts, splits
 
     def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
-        """(images, classes, draws) of one replica after the other, endlessly."""
+        """Return endless batches of (images, classes, draws), one replica after the other."""
         split = self._splits[0]
         size = self._counts(split, share.host, share.hosts)
         if not size:
             raise RecipeError(
-                f"There are fewer files in {split!r} than hosts. Received: {share.hosts} hosts"
+                f"{split!r} must have at least as many files as there are hosts. "
+                f"Received: {share.hosts} hosts"
             )
         seen = first_step * share.host_batch
         first_round = seen // size
@@ -115,21 +116,21 @@ class RecordPictures:
         return _varied_batches(records, recipe, share, first_step)
 
     def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
-        """(images, classes, weights) of this host."""
+        """Return batches of (images, classes, weights) of this host."""
         split, batch = self._splits[1], recipe.evaluation.batch_size
         counts = [self._counts(split, host, share.hosts) for host in range(share.hosts)]
         rows = -(-max(counts) // (batch * share.replicas)) * batch * share.replicas
         records = self._open(split, share.host, share.hosts).map(lambda *r: (*r, 1.0))
-        # Rows that stand in for missing pictures, so that all replicas have as many batches.
+        # Rows of weight 0 fill up, so that all replicas have the same number of batches.
         spare = self._open(split, 0, 1).take(1).repeat().map(lambda *r: (*r, 0.0))
         return _test_batches(records.concatenate(spare).take(rows), recipe)
 
 
 def open_records(root: str, train: str, test: str) -> RecordPictures:
-    """TFRecord shards made by ``python -m training.prepare``.
+    """Open TFRecord shards made by ``python -m training.prepare``.
 
     Raises:
-        RecipeError: if the folder was not prepared, or not to the end.
+        RecipeError: if the folder was not prepared completely.
     """
     folder = Path(root)
     try:
@@ -138,15 +139,15 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(
             f"{MANIFEST} with the splits {train!r} and {test!r} is missing: the set was not "
-            f"prepared, or not to the end. Run python -m training.prepare again ({error}). "
+            f"prepared completely. Run python -m training.prepare again ({error}). "
             f"Received: data.source={root}"
         ) from error
     for shards in files.values():
         missing = [name for name in shards if not (folder / name).is_file()]
         if missing:
             raise RecipeError(
-                f"{len(missing)} files of the set are missing, such as {missing[0]}. Prepare it "
-                f"again. Received: data.source={root}"
+                f"{len(missing)} files of the set are missing, such as {missing[0]}. Prepare the "
+                f"set again. Received: data.source={root}"
             )
 
     def mine(split, host, hosts):
@@ -164,10 +165,10 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
 
 
 def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPictures:
-    """A prepared TensorFlow data set of (image, label).
+    """Open a prepared TensorFlow data set of (image, label).
 
     Raises:
-        RecipeError: without tensorflow-datasets, or if the set is not there.
+        RecipeError: without tensorflow-datasets, or if the set is not prepared.
     """
     try:
         import tensorflow_datasets as tfds
@@ -182,7 +183,7 @@ def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPicture
         labels = builder.info.features["label"].names
     except Exception as error:  # its own types are many, and private
         raise RecipeError(
-            f"The set is not prepared there, or has no such splits or labels: "
+            f"The set is not prepared, or lacks the splits or labels: "
             f"{str(error).splitlines()[0]} (prepare it with tfds build {name}). Received: "
             f"data.source=tfds:{name}, data.directory={directory!r}, splits {train!r}, {test!r}"
         ) from error
@@ -224,7 +225,7 @@ def _read(folder, index):
 
 
 def _varied_batches(records, recipe, share: Share, first_step: int) -> tf.data.Dataset:
-    """Records (encoded, class, serial) -> (images, classes, draws) of each replica in turn."""
+    """Turn records (encoded, class, serial) into (images, classes, draws) of each replica."""
     count, augment, given = share.replica_batch, augmentation_of(recipe), recipe.augmentation
     geometry = _geometry(recipe, recipe.data.input_size)
 

@@ -1,0 +1,210 @@
+"""The parts that all exports share: the frame, the check of the file, names and metadata.
+
+The module of a format has one function, which prepares the export. :func:`exporter` does the rest.
+It checks target and options first. It writes the file beside its final place, runs it, compares it
+with the model, and moves it into place if the answers agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import nf_zoo
+from nf_zoo import atomic, functional
+from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.lowering import input_shapes
+from nf_zoo.pictures.predictions import class_names
+
+LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
+Arrays = list[np.ndarray]
+LARGEST_CHANGE = 0.3
+"""Largest change of the outputs in eight bits: its root mean square over that of the outputs."""
+HALF = 5e-2
+"""Tolerance for models in half precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A model that is ready to be written.
+
+    Attributes:
+        write: writes to a path, and returns a function that runs the written model: one array for
+            each input -> the outputs in order.
+        trials: (inputs, expected outputs) to run it on; None means those of :func:`trials`.
+    """
+
+    write: Callable[[Path], Callable[..., Arrays]]
+    trials: list[tuple[Arrays, Arrays]] | None = None
+
+
+def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
+    """Return the public function of a format, made from its function that prepares an export."""
+    row = FORMATS[prepare.__name__.removeprefix("export_")]
+
+    @functools.wraps(prepare)
+    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+        path = row.target(path, overwrite)
+        chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
+        precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
+        row.require()
+        made = prepare(model, path, overwrite, **options)
+        with atomic.replacing(path) as written:
+            run = made.write(written)
+            for inputs, expected in made.trials or trials(model):
+                actual = run(*inputs)
+                if row.checks[precision] is None:
+                    check_rounded(expected, actual)
+                else:
+                    tolerance = tolerance_for(model, row.checks[precision])
+                    check_answers(expected, actual, tolerance)
+        return path
+
+    return export
+
+
+def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
+    """Check that the answers have the Keras model's shapes, and its values within a tolerance.
+
+    The tolerance is a share of the largest expected value, or of 1 if that is larger.
+    """
+    for wanted, found in zip(expected, actual, strict=True):
+        wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")
+        gap = np.inf
+        if wanted.shape == found.shape:
+            gap = float(np.abs(found - wanted).max(initial=0.0))
+        if not gap <= tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0))):
+            raise RuntimeError(
+                "The exported model does not answer as the Keras model does, so nothing was "
+                f"written. Received: a difference of {gap:.2g}"
+            )
+
+
+def check_rounded(expected: Arrays, actual: Arrays) -> None:
+    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`."""
+    for wanted, found in zip(expected, actual, strict=True):
+        change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
+        if not change <= LARGEST_CHANGE:
+            raise RuntimeError(
+                "In eight bits the model does not answer as it does in float32, so nothing was "
+                "written: pass more pictures of the kind it will see, or keep_float=, the number "
+                f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
+            )
+
+
+def trials(model) -> list[tuple[Arrays, Arrays]]:
+    """Return inputs for a file, and the answers of a functional or Sequential model to them.
+
+    The inputs are float32 noise in the range of the model's pictures: one picture of the model's
+    size, and two pictures, of another size if the model takes it.
+    """
+    preprocessing = getattr(model, "preprocessing", None)
+    size = preprocessing.input_size if preprocessing else (64, 64)
+    # If maps of several strides are joined, every stride must divide the sides.
+    plans = [[(1, *size), (1, 256, 256)], [(2, 37, 48), (2, 128, 64)]]
+    found = []
+    for plan in plans:
+        error = None
+        for count, *sides in plan:
+            inputs = _noise(model, count, sides)
+            try:
+                found.append((inputs, flat_outputs(model, inputs)))
+                break
+            except Exception as caught:
+                error = caught
+        else:
+            if not found:
+                raise error
+    return found
+
+
+def _noise(model, count: int, sides: list[int]) -> Arrays:
+    rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
+    arrays = []
+    kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]
+    for wanted, kind in zip(input_shapes(model), kinds, strict=True):
+        free = [count, *sides] if len(wanted) == 4 else [count]
+        free += [8] * (len(wanted) - len(free))
+        shape = [side or other for side, other in zip(wanted, free, strict=True)]
+        if "int" in kind:
+            arrays.append(rng.integers(0, 100, shape).astype("float32"))
+        elif raw:
+            arrays.append(255 * rng.random(shape, "float32"))
+        else:
+            arrays.append(rng.standard_normal(shape, "float32"))
+    return arrays
+
+
+def flat_outputs(model, inputs: Any) -> Arrays:
+    """Return a model's answers to one array or several, as a flat list of float32 arrays."""
+    structure, _ = functional.structures_of(functional.as_functional(model))
+    packed = keras.tree.pack_sequence_as(structure, keras.tree.flatten(inputs))
+    answers = keras.tree.flatten(model(packed, training=False))
+    return [np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in answers]
+
+
+def tolerance_for(model, exact: float) -> float:
+    """Return ``exact``, or :data:`HALF` if any layer computes in half precision."""
+    kinds = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
+    return HALF if kinds & {"float16", "bfloat16"} else exact
+
+
+def metadata_of(model) -> dict[str, Any]:
+    """Return the metadata of a model as JSON-able values.
+
+    Every model has ``nf_zoo_version``. A network of the zoo also has ``architecture``, ``labels``
+    (class names in the order of the outputs), ``preprocessing`` (the fields of
+    :class:`nf_zoo.Preprocessing`), ``input`` (``"pixels"``, 0..255, or ``"normalized"``) and
+    ``output`` (``"logits"``, ``"features"``, or the name of the classifier's activation).
+    """
+    record: dict[str, Any] = {"nf_zoo_version": nf_zoo.__version__}
+    if getattr(model, "architecture", None) is None:
+        return record
+    output = (model.classifier_activation or "logits") if model.num_classes else "features"
+    return {
+        **record,
+        "architecture": model.architecture,
+        "labels": class_names(model) if model.num_classes else [],
+        "preprocessing": model.preprocessing.to_dict(),
+        "input": "pixels" if model.include_preprocessing else "normalized",
+        "output": output,
+    }
+
+
+def labels_text(names: Iterable[str]) -> str:
+    """Return the text of labels.txt: one class name per line, in the order of the outputs."""
+    return "".join(f"{name}\n" for name in names)
+
+
+def write_metadata(model, folder: Path) -> None:
+    """Write labels.txt and preprocessing.json into a folder."""
+    if model.num_classes:
+        (folder / LABELS_FILE).write_text(labels_text(class_names(model)), encoding="utf-8")
+    record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
+    (folder / PREPROCESSING_FILE).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def output_names(model) -> list[str]:
+    """Return the names of the outputs in a file.
+
+    These are ``["logits"]`` or the name of the classifier's activation; ``["features"]`` without a
+    classifier; ``["features_0", "features_1", ...]`` for several maps; and the keys of a model
+    that returns a dict.
+    """
+    structure = functional.structures_of(functional.as_functional(model))[1]
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        return [str(keys[id(tensor)]) for tensor in keras.tree.flatten(structure)]
+    if len(model.outputs) > 1:
+        return [f"features_{index}" for index in range(len(model.outputs))]
+    if not getattr(model, "num_classes", None):
+        return ["features"]
+    return [model.classifier_activation or "logits"]

@@ -1,0 +1,211 @@
+"""The formats that a network is exported to, one row each.
+
+The rows define ``nf-zoo export`` with its choices and its help, the public ``export_*`` functions,
+the checks before the work and of the written file, and the table in docs/deploy.md
+(``python docs/make_formats_table.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: name behind ``export_`` in the function; ``--format`` spells it with hyphens.
+        title: name of the format in sentences.
+        module: module that defines the function, imported at its first use.
+        checks: precision -> the share by which an answer may differ from the model's; None for
+            precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
+            The first one is the default.
+        suffix: suffix of the file; empty for a folder.
+        extra: extra of pip that installs ``packages``; empty for none.
+        packages: modules beside TensorFlow that writing and checking need.
+        tensorflow: whether Keras must run on TensorFlow.
+        options: options of the command line, and keyword arguments of the function.
+        runs_on: runtimes, in words.
+        usage: text printed after an export to ``{path}``.
+    """
+
+    name: str
+    title: str
+    module: str
+    checks: Mapping[str, float | None]
+    suffix: str = ""
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+    tensorflow: bool = True
+    options: tuple[str, ...] = ()
+    runs_on: str = ""
+    usage: str = ""
+
+    @property
+    def flag(self) -> str:
+        """Value of ``--format``."""
+        return self.name.replace("_", "-")
+
+    @property
+    def function(self) -> str:
+        """Name of the public function."""
+        return f"export_{self.name}"
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions to choose from; none if the model's own is kept."""
+        return tuple(self.checks) if "precision" in self.options else ()
+
+    def load(self):
+        """Import the module and return the public function."""
+        return getattr(importlib.import_module(self.module), self.function)
+
+    def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
+        """Return the path after checking that the export may be written there.
+
+        Raises:
+            FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
+                or the reverse.
+        """
+        path, kind = Path(path), "file" if self.suffix else "folder"
+        if path.exists() and not overwrite:
+            raise FileExistsError(
+                f"The {kind} exists already: choose another, or pass overwrite=True "
+                f"(--overwrite). Received: {path}"
+            )
+        if path.exists() and path.is_dir() == bool(self.suffix):
+            raise FileExistsError(
+                f"The path must not hold anything but a {kind} to replace: choose another path. "
+                f"Received: {path}"
+            )
+        return path
+
+    def check_flags(self, given: list[str]) -> None:
+        """Check that the format has the given options of the command line."""
+        refused = [name for name in given if name not in self.options]
+        if refused:
+            flags = ", ".join(map(_flag, refused))
+            others = [
+                f"--format {row.flag} has {' and '.join(row.precisions or map(_flag, row.options))}"
+                for row in FORMATS.values()
+                if not set(refused).isdisjoint(row.options)
+            ]
+            raise ValueError(
+                f"{self.title} does not take {flags}: leave {flags} out. "
+                f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
+            )
+
+    def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
+        """Return the precision after checking it and the options that go with it.
+
+        Raises:
+            ValueError: if the format does not have the precision, or an option does not fit it.
+        """
+        if precision not in self.checks:
+            raise ValueError(
+                f"The precision of {self.title} files must be one of {', '.join(self.checks)}. "
+                f"Received: {precision!r}"
+            )
+        if precision == "int8" and pictures is None:
+            raise ValueError(
+                "int8 needs pictures of the kind that the model will see, to measure the ranges of "
+                "its activations: pass pictures=[...], a few hundred of them. Received: none"
+            )
+        if precision != "int8" and (pictures is not None or keep_float):
+            raise ValueError(
+                "pictures and keep_float need precision='int8'. Received: "
+                f"precision={precision!r} with {'pictures' if not keep_float else 'both'}"
+            )
+        return precision
+
+    def require(self) -> None:
+        """Import the needed packages, or raise an error that names what to install.
+
+        Raises:
+            ImportError: if a package is missing.
+            RuntimeError: if Keras runs on another backend than the format needs.
+        """
+        if self.tensorflow:
+            from nf_zoo.backend import require_tensorflow
+
+            require_tensorflow(f"{self.title} export")
+        for name in self.packages:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                package = str(error.name).partition(".")[0]
+                if package != name.partition(".")[0]:
+                    raise
+                raise ImportError(
+                    f"This export needs {package}, which is not installed: "
+                    f"pip install 'nf-zoo[{self.extra}]'"
+                ) from error
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+_EIGHT_BITS = ("precision", "pictures", "keep_float")
+_FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format(
+            "saved_model",
+            "SavedModel",
+            "nf_zoo.deploy.saved_model",
+            checks={"float32": 1e-5},
+            options=("constants",),
+            runs_on="TensorFlow",
+            usage="Signatures: serving_default, serving_uint8, serving_bytes, features\n"
+            'In Python:  tf.saved_model.load("{path}").predict(images)  # (N, H, W, 3)',
+        ),
+        Format(
+            "onnx",
+            "ONNX",
+            "nf_zoo.deploy.onnx_file",
+            checks={"float32": 1e-4, "int8": None},
+            suffix=".onnx",
+            extra="onnx",
+            packages=("onnx", "onnxruntime"),
+            tensorflow=False,
+            options=_EIGHT_BITS,
+            runs_on="any ONNX runtime, opset 20",
+            usage=_FILE,
+        ),
+        Format(
+            "litert",
+            "LiteRT",
+            "nf_zoo.deploy.litert_file",
+            checks={"float32": 1e-4, "float16": 2e-2, "int8": None},
+            suffix=".tflite",
+            extra="litert",
+            packages=("ai_edge_litert.interpreter",),
+            options=_EIGHT_BITS,
+            runs_on="LiteRT",
+            usage=_FILE,
+        ),
+    )
+}
+"""Name -> row. A new format is one module and one row here."""
+
+
+def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
+    """Return the format of the flag, else of the path's suffix, else SavedModel.
+
+    Example:
+        >>> format_of("pets.tflite").name, format_of("pets").name
+        ('litert', 'saved_model')
+    """
+    suffix = Path(path).suffix
+    found = [row for row in FORMATS.values() if flag == row.flag]
+    found += [row for row in FORMATS.values() if not flag and suffix and row.suffix == suffix]
+    return found[0] if found else FORMATS["saved_model"]

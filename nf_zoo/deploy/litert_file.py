@@ -1,0 +1,223 @@
+"""Export to a LiteRT (TensorFlow Lite) file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from nf_zoo.deploy.exporting import (
+    LABELS_FILE,
+    Export,
+    exporter,
+    labels_text,
+    metadata_of,
+    output_names,
+    trials,
+)
+from nf_zoo.deploy.fold import fold
+from nf_zoo.deploy.lowering import operation_of
+from nf_zoo.deploy.quantization import calibration
+from nf_zoo.functional import structures_of
+
+
+@exporter
+def export_litert(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+) -> Path:
+    """Write a LiteRT file of the folded network.
+
+    The input is the model's own, float32 (1, H, W, C) of the model's input size. It can be resized
+    to another batch and, if the model leaves them free, to other sides. The input of the signature
+    is called ``images`` (several inputs keep their names); the outputs are called as in
+    :func:`nf_zoo.export_onnx`. Only built-in operations are used, also for grouped convolutions.
+    The file is a zip archive too, in the way of LiteRT's metadata tools, with ``labels.txt`` and
+    ``metadata.json``, which holds the preprocessing.
+
+    LiteRT runs the file, and its answers are compared with the model's, before the file appears
+    under ``path``.
+
+    Args:
+        model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
+        path: file to write, ``.tflite``.
+        overwrite: replace an existing file.
+        precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32;
+            ``"int8"``, weights and activations in 8 bits, a scale per channel for the weights,
+            input and output still float32.
+        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
+            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
+        keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
+            worst of :func:`nf_zoo.quantization_report` on the pictures.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FileExistsError: if ``path`` exists and ``overwrite`` is false.
+        ImportError: without TensorFlow or ai-edge-litert.
+        RuntimeError: if Keras runs on another backend, or the written file answers differently.
+        ValueError: if a layer cannot be folded or needs fixed sides, or the options do not go
+            together.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
+        >>> path = nf_zoo.export_litert(model, "pets.tflite")
+    """
+    import tensorflow as tf
+
+    folded = fold(model)
+    inputs, keep, tried = None, [], None
+    if precision == "int8":
+        inputs, keep, tried = calibration(model, folded, pictures, keep_float)
+    tried = tried or trials(model)
+    shapes = [array.shape for array in tried[0][0]]
+
+    def write(written: Path):
+        saved = _saved(tf, folded, shapes, written.parent / "network")
+        converter = _converter(tf, saved, precision, inputs)
+        written.write_bytes(_convert(tf, converter, folded, keep, inputs))
+        _add_metadata(model, written)
+        run = runner(written, output_names(folded), input_names(folded))
+        return lambda *arrays: _answers(run, arrays)
+
+    return Export(write, tried)
+
+
+def _answers(run, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    try:
+        return run(*arrays)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            "LiteRT cannot run the file on inputs of these shapes; if a layer computes the "
+            "sides of its maps, as UpSampling2D does, build the model on keras.Input((height, "
+            f"width, channels)). Received: {', '.join(str(array.shape) for array in arrays)}"
+        ) from error
+
+
+def _converter(tf, saved: Path, precision: str, inputs):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = _one_by_one(inputs)
+        own = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [own.TFLITE_BUILTINS_INT8, own.TFLITE_BUILTINS]
+    return converter
+
+
+def _saved(tf, folded, shapes, path: Path) -> Path:
+    """Save the network as a SavedModel, from which the converter takes the names of the outputs.
+
+    From a concrete function the converter would write the variables as variables, which would be
+    empty when the file is read.
+    """
+    names = output_names(folded)
+    # For a fixed batch the converter would write reshapes that fit no other batch.
+    signature = [
+        tf.TensorSpec((None, *shape[1:]), tf.float32, name=name)
+        for name, shape in zip(input_names(folded), shapes, strict=True)
+    ]
+    structure, _ = structures_of(folded)
+
+    def network(*arrays):
+        answers = folded(keras.tree.pack_sequence_as(structure, list(arrays)), training=False)
+        return dict(zip(names, tf.nest.flatten(answers), strict=True))
+
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in folded.variables]
+    module.network = tf.function(network, input_signature=signature, autograph=False)
+    tf.saved_model.save(module, str(path), module.network.get_concrete_function())
+    return path
+
+
+def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
+    return lambda: ([image[None]] for image in inputs)
+
+
+def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
+    with warnings.catch_warnings():
+        # The converter warns of statistics that it collects anyway, and of TensorFlow's
+        # interpreter, with which the debugger runs the file.
+        warnings.simplefilter("ignore")
+        if not keep:
+            return converter.convert()
+        debugger, options = tf.lite.experimental.QuantizationDebugger, {"converter": converter}
+        options["debug_dataset"] = _one_by_one(inputs[:1])
+        measuring = debugger(**options)
+        measuring.run()
+        nodes = _nodes_of(measuring, folded, keep)
+        spared = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=nodes)
+        return debugger(**options, debug_options=spared).get_nondebug_quantized_model()
+
+
+def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
+    """Return the converter's names of the operations that come from these layers."""
+    table = io.StringIO()
+    measuring.layer_statistics_dump(table)
+    table.seek(0)
+    names = [row["tensor_name"] for row in csv.DictReader(table)]
+    last = {operation_of(output).name for output in folded.outputs}
+    found = []
+    for layer in layers:
+        # An operation that makes an output is named after the output.
+        own = r"StatefulPartitionedCall:\d+" if layer in last else rf"{re.escape(layer)}(_1)?"
+        nodes = [
+            name for name in names if any(re.fullmatch(own, x) for x in re.split("[;/]", name))
+        ]
+        if not nodes:
+            raise ValueError(
+                "A layer to keep in float32 must not be merged with others by the converter, as "
+                f"this one is: leave it out. Received: keep_float with {layer!r}"
+            )
+        found += nodes
+    return found
+
+
+def input_names(model) -> list[str]:
+    """Return the names of the inputs; ``["images"]`` if there is one."""
+    names = [operation_of(tensor).name for tensor in model.inputs]
+    return names if len(names) > 1 else ["images"]
+
+
+def runner(
+    path: Path, outputs: Sequence[str], inputs: Sequence[str] = ("images",)
+) -> Callable[..., list[np.ndarray]]:
+    """Return a function that runs the file on one array per input and returns ``outputs``."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    network = interpreter.get_signature_runner()
+
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        answers = network(**dict(zip(inputs, arrays, strict=True)))
+        return [answers[name] for name in outputs]
+
+    return run
+
+
+def _add_metadata(model, path: Path) -> None:
+    """Append a zip archive to the file: the format allows both in one."""
+    record = metadata_of(model)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        if record.get("labels"):
+            archive.writestr(LABELS_FILE, labels_text(record["labels"]))
+        archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))

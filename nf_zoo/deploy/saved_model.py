@@ -1,0 +1,262 @@
+"""Export to a SavedModel that takes raw pictures and returns class names and probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nf_zoo.deploy import fold as folding
+from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
+from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
+from nf_zoo.functional import as_functional, deep_graphs, structures_of
+from nf_zoo.pictures.images import as_input, input_of
+from nf_zoo.pictures.predictions import class_names
+
+TOP = 5
+MOST_CONSTANTS = 400_000_000
+"""Number of weights that fit into a graph, which holds 2 GB."""
+
+
+@exporter
+def export_saved_model(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    fold: bool = True,
+    constants: bool = False,
+) -> Path:
+    """Write a SavedModel that needs neither nf_zoo nor Keras to run.
+
+    Resizing, cropping and normalization are part of the graph. Signatures:
+
+    - ``serving_default``: ``images``, float32 (N, H, W, 3), raw pixels 0..255 of any size;
+    - ``serving_uint8``: the same in uint8;
+    - ``serving_bytes``: ``image_bytes``, strings (N,), encoded JPEG, PNG, GIF, BMP or WebP;
+    - ``features``: ``images`` as in ``serving_default`` -> ``features``, (N, F) float32.
+
+    The serving signatures return ``probabilities`` (N, classes) float32, and the five most
+    probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32. A model without a
+    classifier returns ``features`` from all of them. The loaded object's ``predict(images)`` takes
+    float32 and uint8 alike, and its ``network(pixels)`` returns (outputs, pooled features) for
+    pixels that are already prepared. ``assets.extra/`` holds labels.txt and preprocessing.json.
+
+    The preprocessing of any other functional or Sequential model is unknown, so it only has
+    ``serving_default``, with the model's own inputs by name, and its outputs named as in
+    :func:`nf_zoo.export_onnx`.
+
+    The result is loaded and compared with the model before it appears under ``path``.
+
+    Args:
+        model: an ImageClassifier with three input channels or one, folded or not; or any other
+            functional or Sequential Keras model, which may have layers of your own.
+        path: folder to write.
+        overwrite: replace an existing folder.
+        fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
+        constants: write the weights as constants of the graph, which oneDNN lays out once instead
+            of at every call: faster for small batches on CPU. Loading takes more memory, 24 times
+            the size of the weights from Python (docs/deploy.md).
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FileExistsError: if ``path`` exists and ``overwrite`` is false.
+        ImportError: without TensorFlow.
+        RuntimeError: if Keras runs on another backend, or the written model answers differently.
+        ValueError: if an ImageClassifier takes neither 3 channels nor 1, or returns feature maps;
+            if any other model has no graph; or if the model has too many weights for constants.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
+        >>> path = nf_zoo.export_saved_model(model, "pets")
+    """
+    import tensorflow as tf
+
+    require_graph(model)
+    takes_pictures = _takes_pictures(model)
+    if constants and model.count_params() > MOST_CONSTANTS:
+        raise ValueError(
+            f"A graph holds 2 GB, so at most {MOST_CONSTANTS:,} weights can be constants: leave "
+            f"constants=False. Received: a model of {model.count_params():,}"
+        )
+    network = folding.fold(model, allow_unfolded=True) if fold else model
+
+    def write(written: Path):
+        module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)
+        tf.saved_model.save(module, str(written), signatures)
+        if takes_pictures:
+            extra = written / "assets.extra"
+            extra.mkdir()
+            write_metadata(model, extra)
+        return _runner(tf, model, written, takes_pictures)
+
+    return Export(write, [_picture_trial(tf, model)] if takes_pictures else None)
+
+
+def _takes_pictures(model) -> bool:
+    """Return True if the preprocessing of the model is known, and check that it can be written."""
+    if getattr(model, "preprocessing", None) is None:
+        return False
+    if model.input_shape[-1] not in (1, 3):
+        raise ValueError(
+            "A SavedModel decodes pictures in color or gray, so the model must take 3 channels or "
+            "1; ONNX and LiteRT files and model.export(folder) take any number. "
+            f"Received: a model with {model.input_shape[-1]}"
+        )
+    if "pool" not in {layer.name for layer in model.layers}:
+        raise ValueError(
+            "A SavedModel of nf_zoo must return classes or pooled features: export feature maps "
+            "to ONNX or LiteRT files, or with model.export(folder). "
+            f"Received: {model.name!r}, which returns maps"
+        )
+    return True
+
+
+def _plain(tf, model, constants: bool):
+    """Return a tf.Module whose only signature is the model's own call."""
+    structure, _ = structures_of(graph_of(model))
+    shapes = zip(as_functional(model).inputs, input_shapes(model), strict=True)
+    specs = [
+        tf.TensorSpec(shape, tensor.dtype, name=operation_of(tensor).name)
+        for tensor, shape in shapes
+    ]
+
+    def call(*arrays):
+        answers = model(keras.tree.pack_sequence_as(structure, list(arrays)), training=False)
+        return dict(zip(output_names(model), keras.tree.flatten(answers), strict=True))
+
+    module = _module(tf, model, constants)
+    try:
+        module.network = _traced(tf, model, call, specs, constants)
+    except Exception as error:
+        raise ValueError(
+            "TensorFlow cannot trace this model for inputs of these shapes; if a layer must "
+            "know the sides of its maps, build the model on keras.Input((height, width, "
+            f"channels)). Received: {', '.join(str(tuple(spec.shape)) for spec in specs)}"
+        ) from error
+    return module, module.network
+
+
+def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
+    loaded = tf.saved_model.load(str(path))  # owns the variables: must outlive the calls
+    if takes_pictures:
+        key = "probabilities" if model.num_classes else "features"
+        return lambda images: [loaded.predict(tf.constant(images))[key]]
+
+    def run(*arrays):
+        pairs = zip(as_functional(model).inputs, arrays, strict=True)
+        named = {operation_of(x).name: tf.cast(array, x.dtype) for x, array in pairs}
+        answers = loaded.signatures["serving_default"](**named)
+        return [answers[name] for name in output_names(model)]
+
+    return run
+
+
+def _picture_trial(tf, model) -> tuple[list, list]:
+    """Return two uint8 pictures of the input size, and the Keras model's answers to them."""
+    from nf_zoo.pictures import tensorflow_images
+
+    preprocessing = model.preprocessing
+    size = (2, *preprocessing.input_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype="uint8")
+    pixels = tf.stack([tensorflow_images.resize_and_crop(x, preprocessing) for x in images])
+    pixels = tensorflow_images.as_input(pixels, preprocessing, **input_of(model))
+    expected = model(pixels, training=False)
+    if model.num_classes:
+        expected = _answer(tf, model, expected)["probabilities"]
+    return [images], [expected]
+
+
+def _servable(tf, model, constants: bool):
+    """Return a tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
+    from nf_zoo.pictures import tensorflow_images
+
+    preprocessing = model.preprocessing
+    trunk = _trunk(tf, model, constants)
+
+    def prepare(image):
+        return tensorflow_images.resize_and_crop(image, preprocessing)
+
+    def network(pixels):
+        form = input_of(model)
+        outputs, features = trunk(as_input(pixels, preprocessing, **form))
+        return outputs, {"features": tf.cast(features, tf.float32)}
+
+    crop = tf.TensorSpec([*preprocessing.input_size, 3], tf.float32)
+
+    def answer(pixels):
+        outputs, features = network(pixels)
+        return _answer(tf, model, outputs) if model.num_classes else features
+
+    def predict(images):
+        return answer(tf.map_fn(prepare, images, fn_output_signature=crop))
+
+    def predict_bytes(image_bytes):
+        def decode(encoded):
+            return prepare(tensorflow_images.decode(encoded))
+
+        return answer(tf.map_fn(decode, image_bytes, fn_output_signature=crop))
+
+    def embed(images):
+        return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
+
+    module = _module(tf, model, constants)
+    module.network, module.predict = trunk, tf.function(predict)
+    floats, integers = (
+        tf.TensorSpec([None, None, None, 3], dtype, name="images")
+        for dtype in (tf.float32, tf.uint8)
+    )
+    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+    signatures = {
+        "serving_default": module.predict.get_concrete_function(floats),
+        "serving_uint8": module.predict.get_concrete_function(integers),
+        "serving_bytes": tf.function(predict_bytes).get_concrete_function(encoded),
+        "features": tf.function(embed).get_concrete_function(floats),
+    }
+    return module, signatures
+
+
+def _trunk(tf, model, constants: bool):
+    """Return a concrete function from prepared pixels to (outputs, pooled features).
+
+    All signatures call this one function, so that the file holds constants once.
+    """
+    with deep_graphs():
+        trunk = keras.Model(model.inputs, [model.output, model.get_layer("pool").output])
+    pixels = tf.TensorSpec(model.input_shape, model.inputs[0].dtype, name="pixels")
+    return _traced(tf, model, lambda x: trunk([x], training=False), [pixels], constants)
+
+
+def _module(tf, model, constants: bool):
+    module = tf.Module()
+    if not constants:
+        module.model_variables = [variable.value for variable in model.variables]
+    return module
+
+
+def _traced(tf, model, call: Callable, specs: list, constants: bool):
+    """Return a concrete function of ``call``, with the weights as variables or constants."""
+    values = [variable.numpy() for variable in model.variables] if constants else []
+
+    def run(*arrays):
+        pairs = zip(model.variables, values, strict=True) if constants else ()
+        mapping = [(variable, tf.constant(value)) for variable, value in pairs]
+        with keras.StatelessScope(mapping) if constants else contextlib.nullcontext():
+            return call(*arrays)
+
+    return tf.function(run).get_concrete_function(*specs)
+
+
+def _answer(tf, model, outputs):
+    if model.classifier_activation is None:
+        outputs = tf.nn.softmax(tf.cast(outputs, tf.float32))
+    scores, order = tf.math.top_k(outputs, min(TOP, model.num_classes))
+    names = tf.gather(tf.constant(class_names(model)), order)
+    return {"probabilities": outputs, "labels": names, "scores": scores}

@@ -1,0 +1,313 @@
+"""What a model is: its config.json, read with suspicion, and its graph without values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nf_zoo.hub import timm_config
+from nf_zoo.hub.errors import InvalidConfig, first_few, printable
+from nf_zoo.hub.untrusted.documents import fields_of, read_json
+from nf_zoo.pictures.preprocessing import Preprocessing
+
+CONFIG_FILE = "config.json"
+LARGEST = {"num_classes": 1_000_000, "depths": 1000}
+LARGEST_OTHERWISE = 65_536
+MOST_ENTRIES = 16
+LONGEST_NAME, LONGEST_LABEL, LONGEST_MESSAGE = 100, 1000, 2000
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "nf_zoo_version": str,
+    "architecture": str,
+    "options": dict,
+    "preprocessing": dict,
+    "labels": (list, type(None)),
+}
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "num_classes": int,
+    "input_shape": list,
+    "classifier_activation": (str, type(None)),
+    "include_preprocessing": bool,
+    "pooling": (str, type(None)),
+    "features_only": bool,
+    "out_indices": (list, type(None)),
+}
+"""The options of the graph; those of the architecture are checked by its record."""
+_PART_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "trainable": bool,
+    "dtype": str,
+    "lora_rank": int,
+    "lora_alpha": (int, float),
+}
+MOST_PARTS = 20_000
+_COUNTS = ("num_classes", "input_shape")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What it takes to build a model again.
+
+    Attributes:
+        architecture: A name of the registry, e.g. "nf_resnet50".
+        options: Arguments of `build_model` other than those below; plain JSON values.
+        preprocessing: How pictures are prepared for it.
+        labels: Its class names, or None for ImageNet's.
+        states: What was set on its layers by hand, as `ImageClassifier.layer_states` gives it.
+    """
+
+    architecture: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] | None = None
+    states: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model) -> ModelConfig:
+        """The configuration of an `ImageClassifier`."""
+        return cls(
+            model.architecture,
+            model.options(),
+            model.preprocessing,
+            model.labels,
+            model.layer_states(),
+        )
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        import nf_zoo
+
+        labels = None if self.labels is None else list(self.labels)
+        document = {
+            "nf_zoo_version": nf_zoo.__version__,
+            "architecture": self.architecture,
+            "options": dict(self.options),
+            "preprocessing": self.preprocessing.to_dict(),
+            "labels": labels,
+            **self.states,
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments for `build_model(architecture, ...)`."""
+        arguments = {**self.options, "preprocessing": self.preprocessing}
+        return arguments if self.labels is None else {**arguments, "labels": self.labels}
+
+    def build(self, origin: str | Path = CONFIG_FILE):
+        """The model, freshly initialized.
+
+        Raises:
+            InvalidConfig: if no model can be built so; the message names `origin`.
+        """
+        from nf_zoo.models.classifier import build_model
+
+        def make(architecture: str, **arguments):
+            model = build_model(architecture, **arguments)
+            model.set_layer_states(**self.states)
+            return model
+
+        return self._made_by(make, origin)
+
+    def blueprint(self, origin: str | Path = CONFIG_FILE):
+        """The same model without values, at the cost of none of its weights. Raises as `build`."""
+        return self._made_by(build_blueprint, origin)
+
+    def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
+        """Residual blocks of the model; known without building it. Raises as `build`."""
+        from nf_zoo.models.registry import architecture
+
+        row = self._made_by(lambda name, **_: architecture(name), origin)
+        return sum(self.options.get("depths") or row.config.depths)
+
+    def _made_by(self, make: Callable, origin: str | Path):
+        try:
+            return make(self.architecture, **self.arguments())
+        # What no network has can also overflow, or ask for more memory than there is.
+        except (TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise InvalidConfig(
+                f"{origin} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+            ) from error
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read config.json as nf_zoo or timm writes it.
+
+    Raises:
+        InvalidConfig: if it is not JSON, has unknown, missing or wrongly typed fields, or sizes
+            that no network has.
+    """
+    try:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"{path} cannot be read as JSON: {printable(error)}") from error
+    try:
+        if isinstance(document.get("pretrained_cfg"), dict):
+            return _from_timm(document)
+        return parse_config(document)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidConfig(f"{path}: {printable(error, LONGEST_MESSAGE)}") from error
+
+
+def is_readable_config(path: Path) -> bool:
+    """Whether a config.json is one of ours or timm's, rather than of some other library."""
+    return bool({"nf_zoo_version", "pretrained_cfg"} & fields_of(path))
+
+
+def is_keras_config(path: Path) -> bool:
+    """Whether a config.json is what Keras writes when it saves a model as a folder."""
+    return {"class_name", "registered_name"} <= fields_of(path)
+
+
+def parse_config(document: dict[str, Any]) -> ModelConfig:
+    """The fields of a config.json of nf_zoo, each of them checked.
+
+    Raises:
+        ValueError, TypeError: naming the field.
+    """
+    states = {name: document[name] for name in ("trainable", "parts") if name in document}
+    unknown = sorted(set(document) - set(_FIELDS) - set(states))
+    missing = sorted(set(_FIELDS) - set(document))
+    if missing or unknown:
+        raise ValueError(
+            f"not a config.json of nf_zoo: missing fields: {', '.join(missing) or 'none'}; "
+            f"unknown fields: {first_few(unknown) or 'none'}"
+        )
+    for name, wanted in _FIELDS.items():
+        if not isinstance(document[name], wanted):
+            raise TypeError(f"{name!r} is of the wrong type. Received: {_shown(document[name])}")
+    _check_states(**states)
+    config = _checked(
+        document["architecture"], document["options"], document["preprocessing"], document["labels"]
+    )
+    return dataclasses.replace(config, states=states)
+
+
+def _check_states(trainable: Any = True, parts: Any = None) -> None:
+    """Flags and types of layers, by paths; there are not more than a network has layers."""
+    if not isinstance(trainable, bool):
+        raise TypeError(f"'trainable' must be true or false. Received: {_shown(trainable)}")
+    if not isinstance(parts, dict | None) or len(parts or {}) > MOST_PARTS:
+        raise TypeError(f"'parts' must be an object of {MOST_PARTS} entries at most")
+    for path, state in (parts or {}).items():
+        kinds = {name: _PART_FIELDS.get(name) for name in state} if isinstance(state, dict) else {}
+        fits = all(kind and isinstance(state[name], kind) for name, kind in kinds.items())
+        numbers = [value for value in state.values() if not isinstance(value, str)] if kinds else []
+        if not kinds or not fits or not all(0 <= n <= LARGEST_OTHERWISE for n in numbers):
+            raise TypeError(f"part {_shown(path)} has no such state. Received: {_shown(state)}")
+
+
+def _checked(
+    architecture: str, options: dict[str, Any], preprocessing: dict[str, Any], labels: Any
+) -> ModelConfig:
+    if len(architecture) > LONGEST_NAME:
+        raise ValueError(f"no architecture has so long a name. Received: {_shown(architecture)}")
+    _check_options(options)
+    labels, classes = _labels(labels), options.get("num_classes")
+    if labels is not None and classes is not None and len(labels) != classes:
+        raise ValueError(f"{len(labels)} labels for {classes} classes")
+    preparation = Preprocessing.from_dict(preprocessing)
+    if max(preparation.input_size) > LARGEST_OTHERWISE:
+        raise ValueError(f"no picture is that large. Received: {preparation.input_size}")
+    return ModelConfig(architecture, options, preparation, labels)
+
+
+def _from_timm(document: dict[str, Any]) -> ModelConfig:
+    """timm's config.json, at its settings for evaluation."""
+    if not isinstance(document["architecture"], str):
+        raise TypeError(f"'architecture' must be a name. Received: {document['architecture']!r}")
+    options = timm_config.options(document)
+    _check_options(options)  # so that no labels are counted for a number beyond any network
+    return _checked(
+        document["architecture"],
+        options,
+        timm_config.preprocessing(document),
+        timm_config.labels(document, options["num_classes"]),
+    )
+
+
+def _labels(labels: Any) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise TypeError("'labels' must be a list of strings, or null for those of ImageNet")
+    if any(len(label) > LONGEST_LABEL for label in labels):
+        raise ValueError(f"a label is longer than {LONGEST_LABEL} characters")
+    return tuple(labels)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Plain values of a believable size only: nothing that could exhaust memory or run code."""
+    for name, value in options.items():
+        entries = value if isinstance(value, list) else [value]
+        largest = LARGEST.get(name, LARGEST_OTHERWISE)
+        if len(entries) > MOST_ENTRIES:
+            raise ValueError(f"option {name!r} has {len(entries)} entries; {MOST_ENTRIES} at most")
+        for entry in entries:
+            if entry is not None and not isinstance(entry, bool | int | float | str):
+                raise TypeError(f"option {name!r} must be a plain value. Received: {_shown(entry)}")
+            if isinstance(entry, int | float) and not abs(entry) <= largest:
+                raise ValueError(
+                    f"option {name!r} is beyond any network, {largest} at most. "
+                    f"Received: {_shown(entry)}"
+                )
+        is_misplaced_bool = name in _COUNTS and any(isinstance(entry, bool) for entry in entries)
+        if is_misplaced_bool or not isinstance(value, _OPTIONS.get(name, object)):
+            raise TypeError(f"option {name!r} is of the wrong type. Received: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value))
+
+
+def build_blueprint(name: str, **options: Any):
+    """The graph of a model, its variables known by name and shape but not allocated.
+
+    It answers questions of sizes and shapes; it cannot predict, be saved or be trained.
+
+    Args:
+        name: Architecture, such as "nfnet_f6".
+        **options: As for :func:`~nf_zoo.models.classifier.build_model`.
+
+    Returns:
+        An :class:`~nf_zoo.models.classifier.ImageClassifier`.
+
+    Raises:
+        ValueError: on an unknown architecture or variant, or an illegal value.
+        TypeError: on a field that the family does not have.
+
+    Example:
+        >>> build_blueprint("nfnet_f6", variant="paper").output_shape
+        (None, 1000)
+    """
+    from nf_zoo.models.classifier import build_model
+
+    return without_values(lambda: build_model(name, **options))
+
+
+def without_values(make: Callable):
+    """What ``make()`` returns, a model, with variables that are not allocated."""
+    # Keras remembers what is still to be initialized, by thread: a thread of its own forgets it.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(_in_stateless_scope, make).result()
+
+
+def _in_stateless_scope(make: Callable):
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        return make()
+
+
+def count_parameters(model) -> int:
+    """Trainable parameters of a model, or of a blueprint of one.
+
+    Example:
+        >>> count_parameters(build_blueprint("nfnet_f6", variant="paper"))
+        438359116
+    """
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -1,0 +1,292 @@
+"""Models of nf_zoo as Keras saves them: a .keras file, or a folder of the same three files.
+
+A .keras file can name any class and hold anything; here it may be an `ImageClassifier` of plain
+values, or a `FoldedModel` of layers of Keras and nf_zoo, and its parts are measured before Keras
+reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nf_zoo
+from nf_zoo.hub.description import (
+    CONFIG_FILE,
+    LONGEST_MESSAGE,
+    ModelConfig,
+    parse_config,
+    without_values,
+)
+from nf_zoo.hub.errors import (
+    CorruptWeights,
+    InvalidConfig,
+    UnsafeWeights,
+    WeightsError,
+    WeightsMismatch,
+    first_few,
+    printable,
+)
+from nf_zoo.hub.untrusted.documents import parse_json
+
+SUFFIX = ".keras"
+WEIGHTS = "model.weights.h5"
+PARTS = (CONFIG_FILE, "metadata.json", WEIGHTS)
+MOST_CONFIG_BYTES = 2**22
+MOST_EXPANSION = 4
+MOST_ENTRIES = 200_000
+_ROOM = 2**20
+_CLASSIFIER = {
+    "module": "nf_zoo.models.classifier",
+    "class_name": "ImageClassifier",
+    "registered_name": "nf_zoo>ImageClassifier",
+}
+_FOLDED = {
+    "module": "nf_zoo.deploy.folded",
+    "class_name": "FoldedModel",
+    "registered_name": "nf_zoo>FoldedModel",
+}
+_KERAS_CLASSES = re.compile(
+    r"keras(\.(layers|initializers|dtype_policies|activations|src\.ops\.\w+))?\."
+    r"(?!Lambda$|TFSMLayer$|JaxLayer$|FlaxLayer$|TorchModuleWrapper$)\w+"
+)
+_NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
+"""Classes that a folded model may be made of: none runs code that a file brings."""
+
+
+def open_keras(path: Path):
+    """A model that Keras saved, opened without running anything of the file.
+
+    Args:
+        path: A .keras file, or a folder that `model.save(folder, zipped=False)` made.
+
+    Returns:
+        An `ImageClassifier` or a `FoldedModel`, not compiled.
+
+    Raises:
+        InvalidConfig: if it is a Keras model, but none of nf_zoo, or asks for what no network has.
+        CorruptWeights: if it is damaged, or would unpack to far more than it is.
+        UnsafeWeights: if it holds files or links of other kinds than Keras writes.
+        WeightsMismatch: if its weights are not those of the model it describes.
+    """
+    import keras
+
+    text, stream, size = _folder_parts(path) if path.is_dir() else _archive_parts(path)
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
+    is_folded = all(document.get(key) == value for key, value in _FOLDED.items())
+    config = None if is_folded else _read_config(document, path)
+    with stream:
+        stored = _check_weights(stream, size, path)
+    if is_folded:
+        _check_parameters(_folded_blueprint(document, path), size, path)
+    else:
+        blocks = config.count_blocks(path)
+        if blocks > stored:
+            raise InvalidConfig(f"{path} asks for {blocks} residual blocks with {stored} arrays.")
+        _check_parameters(config.blueprint(path), size, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras raises what its layers and h5py happen to raise.
+    except Exception as error:
+        raise WeightsMismatch(
+            f"{path} cannot be read as a Keras model: its weights do not fit what it describes "
+            f"({printable(error)})."
+        ) from error
+
+
+def _archive_parts(path: Path) -> tuple[bytes, BinaryIO, int]:
+    """config.json, the open weights and their size in bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            _check_members(path, archive.infolist())
+            text = archive.read(CONFIG_FILE)
+            return text, io.BytesIO(archive.read(WEIGHTS)), members[WEIGHTS].file_size
+    except WeightsError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, KeyError) as error:
+        raise CorruptWeights(
+            f"{path} cannot be read as a Keras model: truncated or damaged "
+            f"({printable(error)}). Fetch it again."
+        ) from error
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = [member.filename for member in members if member.filename != "assets/"]
+    if others := sorted(set(names) - set(PARTS)):
+        raise UnsafeWeights(
+            f"{path} holds other files than a Keras model of nf_zoo has, so nothing of it is "
+            f"unpacked. Received: {first_few(others)}"
+        )
+    if len(names) != len(PARTS) or len(set(names)) != len(PARTS):
+        raise CorruptWeights(
+            f"{path} cannot be read as a Keras model: it must hold {', '.join(PARTS)}, once each. "
+            f"Received: {first_few(names) or 'nothing'}"
+        )
+    _check_expansion(path, sum(member.file_size for member in members), path.stat().st_size)
+    for member in members:
+        if member.filename != WEIGHTS and member.file_size > MOST_CONFIG_BYTES:
+            raise CorruptWeights(
+                f"{path}: {member.filename} of {member.file_size} bytes is none, "
+                f"{MOST_CONFIG_BYTES} at most."
+            )
+
+
+def _check_expansion(path: Path, claimed: int, stored: int) -> None:
+    if claimed > MOST_EXPANSION * stored + _ROOM:
+        raise CorruptWeights(
+            f"{path} would unpack to {claimed} bytes from {stored}: Keras does not compress, so it "
+            "is no file of Keras. Nothing of it was unpacked."
+        )
+
+
+def _folder_parts(folder: Path) -> tuple[bytes, BinaryIO, int]:
+    missing = [name for name in PARTS if not (folder / name).is_file()]
+    if missing:
+        raise CorruptWeights(
+            f"{folder} cannot be read as a Keras model: it lacks {', '.join(missing)}."
+        )
+    if (folder / CONFIG_FILE).stat().st_size > MOST_CONFIG_BYTES:
+        raise InvalidConfig(f"{folder / CONFIG_FILE} is larger than {MOST_CONFIG_BYTES} bytes")
+    weights = folder / WEIGHTS
+    return (folder / CONFIG_FILE).read_bytes(), open(weights, "rb"), weights.stat().st_size
+
+
+def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:
+    try:
+        for name, wanted in _CLASSIFIER.items():
+            if document[name] != wanted:
+                raise ValueError(
+                    "a Keras model, but none of nf_zoo. If you trust it, import nf_zoo and open it "
+                    "with keras.saving.load_model, whatever layers of nf_zoo are in it. "
+                    f"Received: {printable(document['class_name'])}"
+                )
+        return parse_config(_own_fields(document["config"]))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidConfig(
+            f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+        ) from error
+
+
+def _folded_blueprint(document: dict[str, Any], path: Path):
+    """The folded model without values, if it is made of nothing but known classes."""
+    import keras
+
+    if not isinstance(document.get("config"), dict):
+        raise InvalidConfig(f"{path} describes no model of nf_zoo: it has no config.")
+    others = sorted(set(_foreign_classes(document["config"])))
+    if others:
+        raise UnsafeWeights(
+            f"{path} is a folded model with layers of others, so nothing of it is read. If you "
+            "trust it, open it with keras.saving.load_model. "
+            f"Received: {first_few(others)}"
+        )
+    described = {key: value for key, value in document.items() if key != "compile_config"}
+    try:
+        return without_values(lambda: keras.saving.deserialize_keras_object(described))
+    # Keras raises what its layers happen to raise.
+    except Exception as error:
+        raise InvalidConfig(
+            f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
+        ) from error
+
+
+def _foreign_classes(config: Any) -> Iterator[str]:
+    """The classes anywhere in a config that a folded model is not made of."""
+    stack = [config]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack += value
+        if not isinstance(value, dict):
+            continue
+        stack += value.values()
+        kind = value.get("class_name")
+        if kind is None or (kind == "__keras_tensor__" and "module" not in value):
+            continue
+        name = f"{value.get('module')}.{kind}"
+        if not (_KERAS_CLASSES.fullmatch(name) or _NF_ZOO_CLASSES.fullmatch(name)):
+            yield printable(name)
+
+
+def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """What Keras saved of an `ImageClassifier`, as the fields of our config.json."""
+    if not isinstance(config, dict):
+        raise TypeError("its config must be an object")
+    options = dict(config)
+    fields = {name: options.pop(name) for name in ("architecture", "preprocessing", "labels")}
+    fields |= {name: options.pop(name) for name in ("trainable", "parts") if name in options}
+    for name in ("name", "dtype", "weights_tag"):
+        value = options.pop(name)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(
+                f"{name} must be text; keras.saving.load_model opens others, if you trust them. "
+                f"Received: {printable(repr(value))}"
+            )
+    return {"nf_zoo_version": nf_zoo.__version__, "options": options, **fields}
+
+
+def _check_weights(stream: BinaryIO, size: int, path: Path) -> int:
+    """The number of arrays of an HDF5 file, all of them its own and no larger than it is."""
+    import h5py
+
+    try:
+        with h5py.File(stream, "r") as file:
+            arrays = list(_arrays(file, path))
+            claimed = sum(math.prod(a.shape) * max(a.dtype.itemsize, 1) for a in arrays)
+    except WeightsError:
+        raise
+    # h5py raises whatever a damaged file makes its C library stumble over.
+    except Exception as error:
+        raise CorruptWeights(
+            f"{path} cannot be read as a Keras model: {WEIGHTS} is truncated or damaged "
+            f"({printable(error)}). Fetch it again."
+        ) from error
+    _check_expansion(path, claimed, size)
+    return len(arrays)
+
+
+def _arrays(root, path: Path) -> Iterator[Any]:
+    import h5py
+
+    groups, seen = [root], set()
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise UnsafeWeights(
+                    f"{path} holds a link to elsewhere, {printable(name)!r}: nothing of it is read."
+                )
+            entry = group[name]
+            address = h5py.h5o.get_info(entry.id).addr
+            if address in seen or len(seen) > MOST_ENTRIES:
+                raise CorruptWeights(f"{path} repeats itself at {printable(entry.name)!r}.")
+            seen.add(address)
+            if isinstance(entry, h5py.Group):
+                groups.append(entry)
+                continue
+            if not isinstance(entry, h5py.Dataset) or entry.external or entry.is_virtual:
+                raise UnsafeWeights(
+                    f"{path} takes {printable(entry.name)!r} from elsewhere: nothing of it is read."
+                )
+            yield entry
+
+
+def _check_parameters(blueprint, size: int, path: Path) -> None:
+    parameters = sum(math.prod(variable.shape) for variable in blueprint.weights)
+    if parameters > size:
+        raise InvalidConfig(
+            f"{path} describes a model of {parameters} parameters, but has {size} bytes of weights."
+        )

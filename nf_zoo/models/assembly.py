@@ -1,0 +1,212 @@
+"""A model's graph, assembled around the trunk of its family: from images to outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from nf_zoo import layers
+from nf_zoo.layers.channels import require_channels
+from nf_zoo.models.family import Family
+from nf_zoo.models.residual_block import Level
+
+POOLINGS = ("avg", "max", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One map on the way through a network.
+
+    Attributes:
+        name: ``"stem"``, ``"stage1"``, ...
+        channels: of the map.
+        stride: pixels of the picture per pixel of the map.
+    """
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphOptions:
+    """What the graph of a model is made of beside its architecture record.
+
+    Attributes:
+        num_classes: width of the classifier; 0 for none.
+        input_shape: (height, width, channels).
+        classifier_activation: None for logits, or ``"softmax"``, ...
+        include_preprocessing: raw pixels in.
+        pooling: ``"avg"``, ``"max"``, or None, which gives the last map itself.
+        features_only: the outputs are maps of several strides instead.
+        out_indices: which of them, as indices into the stages.
+
+    Raises:
+        ValueError: naming the option, what was received and what is allowed.
+    """
+
+    num_classes: int = 1000
+    input_shape: tuple[int | None, ...] = (None, None, 3)
+    classifier_activation: str | None = None
+    include_preprocessing: bool = False
+    pooling: str | None = "avg"
+    features_only: bool = False
+    out_indices: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        _set(self, "input_shape", tuple(self.input_shape))
+        if self.out_indices is not None:
+            _set(self, "out_indices", tuple(self.out_indices))
+        shape = self.input_shape
+        if len(shape) != 3 or not isinstance(shape[-1], int) or shape[-1] < 1:
+            raise ValueError(
+                "input_shape must be (height, width, channels); height and width may be None. "
+                f"Received: {shape}"
+            )
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {POOLINGS}. Received: {self.pooling!r}")
+        if self.pooling is None and self.num_classes:
+            raise ValueError(
+                "A classifier needs pooled features: pooling=None goes with num_classes=0. "
+                f"Received: num_classes={self.num_classes}"
+            )
+        if self.features_only and self.num_classes:
+            raise ValueError(
+                "features_only=True gives maps, not classes: leave num_classes out, or 0. "
+                f"Received: num_classes={self.num_classes}"
+            )
+        if self.out_indices is not None and not self.features_only:
+            raise ValueError(
+                "out_indices goes with features_only=True. "
+                f"Received: out_indices={self.out_indices}"
+            )
+
+
+def build_graph(family: Family, config, options: GraphOptions, preprocessing, dtype: str | None):
+    """The Keras tensors of a model.
+
+    Args:
+        family: of the network.
+        config: the architecture record.
+        options: see :class:`GraphOptions`.
+        preprocessing: of the pictures, for ``include_preprocessing``.
+        dtype: policy of the layers; None for the global one.
+
+    Returns:
+        (inputs, outputs, stages, dtype policy).
+    """
+    with _dtype_policy(dtype) as policy:
+        inputs = keras.Input(options.input_shape, name="images", dtype="float32")
+        x = inputs
+        if options.include_preprocessing:
+            x = _normalization(preprocessing, options.input_shape[-1])(x)
+        family, config = family.resolve(config)
+        levels = family.build_trunk(config, x)
+        stages = tuple(Stage(level.name, level.tensor.shape[-1], level.stride) for level in levels)
+        if options.features_only:
+            outputs = _feature_maps(family, config, levels, options.out_indices)
+        else:
+            # The softmax of half-precision logits is too coarse.
+            precision = "float64" if policy.compute_dtype == "float64" else "float32"
+            outputs = _classifier(family, config, options, levels[-1].tensor, precision)
+    return inputs, outputs, stages, policy
+
+
+def _feature_maps(family, config, levels: list[Level], indices: Sequence[int] | None) -> list:
+    count = len(levels)
+    wanted = range(count) if indices is None else indices
+    if not wanted or not all(isinstance(i, int) and -count <= i < count for i in wanted):
+        raise ValueError(
+            f"out_indices must be indices of the {count} maps "
+            f"{[f'{level.name}, stride {level.stride}' for level in levels]}. Received: {indices}"
+        )
+    outputs = []
+    for index in wanted:
+        level = levels[index]
+        x = level.tensor
+        # The last map has been through its activation, as the classifier needs it.
+        if level is not levels[-1] and family.activates_features:
+            x = config.activation_layer(f"{level.name}_feature")(x)
+        outputs.append(x)
+    return outputs
+
+
+def _classifier(family, config, options: GraphOptions, x, precision: str):
+    if options.pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D("channels_last", name="pool")(x)
+    elif options.pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D("channels_last", name="pool")(x)
+    if not options.num_classes:
+        return x
+    if config.drop_rate:
+        x = layers.Dropout(config.drop_rate, name="dropout")(x)
+    if family.before_classifier is not None:
+        x = family.before_classifier(x)
+    stddev = family.classifier_stddev
+    x = keras.layers.Dense(
+        options.num_classes,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros",
+        dtype=precision,
+        name="head",
+    )(x)
+    if options.classifier_activation is None:
+        return x
+    return keras.layers.Activation(
+        options.classifier_activation, dtype=precision, name="prediction"
+    )(x)
+
+
+def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
+    """The width of a classifier, from what was said of it.
+
+    Raises:
+        ValueError: if the labels are not as many, or it is no count.
+    """
+    if num_classes is None:
+        num_classes = len(labels) if labels is not None else otherwise
+    if not isinstance(num_classes, int) or num_classes < 0:
+        raise ValueError(
+            "num_classes must be a positive integer, or 0 for pooled features. "
+            f"Received: {num_classes!r}"
+        )
+    if labels is not None and len(labels) != num_classes:
+        raise ValueError(
+            f"labels must name each of the {num_classes} classes. Received: {len(labels)} labels"
+        )
+    return num_classes
+
+
+def _set(record, name: str, value) -> None:
+    object.__setattr__(record, name, value)
+
+
+def _normalization(preprocessing, channels: int):
+    mean, std = preprocessing.mean, preprocessing.std
+    if channels != len(mean):
+        average = preprocessing.averaged()
+        mean, std = average.mean[:1] * channels, average.std[:1] * channels
+    # A bare vector would follow Keras's global image_data_format.
+    layer = keras.layers.Rescaling(
+        scale=[[[1.0 / (255.0 * s) for s in std]]],
+        offset=[[[-m / s for m, s in zip(mean, std, strict=True)]]],
+        dtype="float32",
+        name="normalization",
+    )
+    # The vectors would spread a picture of one channel over three.
+    require_channels(layer, channels, ndim=4)
+    return layer
+
+
+@contextlib.contextmanager
+def _dtype_policy(dtype: str | None):
+    """Layers made inside have that policy; the global one comes back afterwards."""
+    before = keras.config.dtype_policy()
+    try:
+        if dtype is not None:
+            keras.config.set_dtype_policy(keras.dtype_policies.get(dtype))
+        yield keras.config.dtype_policy()
+    finally:
+        keras.config.set_dtype_policy(before)

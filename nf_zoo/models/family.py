@@ -1,0 +1,175 @@
+"""All that the rest of the zoo knows of a family of networks, in one record.
+
+A new family is one file beside this one, which ends with its :class:`Family`, and one line in
+:mod:`nf_zoo.models.registry`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from nf_zoo.models.configuration import Config
+
+BLOCK = "stage{stage}/block{block}/"
+"""Where the parts of a residual block are, in our names."""
+
+CONVOLUTION = ("kernel",)
+LINEAR = ("kernel", "bias")
+STANDARDIZED = ("kernel", "bias", "gain")
+BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+WORDS: dict[str, dict[str, str]] = {
+    "nf_zoo": {},
+    "timm": {
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    },
+    "haiku": {
+        "kernel": "w",
+        "gamma": "scale",
+        "beta": "offset",
+        "moving_mean": "~/mean_ema/average",
+        "moving_variance": "~/var_ema/average",
+    },
+}
+"""Whose files -> our name of a weight -> theirs, where they differ."""
+
+SEPARATORS = {"nf_zoo": "/", "timm": ".", "haiku": "/"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A layer with weights, and what others call them.
+
+    The names are templates: ``{stage}`` and ``{block}`` count from 1, ``{s}`` and ``{b}`` from 0;
+    ``{n}`` counts the blocks of all stages as Haiku does: ``""``, ``"_1"``, ``"_2"``, ...;
+    ``{leaf}`` is their word for the weight, ``{own}`` that of Haiku's own layers, whose bias is b.
+    Without either the word follows at the end.
+
+    Attributes:
+        name: ours, without that of the weight: ``"stem/conv"``.
+        weights: the layer's weights: ``"kernel"``, ...
+        timm: their key in timm's state dictionaries; None if timm has no such part.
+        haiku: their ``module_path/parameter`` in DeepMind's trees; None likewise.
+        optional: only some of the blocks have it.
+    """
+
+    name: str
+    weights: tuple[str, ...]
+    timm: str | None = None
+    haiku: str | None = None
+    optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """Blocks whose input is scaled by what a ledger of variances expects of it.
+
+    Attributes:
+        alpha: weight of every branch.
+        strength: what gains that start elsewhere than at 1 leave of the branches.
+        stem_gamma: the stem is scaled by a gamma that no activation before it has called for.
+        stem_activations: scaled activations in the stem.
+    """
+
+    alpha: float
+    strength: float
+    stem_gamma: bool
+    stem_activations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearGrowth:
+    """Blocks that each add the variance of a normalized branch; a projection starts afresh."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What a family's own file says of it.
+
+    Attributes:
+        name: ``"nf_resnet"``.
+        config: the class of its architecture records.
+        architectures: architecture name -> (factory name, fields that differ from the defaults).
+        build_trunk: (record, images (N, H, W, C)) -> a
+            :class:`~nf_zoo.models.residual_block.Level` for the stem and for every stage. The last
+            has all that the classifier pools.
+        parts: record -> every layer with weights, and its names in the files of others.
+        variants: published variants by name: the fields that they set.
+        form: those of a variant's fields without which its weights compute something else although
+            all of them fit.
+        activates_features: a map on the way out of the network goes through the activation.
+        before_classifier: what the pooled features go through behind dropout; None for nothing.
+        classifier_stddev: standard deviation of the fresh classifier; 0 for zeros.
+        variance: record -> what theory expects of the variance at initialization; None for
+            nothing.
+        delegate: record -> the family that has the network, and its record; None for a family
+            with a network of its own.
+        row_of: of names that are no rows of the table -> their row, or None.
+    """
+
+    name: str
+    config: type[Config]
+    architectures: Mapping[str, tuple[str, dict[str, Any]]]
+    build_trunk: Callable[[Any, Any], list] | None = None
+    parts: Callable[[Any], Iterable[Part]] | None = None
+    variants: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    form: tuple[str, ...] = ()
+    activates_features: bool = False
+    before_classifier: Callable[[Any], Any] | None = None
+    classifier_stddev: float = 0.01
+    variance: Callable[[Any], Ledger | LinearGrowth | None] = lambda config: None
+    delegate: Callable[[Any], tuple[Family, Config]] | None = None
+    row_of: Callable[[str], tuple[str, dict[str, Any]] | None] = lambda name: None
+
+    def resolve(self, config: Config) -> tuple[Family, Config]:
+        """The family whose network a record describes, and the record in that family's fields."""
+        return self.delegate(config) if self.delegate else (self, config)
+
+    def has_form_of(self, config: Config, variant: str) -> bool:
+        """Whether weights of a variant compute in this network what they did in theirs."""
+        fields = self.variants.get(variant, {})
+        return all(getattr(config, name) == fields[name] for name in self.form if name in fields)
+
+    def is_variant(self, config: Config, variant: str) -> bool:
+        """Whether a record is of a variant, in every field that it sets."""
+        fields = self.variants.get(variant, {})
+        return bool(fields) and all(getattr(config, name) == fields[name] for name in fields)
+
+    def names(self, config: Config, source: str) -> Iterator[tuple[str, str | None, bool]]:
+        """Every weight that a network of that record may have.
+
+        Args:
+            config: the record.
+            source: key of :data:`WORDS`.
+
+        Returns:
+            Our name, the source's (None if it has no such part), and whether the network may do
+            without.
+        """
+        family, config = self.resolve(config)
+        for part in family.parts(config):
+            template = part.name if source == "nf_zoo" else getattr(part, source)
+            if template and "{leaf}" not in template and "{own}" not in template:
+                template += SEPARATORS[source] + "{leaf}"
+            for place in _places(config.depths) if "{block}" in part.name else ({},):
+                for weight in part.weights:
+                    leaf = WORDS[source].get(weight, weight)
+                    own = "b" if leaf == "bias" else leaf
+                    name = f"{part.name.format(**place)}/{weight}"
+                    theirs = template and template.format(leaf=leaf, own=own, **place)
+                    yield name, theirs, part.optional
+
+
+def _places(depths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    count = 0
+    for s, depth in enumerate(depths):
+        for b in range(depth):
+            n = f"_{count}" if count else ""
+            yield {"stage": s + 1, "block": b + 1, "s": s, "b": b, "n": n}
+            count += 1

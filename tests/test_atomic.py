@@ -1,0 +1,80 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nf_zoo import atomic
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(params=["file", "folder"])
+def kind(request, tmp_path):
+    """How to write one of that kind, and to read it."""
+
+    def write(path, text):
+        if request.param == "folder":
+            path.mkdir()
+            path = path / "inside"
+        path.write_text(text)
+
+    def read(path):
+        return (path / "inside" if path.is_dir() else path).read_text()
+
+    return write, read
+
+
+def test_it_takes_the_place_of_an_earlier_one(kind, tmp_path):
+    write, read = kind
+    path = tmp_path / "deep" / "thing.txt"
+    for text in ("one", "two"):
+        with atomic.replacing(path) as written:
+            assert written.name == path.name and written.parent != path.parent
+            write(written, text)
+            assert text == "one" or read(path) == "one"
+        assert read(path) == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_inside_leaves_what_was_there(error, kind, tmp_path):
+    write, read = kind
+    write(tmp_path / "thing", "old")
+    with pytest.raises(error), atomic.replacing(tmp_path / "thing") as written:
+        write(written, "new")
+        raise error
+    assert read(tmp_path / "thing") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_a_failure_of_the_move_leaves_what_was_there(kind, tmp_path, monkeypatch):
+    write, read = kind
+    path = tmp_path / "thing"
+    write(path, "old")
+    replace = os.replace
+
+    def fail(source, target):
+        if target == path and "former" not in source.name:
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no"), atomic.replacing(path) as written:
+        write(written, "new")
+    assert read(path) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_nothing_written_is_an_error(tmp_path):
+    (tmp_path / "thing").mkdir()
+    with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / "thing"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_text(tmp_path):
+    atomic.write_text(tmp_path / "thing.txt", "größer")
+    assert (tmp_path / "thing.txt").read_bytes() == "größer".encode()
