@@ -53,28 +53,18 @@ class TensorFlowFeed:
 
     def train(self, first_step: int):
         """Return endless batches of (images, classes, draws) of every replica, from a step on."""
-        rows = self._replica_batch
-        last = ((rows, augmentation_of(self.recipe).width), "float32")
-
-        def make(share):
-            def batches():
-                return self.data.train_batches(self.recipe, share, first_step)
-
-            return self._as_dataset(batches, rows, last)
-
-        return self._distributed(make)
+        width = augmentation_of(self.recipe).width
+        return self._distributed(
+            lambda share: self.data.train_batches(self.recipe, share, first_step),
+            *(self._replica_batch, width),
+        )
 
     def test(self):
         """Return batches of (images, classes, weights) of every replica."""
-        rows = self.recipe.evaluation.batch_size
-
-        def make(share):
-            def batches():
-                return self.data.test_batches(self.recipe, share)
-
-            return self._as_dataset(batches, rows, ((rows,), "float32"))
-
-        return self._distributed(make)
+        return self._distributed(
+            lambda share: self.data.test_batches(self.recipe, share),
+            self.recipe.evaluation.batch_size,
+        )
 
     def pictures(self, step: int) -> np.ndarray:
         """Return the first pictures of a step, uint8 (N, H, W, 3)."""
@@ -89,12 +79,12 @@ class TensorFlowFeed:
         replicas = self.strategy.num_replicas_in_sync // hosts
         return Share(host, hosts, replicas, self._replica_batch)
 
-    def _distributed(self, make):
-        return self.strategy.distribute_datasets_from_function(
-            lambda context: make(
-                self._share(context.input_pipeline_id, context.num_input_pipelines)
-            )
-        )
+    def _distributed(self, batches_of, rows: int, *last: int):
+        def make(context):
+            share = self._share(context.input_pipeline_id, context.num_input_pipelines)
+            return self._as_dataset(lambda: batches_of(share), rows, last)
+
+        return self.strategy.distribute_datasets_from_function(make)
 
     def _as_dataset(self, batches, rows: int, last: tuple):
         """Return the batches as a data set, wrapping a generator of pictures in memory."""
@@ -106,7 +96,7 @@ class TensorFlowFeed:
         signature = (
             tf.TensorSpec((rows, *self.data.train[0].shape[1:]), tf.uint8),
             tf.TensorSpec((rows,), tf.int32),
-            tf.TensorSpec(*last),
+            tf.TensorSpec((rows, *last), tf.float32),
         )
         return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
 

@@ -15,35 +15,19 @@ from absl import logging
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
-from training.recipe import RecipeError
-from training.state import averages_of, innermost, read_state, write_state
+from training.engine import Engine, averages_of, innermost
 
 
-class JaxEngine:
-    """Steps of one model; see :class:`training.tensorflow_engine.TensorFlowEngine`.
+class JaxEngine(Engine):
+    """Steps of one model; see :class:`training.engine.Engine`.
 
     Args:
-        recipe: a checked recipe.
-        model: an ImageClassifier.
-        optimizer: built for the model's trainable variables.
-        pictures: (N, H, W, 3) uint8, the training pictures. If they fit they are kept on the
-            accelerator (``resident``), and a batch holds their rows instead of images.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into micro-batches.
+        pictures: (N, H, W, 3) uint8, the training pictures. Where they fit they are kept on the
+            accelerator (``resident``), and a batch has their rows instead of images.
     """
 
-    replicas = hosts = 1
-
     def __init__(self, recipe, model, optimizer, pictures=None):
-        if recipe.batch_size % recipe.accumulate:
-            raise RecipeError(
-                "batch_size must be a multiple of accumulate. "
-                f"Received: {recipe.batch_size} and {recipe.accumulate}"
-            )
-        self.recipe, self.model, self.optimizer = recipe, model, optimizer
-        self.replica_batch = recipe.batch_size
-        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        super().__init__(recipe, model, optimizer)
         self._standardized = [
             layer for layer in model._flatten_layers() if isinstance(layer, ScaledWSConv2D)
         ]
@@ -99,16 +83,9 @@ class JaxEngine:
         optimizer = self._state[2]
         optimizer[self._iterations] = jnp.asarray(step, optimizer[self._iterations].dtype)
 
-    def evaluate(self, batches) -> dict[str, float]:
-        """Return loss and accuracies (%) over batches of (images, classes, weights)."""
-        trainable, other = self._state[:2]
-        total = sum(self._evaluate(trainable, other, *batch) for batch in batches)
-        loss, top1, top5, pictures = np.asarray(total, "float64")
-        return {
-            "loss": loss / max(pictures, 1),
-            "top1": 100.0 * top1 / max(pictures, 1),
-            "top5": 100.0 * top5 / max(pictures, 1),
-        }
+    def sums(self, batch):
+        """Return sums over a batch: loss, right at first, right among five, pictures."""
+        return self._evaluate(*self._state[:2], *batch)
 
     @contextlib.contextmanager
     def averaged(self):
@@ -124,18 +101,12 @@ class JaxEngine:
             self.write_variables()
 
     def state(self) -> list[tuple[str, np.ndarray]]:
-        """Return every value that the next step depends on, except the pictures."""
         self.write_variables()
-        return read_state(self.model, self.optimizer)
+        return super().state()
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Restore the values that :meth:`state` returned."""
-        write_state(self.model, self.optimizer, state)
+        super().restore(state)
         self._read_variables()
-
-    def agree(self, value: float) -> float:
-        """Return the value: there is one host."""
-        return value
 
     def write_variables(self) -> None:
         """Write the values of the last step to the model and the optimizer."""

@@ -42,8 +42,7 @@ def main(argv) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"All arguments must be flags. Received: {argv[1:]}")
     logging.set_verbosity(logging.INFO)
-    from training.errors import expected_errors
-    from training.session import run
+    from training.session import expected_errors, run
 
     try:
         values = run(

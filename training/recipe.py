@@ -14,123 +14,84 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nf_zoo.pictures.augmentation import FIELDS, Settings
+from nf_zoo.pictures import augmentation
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says why, and what to do."""
 
 
-def default() -> ConfigDict:
-    """Return the fields of a recipe with their defaults. Comments give units and ranges."""
-    recipe = ConfigDict()
-    recipe.name = ""
-    recipe.seed = 0  # of initialization, order and augmentation
-    recipe.batch_size = 256  # pictures a step, over all replicas
-    recipe.epochs = 90.0  # passes over the training pictures
-    recipe.steps = 0  # above 0: length of the run in steps, instead of epochs
-    recipe.accumulate = 1  # micro-batches that a replica cuts its share of the batch into
-    recipe.ema = 0.0  # momentum of the averaged weights, in [0, 1); 0 for none
+INFINITE = math.inf
 
-    recipe.model = ConfigDict()
-    recipe.model.architecture = "nf_resnet50"
-    recipe.model.variant = ""  # "paper" for DeepMind's networks
-    recipe.model.fields = "{}"  # JSON: fields of the architecture's record to change
-
-    recipe.data = ConfigDict()
+FIELDS: dict = {  # default; (default, choices); (default, least, largest, or [what is too large])
+    "name": "",
+    "seed": 0,  # of initialization, order and augmentation
+    "batch_size": (256, 1, INFINITE),  # pictures a step, over all replicas
+    "epochs": (90.0, 0, INFINITE),  # passes over the training pictures
+    "steps": (0, 0, INFINITE),  # above 0: so many steps, whatever epochs says
+    "accumulate": (1, 1, INFINITE),  # micro-batches that a replica cuts its share of the batch into
+    "ema": (0.0, 0, [1]),  # momentum of the averaged weights; 0 for none
+    "model.architecture": "nf_resnet50",
+    "model.variant": "",  # "paper" for DeepMind's
+    "model.fields": "{}",  # JSON: fields of the architecture's record to change
     # A folder or tar archive of class folders ("folder:PATH"), TFRecord shards made by
     # training.prepare ("tfrecord:PATH"), or a TensorFlow data set ("tfds:NAME").
-    recipe.data.source = ""
-    recipe.data.directory = ""  # folder of TensorFlow data sets
-    recipe.data.train = "train"
-    recipe.data.test = "validation"
-    recipe.data.train_per_class = 0  # above 0: pictures of each class, chosen by the seed
-    recipe.data.in_memory = False  # decode once and keep; sets of small pictures only
-    recipe.data.stored_size = 0  # pixels of pictures in memory; 0: input_size
-    recipe.data.input_size = 224  # pixels, in training
-    recipe.data.test_size = 224  # pixels, in evaluation
-    recipe.data.early_epochs = 0.0  # first epochs, on smaller pictures of early_size
-    recipe.data.early_size = 0  # pixels; both 0: input_size from the first step on
-    recipe.data.crop_fraction = 0.875  # of the resized picture that evaluation keeps, in (0, 1]
-    recipe.data.mean = (0.485, 0.456, 0.406)
-    recipe.data.std = (0.229, 0.224, 0.225)
-    recipe.data.shuffle_buffer = 16384  # records; for sets that are read as streams
-
-    # Random variations of pictures: the table of nf_zoo.pictures.augmentation.
-    recipe.augmentation = ConfigDict({name: field.default for name, field in FIELDS.items()})
-
-    recipe.regularization = ConfigDict()
-    recipe.regularization.label_smoothing = 0.0
-    recipe.regularization.stochastic_depth = 0.0
-    recipe.regularization.dropout = -1.0  # below 0: the architecture's own
-    recipe.regularization.weight_decay = 0.0  # of kernels; decoupled, except for sgd
-
-    recipe.optimizer = ConfigDict()
-    recipe.optimizer.name = "sgd"  # "sgd", "adamw", "lamb"
-    recipe.optimizer.learning_rate = 0.1  # peak
-    recipe.optimizer.per_batch = 0  # above 0: the rate is for that batch size, and scales with it
-    recipe.optimizer.momentum = 0.9
-    recipe.optimizer.nesterov = True
-    recipe.optimizer.beta_1 = 0.9
-    recipe.optimizer.beta_2 = 0.999
-    recipe.optimizer.agc = 0.0  # clipping of adaptive gradient clipping; 0 for none
-    recipe.optimizer.agc_eps = 1e-3
-    recipe.optimizer.layer_decay = 1.0
-
-    recipe.schedule = ConfigDict()
-    recipe.schedule.kind = "cosine"  # "cosine", "step", "constant"
-    recipe.schedule.warmup_epochs = 5.0  # "cosine" and "constant"
-    recipe.schedule.end = 0.0  # "cosine": the last learning rate
-    recipe.schedule.hold = 0.5  # "step": share of the run before the first halving
-    recipe.schedule.every_epochs = 10.0  # "step": epochs between halvings
-
-    recipe.evaluation = ConfigDict()
-    recipe.evaluation.batch_size = 250
-    recipe.evaluation.every_epochs = 1.0
-
-    recipe.run = ConfigDict()  # fields that do not change the result
-    recipe.run.log_every = 50  # steps
-    recipe.run.checkpoint_minutes = 10.0
-    recipe.run.checkpoint_steps = 0  # 0: by time alone
-    recipe.run.keep = 3  # checkpoints, beside the best
-    recipe.lock()
-    return recipe
-
-
-CHOICES = {
-    "optimizer.name": ("sgd", "adamw", "lamb"),
-    "schedule.kind": ("cosine", "step", "constant"),
+    "data.source": "",
+    "data.directory": "",  # where TensorFlow data sets lie
+    "data.train": "train",
+    "data.test": "validation",
+    "data.train_per_class": (0, 0, INFINITE),  # above 0: so many of each class, drawn by the seed
+    "data.in_memory": False,  # decode once and keep; sets of small pictures only
+    "data.stored_size": (0, 0, 4096),  # pixels of those in memory; 0: input_size
+    "data.input_size": (224, 8, 4096),  # pixels, in training
+    "data.test_size": (224, 8, 4096),  # pixels, in evaluation
+    "data.early_epochs": (0.0, 0, [INFINITE]),  # begun on smaller pictures, of early_size
+    "data.early_size": 0,  # pixels; both 0: input_size from the first step on
+    "data.crop_fraction": (0.875, 1e-3, 1),  # of the resized picture that evaluation keeps
+    "data.mean": (0.485, 0.456, 0.406),
+    "data.std": (0.229, 0.224, 0.225),
+    "data.shuffle_buffer": (16384, 1, INFINITE),  # records; for sets that are read as streams
+    # What may be done to pictures, and how much: the table of nf_zoo.pictures.augmentation.
+    **{f"augmentation.{name}": field.default for name, field in augmentation.FIELDS.items()},
+    "regularization.label_smoothing": (0.0, 0, [1]),
+    "regularization.stochastic_depth": (0.0, 0, [1]),
+    "regularization.dropout": (-1.0, -1, [1]),  # below 0: the architecture's own
+    "regularization.weight_decay": (0.0, 0, [INFINITE]),  # of kernels; decoupled, but for sgd
+    "optimizer.name": ("sgd", ("sgd", "adamw", "lamb")),
+    "optimizer.learning_rate": (0.1, 1e-12, [INFINITE]),  # peak
+    "optimizer.per_batch": 0,  # above 0: the rate is for that batch size, and scales with it
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": True,
+    "optimizer.beta_1": 0.9,
+    "optimizer.beta_2": 0.999,
+    "optimizer.agc": (0.0, 0, [INFINITE]),  # clipping of adaptive gradient clipping; 0 for none
+    "optimizer.agc_eps": 1e-3,
+    "optimizer.layer_decay": (1.0, 1e-6, 1),
+    "schedule.kind": ("cosine", ("cosine", "step", "constant")),
+    "schedule.warmup_epochs": (5.0, 0, [INFINITE]),  # not of "step"
+    "schedule.end": (0.0, 0, [INFINITE]),  # the last learning rate, of "cosine"
+    "schedule.hold": (0.5, 0, 1),  # share of the run before the first halving, of "step"
+    "schedule.every_epochs": (10.0, 0, [INFINITE]),  # between halvings, of "step"
+    "evaluation.batch_size": (250, 1, INFINITE),
+    "evaluation.every_epochs": (1.0, 1e-6, INFINITE),
+    # What does not change the result.
+    "run.log_every": (50, 1, INFINITE),  # steps
+    "run.checkpoint_minutes": 10.0,
+    "run.checkpoint_steps": 0,  # 0: by time alone
+    "run.keep": (3, 1, INFINITE),  # checkpoints, beside the best
 }
+PLAIN = ("data.mean", "data.std")
+"""Fields whose default is a tuple."""
 
-RANGES = {  # field -> (least, largest, is the largest excluded)
-    "batch_size": (1, math.inf, False),
-    "epochs": (0, math.inf, False),
-    "steps": (0, math.inf, False),
-    "accumulate": (1, math.inf, False),
-    "ema": (0, 1, True),
-    "data.input_size": (8, 4096, False),
-    "data.test_size": (8, 4096, False),
-    "data.stored_size": (0, 4096, False),
-    "data.early_epochs": (0, math.inf, True),
-    "data.crop_fraction": (1e-3, 1, False),
-    "data.train_per_class": (0, math.inf, False),
-    "data.shuffle_buffer": (1, math.inf, False),
-    "regularization.label_smoothing": (0, 1, True),
-    "regularization.stochastic_depth": (0, 1, True),
-    "regularization.dropout": (-1, 1, True),
-    "regularization.weight_decay": (0, math.inf, True),
-    "optimizer.learning_rate": (1e-12, math.inf, True),
-    "optimizer.agc": (0, math.inf, True),
-    "optimizer.layer_decay": (1e-6, 1, False),
-    "schedule.warmup_epochs": (0, math.inf, True),
-    "schedule.end": (0, math.inf, True),
-    "schedule.hold": (0, 1, False),
-    "schedule.every_epochs": (0, math.inf, True),
-    "evaluation.batch_size": (1, math.inf, False),
-    "evaluation.every_epochs": (1e-6, math.inf, False),
-    "run.log_every": (1, math.inf, False),
-    "run.keep": (1, math.inf, False),
-}
+
+def default() -> ConfigDict:
+    """Return the fields of a recipe with their defaults; FIELDS says units and ranges."""
+    nested: dict = {}
+    for key, row in FIELDS.items():
+        group, _, name = key.rpartition(".")
+        owner = nested.setdefault(group, {}) if group else nested
+        owner[name] = row[0] if isinstance(row, tuple) and key not in PLAIN else row
+    return ConfigDict(nested).lock()
 
 
 def imagenet(architecture: str, batch_size: int, epochs: float) -> ConfigDict:
@@ -195,19 +156,12 @@ def check(recipe: ConfigDict) -> None:
     Raises:
         RecipeError: naming the field, its range and its value.
     """
-    flat = flatten(recipe)
-    for field, choices in CHOICES.items():
-        if flat[field] not in choices:
-            raise RecipeError(
-                f"{field} must be one of {', '.join(choices)}. Received: {flat[field]!r}"
-            )
-    for field, (least, largest, excluded) in RANGES.items():
-        value = flat[field]
-        if not (least <= value <= largest) or (excluded and value == largest):
-            end = ")" if excluded or math.isinf(largest) else "]"
-            raise RecipeError(f"{field} must be in [{least}, {largest}{end}. Received: {value!r}")
+    for field, value in flatten(recipe).items():
+        row = FIELDS[field]
+        if isinstance(row, tuple) and field not in PLAIN:
+            _check_field(field, value, row[1:])
     try:
-        Settings(**recipe.augmentation.to_dict())
+        augmentation.Settings(**recipe.augmentation.to_dict())
     except ValueError as error:
         raise RecipeError(f"augmentation.{error}") from None
     if recipe.schedule.kind == "step" and recipe.schedule.warmup_epochs:
@@ -232,6 +186,20 @@ def check(recipe: ConfigDict) -> None:
         ) from error
     if not isinstance(fields, dict):
         raise RecipeError(f"model.fields must be a JSON object. Received: {recipe.model.fields!r}")
+
+
+def _check_field(field: str, value, allowed: tuple) -> None:
+    if len(allowed) == 1:
+        if value not in allowed[0]:
+            raise RecipeError(
+                f"{field} must be one of {', '.join(allowed[0])}. Received: {value!r}"
+            )
+        return
+    least, end = allowed
+    largest = end[0] if isinstance(end, list) else end
+    if not least <= value <= largest or (isinstance(end, list) and value == largest):
+        bracket = ")" if isinstance(end, list) or math.isinf(largest) else "]"
+        raise RecipeError(f"{field} must be in [{least}, {largest}{bracket}. Received: {value!r}")
 
 
 def in_memory(recipe: ConfigDict) -> bool:

@@ -17,7 +17,7 @@ from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import Checkpoints
 from training.data import open_data
-from training.loop import Clock, Plan, Trainer
+from training.loop import Clock, Diverged, Plan, Trainer
 from training.optimization import make_optimizer, make_schedule
 from training.recipe import RecipeError
 
@@ -262,6 +262,21 @@ class Session:
             "memory of the optimizer": optimizer,
             "memory of activations (estimate)": activations,
         }
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of a run that are no fault of the program."""
+    expected = (RecipeError, Diverged, OSError)
+    if keras.backend.backend() != "tensorflow":
+        return expected
+    from tensorflow import errors
+
+    return (
+        *expected,
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.ResourceExhaustedError,
+    )
 
 
 def activation_count(model, size: int) -> int:

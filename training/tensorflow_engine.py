@@ -10,37 +10,27 @@ from __future__ import annotations
 
 import contextlib
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
 from training import augmentation
+from training.engine import Engine, averages_of, innermost
 from training.normalization import fuse_batch_normalization
-from training.recipe import RecipeError
-from training.state import averages_of, innermost, read_state, write_state
 
 
-class TensorFlowEngine:
-    """Steps of one model.
+class TensorFlowEngine(Engine):
+    """Steps of one model; see :class:`training.engine.Engine`.
 
     Args:
-        recipe: a checked recipe.
-        strategy: a tf.distribute.Strategy; model and optimizer were made in its scope.
-        model: an ImageClassifier; its BatchNormalization layers are fused in place, without jit.
-        optimizer: built for the model's trainable variables.
+        strategy: a tf.distribute.Strategy; model and optimizer were made in its scope. The model's
+            BatchNormalization layers are fused in place, without jit.
         jit: compile the gradient with XLA.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into replicas and micro-batches.
     """
 
     def __init__(self, recipe, strategy, model, optimizer, jit: bool = False):
-        self.recipe, self.strategy, self.model, self.optimizer = recipe, strategy, model, optimizer
-        self.replicas = strategy.num_replicas_in_sync
+        super().__init__(recipe, model, optimizer, strategy.num_replicas_in_sync)
+        self.strategy = strategy
         self.hosts = self.replicas // len(strategy.extended.worker_devices)
-        self.replica_batch = check_batch(recipe, self.replicas)
-        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._variables = model.trainable_variables
         self._standardized = _standardized_layers(model)
         if not jit:  # XLA fuses by itself
@@ -54,7 +44,7 @@ class TensorFlowEngine:
         )
         self._vary = tf.function(self._varied, jit_compile=True, autograph=False)
         self._train = tf.function(self._train_step, autograph=False)
-        self._evaluate = tf.function(self._evaluation_step, autograph=False)
+        self.sums = tf.function(self._evaluation_step, autograph=False)
 
     def train_step(self, batch, size: int | None = None):
         """Update once.
@@ -77,18 +67,6 @@ class TensorFlowEngine:
         """Move to a step of the learning-rate schedule."""
         innermost(self.optimizer).iterations.assign(step)
 
-    def evaluate(self, batches) -> dict[str, float]:
-        """Return loss and accuracies (%) over batches of (images, classes, weights)."""
-        total = None
-        for batch in batches:
-            sums = self._evaluate(batch)
-            total = sums if total is None else total + sums
-        names = ("loss", "top1", "top5", "pictures")
-        sums = dict(zip(names, np.asarray(total, "float64"), strict=True))
-        pictures = max(sums.pop("pictures"), 1.0)
-        loss = sums.pop("loss") / pictures
-        return {"loss": loss, **{name: 100.0 * value / pictures for name, value in sums.items()}}
-
     @contextlib.contextmanager
     def averaged(self):
         """Give the model the averaged weights inside a ``with`` block."""
@@ -98,16 +76,7 @@ class TensorFlowEngine:
         finally:
             self._swap()
 
-    def state(self) -> list[tuple[str, np.ndarray]]:
-        """Return every value that the next step depends on, except the pictures."""
-        return read_state(self.model, self.optimizer)
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Restore the values that :meth:`state` returned."""
-        write_state(self.model, self.optimizer, state)
-
     def agree(self, value: float) -> float:
-        """Return the largest of the values that the hosts pass."""
         if self.hosts == 1:
             return value
         values = self.strategy.experimental_distribute_values_from_function(
@@ -200,22 +169,6 @@ class TensorFlowEngine:
 
         sums = self.strategy.run(step, args=batch)
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-
-def check_batch(recipe, replicas: int) -> int:
-    """Return the number of pictures of one replica in one step.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into equal parts.
-    """
-    batch, parts = recipe.batch_size, replicas * recipe.accumulate
-    if batch % parts:
-        near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
-        raise RecipeError(
-            f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
-            f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
-        )
-    return batch // replicas
 
 
 def _standardized_layers(model) -> list:

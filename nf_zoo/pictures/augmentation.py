@@ -13,6 +13,7 @@ between replicas of an even number of pictures.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import operator
@@ -39,7 +40,13 @@ GRAY = 128.0
 """The pixels around a picture."""
 
 SHARE = number("in [0, 1]", lambda x: 0 <= x <= 1, "SHARE")
+AREA = number("in [0.001, 1]", lambda x: 1e-3 <= x <= 1)
+LAYERS = Kind("an integer in [0, 16]", None, lambda x: 0 <= x <= 16, operator.index)
+MAGNITUDE = number("in [0, 30]", lambda x: 0 <= x <= 30)
 ALPHA = number("0 (off) or more", lambda x: 0 <= x < math.inf, "ALPHA")
+
+
+_recipe_field = functools.partial(option, finetune=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +68,16 @@ def operation(draws: int | Callable, active: Callable | None = None, mixes=False
     """Put a function in the table.
 
     The function takes pictures (N, H, W, 3), float32 in 0..255, a list of what was drawn, each
-    (N,), and ``given``: the fields of all operations, the ``size`` of a side that the pictures are
-    to have, or None, and their ``mean`` color. It returns the pictures. One that mixes pictures
-    takes and returns the targets too, (N, classes), after the pictures.
+    (N,), and ``given``, which has every field of the table, the ``size`` of a side that the
+    pictures are to have, or None, and their ``mean`` color. It returns the pictures.
 
     Args:
-        draws: how many numbers in [0, 1) a picture draws, or a function (NumPy generator, N,
-            given) -> (N, columns).
-        active: given -> whether there is anything to do; by default, when the first field is
-            not 0 or False.
-        mixes: whether pictures of a batch are mixed.
-        **fields: made by :func:`nf_zoo.options.option`; with ``finetune=False`` they are of
-            training's recipes alone.
+        draws: how many numbers in [0, 1) a picture draws, or (NumPy generator, N, given) -> array
+            (N, columns).
+        active: given -> whether it has anything to do; by default if the first field is not 0.
+        mixes: whether it mixes pictures, and takes and returns their targets, (N, classes), too.
+        **fields: of :func:`nf_zoo.options.option`; those with ``finetune=False`` are of recipes
+            alone.
 
     Example:
         >>> @operation(draws=1, inverting=option(0.0, "share of the pictures inverted", SHARE))
@@ -82,12 +87,16 @@ def operation(draws: int | Callable, active: Callable | None = None, mixes=False
     first = next(iter(fields))
 
     def register(function):
-        draw = draws if callable(draws) else lambda rng, count, _: rng.random((count, draws))
+        draw = draws if callable(draws) else lambda rng, count, _: _uniform(rng, count, draws)
         switch = active or (lambda given: getattr(given, first))
         OPERATIONS.append(Operation(function, draw, switch, mixes, fields))
         return function
 
     return register
+
+
+def _uniform(rng, count: int, columns: int):
+    return rng.random((count, columns), "float32")
 
 
 def where(chosen, changed: Callable, images):
@@ -131,26 +140,16 @@ class Augmentation:
             yield one.draw(np.random.default_rng(key), count, self.settings)
 
     def draws(self, step: int, first: int = 0, count: int | None = None):
-        """Return the chances of pictures ``first`` to ``first + count`` of one step.
-
-        Returns:
-            (count, ``width``) float32.
-        """
+        """Return the chances of some pictures of a step, (count, ``width``) float32."""
         import numpy as np
 
         end = self.batch_size if count is None else first + count
         return np.concatenate([*self._drawn(step, self.batch_size)], 1, dtype="float32")[first:end]
 
     def __call__(self, images, draws, size: int | None = None):
-        """Vary each picture.
+        """Vary pictures (N, H, W, 3) by ``draws`` (N, ``width``), to float32 in 0..255.
 
-        Args:
-            images: (N, H, W, 3), values in 0..255.
-            draws: (N, ``width``), from :meth:`draws`.
-            size: pixels of a side of the result; None for those of ``images``.
-
-        Returns:
-            The pictures, float32 in 0..255.
+        ``size`` is that of a side of the result, in pixels; None: that of ``images``.
         """
         given = types.SimpleNamespace(**vars(self.settings), size=size, mean=self._mean)
         images = ops.cast(images, "float32")
@@ -176,18 +175,12 @@ class Augmentation:
 @operation(
     draws=4,
     active=lambda given: True,
-    crop=option(
+    crop=_recipe_field(
         "resized",
         '"resized" takes a part of the picture, "shift" moves it by up to an eighth',
         choice("resized", "shift", "none"),
-        finetune=False,
     ),
-    smallest_area=option(
-        0.08,
-        "share of the picture that a resized crop keeps at least",
-        number("in [0.001, 1]", lambda x: 1e-3 <= x <= 1),
-        finetune=False,
-    ),
+    smallest_area=_recipe_field(0.08, "share of the picture that a resized crop keeps", AREA),
 )
 def crop(images, draws, given):
     """Take a window of each picture, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015)."""
@@ -221,16 +214,9 @@ def flip(images, draws, given):
 
 
 @operation(
-    draws=lambda rng, count, given: rng.random((count, 2 * given.randaugment_layers)),
-    randaugment_layers=option(
-        0,
-        "operations of RandAugment for each picture",
-        Kind("an integer in [0, 16]", None, lambda x: 0 <= x <= 16, operator.index),
-        finetune=False,
-    ),
-    randaugment_magnitude=option(
-        10.0, "how strong they are", number("in [0, 30]", lambda x: 0 <= x <= 30), finetune=False
-    ),
+    draws=lambda rng, count, given: _uniform(rng, count, 2 * given.randaugment_layers),
+    randaugment_layers=_recipe_field(0, "operations of RandAugment for each picture", LAYERS),
+    randaugment_magnitude=_recipe_field(10.0, "how strong they are, of 30", MAGNITUDE),
 )
 def randaugment(images, draws, given):
     """Apply operations drawn with equal chance, to one side or the other (Cubuk et al. 2020)."""
@@ -324,17 +310,17 @@ CHANGES = (
 def change(images, chosen, amount):
     """Apply one of ``CHANGES`` to each picture.
 
+    Each is computed where a picture of the batch drew it, and for many at once: those that are
+    maps of the plane, those that are tables of the 256 levels, and two more.
+
     Args:
-        images: (N, H, W, 3) float32, whole numbers in 0..255.
+        images: (N, H, W, 3) float32, whole numbers in 0..255, as is the result.
         chosen: (N,) which one.
         amount: (N,) how much, in [-1, 1]; the sign matters to those that have two sides.
 
-    Returns:
-        (N, H, W, 3) float32, whole numbers in 0..255.
-
     Example:
-        >>> chosen = np.array([CHANGES.index("invert")])
-        >>> float(change(np.full((1, 2, 2, 3), 9.0, "float32"), chosen, np.ones(1))[0, 0, 0, 0])
+        >>> images, chosen = np.full((1, 2, 2, 3), 9.0, "float32"), [CHANGES.index("invert")]
+        >>> float(change(images, np.array(chosen), np.float32([1]))[0, 0, 0, 0])
         246.0
     """
 
@@ -432,7 +418,7 @@ def _counted(values, count: int):
     if _on_tensorflow():  # five times as fast on a processor
         import tensorflow as tf
 
-        return tf.math.bincount(values, minlength=count, maxlength=count)
+        return tf.raw_ops.DenseBincount(input=values, size=count, weights=[], binary_output=False)
     return ops.segment_sum(ops.ones_like(values), values, num_segments=count)
 
 
@@ -502,7 +488,8 @@ def _resizing_matrix(length: int, first, extent, size: int):
     distance = ops.arange(length, dtype="float32") + 0.5 - centers[:, :, None]
     weights = ops.maximum(1.0 - ops.abs(distance) / ops.maximum(scale, 1.0)[:, :, None], 0.0)
     weights = weights / ops.maximum(ops.sum(weights, -1, keepdims=True), 1e-6)
-    return weights, (centers > 0.0) & (centers < length)
+    # A center on the border is outside, however it is rounded.
+    return weights, (centers > 1e-4) & (centers < length - 1e-4)
 
 
 def _rectangle(height: int, width: int, top, left, tall, wide):

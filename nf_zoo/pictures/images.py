@@ -1,7 +1,7 @@
-"""Pictures in whatever form the user holds them -> uint8 RGB arrays of the right size.
+"""Pictures in whatever form the user holds them -> uint8 RGB arrays -> the input of a network.
 
-Resizing and cropping follow the evaluation transforms of timm, with which the published weights
-were measured; Pillow does the resampling there and here.
+Geometry follows the evaluation transforms of timm, with which the published weights were measured;
+Pillow resamples there and here.
 """
 
 from __future__ import annotations
@@ -120,15 +120,8 @@ def load_image(source: Any) -> np.ndarray:
 def load_images(source: Any) -> Iterator[np.ndarray]:
     """Read one picture or many, one at a time.
 
-    Args:
-        source: anything :func:`load_image` takes; a batch array (N, H, W, C) with C of 1, 3 or 4;
-            or a list, tuple or iterator of pictures, which may differ in kind and in size.
-
-    Yields:
-        uint8 arrays (H, W, 3), as :func:`load_image` returns them.
-
-    Raises:
-        ValueError: as :func:`load_image`, with the position of the picture in the list.
+    ``source`` is anything that :func:`load_image` takes, a batch array (N, H, W, C), or a list,
+    tuple or iterator of pictures, which may differ in kind and size; errors name the position.
     """
     if isinstance(source, list | tuple | Iterator):
         for position, one in enumerate(source):
@@ -257,14 +250,7 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize one picture and cut out its center, without normalizing.
-
-    Args:
-        image: uint8 array (H, W, 3).
-        preprocessing: size, crop and interpolation.
-
-    Returns:
-        uint8 array (height, width, 3), values 0..255.
+    """Resize a picture, uint8 (H, W, 3), and cut out its center (height, width, 3).
 
     Raises:
         ValueError: the picture is so long and thin that resizing it would exceed Pillow's limit
@@ -321,15 +307,9 @@ def input_of(model: Any) -> dict[str, Any]:
 
 
 def normalize(pixels: Any, preprocessing: Preprocessing):
-    """``(pixels / 255 - mean) / std``.
+    """``(pixels / 255 - mean) / std``, float32, of an array or a float32 tensor (..., 3).
 
-    Args:
-        pixels: array, or float32 tensor of TensorFlow, (..., 3), values 0..255; with one channel,
-            the first values count.
-        preprocessing: mean and std.
-
-    Returns:
-        float32 array or tensor of the same shape.
+    With one channel the first values of mean and std count.
 
     Example:
         >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

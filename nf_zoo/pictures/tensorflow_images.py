@@ -59,12 +59,8 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
     The geometry is that of :func:`nf_zoo.pictures.images.resize_and_crop`. Pixels differ by a
     fraction of a gray level on average, since Pillow computes with integers.
 
-    Args:
-        image: uint8 or float tensor (H, W, 3), values 0..255, any size.
-        preprocessing: size, crop and interpolation.
-
-    Returns:
-        float32 tensor (height, width, 3) of whole numbers in 0..255.
+    Of a uint8 or float tensor (H, W, 3) it makes float32 (height, width, 3) of whole numbers in
+    0..255.
 
     Example:
         >>> resize_and_crop(tf.zeros((300, 400, 3), tf.uint8), Preprocessing()).shape

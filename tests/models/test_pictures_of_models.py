@@ -42,12 +42,12 @@ def test_a_model_of_one_channel_gets_gray(raw):
 
 
 def test_a_gray_picture_is_the_same_to_both_preparations():
-    from nf_zoo.pictures import images, tensorflow_images
+    from nf_zoo.pictures import images
 
     pixels = np.repeat(GRAY[None, ..., None], 3, axis=-1)
     for form in ({"channels": 1}, {"channels": 1, "raw": True}, {"raw": True}, {}):
         one = images.as_input(pixels, Preprocessing(), **form)
-        two = np.asarray(tensorflow_images.as_input(pixels, Preprocessing(), **form))
+        two = np.asarray(images.as_input(tf.constant(pixels, tf.float32), Preprocessing(), **form))
         np.testing.assert_allclose(one, two, atol=1e-4)
     gray = images.as_input(pixels, Preprocessing(), channels=1, raw=True)
     np.testing.assert_allclose(gray[0, ..., 0], GRAY, atol=1e-3)

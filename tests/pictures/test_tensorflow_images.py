@@ -9,9 +9,9 @@ from photographs import encode, photograph
 from PIL import Image
 
 from nf_zoo.pictures import images as pillow
-from nf_zoo.pictures.images import load_image, preprocess
+from nf_zoo.pictures.images import load_image, normalize, preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
-from nf_zoo.pictures.tensorflow_images import decode, normalize, resize_and_crop
+from nf_zoo.pictures.tensorflow_images import decode, resize_and_crop
 
 pytestmark = pytest.mark.fast
 

@@ -30,7 +30,7 @@ def config(cluster, index=0, kind="worker"):
         (config({"worker": ["a:1"]}, kind="chief"), "has 0 of type 'chief'"),
         (config({"worker": ["a"]}), "host:port"),
         (config({"worker": ["a:x"]}), "host:port"),
-        (config({"worker": ["a:1", "a:1"]}), "twice"),
+        (config({"worker": ["a:1", "a:1"]}), "must appear once"),
         (config({"worker": ["a:1"], "ps": ["b:2"]}), "parameter server"),
     ],
 )

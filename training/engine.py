@@ -1,0 +1,93 @@
+"""What the engines of both backends share: state, batches, evaluation."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from training.recipe import RecipeError
+
+
+def named_variables(model, optimizer) -> list[tuple[str, object]]:
+    """Return (key, variable) of model and optimizer, random states and averages included.
+
+    The keys are numbered, since paths need not differ.
+    """
+    return [
+        (f"{kind}/{index:04d}/{variable.path}", variable)
+        for kind, owner in (("model", model), ("optimizer", optimizer))
+        for index, variable in enumerate(owner.variables)
+    ]
+
+
+def innermost(optimizer):
+    """Return the optimizer inside all wrappers."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def averages_of(optimizer) -> list:
+    """Return the averaged weights that an optimizer with ``use_ema`` keeps."""
+    return innermost(optimizer)._model_variables_moving_average
+
+
+class Engine:
+    """Steps of one model.
+
+    Args:
+        recipe: a checked recipe.
+        model: an ImageClassifier.
+        optimizer: built for the model's trainable variables.
+        replicas: devices that share a batch.
+
+    Raises:
+        RecipeError: if the batch cannot be cut into replicas and micro-batches.
+    """
+
+    hosts = 1
+
+    def __init__(self, recipe, model, optimizer, replicas: int = 1):
+        self.recipe, self.model, self.optimizer = recipe, model, optimizer
+        self.replicas, self.replica_batch = replicas, check_batch(recipe, replicas)
+        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def state(self) -> list[tuple[str, np.ndarray]]:
+        """Return every value that the next step depends on, except the pictures."""
+        return [(k, np.asarray(v.value)) for k, v in named_variables(self.model, self.optimizer)]
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Restore the values that :meth:`state` returned."""
+        for key, variable in named_variables(self.model, self.optimizer):
+            variable.assign(state[key])
+
+    def evaluate(self, batches) -> dict[str, float]:
+        """Return loss and accuracies (%) over batches of (images, classes, weights)."""
+        total = sum(self.sums(batch) for batch in batches)
+        loss, top1, top5, pictures = np.asarray(total, "float64")
+        pictures = max(pictures, 1.0)
+        return {
+            "loss": loss / pictures,
+            "top1": 100.0 * top1 / pictures,
+            "top5": 100.0 * top5 / pictures,
+        }
+
+    def agree(self, value: float) -> float:
+        """Return the largest of the values that the hosts hold."""
+        return value
+
+
+def check_batch(recipe, replicas: int) -> int:
+    """Return the number of pictures of one replica in one step.
+
+    Raises:
+        RecipeError: if the batch cannot be cut into equal parts.
+    """
+    batch, parts = recipe.batch_size, replicas * recipe.accumulate
+    if batch % parts:
+        near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
+        raise RecipeError(
+            f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
+            f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
+        )
+    return batch // replicas
