@@ -167,7 +167,7 @@ def _picture_trial(tf, model) -> tuple[list, list]:
     size = (2, *preprocessing.input_size, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype="uint8")
     pixels = tf.stack([tensorflow_images.resize_and_crop(x, preprocessing) for x in images])
-    pixels = tensorflow_images.as_input(pixels, preprocessing, **input_of(model))
+    pixels = as_input(pixels, preprocessing, **input_of(model))
     expected = model(pixels, training=False)
     if model.num_classes:
         expected = _answer(tf, model, expected)["probabilities"]

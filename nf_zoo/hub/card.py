@@ -78,7 +78,8 @@ class CardDetails:
         ValueError: for a license or dataset that the hub would reject.
 
     Example:
-        >>> CardDetails(license="mit", datasets=("cifar10",)).license
+        >>> import nf_zoo
+        >>> nf_zoo.CardDetails(license="mit", datasets=("cifar10",)).license
         'mit'
     """
 

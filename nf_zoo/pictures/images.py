@@ -50,9 +50,9 @@ def preprocess(
         TypeError: ``model`` has no preprocessing.
 
     Example:
-        >>> import numpy as np
+        >>> import numpy as np, nf_zoo
         >>> pictures = [np.zeros((300, 400, 3), "uint8"), np.zeros((64, 48), "uint8")]
-        >>> preprocess(pictures, Preprocessing(input_size=224)).shape
+        >>> nf_zoo.preprocess(pictures, nf_zoo.Preprocessing(input_size=224)).shape
         (2, 224, 224, 3)
     """
     preprocessing = getattr(model, "preprocessing", model)

@@ -80,7 +80,8 @@ def decode_predictions(
             1, or there are no labels or not C of them.
 
     Example:
-        >>> decode_predictions([[2.0, 0.0]], top=1, labels=["cat", "dog"])[0][0].name
+        >>> import nf_zoo
+        >>> nf_zoo.decode_predictions([[2.0, 0.0]], top=1, labels=["cat", "dog"])[0][0].name
         'cat'
     """
     scores = np.asarray(predictions)

@@ -38,7 +38,8 @@ class Preprocessing:
         ValueError: a field is out of range.
 
     Example:
-        >>> Preprocessing(input_size=288, crop_fraction=0.95).scale_size
+        >>> import nf_zoo
+        >>> nf_zoo.Preprocessing(input_size=288, crop_fraction=0.95).scale_size
         (303, 303)
     """
 
