@@ -20,8 +20,6 @@ from nf_zoo.deploy import lowering
 from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.models.classifier import build_model, variable_names
 
-pytestmark = pytest.mark.fast
-
 SMALL = {**tiny_networks.SMALL, "num_classes": 3}
 WIDE = ("nf", "bn", "skipinit", "skipinit_1/sqrt(d)", "divide_sqrt2", "fixup", "none")
 PLAIN = (
@@ -49,6 +47,7 @@ def kinds(folded) -> set[str]:
     return {type(layer).__name__ for layer in folded.layers}
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", tiny_networks.NETWORKS)
 def test_every_family(label):
     model = tiny_networks.filled(label, "fold")
@@ -143,6 +142,7 @@ def test_every_variant(name, options):
     assert difference(np.asarray(folded(pictures)), np.asarray(model(pictures))) <= 1e-5
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", ["nf_resnet_paper", "nfnet_eca_paper", "resnet", "resnet_v2"])
 def test_zero_and_negative_gains(label):
     model = tiny_networks.filled(label, "fold")
@@ -157,6 +157,7 @@ def test_zero_and_negative_gains(label):
     assert gap(folded, model) <= 1e-5
 
 
+@pytest.mark.fast
 def test_tiny_factors_stay_in_range():
     model = tiny_networks.filled("nfnet_eca_paper", "fold")
     for name, variable in variable_names(model).items():
@@ -194,6 +195,7 @@ def test_half_precision(label, policy):
     assert all(weight.dtype == "float32" for weight in folded.weights)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", ["nf_resnet", "nfnet_eca_paper", "resnet_v2"])
 def test_half_precision_on_demand(label):
     model = tiny_networks.filled(label, "fold")
@@ -206,6 +208,7 @@ def test_half_precision_on_demand(label):
         nf_zoo.fold(folded, dtype="float32")
 
 
+@pytest.mark.fast
 def test_what_it_knows_and_how_it_is_saved(tmp_path):
     labels = ("cat", "dog", "bird")
     preprocessing = nf_zoo.Preprocessing(40)
@@ -231,11 +234,13 @@ def test_what_it_knows_and_how_it_is_saved(tmp_path):
     np.testing.assert_array_equal(again(pictures), folded(pictures))
 
 
+@pytest.mark.fast
 def test_folding_twice_changes_nothing():
     folded = nf_zoo.fold(tiny_networks.filled("nf_resnet", "fold"))
     assert nf_zoo.fold(folded) is folded
 
 
+@pytest.mark.fast
 def test_training_is_refused(tmp_path):
     folded = nf_zoo.fold(tiny_networks.filled("nf_resnet", "fold"))
     folded.save(tmp_path / "folded.keras")
@@ -254,6 +259,7 @@ def test_training_is_refused(tmp_path):
         assert np.isfinite(model.evaluate(pictures, targets, verbose=0))
 
 
+@pytest.mark.fast
 def test_pooled_features_are_the_same():
     for label in ("nfnet_eca_paper", "fixup_resnet", "resnet_v2", "skipinit_resnet"):
         model = tiny_networks.filled(label, "fold")
@@ -263,6 +269,7 @@ def test_pooled_features_are_the_same():
         assert gap(*pooled) <= 1e-5
 
 
+@pytest.mark.fast
 def test_a_head_of_ones_own():
     trunk = tiny_networks.filled("nf_resnet_paper", "fold")
     x = keras.layers.Dropout(0.3)(trunk.get_layer("pool").output)
@@ -274,6 +281,7 @@ def test_a_head_of_ones_own():
     assert kinds(folded).isdisjoint({"BatchNormalization", "Dropout"})
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("sequential", [True, False])
 def test_a_network_inside_another(sequential):
     trunk = tiny_networks.fill(tiny_networks.build("nfnet", num_classes=0), "fold")
@@ -289,6 +297,7 @@ def test_a_network_inside_another(sequential):
     assert isinstance(folded(tiny_networks.images()), dict) != sequential
 
 
+@pytest.mark.fast
 def test_keras_networks():
     model = keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classes=4)
     for index, variable in enumerate(model.weights):
@@ -324,6 +333,7 @@ def adapted(layer, x):
     return layer(x)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_stands_between_convolutions_stays(kind):
     """Nothing moves through it, and it comes out as it went in."""
@@ -338,6 +348,7 @@ def test_what_stands_between_convolutions_stays(kind):
     assert "BatchNormalization" not in kinds(folded)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "layer",
     [
@@ -385,6 +396,7 @@ def test_a_layer_that_does_something_in_training_alone_is_gone(kind):
         np.testing.assert_allclose(folded(pixels), model.predict(pixels, verbose=0), atol=1e-5)
 
 
+@pytest.mark.fast
 def test_names_of_nested_models():
     body = tiny_networks.build("nf_resnet", num_classes=0)
     inner = keras.Sequential([body, keras.layers.Dense(4, name="dense")], name="inner")
@@ -404,6 +416,7 @@ class Doubling(keras.layers.Layer):
         return 2 * x
 
 
+@pytest.mark.fast
 def test_unknown_layers_are_named_or_kept():
     trunk = tiny_networks.filled("nf_resnet", "fold")
     x = Doubling(name="twice")(trunk.get_layer("stage1_block1").output)
@@ -434,6 +447,7 @@ def test_quantized_layers_are_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fast
 def test_lora_is_folded_in():
     model = tiny_networks.filled("nf_resnet", "lora")
     model.head.enable_lora(2)
@@ -442,6 +456,7 @@ def test_lora_is_folded_in():
     assert difference(np.asarray(nf_zoo.fold(model)(pixels)), np.asarray(model(pixels))) < 1e-5
 
 
+@pytest.mark.fast
 def test_a_model_without_a_graph_is_refused():
     with pytest.raises(ValueError, match=r"functional or Sequential.*Subclassed 'mine'"):
         nf_zoo.fold(Subclassed(name="mine"))

@@ -13,8 +13,6 @@ from keras import layers, ops
 
 import nf_zoo
 
-pytestmark = pytest.mark.fast
-
 CHANNELS = 4
 FREE, FIXED = (None, None, CHANNELS), (9, 12, CHANNELS)
 VECTOR = np.array([1.0, -2.0, 3.0, 0.5])
@@ -162,6 +160,7 @@ def test_layer(kind, tmp_path):
     check(LAYERS[kind], tmp_path)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", FIXED_LAYERS)
 def test_layer_of_fixed_sides(kind, tmp_path):
     check(FIXED_LAYERS[kind], tmp_path, FIXED)
@@ -194,6 +193,7 @@ def test_transposed_convolution(size, padding, tmp_path):
     check(build, tmp_path, FIXED)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
@@ -216,6 +216,7 @@ def test_options_without_a_counterpart(layer, reason, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fast
 def test_everything_unknown_is_named_at_once_and_first(tmp_path):
     inputs = keras.Input(FIXED)
     x = layers.UnitNormalization(name="unit")(layers.CenterCrop(8, 8, name="center")(inputs))

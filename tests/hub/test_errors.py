@@ -30,8 +30,6 @@ from nf_zoo.hub.loading import build_options, load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 
-pytestmark = pytest.mark.fast
-
 REPOSITORY = "timm/nf_resnet50.ra2_in1k"
 
 
@@ -50,27 +48,33 @@ def refused(tiny, unchanged):
 
 
 class TestHub:
+    @pytest.mark.fast
     def test_no_such_repository(self, hub, refused):
         refused("hf://me/nothing", WeightsNotFound, "no repository me/nothing", "check its name")
 
+    @pytest.mark.fast
     def test_no_such_revision(self, hub, refused):
         hub.add("me/mine", "model.safetensors", b"x")
         refused("hf://me/mine@v9", WeightsNotFound, "no revision 'v9'", "'main'")
 
+    @pytest.mark.fast
     def test_no_such_file(self, hub, refused):
         hub.add("me/mine", "pytorch_model.bin", b"x")
         refused("hf://me/mine", WeightsNotFound, "holds no model.safetensors", "converted")
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("how", ["gated", "unauthorized"])
     def test_access_denied(self, how, hub, refused):
         hub.misbehavior = how
         refused("hf://me/mine", WeightsAccessDenied, "me/mine", "hf auth login")
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("how", ["broken", "portal"])
     def test_a_hub_that_is_down_or_not_a_hub(self, how, hub, refused):
         hub.misbehavior = how
         refused("hf://me/mine", WeightsOffline, hub.url, "HF_ENDPOINT")
 
+    @pytest.mark.fast
     def test_connection_refused(self, hub, refused):
         hub.server_close()
         hub.shutdown()
@@ -82,6 +86,7 @@ class TestHub:
         )
         refused(True, WeightsOffline, REPOSITORY, *words)
 
+    @pytest.mark.fast
     def test_offline_and_not_cached(self, hub, refused, monkeypatch):
         from huggingface_hub import constants
 
@@ -89,6 +94,7 @@ class TestHub:
         refused(True, WeightsOffline, "HF_HUB_OFFLINE is set", constants.HF_HUB_CACHE)
         assert not hub.requests
 
+    @pytest.mark.fast
     def test_offline_error_names_the_shipped_weights(self, hub, refused, monkeypatch):
         from huggingface_hub import constants
 
@@ -99,15 +105,18 @@ class TestHub:
         monkeypatch.setattr(repository, "read_catalog", lambda: (record,))
         refused("hf://me/mine", WeightsOffline, "nf_resnet50.small")
 
+    @pytest.mark.fast
     def test_a_web_page_in_place_of_weights(self, hub, refused):
         hub.add("me/mine", "model.safetensors", b"<!doctype html><html>Sign in</html>")
         refused("hf://me/mine", CorruptWeights, "a web page", "Delete it")
 
+    @pytest.mark.fast
     def test_truncated_at_the_origin(self, hub, refused, tiny, timm_tensors, write):
         content = write(timm_tensors(tiny("nf_resnet50"))).read_bytes()
         hub.add(REPOSITORY, "model.safetensors", content[:-100])
         refused(True, CorruptWeights, "truncated", f"{len(content) - 100} bytes", "Delete it")
 
+    @pytest.mark.fast
     def test_checksum(self, hub, tiny, timm_tensors, write, refused):
         content = write(timm_tensors(tiny("nf_resnet50"))).read_bytes()
         hub.add(REPOSITORY, "model.safetensors", content)
@@ -116,25 +125,30 @@ class TestHub:
         refused(record, ChecksumMismatch, digest, "0" * 64, "Delete it")
         load_pretrained_weights(tiny("nf_resnet50"), dataclasses.replace(record, sha256=digest))
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("uri", ["hf://timm", "hf://a/b/c", "hf://a/b@", "hf://a b/c", "hf://"])
     def test_malformed_address(self, uri, refused):
         refused(uri, UnknownWeights, "hf://owner/name@revision", repr(uri))
 
 
 class TestFiles:
+    @pytest.mark.fast
     def test_missing(self, tmp_path, refused):
         refused(str(tmp_path / "no.safetensors"), WeightsNotFound, "no file or folder")
 
+    @pytest.mark.fast
     def test_folder_without_weights(self, tmp_path, refused):
         (tmp_path / "notes.txt").touch()
         refused(tmp_path, WeightsNotFound, "holds no model.safetensors", "notes.txt")
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl", ".PTH", ".ckpt"])
     def test_pickles_are_refused_by_name(self, suffix, tmp_path, refused):
         path = tmp_path / f"model{suffix}"
         path.write_bytes(b"never read")
         refused(str(path), UnsafeWeights, "pickle", "safetensors.torch.save_file")
 
+    @pytest.mark.fast
     def test_pickles_are_refused_by_content(self, tmp_path, refused):
         path = tmp_path / "model.safetensors"
         path.write_bytes(pickle.dumps({"stem.conv.weight": np.zeros(3)}))
@@ -144,6 +158,7 @@ class TestFiles:
             archive.writestr("archive/data.pkl", b"x")
         refused(path, UnsafeWeights, "zip archive")
 
+    @pytest.mark.fast
     @pytest.mark.parametrize(
         ("content", "words"),
         [
@@ -159,6 +174,7 @@ class TestFiles:
         path.write_bytes(content)
         refused(path, CorruptWeights, str(path), words)
 
+    @pytest.mark.fast
     def test_a_header_that_begins_like_a_pickle_is_read(self, tmp_path):
         # The header's length comes first: 640 bytes are 80 02 00 ..., the start of many pickles.
         entry = {"a.b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
@@ -169,11 +185,13 @@ class TestFiles:
         with open_weights(path) as file:
             assert file.shapes == {"a.b": (1,)}
 
+    @pytest.mark.fast
     def test_foreign_names(self, write, refused):
         refused(
             write({"w": np.zeros(3)}), WeightsMismatch, "neither timm's nor nf_zoo's names", "w"
         )
 
+    @pytest.mark.fast
     def test_saving_leaves_nothing_behind_when_it_fails(self, tiny, tmp_path, monkeypatch):
         import safetensors.numpy
 
@@ -190,6 +208,7 @@ class TestFiles:
         assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
         assert target.read_bytes() == b"old"
 
+    @pytest.mark.fast
     @pytest.mark.parametrize(
         ("name", "dtype", "words"),
         [("model.h5", None, "safetensors"), ("model.safetensors", "int8", "int8")],
@@ -201,6 +220,7 @@ class TestFiles:
 
 
 class TestMismatch:
+    @pytest.mark.fast
     def test_missing_unexpected_and_misshapen(self, tiny, timm_tensors, write, refused):
         tensors = timm_tensors(tiny("nf_resnet50"))
         for block in range(4):
@@ -221,6 +241,7 @@ class TestMismatch:
             "[8] of I64",
         )
 
+    @pytest.mark.fast
     @pytest.mark.parametrize(
         ("file", "model"), [("resnet50", "nf_resnet50"), ("nf_resnet50", "resnet50")]
     )
@@ -228,16 +249,19 @@ class TestMismatch:
         path = write(timm_tensors(tiny(file)))
         refused(path, WeightsMismatch, f"does not fit {model}", model=tiny(model))
 
+    @pytest.mark.fast
     def test_the_architecture_of_a_file_is_named(self, tiny, tmp_path, write, refused):
         path = save_weights(tiny("resnetv2_50"), tmp_path / "own.safetensors")
         refused(path, WeightsMismatch, "looks like resnetv2_50", "create_model('resnetv2_50'")
 
+    @pytest.mark.fast
     def test_another_width(self, tiny, timm_tensors, write, refused):
         path = write(timm_tensors(tiny("nf_resnet50", widths=(8, 16, 16, 64))))
         refused(
             path, WeightsMismatch, "13 of another shape", "stages.3.0.conv1.weight [16, 16, 1, 1]"
         )
 
+    @pytest.mark.fast
     def test_a_cataloged_checkpoint_must_have_its_head(
         self, hub, tiny, timm_tensors, write, refused
     ):
@@ -245,21 +269,25 @@ class TestMismatch:
         hub.add(REPOSITORY, "model.safetensors", content)
         refused(True, WeightsMismatch, "2 missing", "head.fc.weight")
 
+    @pytest.mark.fast
     def test_a_record_of_another_architecture(self, hub, refused):
         record = catalog.find_record("resnet18")
         refused(record, WeightsMismatch, "weights of resnet18, not of nf_resnet50", "create_model")
         assert not hub.requests
 
+    @pytest.mark.fast
     def test_a_two_channel_file_is_not_adapted(self, tiny, timm_tensors, write, refused):
         path = write(timm_tensors(tiny("nf_resnet50", input_shape=(None, None, 2))))
         refused(path, WeightsMismatch, "stem.conv.weight [8, 2, 7, 7]")
 
+    @pytest.mark.fast
     def test_the_papers_network_is_not_filled_with_timms(self, tiny, timm_tensors, write, refused):
         path = write(timm_tensors(tiny("nf_resnet50")))
         model = tiny("nf_resnet50", variant="paper")
         words = ("timm's weights", "variant='paper'", "create_model('nf_resnet50', pretrained=")
         refused(path, WeightsMismatch, *words, model=model)
 
+    @pytest.mark.fast
     def test_deepminds_nfnet_is_not_filled_with_timms_port(
         self, nfnet, timm_tensors, write, refused
     ):
@@ -268,6 +296,7 @@ class TestMismatch:
         refused(path, WeightsMismatch, "timm's", model=nfnet("nfnet_f0", variant="paper"))
         load_pretrained_weights(nfnet("dm_nfnet_f0"), path)
 
+    @pytest.mark.fast
     def test_overrides_of_a_published_network_are_pointed_out(
         self, hub, tiny, timm_tensors, write, caplog
     ):
@@ -280,12 +309,14 @@ class TestMismatch:
 
 
 class TestNames:
+    @pytest.mark.fast
     def test_near_tags_are_offered(self):
         with pytest.raises(UnknownWeights) as raised:
             resolve_pretrained("resnet50", "a1_in1")
         assert "Did you mean 'a1_in1k'" in str(raised.value)
         assert "gluon_in1k" in str(raised.value)
 
+    @pytest.mark.fast
     def test_relatives_with_weights_are_offered(self):
         offered = r"nf_resnet101.*these have weights: .*nf_resnet50, nf_resnet26;"
         with pytest.raises(UnknownWeights, match=offered):
@@ -293,11 +324,13 @@ class TestNames:
         with pytest.raises(UnknownWeights, match="No weights are published for nf_resnet101"):
             resolve_pretrained("nf_resnet101", "ra2_in1k")
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("pretrained", [None, 3, "", b"tag"])
     def test_wrong_types(self, pretrained):
         with pytest.raises(TypeError, match="Received"):
             resolve_pretrained("resnet50", pretrained)
 
+    @pytest.mark.fast
     def test_all_are_weights_errors(self):
         for error in (
             UnknownWeights,
@@ -350,27 +383,32 @@ class TestConfig:
         assert words in str(raised.value)
         assert "config.json" in str(raised.value)
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 10**5, '{"architecture": Infinity}'])
     def test_not_json(self, text, folder):
         (folder / "config.json").write_text(text)
         with pytest.raises(InvalidConfig, match=r"config\.json"):
             load_pretrained(folder)
 
+    @pytest.mark.fast
     def test_missing(self, folder):
         (folder / "config.json").unlink()
         with pytest.raises(WeightsNotFound, match="save_pretrained"):
             load_pretrained(folder)
 
+    @pytest.mark.fast
     def test_another_architecture_than_asked_for(self, folder):
         with pytest.raises(WeightsMismatch, match="holds a nf_resnet50, not a resnet50"):
             build_options("resnet50", folder)
 
+    @pytest.mark.fast
     def test_another_librarys_config_is_left_alone(self, folder):
         (folder / "config.json").write_text('{"model_type": "resnet"}')
         assert build_options("nf_resnet50", folder) == {"num_classes": 5}
         with pytest.raises(InvalidConfig, match=r"not a config\.json of nf_zoo"):
             load_pretrained(folder)
 
+    @pytest.mark.fast
     def test_a_hub_repository_without_config(self, hub, folder, monkeypatch):
         from huggingface_hub import constants
 

@@ -29,8 +29,6 @@ from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.untrusted.headers import pickle_remedy
 
-pytestmark = pytest.mark.fast
-
 WRITTEN = """{
   "architecture": "nf_resnet10",
   "num_classes": 7,
@@ -135,6 +133,7 @@ class TestFolders:
             same(found, model)
         assert not caplog.records
 
+    @pytest.mark.fast
     def test_from_the_hub(self, hub, folder, same):
         path, model = folder(json.loads(WRITTEN), input_shape=(None, None, 1))
         hub.add_folder("me/timm", path)
@@ -148,12 +147,14 @@ class TestFolders:
             assert found.preprocessing.std == (0.226,) * 3
             same(found, model)
 
+    @pytest.mark.fast
     def test_what_the_user_says_goes_first(self, folder):
         path, _ = folder(document("nf_resnet10", {"global_pool": "max", "drop_rate": 0.5}))
         found = nf_zoo.create_model("nf_resnet10", pretrained=path, num_classes=2, pooling="avg")
         assert (found.num_classes, found.options()["pooling"]) == (2, "avg")
         assert found.config.drop_rate == 0.5
 
+    @pytest.mark.fast
     def test_where_arguments_are_not_said_the_fields_count(self, folder):
         config = document("nf_resnet10", {}, {"input_size": [4, 64, 64]}, global_pool="max")
         del config["model_args"], config["num_classes"]
@@ -162,6 +163,7 @@ class TestFolders:
         assert (found.num_classes, found.input_shape[-1]) == (7, 4)
         assert found.options()["pooling"] == "max"
 
+    @pytest.mark.fast
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -218,6 +220,7 @@ class TestFolders:
             load_pretrained(path)
         assert words in str(raised.value) and len(str(raised.value)) < 4000
 
+    @pytest.mark.fast
     def test_networks_that_are_not_quite_timms_say_so(self, folder, caplog):
         # The pooling of a shortcut, dilated; a gamma that timm sampled.
         for arguments, words in (
@@ -229,6 +232,7 @@ class TestFolders:
             assert words in caplog.messages[-1]
         assert len(caplog.records) == 2
 
+    @pytest.mark.fast
     def test_the_means_of_other_channels(self, folder, caplog):
         arguments = {"in_chans": 4, "num_classes": 7}
         path, _ = folder(
@@ -269,6 +273,7 @@ class TestFolders:
         config["pretrained_cfg"] |= weights
         assert load_pretrained(folder(config, num_classes=3)[0]).labels == labels
 
+    @pytest.mark.fast
     @pytest.mark.parametrize(
         ("names", "words"),
         [
@@ -286,6 +291,7 @@ class TestFolders:
         with pytest.raises(InvalidConfig, match=words):
             load_pretrained(folder(config, num_classes=3)[0])
 
+    @pytest.mark.fast
     def test_the_catalog_takes_no_changed_network(self, hub, folder):
         path, _ = folder(document("nf_resnet10", {"in_chans": 1}), input_shape=(None, None, 1))
         hub.add_folder("me/gray", path)
@@ -301,6 +307,7 @@ WRAPPERS = [
 
 
 class TestWrappedNetworks:
+    @pytest.mark.fast
     @pytest.mark.parametrize("prefix", WRAPPERS)
     def test_one_file(self, prefix, timm_tensors, write, same):
         from nf_zoo.models.classifier import build_model
@@ -315,6 +322,7 @@ class TestWrappedNetworks:
         with open_weights(path) as file:
             assert (file.format, set(file.shapes)) == ("timm", set(tensors))
 
+    @pytest.mark.fast
     def test_several_files_share_it_or_none(self, tiny, timm_tensors, write, tmp_path, same):
         model, found = tiny("nf_resnet50"), tiny("nf_resnet50")
         tensors = timm_tensors(model)
@@ -329,6 +337,7 @@ class TestWrappedNetworks:
         load_pretrained_weights(found, tmp_path)
         same(found, model)
 
+    @pytest.mark.fast
     def test_a_prefix_of_some_is_none(self, tiny, timm_tensors, write):
         tensors = timm_tensors(tiny("nf_resnet50"))
         wrapped = {f"module.{key}": array for key, array in tensors.items()}
@@ -336,17 +345,20 @@ class TestWrappedNetworks:
         with pytest.raises(WeightsMismatch, match=r"unexpected \(module\."):
             load_pretrained_weights(tiny("nf_resnet50"), path)
 
+    @pytest.mark.fast
     def test_names_of_ours_keep_theirs(self, write):
         path = write({"module.a/b": np.zeros(1, "float32")}, metadata={"format": "nf_zoo"})
         with open_weights(path) as file:
             assert list(file.shapes) == ["module.a/b"]
 
+    @pytest.mark.fast
     def test_the_network_is_recognized(self, tiny, write):
         shapes = goldens.source_shapes("timm", "nf_resnet26")
         tensors = {f"model.{key}": np.zeros(shape, "float32") for key, shape in shapes.items()}
         with pytest.raises(WeightsMismatch, match=r"looks like nf_resnet26: build that"):
             load_pretrained_weights(tiny("nf_resnet50"), write(tensors))
 
+    @pytest.mark.fast
     def test_a_name_of_wrappers_alone_costs_little(self, write):
         path = write({"module." * 10**5: np.zeros(1, "float32")})
         with open_weights(path) as file:
@@ -393,6 +405,7 @@ class TestAdvice:
         monkeypatch.setattr(sys.modules["safetensors"], "torch", safetensors, raising=False)
         return torch
 
+    @pytest.mark.fast
     @pytest.mark.parametrize("path", ["/a b/plain.pth", "/it's/last.pth.tar"])
     @pytest.mark.parametrize("lines", ["as they are", "as one"])
     def test_its_code_runs(self, lines, path, torch):
@@ -402,6 +415,7 @@ class TestAdvice:
         exec(code, {})
         assert torch.made == {"model.safetensors": {"stem.weight", "head.weight"}}
 
+    @pytest.mark.fast
     def test_where_it_is_given(self, hub, tmp_path):
         (tmp_path / "last.pth.tar").touch()
         hub.add("me/old", "pytorch_model.bin", b"x")
@@ -450,12 +464,14 @@ class TestAttentionOfNFRegNets:
         model = build_model("nf_regnet_b0", attention="eca", num_classes=5)
         return write(timm_tensors(model), "eca.safetensors")
 
+    @pytest.mark.fast
     def test_its_names(self, path):
         with open_weights(path) as file:
             assert file.shapes["stages.1.0.attn.conv.weight"] == (1, 1, 3)
             assert not any("fc1" in key for key in file.shapes)
             assert recognize(file) is None  # no architecture of the table has it
 
+    @pytest.mark.fast
     def test_it_loads(self, path, values):
         model = nf_zoo.create_model("nf_regnet_b0", attention="eca", pretrained=path)
         key = "stages.1.0.attn.conv.weight"

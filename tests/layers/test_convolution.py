@@ -8,8 +8,6 @@ from programs import printed_by
 
 from nf_zoo.layers import Conv2D, MaxPool2D, ScaledWSConv2D, convolve
 
-pytestmark = pytest.mark.fast
-
 
 def normal(shape, seed=0, scale=1.0):
     return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
@@ -35,6 +33,7 @@ def reference(x, kernel, strides, pads, dilation=1, groups=1):
     return y
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("size", [(8, 9), (9, 8)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
 @pytest.mark.parametrize("strides", [1, 2])
@@ -52,6 +51,7 @@ def test_symmetric_padding(size, kernel_size, strides, dilation, groups):
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("padding", "mode"), [("reflect", "reflect"), ("circular", "wrap")])
 @pytest.mark.parametrize(("kernel_size", "strides", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2)])
 def test_padding_with_the_pictures_own_pixels(padding, mode, kernel_size, strides, dilation):
@@ -65,6 +65,7 @@ def test_padding_with_the_pictures_own_pixels(padding, mode, kernel_size, stride
     assert layer(x).shape == layer.compute_output_shape(x.shape) == expected.shape
 
 
+@pytest.mark.fast
 def test_same_padding_puts_the_surplus_at_the_end():
     x, kernel = normal((1, 8, 8, 3)), normal((3, 3, 3, 5), 1)
     y = convolve(x, kernel, 2, "same")
@@ -105,6 +106,7 @@ def test_grouped_gradients_equal_split_and_concatenate(
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("layer_class", [Conv2D, ScaledWSConv2D])
 def test_gradients_of_a_grouped_layer_are_those_of_its_groups(layer_class):
     """In float64 up to the kernel, which ScaledWSConv2D standardizes in float32."""
@@ -129,6 +131,7 @@ def test_gradients_of_a_grouped_layer_are_those_of_its_groups(layer_class):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.fast
 def test_grouped_convolution_avoids_xla():
     layer = Conv2D(8, 3, groups=4)
     layer.build((None, 8, 8, 8))
@@ -138,6 +141,7 @@ def test_grouped_convolution_avoids_xla():
     assert not [op.name for op in graph.get_operations() if "xla" in op.type.lower()]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("padding", ["same", "valid", "symmetric"])
 @pytest.mark.parametrize("kernel_size", [1, 2, 3])
 @pytest.mark.parametrize("strides", [1, 2])
@@ -149,6 +153,7 @@ def test_output_shape_is_what_comes_out(layer_class, strides, kernel_size, paddi
         assert tuple(layer.compute_output_shape((1, *size, 3))) == tuple(y.shape)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("eps_form", ["floor", "added"])
 def test_standardized_kernel(eps_form):
     layer = ScaledWSConv2D(16, 3, gamma=1.7, eps=1e-3, eps_form=eps_form, groups=2)
@@ -163,6 +168,7 @@ def test_standardized_kernel(eps_form):
     np.testing.assert_allclose(layer.effective_kernel(), expected, atol=2e-5)
 
 
+@pytest.mark.fast
 def test_the_two_epsilons_differ_where_they_should():
     kernels = {}
     for eps_form in ("floor", "added"):
@@ -174,6 +180,7 @@ def test_the_two_epsilons_differ_where_they_should():
     assert ratio == pytest.approx(1 / np.sqrt(1 + 1e-5 * 9 * 512), abs=1e-3)
 
 
+@pytest.mark.fast
 def test_a_constant_kernel_stays_finite():
     layer = ScaledWSConv2D(4, 3)
     layer.build((None, None, None, 4))
@@ -181,6 +188,7 @@ def test_a_constant_kernel_stays_finite():
     assert np.all(np.asarray(layer.effective_kernel()) == 0.0)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 8e-3), ("mixed_float16", 1e-3)]
 )
@@ -198,6 +206,7 @@ def test_standardization_is_float32_under_mixed_precision(policy, tolerance):
     assert np.abs(output(policy) - exact).max() <= tolerance * np.abs(exact).max()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -211,11 +220,13 @@ def test_illegal_arguments(arguments, match):
         ScaledWSConv2D(8, 3, **arguments)
 
 
+@pytest.mark.fast
 def test_channels_that_groups_do_not_divide():
     with pytest.raises(ValueError, match=r"divisible by groups=4.*\(None, 8, 8, 6\)"):
         ScaledWSConv2D(8, 3, groups=4).build((None, 8, 8, 6))
 
 
+@pytest.mark.fast
 def test_config_round_trip():
     layer = ScaledWSConv2D(
         8, 3, strides=2, padding="symmetric", groups=2, gamma=1.5, eps=1e-6, eps_form="added"
@@ -223,6 +234,7 @@ def test_config_round_trip():
     assert ScaledWSConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("size", [(8, 9), (9, 8)])
 def test_max_pool_pads_with_minus_infinity_on_all_sides(size):
     x = normal((2, *size, 3)) - 10.0

@@ -11,8 +11,6 @@ import nf_zoo
 from nf_zoo.optimizers.adaptive_gradient_clipping import unit_axes
 from nf_zoo.optimizers.variables import compiled_model, owners
 
-pytestmark = pytest.mark.fast
-
 AGC = nf_zoo.AdaptiveGradientClipping
 LAYERS = keras.layers
 CLIPPING = 0.01
@@ -151,6 +149,7 @@ def test_units_by_type(label):
     assert set(found) == set(expected)
 
 
+@pytest.mark.fast
 def test_the_matrices_of_lora_have_units():
     model = keras.Sequential([LAYERS.Input((4,), dtype="int32"), LAYERS.Embedding(7, 6)])
     model.layers[0].enable_lora(2)
@@ -182,6 +181,7 @@ def upsampler(kind: str):
     return keras.Sequential([inputs, keras.Sequential([layer])])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize("kind", ["functional", "nested", "subclassed"])
 def test_transposed_convolutions_are_known_in_every_model(kind, loaded, tmp_path):
@@ -205,6 +205,7 @@ class Odd(LAYERS.Layer):
         self.weight = self.add_weight(name="weight", shape=shape)
 
 
+@pytest.mark.fast
 def test_what_is_not_known_is_named():
     odd = [Odd(2, 3, 4, name="cube"), Odd(3, 4, name="matrix"), Odd(2, 3, 4, 5, 6, name="deep")]
     variables = [layer.weight for layer in odd]
@@ -215,6 +216,7 @@ def test_what_is_not_known_is_named():
     assert optimizer._axes == (None, (0,), None)
 
 
+@pytest.mark.fast
 def test_layers_that_share_a_variable_and_disagree_are_named():
     table, dense = LAYERS.Embedding(3, 4), LAYERS.Dense(4)
     table.build()
@@ -224,6 +226,7 @@ def test_layers_that_share_a_variable_and_disagree_are_named():
         AGC(keras.optimizers.SGD()).build([table.embeddings])
 
 
+@pytest.mark.fast
 def test_rows_of_an_embedding_are_clipped():
     model = keras.Sequential(
         [LAYERS.Input((3,), dtype="int32"), LAYERS.Embedding(5, 4), LAYERS.Flatten()]
@@ -237,6 +240,7 @@ def test_rows_of_an_embedding_are_clipped():
     np.testing.assert_allclose(step, limits * [1, 0, 1, 0, 0], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.fast
 def test_the_model_of_an_optimizer_is_found():
     inner = keras.optimizers.SGD()
     optimizer = AGC(inner)

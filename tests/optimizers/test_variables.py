@@ -17,8 +17,6 @@ import pytest
 import nf_zoo
 from nf_zoo.optimizers.variables import Mark, describe, find
 
-pytestmark = pytest.mark.fast
-
 AGC = nf_zoo.AdaptiveGradientClipping
 LABELS = tuple(composed_networks.MODELS)
 LAYERS = keras.layers
@@ -65,12 +63,14 @@ def test_a_clone_takes_the_same_step(label, fit):
     assert_same_step(composed_networks.step(clone), composed_networks.step(model))
 
 
+@pytest.mark.fast
 def test_what_is_excluded_is_not_clipped():
     steps = composed_networks.step(composed_networks.build("sequential"))
     kernels = [np.abs(change).max() for change in steps[::2]]
     assert kernels[2] > 20 * max(kernels[:2])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", ["sequential", "nested", "frozen", "scaled"])
 def test_files_with_paths_alone_are_loaded(saved, tmp_path, label):
     """As version 0.1.0 wrote them."""
@@ -101,6 +101,7 @@ def test_files_with_paths_alone_are_loaded(saved, tmp_path, label):
     assert_same_step(step, [expected[f"arr_{i}"] for i in range(len(expected.files))])
 
 
+@pytest.mark.fast
 def test_a_run_goes_on_from_its_backup(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -140,6 +141,7 @@ def unclipped(optimizer, variables) -> list[str]:
     return [variables[index].path for index in sorted(optimizer._unclipped)]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("built", [False, True])
 def test_other_layers_may_be_frozen_meanwhile(built):
     model = dense_model()
@@ -153,6 +155,7 @@ def test_other_layers_may_be_frozen_meanwhile(built):
     assert unclipped(again(optimizer), model.trainable_variables) == [path]
 
 
+@pytest.mark.fast
 def test_a_frozen_exclusion_is_kept_for_later():
     model = dense_model()
     head = model.layers[2]
@@ -167,6 +170,7 @@ def test_a_frozen_exclusion_is_kept_for_later():
         assert paths == [head.kernel.path, head.bias.path]
 
 
+@pytest.mark.fast
 def test_a_trained_exclusion_may_be_frozen_later():
     model = dense_model()
     optimizer = AGC(keras.optimizers.SGD(), exclude=model.layers[2].kernel)
@@ -175,6 +179,7 @@ def test_a_trained_exclusion_may_be_frozen_later():
     assert unclipped(again(optimizer), model.trainable_variables) == []
 
 
+@pytest.mark.fast
 def test_another_variable_does_not_take_the_place_of_a_lost_one():
     model = dense_model(2)
     optimizer = AGC(keras.optimizers.SGD(), exclude=model.layers[1].kernel)
@@ -187,6 +192,7 @@ def test_another_variable_does_not_take_the_place_of_a_lost_one():
     assert not loaded.built
 
 
+@pytest.mark.fast
 def test_exclusions_that_match_nothing_are_errors():
     model, other = dense_model(), dense_model()
     for exclude in (other.layers[2].kernel, "kernel", "dense/nothing", f"x{model.layers[0].path}"):
@@ -200,6 +206,7 @@ def test_exclusions_that_match_nothing_are_errors():
         AGC(keras.optimizers.SGD(), exclude=nothing).build(model.trainable_variables)
 
 
+@pytest.mark.fast
 def test_paths_that_could_be_several_are_errors():
     model = composed_networks.MODELS["twins"]()
     optimizer = AGC(keras.optimizers.SGD(), exclude="head/kernel")
@@ -207,6 +214,7 @@ def test_paths_that_could_be_several_are_errors():
         optimizer.build(model.trainable_variables)
 
 
+@pytest.mark.fast
 def test_groups_say_which_variables_they_have_lost():
     model = dense_model()
     optimizer = nf_zoo.GroupedOptimizer(
@@ -217,6 +225,7 @@ def test_groups_say_which_variables_they_have_lost():
         optimizer.build(model.trainable_variables)
 
 
+@pytest.mark.fast
 def test_numbers_of_names_count_only_where_nothing_else_tells():
     class Layer(LAYERS.Layer):
         def build(self, shape):
@@ -235,6 +244,7 @@ def test_numbers_of_names_count_only_where_nothing_else_tells():
     assert find(marks, variables((2, 3), (2, 3))) == [1]
 
 
+@pytest.mark.fast
 def test_a_config_is_stable():
     model = dense_model()
     marks = [Mark.make(layer.kernel) for layer in model.layers]
