@@ -75,7 +75,7 @@ def export_saved_model(
     Example:
         >>> import nf_zoo
         >>> model = nf_zoo.NFResNet26(num_classes=2, labels=("cat", "dog"))
-        >>> path = nf_zoo.export_saved_model(model, "pets")
+        >>> path = nf_zoo.export_saved_model(model, "pets-saved")
     """
     import tensorflow as tf
 

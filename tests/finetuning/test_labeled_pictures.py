@@ -67,7 +67,7 @@ def test_class_with_only_corrupt_pictures_is_an_error(few):
         path.write_bytes(b"broken")
     with (
         pytest.warns(UserWarning, match="8 files"),
-        pytest.raises(FolderError, match="No readable training picture of 1 of 2 classes: bar"),
+        pytest.raises(FolderError, match="1 of 2 classes have no readable training picture: bar"),
     ):
         open_data(few)
 

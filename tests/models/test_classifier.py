@@ -142,7 +142,7 @@ def test_with_classifier_keeps_the_body():
     for name in mine:
         if not name.startswith("head/"):
             same(mine[name], theirs[name])
-    with pytest.raises(ValueError, match=r"changes the body: stage1/block1.*'widths'"):
+    with pytest.raises(ValueError, match=r"must leave the body as it is: stage1/block1.*'widths'"):
         model.with_classifier(2, widths=(16, 16, 16, 16))
 
 

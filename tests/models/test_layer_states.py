@@ -201,7 +201,7 @@ def test_lora_stays_enabled(tmp_path):
 
 def test_states_of_parts_that_are_not_there_are_refused():
     model = tiny_networks.build("nf_resnet")
-    with pytest.raises(ValueError, match=r"no parts of these names. Received: stage9/conv1"):
+    with pytest.raises(ValueError, match=r"no parts with these names. Received: stage9/conv1"):
         model.set_layer_states(parts={"stage9/conv1": {"trainable": False}})
 
 

@@ -123,7 +123,10 @@ def test_files_that_cannot_be_read(path, error, match, tmp_path, model):
 
 def test_a_model_without_preprocessing_says_what_to_do_with_files(folder):
     layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]
-    with pytest.raises(TypeError, match=r"has none\. Give.*nf_zoo.preprocess.*Received: 1 files"):
+    with pytest.raises(
+        TypeError,
+        match=r"must have its own preprocess.*give images.*nf_zoo.preprocess.*Received: 1 files",
+    ):
         nf_zoo.signal_propagation(keras.Sequential(layers), folder / "a.png")
 
 
