@@ -18,7 +18,7 @@ from nf_zoo.models.registry import FAMILIES
 STUB = Path(nf_zoo.__file__).with_name("__init__.pyi")
 
 HEADER = '''\
-"""What editors and type checkers know of nf_zoo, whose names load on first use.
+"""The names and signatures of nf_zoo for editors and type checkers; they load on first use.
 
 Written by `python docs/make_stub.py`, from the tables of names and the records of the families.
 """

@@ -1,4 +1,4 @@
-"""What editors and type checkers know of nf_zoo, whose names load on first use.
+"""The names and signatures of nf_zoo for editors and type checkers; they load on first use.
 
 Written by `python docs/make_stub.py`, from the tables of names and the records of the families.
 """

@@ -1,4 +1,4 @@
-"""What the tests of hostile inputs share: a sound version, and an attack from beginning to end.
+"""The base of the tests of hostile inputs: a sound version, and an attack from beginning to end.
 
 Every attack begins with a sound version in the cache, puts something bad in its place on the hub,
 and ends with the sound version still in use without a network.

@@ -70,7 +70,7 @@ class StandInHub(ThreadingHTTPServer):
         ]
 
     def writes(self) -> list[str]:
-        """What was asked for to be changed."""
+        """The changes that were requested."""
         harmless = ("/preupload/", "/validate-yaml", "/paths-info/")
         return [
             f"{method} {path}"

@@ -1,4 +1,4 @@
-"""What the stand-in hub has, and its answers below /api/: reading and writing repositories."""
+"""The repositories of the stand-in hub, and its answers below /api/."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ApiAnswers:
         return self._send_json(_entries(repository.commits[sha]))
 
     def _validate_card(self):
-        """What the hub checks of a model card's head, as far as it matters here."""
+        """Check the head of a model card as the hub does, as far as it matters here."""
         import yaml
 
         text = json.loads(self.body)["content"]

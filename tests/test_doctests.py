@@ -13,7 +13,7 @@ import nf_zoo
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WITHOUT = {"Any", "FORMATS", "annotations", "register_with_keras"}
-"""What is in the namespace and no part of the library."""
+"""Names of the namespace that are no part of the library."""
 
 
 def _documented() -> dict[str, object]:

@@ -8,7 +8,8 @@ from keras import ops
 
 import nf_zoo
 from nf_zoo.pictures import images as pictures
-from nf_zoo.pictures.augmentation import Augmentation, Settings, resample
+from nf_zoo.pictures.augmentation import Augmentation, Settings
+from nf_zoo.pictures.resampling import resample
 from training.recipe import in_memory
 
 

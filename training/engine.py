@@ -1,4 +1,4 @@
-"""What the engines of both backends share: state, batches, evaluation."""
+"""The base of the engines of both backends: state, batches, evaluation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """nf_zoo under JAX beside timm on PyTorch, on one GPU.
 
     python -m benchmarks.gpu --output gpu.csv                  # at most five minutes
-    python -m benchmarks.gpu --output /tmp/gpu.csv --smoke     # a rehearsal on a processor
+    python -m benchmarks.gpu --output rehearsal.csv --smoke    # a rehearsal on a processor
 
 It needs JAX and Keras, and PyTorch and timm for the comparison. TensorFlow is optional: it is
 measured too if it is installed and sees a GPU. Contenders are processes that build and compile

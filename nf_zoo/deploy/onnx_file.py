@@ -25,7 +25,8 @@ from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
 from nf_zoo.deploy.onnx_graph import GraphWriter, Unsupported, Value
-from nf_zoo.deploy.onnx_layers import ARITHMETIC, LAYERS, OPERATIONS
+from nf_zoo.deploy.onnx_layers import LAYERS, OPERATIONS
+from nf_zoo.deploy.onnx_operations import ARITHMETIC
 from nf_zoo.deploy.quantization import calibration
 
 LARGEST_FILE = 2**31 - 1

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub and the hub client's cache; files from elsewhere on the web.
+"""The Hugging Face Hub and the hub client's cache.
 
 The client does the transport: connections, retries, resuming, locks, the cache. This module adds
 checks. It examines the hub's answer before it fetches a file, and compares the file with the hub's
@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import dataclasses
 import errno
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +45,7 @@ _REPOSITORY = re.compile(r"(?=.{3,96}$)\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.-]{1,128}", re.ASCII)
-_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Error numbers of a disk that is full, or closed to this user."""
 _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
     "downloads", default=None
@@ -162,7 +161,7 @@ class HubRepository:
             promised = _promised(self, filename, most_bytes, isinstance(cached, str))
             path = Path(huggingface_hub.hf_hub_download(**where))
         if str(path) != cached:
-            _note_download(path)
+            note_download(path)
             _check_promise(path, promised)
         return path
 
@@ -241,7 +240,7 @@ def earlier_version_kept(source) -> Iterator[None]:
         _downloads.reset(token)
 
 
-def _note_download(path: Path) -> None:
+def note_download(path: Path) -> None:
     """Tell ``earlier_version_kept`` about a file that was not in the cache before."""
     if (downloads := _downloads.get()) is not None:
         downloads.append(path)
@@ -256,75 +255,6 @@ def _discard(path: Path) -> None:
     others = (target.parent.parent / "snapshots").rglob("*")
     if not any(other.is_symlink() and other.resolve() == target for other in others):
         target.unlink(missing_ok=True)
-
-
-def fetch_url(url: str, filename: str) -> Path:
-    """Return the local path of a file on the web, downloaded once.
-
-    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
-    next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
-
-    Args:
-        url: its address.
-        filename: its local name.
-
-    Raises:
-        WeightsOffline: if it is not there yet and cannot be fetched; the message gives another way.
-        WeightsNotFound: if the server has no such file.
-        CacheNotWritable: if the disk is full or closed.
-    """
-    import huggingface_hub
-    from huggingface_hub import constants
-    from huggingface_hub.utils import WeakFileLock
-
-    folder = huggingface_hub.cached_assets_path(
-        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
-    )
-    path = folder / filename
-    if path.is_file():
-        return path
-    if constants.HF_HUB_OFFLINE:
-        raise WeightsOffline(_advice(url, path, "HF_HUB_OFFLINE is set"))
-    with WeakFileLock(path.with_name(f".{filename}.lock")):
-        # Another process may have fetched it while this one waited.
-        if not path.is_file():
-            _download(url, path)
-            _note_download(path)
-    return path
-
-
-def _download(url: str, path: Path) -> None:
-    from huggingface_hub.file_download import http_get
-
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "ab") as file:
-            http_get(url, file, resume_size=file.tell())
-    except Exception as error:
-        # The client raises OSErrors or errors of its HTTP library.
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
-            raise
-        if isinstance(error, OSError) and error.errno in _CLOSED:
-            partial.unlink(missing_ok=True)
-            raise _not_writable(error, path.name, str(path.parent)) from error
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status == 416:
-            # The partial file is not a prefix of the server's file: start over next time.
-            partial.unlink(missing_ok=True)
-        if status in (403, 404, 410):
-            raise WeightsNotFound(
-                _advice(url, path, f"the server does not have it (any longer): {error}")
-            ) from error
-        cause = f"the download failed ({error}); load again to resume it"
-        raise WeightsOffline(_advice(url, path, cause)) from error
-    os.replace(partial, path)
-
-
-def _advice(url: str, path: Path, cause: str) -> str:
-    return (
-        f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
-        f"by other means and pass the file, pretrained='path/to/{path.name}'."
-    )
 
 
 def _promised(repository: HubRepository, filename: str, most_bytes: int | None, is_cached: bool):
@@ -436,8 +366,8 @@ def _explain(error: Exception, repository: HubRepository, filename: str) -> Weig
                 f"must be converted first. {pickle_remedy('pytorch_model.bin')}"
             )
         return WeightsNotFound(f"{where} holds no {filename}.{remedy}")
-    if isinstance(error, OSError) and error.errno in _CLOSED:
-        return _not_writable(error, filename, constants.HF_HUB_CACHE)
+    if isinstance(error, OSError) and error.errno in CLOSED:
+        return not_writable(error, filename, constants.HF_HUB_CACHE)
     if isinstance(error, ValueError):
         return UnsafeWeights(
             f"The hub client refuses the hub's answer for {filename} of {where}: "
@@ -451,7 +381,7 @@ def _explain(error: Exception, repository: HubRepository, filename: str) -> Weig
     return None
 
 
-def _not_writable(error: OSError, filename: str, cache: str) -> CacheNotWritable:
+def not_writable(error: OSError, filename: str, cache: str) -> CacheNotWritable:
     return CacheNotWritable(
         f"{filename} cannot be written to the cache ({cache}): {error.strerror}. No part of it was "
         "kept. Free some space, or set HF_HOME to a disk that has enough."

@@ -22,22 +22,8 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from nf_zoo.options import Kind, Options, choice, number, option
-from nf_zoo.pictures.preprocessing import LUMA
-
-
-class _Late:
-    """``keras.ops``, imported at its first use: the command line reads the table for its help."""
-
-    def __getattr__(self, name: str):
-        import keras
-
-        return getattr(keras.ops, name)
-
-
-ops = _Late()
-
-GRAY = 128.0
-"""The pixels around a picture."""
+from nf_zoo.pictures.randaugment import CHANGES, change, whole
+from nf_zoo.pictures.resampling import each, ops, rectangle, resample
 
 SHARE = number("in [0, 1]", lambda x: 0 <= x <= 1, "SHARE")
 AREA = number("in [0.001, 1]", lambda x: 1e-3 <= x <= 1)
@@ -103,7 +89,7 @@ def where(chosen, changed: Callable, images):
     """The pictures, of which some (N,) are what ``changed()`` gives; one alone costs no more."""
     if images.shape[0] == 1:
         return ops.cond(chosen[0], changed, lambda: images)
-    return ops.where(_each(chosen), changed(), images)
+    return ops.where(each(chosen), changed(), images)
 
 
 class Augmentation:
@@ -220,7 +206,7 @@ def flip(images, draws, given):
 )
 def randaugment(images, draws, given):
     """Apply operations drawn with equal chance, to one side or the other (Cubuk et al. 2020)."""
-    images, strength = _whole(images), given.randaugment_magnitude / 30.0
+    images, strength = whole(images), given.randaugment_magnitude / 30.0
     for chosen, side in zip(draws[::2], draws[1::2], strict=True):
         amount = ops.where(side < 0.5, -strength, strength)
         images = change(images, ops.floor(chosen * len(CHANGES)), amount)
@@ -241,7 +227,7 @@ def erase(images, draws, given):
     top, left = ops.round(top * (height - tall)), ops.round(left * (width - wide))
 
     def erased():
-        inside = _rectangle(height, width, top, left, tall, wide)
+        inside = rectangle(height, width, top, left, tall, wide)
         return ops.where(inside, ops.convert_to_tensor(given.mean, "float32"), images)
 
     return where(chance < given.erasing, erased, images)
@@ -274,9 +260,9 @@ def mix(images, targets, draws, given):
     tall, wide = side * height, side * width
     # Around a center drawn over the whole picture, cut off at its border.
     top, left = top * height - tall / 2, left * width - wide / 2
-    kept = 1.0 - ops.cast(_rectangle(height, width, top, left, tall, wide), "float32")
+    kept = 1.0 - ops.cast(rectangle(height, width, top, left, tall, wide), "float32")
     share = ops.where(cut, ops.mean(kept, (1, 2, 3)), ratio)
-    kept = ops.where(_each(cut), kept, _each(ratio))
+    kept = ops.where(each(cut), kept, each(ratio))
     others, other_targets = _neighbors(images), _neighbors(targets)
     images = others + kept * (images - others)
     return images, other_targets + share[:, None] * (targets - other_targets)
@@ -297,212 +283,6 @@ FineTuning = _record(
 """Those that are options of ``finetune``."""
 
 
-# --- the operations of RandAugment -------------------------------------------------------------
-
-CHANGES = (
-    *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
-    *("auto_contrast", "equalize", "invert", "posterize", "solarize", "solarize_add"),
-    *("contrast", "brightness", "color", "sharpness"),
-)
-"""Those of the paper's search space, with the inversion and the addition of later versions."""
-
-
-def change(images, chosen, amount):
-    """Apply one of ``CHANGES`` to each picture.
-
-    Each is computed where a picture of the batch drew it, and for many at once: those that are
-    maps of the plane, those that are tables of the 256 levels, and two more.
-
-    Args:
-        images: (N, H, W, 3) float32, whole numbers in 0..255, as is the result.
-        chosen: (N,) which one.
-        amount: (N,) how much, in [-1, 1]; the sign matters to those that have two sides.
-
-    Example:
-        >>> images, chosen = np.full((1, 2, 2, 3), 9.0, "float32"), [CHANGES.index("invert")]
-        >>> float(change(images, np.array(chosen), np.float32([1]))[0, 0, 0, 0])
-        246.0
-    """
-
-    def drew(*names: str):
-        places = [CHANGES.index(name) for name in names]
-        return (chosen >= min(places)) & (chosen <= max(places))
-
-    def amount_of(name: str):
-        return ops.where(drew(name), amount, 0.0)
-
-    images = _if_any(drew("rotate", "translate_y"), lambda: _moved(images, amount_of), images)
-    images = _if_any(
-        drew("auto_contrast", "brightness"), lambda: _looked_up(images, drew, amount), images
-    )
-    colored, sharpened = amount_of("color"), amount_of("sharpness")
-    images = _if_any(drew("color"), lambda: _blended(images, _gray(images), colored), images)
-    return _if_any(drew("sharpness"), lambda: _blended(images, _blurred(images), sharpened), images)
-
-
-def _if_any(some, changed: Callable, images):
-    return ops.cond(ops.any(some), changed, lambda: images)
-
-
-def _moved(images, amount_of):
-    """The pictures under linear maps around their centers and shifts, of the nearest pixels."""
-    count, height, width, channels = images.shape
-    angle = amount_of("rotate") * (math.pi / 6)
-    cosine, sine = _each(ops.cos(angle)), ops.sin(angle)
-    # One of these is not 0.
-    to_x = _each(sine + 0.3 * amount_of("shear_x"))
-    to_y = _each(0.3 * amount_of("shear_y") - sine)
-    right, down = 0.45 * amount_of("translate_x"), 0.45 * amount_of("translate_y")
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    x = ops.reshape(ops.arange(width, dtype="float32") - middle_x, (1, 1, width, 1))
-    y = ops.reshape(ops.arange(height, dtype="float32") - middle_y, (1, height, 1, 1))
-    column = ops.round(cosine * x + to_x * y + _each(middle_x + right * width))
-    row = ops.round(to_y * x + cosine * y + _each(middle_y + down * height))
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    first = _each(ops.arange(count, dtype="int32") * (height * width))
-    place = first + ops.cast(row * width + column, "int32")
-    # A gray pixel behind the last picture stands for what is outside.
-    pixels = ops.pad(ops.reshape(images, (-1, channels)), ((0, 1), (0, 0)), constant_values=GRAY)
-    place = ops.where(inside, place, count * height * width)
-    return _taken(pixels, place[..., 0])
-
-
-def _looked_up(images, drew, amount):
-    """The pictures, with each level of each channel replaced by what a table says."""
-    levels = ops.arange(256, dtype="float32")[None, None]
-    total, count = images.shape[1] * images.shape[2], images.shape[0]
-    # A table of its own for each channel of each picture, one after the other.
-    offset = ops.reshape(ops.arange(count * 3, dtype="int32") * 256, (-1, 1, 1, 3))
-    places = ops.cast(images, "int32") + offset
-    counts = _counted(ops.reshape(places, (-1,)), count * 768)
-    counts = ops.cast(ops.reshape(counts, (-1, 3, 256)), "float32")
-    there = ops.cast(counts > 0, "float32")
-    low = ops.cast(ops.argmax(there, -1), "float32")[..., None]
-    high = 255.0 - ops.cast(ops.argmax(ops.flip(there, -1), -1), "float32")[..., None]
-    below = ops.cumsum(counts, -1)
-    lowest = ops.take_along_axis(counts, ops.cast(low, "int32"), -1)
-    means = ops.sum(counts * levels, -1, keepdims=True) / total
-    gray = ops.sum(means * ops.convert_to_tensor(LUMA, "float32")[None, :, None], 1, keepdims=True)
-    amount = amount[:, None, None]
-    strength, factor = ops.abs(amount), 1.0 + 0.9 * amount
-    kept = 2.0 ** ops.round(4.0 * strength)
-    threshold = ops.minimum(ops.round(256.0 * (1.0 - strength)), 255.0)
-    tables = {
-        "auto_contrast": ops.where(
-            high > low, (levels - low) * (255.0 / ops.maximum(high - low, 1.0)), levels
-        ),
-        "equalize": ops.where(
-            lowest < total, (below - lowest) * 255.0 / ops.maximum(total - lowest, 1.0), levels
-        ),
-        "invert": 255.0 - levels,
-        "posterize": ops.floor(levels / kept) * kept,
-        "solarize": ops.where(levels >= threshold, 255.0 - levels, levels),
-        "solarize_add": ops.where(levels < 128, levels + ops.round(110.0 * strength), levels),
-        "contrast": gray + factor * (levels - gray),
-        "brightness": factor * levels,
-    }
-    table = ops.zeros_like(counts) + levels
-    for name, other in tables.items():
-        table = ops.where(drew(name)[:, None, None], other, table)
-    return _taken(ops.reshape(_whole(table), (-1,)), places)
-
-
-def _on_tensorflow() -> bool:
-    import keras
-
-    return keras.backend.backend() == "tensorflow"
-
-
-def _counted(values, count: int):
-    """How many there are of each whole number below ``count``."""
-    if _on_tensorflow():  # five times as fast on a processor
-        import tensorflow as tf
-
-        return tf.raw_ops.DenseBincount(input=values, size=count, weights=[], binary_output=False)
-    return ops.segment_sum(ops.ones_like(values), values, num_segments=count)
-
-
-def _taken(values, places):
-    """The rows at some places."""
-    if _on_tensorflow():  # where Keras spends as long again on negative places
-        import tensorflow as tf
-
-        return tf.gather(values, places)
-    return ops.take(values, places, axis=0)
-
-
-def _blended(images, others, amount):
-    """Away from the other pictures, or towards them, by up to 0.9."""
-    return _whole(others + _each(1.0 + 0.9 * amount) * (images - others))
-
-
-def _gray(images):
-    return sum(share * images[..., i : i + 1] for i, share in enumerate(LUMA))
-
-
-def _blurred(images):
-    """The mean of 3 x 3 pixels, in which their middle counts five times; the border stays."""
-    rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
-    sums = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    inner = images[:, 1:-1, 1:-1]
-    change = (sums + 4.0 * inner) / 13.0 - inner
-    return images + ops.pad(change, ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def _whole(values):
-    return ops.round(ops.clip(values, 0.0, 255.0))
-
-
-# --- geometry ----------------------------------------------------------------------------------
-
-
-def resample(images, window, size: int):
-    """Resize a window of each picture bilinearly and without aliasing, as Pillow resizes a box.
-
-    Resizing is linear, so that a matrix for each axis does it, on any device. What lies outside
-    of the picture is gray.
-
-    Args:
-        images: (N, H, W, C).
-        window: (top, left, height, width), each (N,), in pixels.
-        size: pixels of a side of the result.
-
-    Returns:
-        (N, size, size, C) float32.
-    """
-    top, left, tall, wide = window
-    rows, row_inside = _resizing_matrix(images.shape[1], top, tall, size)
-    columns, column_inside = _resizing_matrix(images.shape[2], left, wide, size)
-    pixels = ops.einsum("nah,nhwc->nawc", rows, images)
-    pixels = ops.einsum("nbw,nawc->nabc", columns, pixels)
-    inside = row_inside[:, :, None, None] & column_inside[:, None, :, None]
-    return ops.where(inside, pixels, GRAY)
-
-
-def _resizing_matrix(length: int, first, extent, size: int):
-    """The weights (N, size, length) of each pixel of a line, and whether it is inside (N, size)."""
-    scale = ops.cast(extent, "float32")[:, None] / size
-    centers = (
-        ops.cast(first, "float32")[:, None] + (ops.arange(size, dtype="float32") + 0.5) * scale
-    )
-    distance = ops.arange(length, dtype="float32") + 0.5 - centers[:, :, None]
-    weights = ops.maximum(1.0 - ops.abs(distance) / ops.maximum(scale, 1.0)[:, :, None], 0.0)
-    weights = weights / ops.maximum(ops.sum(weights, -1, keepdims=True), 1e-6)
-    # A center on the border is outside, however it is rounded.
-    return weights, (centers > 1e-4) & (centers < length - 1e-4)
-
-
-def _rectangle(height: int, width: int, top, left, tall, wide):
-    """(N, H, W, 1): whether a pixel's center is inside of it."""
-
-    def within(length, first, extent):
-        place = ops.arange(length, dtype="float32")[None] + 0.5
-        return (place >= first[:, None]) & (place < (first + extent)[:, None])
-
-    rows, columns = within(height, top, tall), within(width, left, wide)
-    return rows[:, :, None, None] & columns[:, None, :, None]
-
-
 def _neighbors(values):
     """Entry 1 in the place of 0 and 0 in that of 1, and so on; the last of an odd number stays."""
     count = values.shape[0]
@@ -517,8 +297,3 @@ def _linear(chance, low: float, high: float):
 def _ratio(chance, low: float, high: float):
     """From ``low`` to ``high``, even in the logarithm."""
     return ops.exp(_linear(chance, math.log(low), math.log(high)))
-
-
-def _each(values):
-    """(N,) -> (N, 1, 1, 1)."""
-    return values[:, None, None, None]

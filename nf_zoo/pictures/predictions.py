@@ -1,4 +1,4 @@
-"""What a network's outputs say: the most probable classes by name."""
+"""The most probable classes of a network's outputs, by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 
 def class_names(model: Any) -> list[str]:
-    """What the classes of a model are called, in the order of its outputs.
+    """Return the names of a model's classes, in the order of its outputs.
 
     Its labels; ImageNet's names for 1000 classes without any; else class_0, class_1, ...
 

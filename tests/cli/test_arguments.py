@@ -73,7 +73,7 @@ def test_malformed_field(text):
 
 
 def training_options():
-    """What `nf-zoo finetune` makes of a line with nothing but the necessary."""
+    """Return the options of `nf-zoo finetune` that follow from the least that it needs."""
     args = vars(build_parser().parse_args(["finetune", "pictures", "--output", "x"]))
     return {name: args[name] for name in args if name in Settings.__dataclass_fields__}
 

@@ -250,7 +250,7 @@ def test_bad_input_is_refused_before_anything_is_written(few, tiny, tmp_path):
 
 
 class Network:
-    """What early stopping needs of a model."""
+    """The parts of a model that early stopping uses."""
 
     stop_training = False
 

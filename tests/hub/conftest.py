@@ -37,7 +37,7 @@ def nfnet():
 
 @pytest.fixture
 def timm_tensors():
-    """What timm's state dictionary of a model would hold, filled by name."""
+    """Return timm's state dictionary of a model, filled by name."""
 
     def make(model) -> dict[str, np.ndarray]:
         from nf_zoo.hub.foreign_names import plan

@@ -1,4 +1,4 @@
-"""What save_pretrained writes, whole or not at all, and the card among it."""
+"""save_pretrained writes a folder, its card included, whole or not at all."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ WRITTEN = """{
     "license": "apache-2.0"
   }
 }"""
-"""What save_for_hf of timm 1.0.31 writes for a gray network, but for the architecture's name."""
+"""The config that save_for_hf of timm 1.0.31 writes for a gray network, without its name."""
 
 
 def document(architecture, arguments, weights=(), **fields):

@@ -1,4 +1,4 @@
-"""What a family is stands in its own file: no other names it."""
+"""A family is defined in its own file, and no other file names it."""
 
 from __future__ import annotations
 

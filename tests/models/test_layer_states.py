@@ -1,4 +1,4 @@
-"""What a user sets on layers by hand outlives saving, loading, cloning and rebuilding."""
+"""Settings made on layers by hand outlive saving, loading, cloning and rebuilding."""
 
 from __future__ import annotations
 

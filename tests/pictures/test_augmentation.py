@@ -11,7 +11,8 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from nf_zoo.pictures import augmentation
-from nf_zoo.pictures.augmentation import CHANGES, Augmentation, Settings, change
+from nf_zoo.pictures.augmentation import Augmentation, Settings
+from nf_zoo.pictures.randaugment import CHANGES, change
 
 pytestmark = pytest.mark.fast
 

@@ -24,7 +24,7 @@ MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def evaluation_pixels(image, size, fraction, mode, interpolation="bicubic", mean=MEAN):
-    """What timm's evaluation transform makes of a picture, from its description alone.
+    """Apply timm's evaluation transform to a picture, from its description alone.
 
     Resized with Pillow, then padded and sliced with NumPy.
     """

@@ -1,4 +1,4 @@
-"""What signal propagation is measured on, and how it is called."""
+"""The inputs of signal propagation, and how it is called."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_where_it_says_nothing_it_says_why(tmp_path):
 
 
 def test_a_max_pooled_stem_is_reckoned_with_only_where_relu_and_a_projection_follow():
-    """What a 3x3 maximum takes, ReLU's gamma gives back; an identity shortcut does not."""
+    """ReLU's gamma gives back the variance a 3x3 maximum takes; an identity does not."""
     for fields in ({"activation": "silu"}, {"stem_width": 256}):
         model = build_model("nf_resnet26", num_classes=0, **fields)
         assert theory.predicted_variances(model) == [None] * 8

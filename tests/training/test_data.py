@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from small_recipes import small_recipe
 
-from nf_zoo.pictures.augmentation import resample
+from nf_zoo.pictures.resampling import resample
 from training import augmentation, prepare
 from training.data import open_data
 from training.data.order import Order, Share, evaluation_rows

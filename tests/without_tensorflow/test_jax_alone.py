@@ -1,4 +1,4 @@
-"""What must work with JAX in an environment without TensorFlow; run by .ci/without_tensorflow."""
+"""JAX alone, without TensorFlow; run by .ci/without_tensorflow."""
 
 from __future__ import annotations
 

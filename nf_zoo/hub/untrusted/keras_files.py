@@ -222,7 +222,7 @@ def _foreign_classes(config: Any) -> Iterator[str]:
 
 
 def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """What Keras saved of an `ImageClassifier`, as the fields of our config.json."""
+    """Return the record that Keras saved of an ``ImageClassifier``, as fields of config.json."""
     if not isinstance(config, dict):
         raise TypeError("its config must be an object")
     options = dict(config)

@@ -192,7 +192,7 @@ class _BoundedReader:
 
 
 class Refused(Exception):
-    """What the pickle wanted and does not get."""
+    """A request of the pickle that is refused."""
 
 
 class PickledArray:
@@ -215,7 +215,7 @@ class PickledArray:
         return self._value[0] if isinstance(self._value, tuple) else None
 
     def set_state(self, state: Any) -> None:
-        """What numpy's ``ndarray.__setstate__`` takes: (version,) shape, type, order, data."""
+        """Take the state of numpy's ``ndarray.__setstate__``: (version,) shape, type, order, data."""
         shape, dtype, is_fortran, data = state[-4:]
         if len(state) not in (4, 5):
             raise ValueError("an array's state has four or five parts")
@@ -272,7 +272,7 @@ class PickledDtype:
 
 
 class StandIn:
-    """What a pickle gets for a global that it may name; it can be called and no more."""
+    """A stand-in for a global that a pickle may name: it can be called and no more."""
 
     __slots__ = ("call",)
 

@@ -122,7 +122,7 @@ def cycle(weights, h5py):
 
 
 def lambda_layer(members):
-    """What Keras saves of a model with a Lambda layer, whose code is bytes in its config."""
+    """A file of a model with a Lambda layer, whose code is bytes in its config."""
     layer = {"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__"}}}
     document = {
         "module": "keras",

@@ -76,7 +76,7 @@ def in_an_array(code: str) -> bytes:
 
 
 def hostile(code: str) -> dict[str, tuple[bytes, str]]:
-    """What pickle itself would run `code` for -> (the pickle, what the refusal names)."""
+    """Pickles that would run `code` -> (the pickle, the name in the refusal)."""
     run, system = text(code), text(f"python3 -c {code!r}")
     return {
         **{f"exec, protocol {p}": (running(code, p), "exec") for p in range(6)},

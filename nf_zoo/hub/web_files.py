@@ -1,0 +1,78 @@
+"""Weights files from elsewhere on the web than the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nf_zoo.hub.errors import WeightsNotFound, WeightsOffline
+from nf_zoo.hub.repository import CLOSED, not_writable, note_download
+
+
+def fetch_url(url: str, filename: str) -> Path:
+    """Return the local path of a file on the web, downloaded once.
+
+    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
+    next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
+
+    Args:
+        url: its address.
+        filename: its local name.
+
+    Raises:
+        WeightsOffline: if it is not there yet and cannot be fetched; the message gives another way.
+        WeightsNotFound: if the server has no such file.
+        CacheNotWritable: if the disk is full or closed.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    folder = huggingface_hub.cached_assets_path(
+        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
+    )
+    path = folder / filename
+    if path.is_file():
+        return path
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsOffline(_advice(url, path, "HF_HUB_OFFLINE is set"))
+    with WeakFileLock(path.with_name(f".{filename}.lock")):
+        # Another process may have fetched it while this one waited.
+        if not path.is_file():
+            _download(url, path)
+            note_download(path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    from huggingface_hub.file_download import http_get
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "ab") as file:
+            http_get(url, file, resume_size=file.tell())
+    except Exception as error:
+        # The client raises OSErrors or errors of its HTTP library.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        if isinstance(error, OSError) and error.errno in CLOSED:
+            partial.unlink(missing_ok=True)
+            raise not_writable(error, path.name, str(path.parent)) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 416:
+            # The partial file is not a prefix of the server's file: start over next time.
+            partial.unlink(missing_ok=True)
+        if status in (403, 404, 410):
+            raise WeightsNotFound(
+                _advice(url, path, f"the server does not have it (any longer): {error}")
+            ) from error
+        cause = f"the download failed ({error}); load again to resume it"
+        raise WeightsOffline(_advice(url, path, cause)) from error
+    os.replace(partial, path)
+
+
+def _advice(url: str, path: Path, cause: str) -> str:
+    return (
+        f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
+        f"by other means and pass the file, pretrained='path/to/{path.name}'."
+    )
