@@ -215,7 +215,7 @@ class PickledArray:
         return self._value[0] if isinstance(self._value, tuple) else None
 
     def set_state(self, state: Any) -> None:
-        """Take the state of numpy's ``ndarray.__setstate__``: (version,) shape, type, order, data."""
+        """Take what numpy's ``__setstate__`` does: (version,) shape, type, order, data."""
         shape, dtype, is_fortran, data = state[-4:]
         if len(state) not in (4, 5):
             raise ValueError("an array's state has four or five parts")
