@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from nf_zoo.finetuning.labeled_pictures import CACHE_BYTES
+from nf_zoo.finetuning.picture_sets import CACHE_BYTES
 from nf_zoo.pictures import augmentation
 from nf_zoo.pictures.images import as_input
 from nf_zoo.pictures.preprocessing import Preprocessing

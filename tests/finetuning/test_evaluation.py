@@ -5,7 +5,7 @@ import tensorflow as tf
 from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
-from nf_zoo.finetuning.labeled_pictures import DatasetPictures
+from nf_zoo.finetuning.picture_sets import DatasetPictures
 from nf_zoo.pictures.images import preprocess
 
 SIX = tuple("abcdef")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from nf_zoo.finetuning import labeled_pictures
+from nf_zoo.finetuning import labeled_pictures, picture_sets
 from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import Settings
@@ -124,7 +124,7 @@ def test_fraction_and_labels_are_checked(few):
 
 def test_pictures_are_read_again_where_they_do_not_fit_in_memory(few, monkeypatch):
     cached = read(open_data(few).train)
-    monkeypatch.setattr(labeled_pictures, "CACHE_BYTES", 5000)
+    monkeypatch.setattr(picture_sets, "CACHE_BYTES", 5000)
     opened = open_data(few)
     assert opened.train._cache == {}
     for (mine, _), (theirs, _) in zip(read(opened.train), cached, strict=True):
