@@ -1,9 +1,10 @@
-"""Require TensorFlow where nothing else will do, before any work starts."""
+"""Differences between the backends of Keras that no operation of Keras hides."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -60,3 +61,19 @@ def is_tensorflow_dataset(value: Any) -> bool:
     """Check for a ``tf.data.Dataset`` without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)
+
+
+def compiled(function: Callable) -> Callable:
+    """Return the function as one XLA program; as it is under PyTorch."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    return function

@@ -358,14 +358,3 @@ def vector_jacobian(function: Callable, *primals) -> tuple[Any, Callable]:
         return tape.gradient(y, primals, cotangent, unconnected_gradients=zero)
 
     return y, pull
-
-
-def compiled(function: Callable) -> Callable:
-    """Return the function as one XLA program."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    import tensorflow as tf
-
-    return tf.function(function, jit_compile=True, autograph=False)
