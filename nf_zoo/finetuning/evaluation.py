@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -67,10 +68,15 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """Return the figures, JSON-able, under the keys that :func:`evaluate` documents."""
         pictures = int(self.confusion.sum())
-        top5 = {"top5_accuracy": self.top5 / pictures} if len(self.labels) > 5 else {}
+        right = {"accuracy": int(np.trace(self.confusion))}
+        if len(self.labels) > 5:
+            right["top5_accuracy"] = self.top5
+        shares = {}
+        for name, count in right.items():
+            shares[name] = count / pictures
+            shares[f"{name}_interval"] = list(interval(count / pictures, pictures))
         return {
-            "accuracy": float(np.trace(self.confusion) / pictures),
-            **top5,
+            **shares,
             "cross_entropy": self.cross_entropy / pictures,
             "pictures": pictures,
             "labels": list(self.labels),
@@ -94,9 +100,10 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
         {settings}
 
     Returns:
-        A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), ``cross_entropy``
-        (nats), ``pictures``, ``labels``, ``per_class`` (label, precision, recall, f1, support),
-        ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
+        A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), each with a 95 %
+        confidence interval under ``accuracy_interval`` and ``top5_accuracy_interval``,
+        ``cross_entropy`` (nats), ``pictures``, ``labels``, ``per_class`` (label, precision, recall,
+        f1, support), ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
 
     Raises:
         ValueError: if the model is not a classifier of the zoo, the folders do not match its
@@ -177,6 +184,27 @@ def _batches(
         some = list(itertools.islice(arrays, batch_size))
         crops = np.stack([resize_and_crop(pixels, preprocessing) for pixels, _ in some])
         yield crops, pictures.classes[start : start + len(some)]
+
+
+def interval(share: float, pictures: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927).
+
+    Example:
+        >>> low, high = interval(54 / 60, pictures=60)
+        >>> round(low, 2), round(high, 2)
+        (0.8, 0.95)
+    """
+    z = 1.959964
+    weight = z * z / pictures
+    center = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
+def in_words(share: float, pictures: int) -> str:
+    """Return an accuracy with its interval, as ``"90.0 % (95 %: 79.9 to 95.3 %)"``."""
+    low, high = interval(share, pictures)
+    return f"{100 * share:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def predict(model, pixels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.input_pipeline import training_batches, validation_batches
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
@@ -17,6 +18,10 @@ from nf_zoo.pictures.images import input_of
 
 GLOBAL_CLIPNORM = 1.0
 """Bound on the gradient of a step: a single outsized one makes normalizer-free networks diverge."""
+
+_FIGURES = ("loss", "cross_entropy", "accuracy")
+FIGURES = (*_FIGURES, *(f"val_{name}" for name in _FIGURES))
+"""Figures of an epoch. The loss may be smoothed and weighted; the cross-entropy never is."""
 
 
 @dataclasses.dataclass
@@ -46,8 +51,7 @@ def fit(
     """Train a model in place, from its latest checkpoint if there is one.
 
     Returns:
-        A row for each epoch: epoch, phase, loss, accuracy, val_loss, val_accuracy, learning_rate,
-        seconds.
+        A row for each epoch: epoch, phase, the figures of ``FIGURES``, learning_rate, seconds.
 
     Raises:
         FloatingPointError: if the loss stops being a number.
@@ -57,10 +61,11 @@ def fit(
     if checkpoint is not None:
         progress = Progress(**checkpoint.state, best_weights=checkpoint.best_weights())
     done = 0 if checkpoint is None else progress.epoch
+    progress.stopped |= settings.finish
     flags = {layer: layer.trainable for layer in model._flatten_layers(include_self=False)}
     warmup, steps = settings.warmup_epochs, len(data.train) // settings.batch_size
     for name, epochs in (("head", range(warmup)), ("whole", range(warmup, settings.epochs))):
-        if not epochs or done > epochs.stop:
+        if not epochs or done > epochs.stop or (settings.finish and done <= epochs.start):
             continue
         phase = Phase(name, epochs, steps, settings)
         _set_trainable(model, flags, body=name == "whole")
@@ -73,6 +78,11 @@ def fit(
     if progress.best_weights is not None:
         model.set_weights(progress.best_weights)
     return progress.history
+
+
+def classifier_alone(history: list[dict[str, Any]]) -> float | None:
+    """Return the validation accuracy after the last epoch of the classifier alone, or None."""
+    return next((r["val_accuracy"] for r in reversed(history) if r["phase"] == "head"), None)
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
@@ -128,12 +138,15 @@ class Phase:
         )
         others = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
         optimizer.exclude_from_weight_decay(var_list=others)
+        logits = {"from_logits": model.classifier_activation is None}
         loss = keras.losses.CategoricalCrossentropy(
-            from_logits=model.classifier_activation is None,
-            label_smoothing=settings.label_smoothing,
+            **logits, label_smoothing=settings.label_smoothing
         )
-        accuracy = keras.metrics.CategoricalAccuracy("accuracy")
-        model.compile(optimizer, loss, metrics=[accuracy], jit_compile="auto")
+        metrics = [
+            keras.metrics.CategoricalAccuracy("accuracy"),
+            keras.metrics.CategoricalCrossentropy("cross_entropy", **logits),
+        ]
+        model.compile(optimizer, loss, metrics=metrics, jit_compile="auto")
 
 
 def _fit_phase(
@@ -146,6 +159,9 @@ def _fit_phase(
         return
     rest = range(progress.epoch, phase.epochs.stop)
     if settings.verbose:
+        if phase.name == "whole" and (alone := classifier_alone(progress.history)) is not None:
+            reached = in_words(alone, len(data.validation))
+            print(f"The classifier alone gets {reached} of the validation pictures right")
         what = "the classifier alone" if phase.name == "head" else "the whole network"
         last = f" to {rest.stop}" if len(rest) > 1 else ""
         print(f"Epoch {rest.start + 1}{last}: {what}")
@@ -239,12 +255,11 @@ class _Record(keras.callbacks.Callback):
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
         last_step = (epoch + 1 - self._phase.epochs.start) * self._phase.steps - 1
         row = {
             "epoch": epoch + 1,
             "phase": self._phase.name,
-            **{name: float(logs[name]) for name in names},
+            **{name: float(logs[name]) for name in FIGURES},
             "learning_rate": float(self._phase.schedule(last_step)),
             "seconds": round(time.monotonic() - self._began, 3),
         }

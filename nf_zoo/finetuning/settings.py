@@ -125,6 +125,12 @@ class Settings(augmentation.FineTuning, _Schedule):
         "without a break. A finished run is loaded; if there is none, one is started",
         saved=False,
     )
+    finish: bool = option(
+        False,
+        "train no further: evaluate and deliver the last complete epoch of an interrupted run with "
+        "the same options",
+        saved=False,
+    )
     overwrite: bool = option(False, "replace an earlier run", saved=False)
     verbose: int = option(1, "0 silent, 1 progress bars, 2 a line for each epoch", saved=False)
 
