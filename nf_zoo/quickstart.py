@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
 from nf_zoo.pictures.predictions import decode_predictions
@@ -74,22 +73,20 @@ def quickstart(
     Returns:
         the contents of quickstart.json: ``fine_tuned`` and ``from_scratch``, each with
         ``test_accuracy``, ``wrong`` and ``seconds``; ``served``, predictions of the SavedModel in
-        its own process; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
+        its own process, or None if Keras does not run on TensorFlow, which writes it; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
         ``seconds``.
 
     Raises:
         FileExistsError: if ``output`` is not empty, unless it holds an earlier quickstart and
             ``overwrite`` is true.
         ImportError: without scikit-learn.
-        RuntimeError: if Keras does not run on TensorFlow, or the SavedModel answers differently
-            from the Keras model.
+        RuntimeError: if the SavedModel answers differently from the Keras model.
 
     Example:
         >>> from nf_zoo.quickstart import quickstart
         >>> quickstart("first-steps")["fine_tuned"]["test_accuracy"]  # doctest: +SKIP
         0.95
     """
-    require_tensorflow("The quickstart")
     from nf_zoo.finetuning import finetune
 
     began, output = time.monotonic(), Path(output).expanduser()
@@ -116,8 +113,10 @@ def quickstart(
             results[name] = finetune(model, output / "digits", output=place, **options)
         record[name] = _summary(results[name])
     _print_comparison(console, record)
-    record["served"] = _serve(output, results["fine_tuned"].model)
-    _print_served(console, record["served"])
+    record["served"] = None
+    if results["fine_tuned"].output.joinpath("saved_model").exists():
+        record["served"] = _serve(output, results["fine_tuned"].model)
+        _print_served(console, record["served"])
     record["seconds"] = round(time.monotonic() - began, 1)
     (output / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print_end(console, output, record["seconds"])
@@ -312,7 +311,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):
-        rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
+        if path.exists():
+            rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
     console.print(rows)
     console.print(Text("\nWhat next", style="bold"))
     sevens = output / "digits" / "test" / "7"

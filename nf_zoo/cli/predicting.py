@@ -113,9 +113,10 @@ def _evaluate_saved_model(
     """Return the result of ``evaluate``; the SavedModel itself resizes and crops the pictures."""
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
+    from nf_zoo.finetuning.picture_sets import arrays as arrays_of
 
     pictures, labels, skipped, _ = open_one(folder, model.labels, settings.strict)
-    result, arrays = Evaluation(labels), pictures.as_arrays()
+    result, arrays = Evaluation(labels), arrays_of(pictures.in_order())
     while batch := list(itertools.islice(arrays, settings.batch_size)):
         pixels, classes = zip(*batch, strict=True)
         result.add(model.probabilities(pixels), np.array(classes))

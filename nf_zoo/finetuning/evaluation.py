@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from nf_zoo.finetuning.batches import EvaluationBatches
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import takes
-from nf_zoo.pictures.images import as_input, input_of, resize_and_crop
+from nf_zoo.pictures.images import as_input, input_of
 from nf_zoo.pictures.predictions import softmax
-from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 class Sample(NamedTuple):
@@ -89,8 +86,7 @@ class Evaluation:
 def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     """Evaluate a classifier on a folder of pictures or a data set.
 
-    Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
-    backend of Keras, Pillow resizes the pictures.
+    Pictures are prepared as ``model.preprocess`` does, on every backend of Keras.
 
     Args:
         model: an ImageClassifier with classes, folded or not.
@@ -152,8 +148,8 @@ def evaluate_pictures(
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
     wanted, worst, position = set(chosen.tolist()), [], 0
-    for pixels, classes in _batches(pictures, model.preprocessing, batch_size):
-        probabilities = predict(model, pixels)
+    for pixels, classes in EvaluationBatches(pictures, model.preprocessing, batch_size):
+        probabilities = predict(model, pixels, batch_size)
         result.add(probabilities, classes)
         for row, (true, predicted) in enumerate(
             zip(classes.tolist(), probabilities.argmax(axis=1).tolist(), strict=True)
@@ -168,22 +164,6 @@ def evaluate_pictures(
         worst = sorted(worst)[:mistakes]
     result.mistakes = [sample for _, _, sample in worst]
     return result
-
-
-def _batches(
-    pictures, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, classes) in order: uint8 (N, h, w, 3) and int64 (N,)."""
-    if keras.backend.backend() == "tensorflow":
-        from nf_zoo.finetuning.input_pipeline import evaluation_batches
-
-        yield from evaluation_batches(pictures, preprocessing, batch_size).as_numpy_iterator()
-        return
-    arrays = pictures.as_arrays()
-    for start in range(0, len(pictures), batch_size):
-        some = list(itertools.islice(arrays, batch_size))
-        crops = np.stack([resize_and_crop(pixels, preprocessing) for pixels, _ in some])
-        yield crops, pictures.classes[start : start + len(some)]
 
 
 def interval(share: float, pictures: int) -> tuple[float, float]:
@@ -207,10 +187,16 @@ def in_words(share: float, pictures: int) -> str:
     return f"{100 * share:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
 
 
-def predict(model, pixels: np.ndarray) -> np.ndarray:
-    """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3)."""
+def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3).
+
+    Fewer pictures than ``batch_size`` are filled up, so that one program serves all batches.
+    """
+    count = len(pixels)
+    pixels = np.resize(pixels, (max(batch_size or count, count), *pixels.shape[1:]))
     images = as_input(pixels, model.preprocessing, **input_of(model))
-    outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
+    # Under tf.distribute every replica answers the whole batch.
+    outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)[:count]
     return outputs if model.classifier_activation is not None else softmax(outputs)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
@@ -66,7 +65,7 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         FileExistsError: if ``output`` exists and neither ``resume`` nor ``overwrite`` allows it.
         ValueError, TypeError: if an argument is out of range, or a resumed run differs.
         FloatingPointError: if training diverges.
-        RuntimeError: if Keras does not run on TensorFlow; nothing is written then.
+        RuntimeError: if a picture can no longer be read; ``resume`` goes on then.
 
     Example:
         >>> import nf_zoo
@@ -75,8 +74,8 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         >>> 0.0 <= result.metrics["accuracy"] <= 1.0
         True
     """
-    require_tensorflow("Fine-tuning")
-    from nf_zoo.finetuning.phases import fit
+    from nf_zoo.finetuning.devices import Devices
+    from nf_zoo.finetuning.phases import first_accumulate, fit
     from nf_zoo.finetuning.report import build_report, write_report
 
     folder = RunFolder(settings.output, settings.resume, settings.overwrite)
@@ -97,14 +96,21 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     if settings.verbose:
         print(_summary(opened, settings))
     began = time.monotonic()
-    trained = _prepare(model, opened.labels, settings)
-    history = fit(trained, opened, settings, folder)
-    # The same network without optimizer and compile state.
-    dtype = {"dtype": "float32"} if settings.precision else {}
-    fitted = trained.with_classifier(trained.num_classes, trained.labels, **dtype)
+    devices = Devices(settings.batch_size // first_accumulate(settings))
+    with devices.scope():
+        trained = _prepare(model, opened.labels, settings)
+    progress = fit(trained, opened, settings, folder, devices)
+    history = progress.history
+    # The same network without optimizer and compile state, on one device.
+    own = {"dtype": "float32"} if settings.precision else {}
+    if settings.rematerialize:
+        own["rematerialize"] = model.options()["rematerialize"]
+    fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
     fitted.set_weights(trained.get_weights())
     seconds = {"this_process": round(time.monotonic() - began, 1)}
     report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
+    report["devices"] = devices.count
+    report["micro_batch"] = settings.batch_size // progress.accumulate // devices.count
     folder.finish(lambda path: write_report(path, fitted, report, history, evaluation))
     if settings.verbose:
         place = f"; see {folder.output}" if folder.output else ""
@@ -114,9 +120,11 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
 
 def _prepare(model, labels: tuple[str, ...], settings: Settings):
     """Return the network to fit, with new labels and input size, and all random states seeded."""
-    dtype = {} if settings.precision is None else {"dtype": settings.precision}
+    given = {} if settings.precision is None else {"dtype": settings.precision}
+    if settings.rematerialize:
+        given["rematerialize"] = True
     preprocessing = dataclasses.replace(model.preprocessing, input_size=settings.image_size)
-    fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **dtype)
+    fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **given)
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
     else:

@@ -13,7 +13,7 @@ import numpy as np
 from nf_zoo.backend import is_tensorflow_dataset
 from nf_zoo.finetuning import class_folders, picture_sets
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_some
-from nf_zoo.finetuning.picture_sets import DatasetPictures, FilePictures, in_portions
+from nf_zoo.finetuning.picture_sets import DatasetPictures, FilePictures, in_threads
 from nf_zoo.finetuning.settings import Settings
 from nf_zoo.pictures.images import load_image
 
@@ -263,7 +263,7 @@ def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str,
         return pixels if pixels.nbytes <= _LARGE else None
 
     broken, kept, total = {}, {}, 0
-    for name, found in zip(names, in_portions(look, names), strict=True):
+    for name, found in zip(names, in_threads(look, names), strict=True):
         if isinstance(found, str):
             broken[name] = found
         elif found is not None:

@@ -6,6 +6,7 @@ The plots use matplotlib's object interface: no pyplot, no global state.
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import platform
 import re
@@ -14,7 +15,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -47,7 +47,7 @@ def build_report(
         The report, JSON-able, with figures of the validation pictures everywhere but under
         ``"test"``; and the evaluation on the validation pictures, with samples.
     """
-    labels, size = data.labels, settings.batch_size
+    labels, size, backend = data.labels, settings.batch_size, keras.backend.backend()
     validation = evaluate_pictures(
         model, data.validation, labels, size, samples=16, mistakes=8, seed=settings.seed
     )
@@ -68,7 +68,7 @@ def build_report(
         "versions": {
             "nf_zoo": nf_zoo.__version__,
             "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            backend: importlib.metadata.version(backend),
             "python": platform.python_version(),
         },
     }
@@ -79,11 +79,12 @@ def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
     """Write the model, the report and the plots of a run into an empty folder."""
-    from nf_zoo.deploy.saved_model import export_saved_model
-
     labels = evaluation.labels
     model.save(path / "model.keras")
-    export_saved_model(model, path / "saved_model")
+    if keras.backend.backend() == "tensorflow":  # no other backend writes SavedModels
+        from nf_zoo.deploy.saved_model import export_saved_model
+
+        export_saved_model(model, path / "saved_model")
     (path / LABELS_FILE).write_text(labels_text(labels), encoding="utf-8")
     with open(path / "history.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nf_zoo.backend import compiled
 from nf_zoo.models import registry
 from nf_zoo.models.norm_free import variance_ledger
 
