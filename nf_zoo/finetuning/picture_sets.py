@@ -169,4 +169,6 @@ def in_portions(look: Callable, items: Sequence) -> Iterator:
 
 
 def _digest(lines) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        "\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12
+    ).hexdigest()
