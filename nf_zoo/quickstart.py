@@ -73,8 +73,8 @@ def quickstart(
     Returns:
         the contents of quickstart.json: ``fine_tuned`` and ``from_scratch``, each with
         ``test_accuracy``, ``wrong`` and ``seconds``; ``served``, predictions of the SavedModel in
-        its own process, or None if Keras does not run on TensorFlow, which writes it; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
-        ``seconds``.
+        its own process, or None if Keras does not run on TensorFlow, which writes it;
+        ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and ``seconds``.
 
     Raises:
         FileExistsError: if ``output`` is not empty, unless it holds an earlier quickstart and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,14 +93,15 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
         model: an ImageClassifier with classes, folded or not.
         data: a folder of class folders named after ``model.labels`` (without labels: one folder
             for each output, in sorted order); if it is split, test/ is used, or else val/. Or a
-            ``tf.data.Dataset`` of (picture, class).
+            pair (pictures, classes) or a ``tf.data.Dataset`` of them, as ``finetune`` takes them.
         {settings}
 
     Returns:
         A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), each with a 95 %
         confidence interval under ``accuracy_interval`` and ``top5_accuracy_interval``,
         ``cross_entropy`` (nats), ``pictures``, ``labels``, ``per_class`` (label, precision, recall,
-        f1, support), ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
+        f1, support), ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name),
+        ``ignored`` (number of files by suffix or reason).
 
     Raises:
         ValueError: if the model is not a classifier of the zoo, the folders do not match its
@@ -121,9 +123,9 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
             f"num_classes={getattr(model, 'num_classes', None)}"
         )
     labels = model.labels
-    if labels is None and getattr(data, "element_spec", None) is not None:
-        labels = tuple(str(i) for i in range(model.num_classes))
-    pictures, labels, skipped, _ = open_one(data, labels, settings.strict)
+    if labels is None and not isinstance(data, str | os.PathLike):
+        labels = getattr(data, "class_names", None) or [str(i) for i in range(model.num_classes)]
+    pictures, labels, skipped, ignored = open_one(data, labels, settings.strict)
     if len(labels) != model.num_classes:
         raise ValueError(
             f"data must have one class for each of the {model.num_classes} outputs of the model. "
@@ -133,7 +135,7 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     if not len(pictures):
         raise ValueError(f"No picture can be read. Received: {str(data)!r}")
     evaluation = evaluate_pictures(model, pictures, labels, settings.batch_size)
-    return {**evaluation.metrics(), "skipped": skipped}
+    return {**evaluation.metrics(), "skipped": skipped, "ignored": ignored}
 
 
 def evaluate_pictures(

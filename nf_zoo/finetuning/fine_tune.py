@@ -53,8 +53,9 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         model: an ImageClassifier of 3 channels. It keeps its classifier if its labels are those of
             the data already; otherwise it gets a new one.
         data: a folder of class folders, or of train/, val/ (optional) and test/ (optional) with
-            class folders in each; a ``tf.data.Dataset`` of (picture, class), with pictures uint8
-            or float in 0..255, one by one or in batches; or ``"tfds:name"``.
+            class folders in each; a pair (pictures, classes) of paths or arrays with names or
+            indices; a ``tf.data.Dataset`` of (picture, class), with pictures uint8 or float in
+            0..255, one by one or in batches, of which ``class_names`` is used; or ``"tfds:name"``.
         {settings}
 
     Returns:
@@ -172,12 +173,9 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
 
 
 def _summary(data: Data, settings: Settings) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in data.counts().items() if count)
-    if data.ignored:
-        counts += "; files ignored: " + ", ".join(f"{n} {x}" for x, n in data.ignored.items())
     height, width = settings.image_size
     return (
-        f"{len(data.labels)} classes; pictures: {counts}\n{settings.epochs} epochs "
+        f"{data.in_words()}\n{settings.epochs} epochs "
         f"({settings.warmup_epochs} of the classifier alone), batches of {settings.batch_size}, "
         f"{height} x {width} pixels, learning rate {settings.learning_rate:.3g}"
     )

@@ -162,4 +162,6 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
 
 
 def _digest(lines) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        "\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12
+    ).hexdigest()

@@ -61,6 +61,7 @@ def build_report(
         "train_per_class": dict(zip(labels, histogram, strict=True)),
         "skipped": data.skipped,
         "ignored": data.ignored,
+        "findings": data.findings,
         "seed": settings.seed,
         "run": description,
         "parameters": model.count_params(),

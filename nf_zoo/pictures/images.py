@@ -250,25 +250,19 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize a picture, uint8 (H, W, 3), and cut out its center (height, width, 3).
-
-    Raises:
-        ValueError: the picture is so long and thin that resizing it would exceed Pillow's limit
-            on pixels.
-    """
-    new_height, new_width = _resized_size(*image.shape[:2], preprocessing)
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and new_height * new_width > limit:
-        raise ValueError(
-            f"The picture is too long and thin: resized, it would be {new_height} x {new_width} "
-            f"pixels, more than PIL.Image.MAX_IMAGE_PIXELS ({limit}). Crop it first. "
-            f"Received: shape {image.shape}"
-        )
+    """Resize a picture, uint8 (H, W, 3), and cut out its center (height, width, 3)."""
+    old = np.array(image.shape[:2])
+    new, size = np.array(_resized_size(*old.tolist(), preprocessing)), preprocessing.input_size
+    offset = np.array([_crop_offset(*sides) for sides in zip(new.tolist(), size, strict=True)])
+    start, end = np.zeros_like(new), new
+    if new.prod() > (Image.MAX_IMAGE_PIXELS or np.inf):
+        # So long and thin that no more than what is seen can be computed.
+        start, end = np.maximum(offset, 0), np.minimum(offset + size, new)
+    box = (*(start * old / new)[::-1], *(end * old / new)[::-1])
     method = Image.Resampling[preprocessing.interpolation.upper()]
-    resized = Image.fromarray(image).resize((new_width, new_height), method)
-    height, width = preprocessing.input_size
-    crop = Image.new("RGB", (width, height), preprocessing.border_color)
-    crop.paste(resized, (-_crop_offset(new_width, width), -_crop_offset(new_height, height)))
+    part = Image.fromarray(image).resize((end - start)[::-1].tolist(), method, box)
+    crop = Image.new("RGB", size[::-1], preprocessing.border_color)
+    crop.paste(part, tuple((start - offset)[::-1].tolist()))
     return np.array(crop)
 
 
