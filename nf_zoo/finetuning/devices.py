@@ -12,8 +12,8 @@ import keras
 class Devices:
     """The devices that share each batch of a run.
 
-    GPUs or TPUs if there are any; else the CPU, or the virtual CPUs that it was divided into. As
-    many take part as divide the pictures of a micro-batch evenly.
+    They are GPUs, or TPUs under JAX; without them it is the one CPU. As many take part as divide
+    the pictures of a micro-batch evenly.
 
     Args:
         pictures: in a micro-batch of one device.
@@ -29,7 +29,7 @@ class Devices:
     def scope(self) -> Iterator[None]:
         """Make the variables of models built inside present on every device."""
         backend = keras.backend.backend()
-        if self.count == 1 or backend == "torch":
+        if self.count == 1:
             yield
         elif backend == "jax":
             before = keras.distribution.distribution()
@@ -67,15 +67,17 @@ class Devices:
 
 
 def _names() -> list[str]:
+    """Return the accelerators of the machine, or what stands for a CPU."""
     backend = keras.backend.backend()
-    if backend == "torch":
-        return ["one"]
     if backend == "jax":
-        return keras.distribution.list_devices()
-    import tensorflow as tf
+        names = keras.distribution.list_devices()
+    elif backend == "tensorflow":
+        import tensorflow as tf
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return [device.name for device in found]
+        names = [device.name for device in tf.config.list_logical_devices("GPU")]
+    else:
+        names = []
+    return [name for name in names if not name.startswith("cpu")] or ["one"]
 
 
 def _mirrored(names: list[str]):

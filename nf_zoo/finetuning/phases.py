@@ -239,7 +239,7 @@ def _within_memory(run: Run, phase: Phase) -> None:
     model, progress, settings = run.model, run.progress, run.settings
     while settings.accumulate == "auto":
         before = copy.deepcopy(progress.state())
-        kept = [np.array(v) for v in (*model.variables, *model.optimizer.variables)]
+        kept = [v.numpy().copy() for v in (*model.variables, *model.optimizer.variables)]
         try:
             return _train_epochs(run, phase)
         except Exception as error:

@@ -77,7 +77,8 @@ class PictureModel(Accumulation, keras.Model):
         sum_over_replicas_once(self.optimizer)
 
     def get_compile_config(self):
-        return {**super().get_compile_config(), "accumulate": self.accumulate}
+        config = super().get_compile_config()
+        return {**config, "accumulate": self.accumulate} if config else config
 
     def compile_from_config(self, config):
         """Compile as a saved model was compiled. Keras calls this method."""
