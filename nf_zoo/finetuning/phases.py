@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.finetuning.evaluation import in_words
+from nf_zoo.finetuning.evaluation import classifier_alone, in_words
 from nf_zoo.finetuning.input_pipeline import training_batches, validation_batches
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
@@ -78,11 +78,6 @@ def fit(
     if progress.best_weights is not None:
         model.set_weights(progress.best_weights)
     return progress.history
-
-
-def classifier_alone(history: list[dict[str, Any]]) -> float | None:
-    """Return the validation accuracy after the last epoch of the classifier alone, or None."""
-    return next((r["val_accuracy"] for r in reversed(history) if r["phase"] == "head"), None)
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
