@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from nf_zoo.atomic import is_full
+
 _INSTALL = "pip install tensorflow"
 
 
@@ -55,6 +57,19 @@ def import_tensorflow(what: str) -> ModuleType:
         if error.name != "tensorflow":
             raise
         raise ImportError(f"{what} needs TensorFlow, which is not installed: {_INSTALL}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error of Python, TensorFlow or JAX means that memory ran out.
+
+    Example:
+        >>> is_out_of_memory(MemoryError())
+        True
+    """
+    text = str(error)
+    exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
+    # TensorFlow calls a full disk an exhausted resource too.
+    return isinstance(error, MemoryError) or (exhausted and not is_full(error))
 
 
 def is_tensorflow_dataset(value: Any) -> bool:

@@ -147,7 +147,8 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if len(shown) < len(classes):
         note = f"The {len(shown)} weakest of {len(classes)} classes; --json has all of them."
         out.print(Text(note, style="dim"))
-    headline = f"\nAccuracy {100 * result['accuracy']:.2f} %"
+    low, high = (100 * share for share in result["accuracy_interval"])
+    headline = f"\nAccuracy {100 * result['accuracy']:.2f} % (95 %: {low:.1f} to {high:.1f} %)"
     if "top5_accuracy" in result:
         headline += f", top-5 {100 * result['top5_accuracy']:.2f} %"
     out.print(Text(headline, style="bold"), f"on {result['pictures']:,} pictures")

@@ -24,12 +24,15 @@ def finetune_command(args: Namespace) -> int:
     from nf_zoo.finetuning import finetune
     from nf_zoo.finetuning.run_folder import RunFolder
 
-    RunFolder(args.output, args.resume, args.overwrite)
+    RunFolder(args.output, args.resume, args.overwrite, args.finish)
     verbose = 1 if sys.stdout.isatty() else 2
     try:
         finetune(_starting_model(args), args.folder, verbose=verbose, **options)
     except KeyboardInterrupt:
-        print_error("stopped; the same command with --resume goes on after the last complete epoch")
+        print_error(
+            "stopped; the same command with --resume goes on after the last complete epoch, and "
+            "with --finish it delivers the model of that epoch"
+        )
         return 130
     console().print(f"Predict with it:  nf-zoo predict {shlex.quote(args.output)} PICTURE...")
     return 0

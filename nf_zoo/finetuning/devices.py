@@ -87,9 +87,3 @@ def _mirrored(names: list[str]):
     # Collectives on CPUs outlive their strategy and break the next one.
     reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error of any backend says that the memory of a device ran out."""
-    names = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError")
-    return type(error).__name__ in names or "RESOURCE_EXHAUSTED" in str(error)

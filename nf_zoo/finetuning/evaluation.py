@@ -189,6 +189,11 @@ def in_words(share: float, pictures: int) -> str:
     return f"{100 * share:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
 
 
+def classifier_alone(history: list[dict[str, Any]]) -> float | None:
+    """Return the validation accuracy after the last epoch of the classifier alone, or None."""
+    return next((r["val_accuracy"] for r in reversed(history) if r["phase"] == "head"), None)
+
+
 def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
     """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3).
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from nf_zoo.backend import is_out_of_memory
+from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
@@ -20,15 +24,17 @@ from nf_zoo.options import takes
 from nf_zoo.pictures.images import input_of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FineTuneResult:
     """The outcome of ``finetune``.
 
     Attributes:
         model: the fitted ImageClassifier, float32, with labels and preprocessing set.
         labels: class names, in the order of the model's outputs.
-        history: a dict for each epoch: epoch, phase (``"head"`` or ``"whole"``), loss, accuracy,
-            val_loss, val_accuracy, learning_rate, seconds.
+        history: a dict for each epoch: epoch, phase (``"head"`` or ``"whole"``), loss,
+            cross_entropy, accuracy, the same of the validation pictures (val_loss, ...),
+            learning_rate, seconds. The loss is smoothed and weighted as ``finetune`` was told; the
+            cross-entropy, in nats, is not.
         metrics: the contents of ``report.json``.
         output: the folder written, or None.
     """
@@ -38,6 +44,13 @@ class FineTuneResult:
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
     output: Path | None
+
+    def __repr__(self) -> str:
+        network = getattr(self.model, "architecture", None)
+        return (
+            f"<FineTuneResult: {network}, {len(self.labels)} classes, {len(self.history)} epochs; "
+            f"{_headline(self.metrics)}; output={str(self.output) if self.output else None!r}>"
+        )
 
 
 @takes(Settings)
@@ -64,8 +77,11 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     Raises:
         FolderError (a ValueError): if the folder cannot be used; nothing is written then.
         FileExistsError: if ``output`` exists and neither ``resume`` nor ``overwrite`` allows it.
+        FileNotFoundError: if there is no run for ``finish`` to take.
         ValueError, TypeError: if an argument is out of range, or a resumed run differs.
         FloatingPointError: if training diverges.
+        MemoryError: if the pictures of a batch do not fit into memory.
+        OSError: if the disk is full; what was written before is whole.
         RuntimeError: if a picture can no longer be read; ``resume`` goes on then.
 
     Example:
@@ -79,7 +95,7 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     from nf_zoo.finetuning.phases import first_accumulate, fit
     from nf_zoo.finetuning.report import build_report, write_report
 
-    folder = RunFolder(settings.output, settings.resume, settings.overwrite)
+    folder = RunFolder(settings.output, settings.resume, settings.overwrite, settings.finish)
     _check_model(model)
     opened = open_data(data, settings)
     settings = decide(
@@ -91,32 +107,63 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     )
     _check_input_shape(model, settings.image_size)
     description = _describe(model, opened, settings)
-    folder.begin(description)
+    folder.begin(description, list_pictures(opened))
     if folder.finished:
         return _load_finished(folder.output)
     if settings.verbose:
         print(_summary(opened, settings))
     began = time.monotonic()
     devices = Devices(settings.batch_size // first_accumulate(settings))
-    with devices.scope():
-        trained = _prepare(model, opened.labels, settings)
-    progress = fit(trained, opened, settings, folder, devices)
-    history = progress.history
-    # The same network without optimizer and compile state, on one device.
-    own = {"dtype": "float32"} if settings.precision else {}
-    if settings.rematerialize:
-        own["rematerialize"] = model.options()["rematerialize"]
-    fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
-    fitted.set_weights(trained.get_weights())
-    seconds = {"this_process": round(time.monotonic() - began, 1)}
-    report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
+    with _explained(settings, folder):
+        with devices.scope():
+            trained = _prepare(model, opened.labels, settings)
+        progress = fit(trained, opened, settings, folder, devices)
+        history = progress.history
+        # The same network without optimizer and compile state, on one device.
+        own = {"dtype": "float32"} if settings.precision else {}
+        if settings.rematerialize:
+            own["rematerialize"] = model.options()["rematerialize"]
+        fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
+        fitted.set_weights(trained.get_weights())
+        seconds = {"this_process": round(time.monotonic() - began, 1)}
+        report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
     report["devices"] = devices.count
     report["micro_batch"] = settings.batch_size // progress.accumulate // devices.count
     folder.finish(lambda path: write_report(path, fitted, report, history, evaluation))
     if settings.verbose:
-        place = f"; see {folder.output}" if folder.output else ""
-        print(f"Validation accuracy {report['accuracy']:.2%}{place}")
+        print(_headline(report) + (f"; see {folder.output}" if folder.output else ""))
     return FineTuneResult(fitted, opened.labels, history, report, folder.output)
+
+
+@contextlib.contextmanager
+def _explained(settings: Settings, folder: RunFolder) -> Iterator[None]:
+    """Say what to change if a run diverges or does not fit into memory; then it may begin anew."""
+    try:
+        yield
+    except FloatingPointError:
+        folder.fail()
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        checkpoint = folder.latest()
+        rows = () if checkpoint is None else checkpoint.state["history"]
+        if all(row["phase"] == "head" for row in rows) and settings.warmup_epochs < settings.epochs:
+            folder.fail()
+        height, width = settings.image_size
+        raise MemoryError(
+            'Out of memory. Cut the batch with accumulate="auto", pass rematerialize=True, or lower '
+            f"batch_size, for example to {max(settings.batch_size // 2, 1)}, or image_size. Received: "
+            f"batch_size={settings.batch_size}, image_size={height} x {width} pixels"
+        ) from error
+
+
+def _headline(report: dict[str, Any]) -> str:
+    line = f"Validation accuracy {in_words(report['accuracy'], report['pictures'])}"
+    line += f" on {report['pictures']:,} pictures"
+    if alone := report.get("classifier_alone"):
+        line += f"; the classifier alone had {100 * alone['accuracy']:.1f} %"
+    return line
 
 
 def _prepare(model, labels: tuple[str, ...], settings: Settings):
@@ -172,6 +219,17 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
     }
 
 
+def list_pictures(data: Data) -> Iterator[tuple[str, str, str, int]]:
+    """Yield split, file, label and size in bytes of every picture that is a file."""
+    splits = data.splits()
+    held_out = splits["train"].root if splits["train"].names else None
+    for split, pictures in splits.items():
+        prefix = "" if pictures.names and pictures.root == held_out else f"{split}/"
+        for name, index in zip(pictures.names or (), pictures.classes, strict=False):
+            size = (pictures.root / name).stat().st_size
+            yield split, prefix + name, data.labels[index], size
+
+
 def _summary(data: Data, settings: Settings) -> str:
     height, width = settings.image_size
     return (
@@ -183,8 +241,8 @@ def _summary(data: Data, settings: Settings) -> str:
 
 def _load_finished(output: Path) -> FineTuneResult:
     model = keras.saving.load_model(output / "model.keras", compile=False)
-    with open(output / "history.csv", newline="") as file:
+    with open(output / "history.csv", newline="", encoding="utf-8") as file:
         kinds = collections.defaultdict(lambda: float, phase=str, epoch=int)
         rows = [{k: kinds[k](text) for k, text in row.items()} for row in csv.DictReader(file)]
-    report = json.loads((output / REPORT).read_text())
+    report = json.loads((output / REPORT).read_bytes())
     return FineTuneResult(model, tuple(report["labels"]), rows, report, output)

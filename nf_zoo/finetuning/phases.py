@@ -17,9 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo.backend import is_out_of_memory
 from nf_zoo.finetuning.batches import EvaluationBatches, TrainingBatches
-from nf_zoo.finetuning.devices import Devices, is_out_of_memory
-from nf_zoo.finetuning.evaluation import in_words, predict
+from nf_zoo.finetuning.devices import Devices
+from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict
 from nf_zoo.finetuning.freezing import freeze, set_trainable
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
@@ -135,11 +136,6 @@ def fit(
     if progress.best_weights is not None:
         model.set_weights(progress.best_weights)
     return progress
-
-
-def classifier_alone(history: list[dict[str, Any]]) -> float | None:
-    """Return the validation accuracy after the last epoch of the classifier alone, or None."""
-    return next((r["val_accuracy"] for r in reversed(history) if r["phase"] == "head"), None)
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
