@@ -152,9 +152,9 @@ def _explained(settings: Settings, folder: RunFolder) -> Iterator[None]:
             folder.fail()
         height, width = settings.image_size
         raise MemoryError(
-            'Out of memory. Cut the batch with accumulate="auto", pass rematerialize=True, or lower '
-            f"batch_size, for example to {max(settings.batch_size // 2, 1)}, or image_size. Received: "
-            f"batch_size={settings.batch_size}, image_size={height} x {width} pixels"
+            'Out of memory. Cut the batch with accumulate="auto", pass rematerialize=True, lower '
+            f"image_size, or lower batch_size, for example to {max(settings.batch_size // 2, 1)}. "
+            f"Received: batch_size={settings.batch_size}, image_size={height} x {width} pixels"
         ) from error
 
 
