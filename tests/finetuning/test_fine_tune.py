@@ -15,6 +15,7 @@ from nf_zoo.models.classifier import variable_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:1 file of:UserWarning")
 
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 FAST = {"verbose": 0, "batch_size": 8, "flip": False}
 
 
@@ -60,9 +61,9 @@ def test_result_is_ready_to_use(finished):
 
 def test_output_folder_is_complete(finished):
     output = finished.output
-    assert {path.name for path in output.iterdir()} == {
+    exported = {"saved_model"} if TENSORFLOW else set()
+    assert {path.name for path in output.iterdir()} == exported | {
         "model.keras",
-        "saved_model",
         "labels.txt",
         "history.csv",
         "pictures.csv",
@@ -71,7 +72,7 @@ def test_output_folder_is_complete(finished):
         "predictions.png",
         "report.json",
     }
-    assert (output / "saved_model" / "saved_model.pb").stat().st_size > 0
+    assert not TENSORFLOW or (output / "saved_model" / "saved_model.pb").stat().st_size > 0
     assert (output / "labels.txt").read_text() == "bar\ndisc\nring\n"
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     with open(output / "history.csv") as file:
@@ -267,9 +268,9 @@ def test_a_run_that_diverged_is_started_again_as_the_message_says(
 
 def test_out_of_memory_names_what_to_lower(few, tiny, monkeypatch, tmp_path):
     def exhausted(*_):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        raise ResourceExhaustedError("OOM when allocating tensor")
 
-    monkeypatch.setattr(phases, "_fit_phase", exhausted)
+    monkeypatch.setattr(phases, "_train_epochs", exhausted)
     message = r"Lower batch_size, for example to 4, or image_size.*batch_size=8, image_size=16 x 16"
     with pytest.raises(MemoryError, match=message):
         finetune(tiny(), few, output=tmp_path / "out", epochs=2, **FAST)
