@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from rich.text import Text
 
 from nf_zoo.cli.arguments import PredictionSettings
@@ -21,6 +19,7 @@ from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions
 
+_UNDECODED = "The SavedModel cannot decode it, though Pillow can: convert it to PNG or JPEG"
 MOST_CLASSES = 40
 BAR = 20
 
@@ -110,16 +109,20 @@ def evaluate_command(args: Namespace) -> int:
 def _evaluate_saved_model(
     model: SavedModel, folder: str, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Return the result of ``evaluate``; the SavedModel itself resizes and crops the pictures."""
+    """Return the result of ``evaluate``; the SavedModel itself decodes and prepares the files."""
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
 
     pictures, labels, skipped, _ = open_one(folder, model.labels, settings.strict)
-    result, arrays = Evaluation(labels), pictures.as_arrays()
-    while batch := list(itertools.islice(arrays, settings.batch_size)):
-        pixels, classes = zip(*batch, strict=True)
-        result.add(model.probabilities(pixels), np.array(classes))
-    return {**result.metrics(), "skipped": skipped}
+    result, undecoded = Evaluation(labels), []
+    for start in range(0, len(pictures), settings.batch_size):
+        names = pictures.names[start : start + settings.batch_size]
+        answers, valid = model.probabilities_of_files([pictures.root / name for name in names])
+        result.add(answers[valid], pictures.classes[start : start + len(names)][valid])
+        undecoded += [name for name, known in zip(names, valid, strict=True) if not known]
+    if undecoded and (settings.strict or len(undecoded) == len(pictures)):
+        raise ValueError(f"{_UNDECODED}. Received: {', '.join(undecoded[:8])}")
+    return {**result.metrics(), "skipped": {**skipped, **dict.fromkeys(undecoded, _UNDECODED)}}
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
