@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,19 @@ def test_evaluate_a_saved_model(saved, model, pictures, answer):
     assert result.keys() == expected.keys()
     assert result["confusion_matrix"] == expected["confusion_matrix"]
     assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
+
+
+def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, answer):
+    """Its own decoder counts: what it cannot decode is named, not answered for it."""
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    some = sorted(folder.rglob("*.png"))[0]
+    Image.open(some).save(some.with_suffix(".tiff"))
+    count = answer("evaluate", saved["tuned"], folder)[1]["pictures"]
+    code, result = answer("evaluate", saved["saved_model"], folder)
+    assert code == 1 and result["pictures"] == count - 1
+    name = some.with_suffix(".tiff").relative_to(folder).as_posix()
+    assert list(result["skipped"]) == [name] and "cannot decode" in result["skipped"][name]
+    assert main(["evaluate", str(saved["saved_model"]), str(folder), "--strict"]) == 2
 
 
 def test_evaluate_in_words(saved, model, broken, capsys):

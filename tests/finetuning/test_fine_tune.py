@@ -249,13 +249,14 @@ def test_a_run_that_diverged_is_started_again_as_the_message_says(
     few, tiny, tmp_path, monkeypatch, no_saved_model
 ):
     options = {"epochs": 2, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
-    diverge = phases._StopOnNaN.on_train_batch_end
+    train = Devices.train
     monkeypatch.setattr(
-        phases._StopOnNaN,
-        "on_train_batch_end",
-        lambda self, batch, logs: diverge(
-            self, batch, {"loss": float("nan") if self.model.layers[1].trainable else 1.0}
-        ),
+        Devices,
+        "train",
+        lambda self, model, batch: {
+            **train(self, model, batch),
+            "loss": float("nan") if model.layers[1].trainable else 1.0,
+        },
     )
     with pytest.raises(FloatingPointError, match="Lower learning_rate"):
         finetune(tiny(), few, learning_rate=0.3, **options)
