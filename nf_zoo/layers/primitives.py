@@ -1,8 +1,8 @@
 """The operations that convolve under TensorFlow, and those of the gradients on a CPU.
 
 TensorFlow has no portable gradient of a grouped convolution on a CPU, and oneDNN's gradient to a
-kernel is slow in bfloat16, the more so the smaller the map. What is chosen here is exact up to
-rounding.
+kernel is slow in bfloat16, the more so the smaller the map. All forms are exact up to rounding;
+``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
     Args:
         x, kernel, strides, dilation, groups: as in :func:`nf_zoo.layers.convolve`.
         padding: ``"same"`` or ``"valid"``.
-        training: a gradient will be taken. In bfloat16, a convolution without groups of a map of
-            up to four pixels is then one matrix product. Where the kernel has one tap, or the
-            result is up to 4 pixels wide or has 64 channels for each pixel of its width, the
-            gradients are matrix products. For inference a convolution is one plain operation.
+        training: a gradient will be taken. Those of a kernel of one tap are then matrix products.
+            In bfloat16, so are those of a result that is up to 4 pixels wide or has 64 channels
+            for each pixel of its width; and a convolution of a map of up to four pixels is one
+            product. For inference a convolution without groups stays one plain operation.
     """
     padding = padding.upper()
     if groups > 1:
         return _grouped(strides, padding, dilation, groups)
-    if not training or x.dtype != "bfloat16" or dilation > 1 or _on_gpu() or None in x.shape[1:3]:
+    if not training or dilation > 1 or None in x.shape[1:3] or _on_gpu():
         return None
-    one_tap = tuple(kernel.shape[:2]) == (1, 1)
-    if not one_tap and x.shape[1] * x.shape[2] <= 4:
+    if tuple(kernel.shape[:2]) == (1, 1):
+        return _with_products_as_gradients(strides, padding) if strides == 1 else None
+    if x.dtype != "bfloat16":
+        return None
+    if x.shape[1] * x.shape[2] <= 4:
         return functools.partial(_as_one_product, strides=strides, padding=padding)
     side = -(-max(x.shape[1:3]) // strides)
-    if one_tap or side <= max(4, min(kernel.shape[2:]) // 64):
+    if side <= max(4, min(kernel.shape[2:]) // 64):
         return _with_products_as_gradients(strides, padding)
     return None
 
