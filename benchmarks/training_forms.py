@@ -4,10 +4,11 @@
     python -m benchmarks.training_forms --table gradients
 
 ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
-NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table
-of gradients has this package's gradients of convolutions beside TensorFlow's. Steps of SGD with
-momentum, medians and least of turns, and the processor time of all threads (``busy``). Every network has a process of its own; its memory is the peak
-minus the memory before the steps. Writes benchmarks/training_forms.csv or training_gradients.csv.
+NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table of gradients
+has this package's gradients of convolutions beside TensorFlow's. Steps of SGD with momentum:
+medians and least of turns, and the processor time of all threads (``busy``). Every network has a
+process of its own; its memory is the peak minus the memory before the steps. Writes
+benchmarks/training_forms.csv or training_gradients.csv.
 """
 
 from __future__ import annotations
