@@ -93,7 +93,9 @@ def saved(tmp_path_factory) -> Path:
 )
 def test_every_kind_of_model_opens_in_a_new_process(imports, backend, saved):
     program = LOADER.format(imports=imports, names=list(MODELS), folder=saved)
-    differences = json.loads(printed_by(program, KERAS_BACKEND=backend))
+    # The copies of a running process have imported Keras already.
+    settings = {} if imports.startswith("import keras") else {"KERAS_BACKEND": backend}
+    differences = json.loads(printed_by(program, **settings))
     assert set(differences) == set(MODELS)
     assert max(differences.values()) < 1e-4, differences
 
@@ -135,4 +137,7 @@ def test_whatever_imports_keras_may_be_one_of_ours(first):
         "names = [n for n in keras.saving.get_custom_objects() if n.startswith('nf_zoo>')]; "
         "print(len(names))"
     )
-    assert int(printed_by(program)) == sum(map(len, CLASSES.values()))
+    # JAX takes half the time; TensorFlow imports Keras, too, while Keras imports it.
+    backend = "tensorflow" if first in ("tensorflow", "nf_zoo.layers") else "jax"
+    found = int(printed_by(program, KERAS_BACKEND=backend))
+    assert found == sum(map(len, CLASSES.values()))
