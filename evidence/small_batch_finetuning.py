@@ -201,13 +201,15 @@ def accumulate(setting: Setting) -> Iterator[Task]:
 
 def _weights(model) -> dict[str, np.ndarray]:
     """Return the trained variables of the body by path; the classifier starts anew in each run."""
+    import keras
+
     import nf_zoo
     from nf_zoo.models.classifier import variable_names
 
     model = nf_zoo.create_model(model) if isinstance(model, str) else model
     trained = {id(variable) for variable in model.trainable_variables}
     return {
-        name: np.array(variable)
+        name: keras.ops.convert_to_numpy(variable)
         for name, variable in variable_names(model).items()
         if id(variable) in trained and not name.startswith("head/")
     }
