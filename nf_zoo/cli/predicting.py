@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from rich.text import Text
 
 from nf_zoo.cli.arguments import PredictionSettings
@@ -28,6 +26,7 @@ from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions
 
+_UNDECODED = "The SavedModel cannot decode it, though Pillow can: convert it to PNG or JPEG"
 MOST_CLASSES = 40
 BAR = 20
 
@@ -121,16 +120,21 @@ def evaluate_command(args: Namespace) -> int:
 def _evaluate_saved_model(
     model: SavedModel, folder: str, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Return the result of ``evaluate``; the SavedModel itself resizes and crops the pictures."""
+    """Return the result of ``evaluate``; the SavedModel itself decodes and prepares the files."""
+    from nf_zoo.finetuning.class_folders import printable
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
-    from nf_zoo.finetuning.picture_sets import arrays as arrays_of
 
     pictures, labels, skipped, ignored = open_one(folder, model.labels, settings.strict)
-    result, arrays = Evaluation(labels), arrays_of(pictures.in_order())
-    while batch := list(itertools.islice(arrays, settings.batch_size)):
-        pixels, classes = zip(*batch, strict=True)
-        result.add(model.probabilities(pixels), np.array(classes))
+    result, undecoded = Evaluation(labels), []
+    for start in range(0, len(pictures), settings.batch_size):
+        names = pictures.names[start : start + settings.batch_size]
+        answers, valid = model.probabilities_of_files([pictures.root / name for name in names])
+        result.add(answers[valid], pictures.classes[start : start + len(names)][valid])
+        undecoded += [name for name, known in zip(names, valid, strict=True) if not known]
+    if undecoded and (settings.strict or len(undecoded) == len(pictures)):
+        raise ValueError(f"{_UNDECODED}. Received: {', '.join(undecoded[:8])}")
+    skipped |= dict.fromkeys(map(printable, undecoded), _UNDECODED)
     return {**result.metrics(), "skipped": skipped, "ignored": ignored}
 
 

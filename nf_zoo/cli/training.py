@@ -20,7 +20,7 @@ def finetune_command(args: Namespace) -> int:
     # The checks come before TensorFlow is imported and a network fetched.
     Settings(**options)
     _check_folder(args.folder)
-    import_backend(args.debug, only_tensorflow=True)
+    import_backend(args.debug)
     from nf_zoo.finetuning import finetune
     from nf_zoo.finetuning.run_folder import RunFolder
 
@@ -75,7 +75,7 @@ def quickstart_command(args: Namespace) -> int:
     """Fine-tune, evaluate and export once, on scanned digits."""
     options = given(args, QuickstartSettings)
     QuickstartSettings(**options)
-    import_backend(args.debug, only_tensorflow=True)
+    import_backend(args.debug)
     from nf_zoo.quickstart import quickstart
 
     quickstart(args.output, **options)

@@ -255,7 +255,7 @@ def _servable(tf, model, constants: bool):
     signatures = {
         "serving_default": module.predict.get_concrete_function(floats),
         "serving_uint8": module.predict.get_concrete_function(integers),
-        "serving_bytes": tf.function(predict_bytes).get_concrete_function(encoded),
+        "serving_bytes": tf.function(predict_bytes, autograph=False).get_concrete_function(encoded),
         "features": tf.function(embed).get_concrete_function(floats),
     }
     return module, signatures

@@ -8,6 +8,7 @@ reads as Pillow does is refused. docs/deploy.md has the list.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -16,16 +17,20 @@ LARGEST = 178_956_970
 """Number of pixels of the largest picture: Pillow's decompression-bomb limit."""
 
 _ALL = 2**31 - 1
+_MARGIN = 80
 _BYTES = [bytes([value]) for value in range(256)]
 _ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\0"
 _XMP_NAMESPACE = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_KEY, _EXIF_KEY = b"XML:com.adobe.xmp\0", b"Raw profile type exif\0"
 _XMP_ORIENTATION = r"\C*?tiff:Orientation(?:=\"|>)([0-9])\C*"
 _ORIENTATION_TAG = 0x0112
+_Read = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Pixels as they are stored, and the records of EXIF and XMP, empty if there are none."""
 _LONGEST_TEXT = 2**16
 """Bytes of compressed metadata; more might be a decompression bomb."""
 
 
+@tf.autograph.experimental.do_not_convert  # which would only take time to trace it
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
@@ -46,26 +51,26 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         TensorShape([4, 5, 3])
     """
     encoded = tf.convert_to_tensor(encoded)
-    raw = tf.io.decode_raw(encoded, tf.uint8)
-    head = _bytes_at(raw, 0, 12)
-    pixels = tf.case(
+    # Zeros behind the end, so that looking there is no error.
+    file = tf.strings.join([encoded, bytes(_MARGIN)])
+    pixels, exif, xmp = tf.case(
         [
-            (_begins(head, b"\xff\xd8\xff"), lambda: _decode_jpeg(encoded, raw)),
-            (_begins(head, b"\x89PNG"), lambda: _decode_png(encoded, raw)),
-            (_begins(head, b"WEBP", at=8), lambda: _decode_webp(encoded, raw)),
-            (_begins(head, b"GIF8"), lambda: _decode_gif(encoded, raw)),
-            (_begins(head, b"BM"), lambda: _decode_bmp(raw)),
+            (_begins(file, b"\xff\xd8\xff"), lambda: _decode_jpeg(encoded, file)),
+            (_begins(file, b"\x89PNG"), lambda: _decode_png(encoded, file)),
+            (_begins(file, b"WEBP", at=8), lambda: _decode_webp(encoded, file)),
+            (_begins(file, b"GIF8"), lambda: _decode_gif(encoded, file)),
+            (_begins(file, b"BM"), lambda: _decode_bmp(encoded, file)),
         ],
         # No format of these: the op raises.
-        default=lambda: tf.io.decode_png(encoded, channels=3),
+        default=lambda: (tf.io.decode_png(encoded, channels=3), "", ""),
     )
-    return tf.ensure_shape(pixels, (None, None, 3))
+    return tf.ensure_shape(_upright(pixels, exif, xmp), (None, None, 3))
 
 
-def _decode_jpeg(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
+def _decode_jpeg(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded))
     exif, xmp, adobe = _find(
-        raw,
+        file,
         start=2,
         wanted=[
             {0: b"\xff\xe1", 4: b"Exif\0\0"},
@@ -73,8 +78,10 @@ def _decode_jpeg(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
             {0: b"\xff\xee", 4: b"Adobe"},
         ],
         # Bytes of 255 may fill the space before a segment; the picture follows the segment 218.
-        step=lambda head, _: tf.where(head[1] == 255, 1, 2 + _integer(head, 2, 2, big=True)),
-        more=lambda head: (head[0] == 255) & (head[1] != 218),
+        step=lambda head, _: tf.where(
+            _begins(head, b"\xff", at=1), 1, 2 + _integer(head, 2, 2, big=True)
+        ),
+        more=lambda head: _begins(head, b"\xff") & ~_begins(head, b"\xda", at=1),
     )
     # Pillow takes inverted CMYK for granted, TensorFlow only behind Adobe's marker.
     encoded = tf.cond(
@@ -87,16 +94,16 @@ def _decode_jpeg(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
         pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
     def payload(place, skipped):
-        length = _integer(raw, place + 2, 2, big=True) - 2
+        length = _integer(file, place + 2, 2, big=True) - 2
         return _part(encoded, place, 4 + skipped, length - skipped)
 
-    return _upright(pixels, payload(exif, 0), payload(xmp, len(_XMP_NAMESPACE)))
+    return pixels, payload(exif, 0), payload(xmp, len(_XMP_NAMESPACE))
 
 
-def _decode_png(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
-    depth, kind = _integer(raw, 24, 1), _integer(raw, 25, 1)
+def _decode_png(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
+    depth, kind = _integer(file, 24, 1), _integer(file, 25, 1)
     clear, exif, profile, xmp = _find(
-        raw,
+        file,
         start=8,
         wanted=[{4: b"tRNS"}, {4: b"eXIf"}, {8: _EXIF_KEY}, {4: b"iTXt" + _XMP_KEY}],
         step=lambda head, _: 12 + _integer(head, 0, 4, big=True),
@@ -108,7 +115,7 @@ def _decode_png(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
         bits = tf.where(largest < 256, 1, tf.where(largest < 4096, 16, 256))
         return _over_white(tf.concat([deep[..., :3] // bits, deep[..., 3:] // 257], -1))
 
-    with _required(_fits(*(_integer(raw, place, 4, big=True) for place in (20, 16)))):
+    with _required(_fits(*(_integer(file, place, 4, big=True) for place in (20, 16)))):
         pixels = tf.case(
             [
                 ((kind == 0) & (depth == 16), gray_of_16_bits),
@@ -122,12 +129,12 @@ def _decode_png(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
         )
 
     def payload(place, skipped=0):
-        length = _integer(raw, place, 4, big=True)
+        length = _integer(file, place, 4, big=True)
         return _part(encoded, place, 8 + skipped, length - skipped)
 
     def old_exif():
         """ImageMagick's record: three lines of text, then hexadecimal digits."""
-        compressed = _integer(raw, profile + 4, 1) == ord("z")
+        compressed = _integer(file, profile + 4, 1) == ord("z")
         text = tf.cond(
             compressed,
             lambda: _inflated(payload(profile, len(_EXIF_KEY) + 1)),
@@ -138,20 +145,19 @@ def _decode_png(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
     def text_of_xmp():
         language = len(_XMP_KEY) + 2
         return tf.cond(
-            _integer(raw, xmp + 8 + len(_XMP_KEY), 1) == 1,
+            _integer(file, xmp + 8 + len(_XMP_KEY), 1) == 1,
             # Without a language and a translated key, as everybody writes it.
             lambda: _inflated(payload(xmp, language + 2)),
             lambda: payload(xmp, language),
         )
 
     exif = tf.cond((exif == 0) & (profile > 0), old_exif, lambda: payload(exif))
-    return _upright(pixels, exif, tf.cond(xmp > 0, text_of_xmp, lambda: ""))
+    return pixels, exif, tf.cond(xmp > 0, text_of_xmp, lambda: "")
 
 
-def _decode_webp(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
-    head = _bytes_at(raw, 12, 13)
-    flags = tf.where(_begins(head, b"VP8X"), head[8], 0)
-    lossless = _begins(head, b"VP8L") & (head[12] & 16 > 0)
+def _decode_webp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
+    flags = tf.where(_begins(file, b"VP8X", at=12), _integer(file, 20, 1), 0)
+    lossless = _begins(file, b"VP8L", at=12) & (_integer(file, 24, 1) & 16 > 0)
     animated, has_alpha = flags & 2 > 0, (flags & 16 > 0) | lossless
 
     # The op must be told whether there is alpha, and reads no animation without it: with channels=0
@@ -173,44 +179,45 @@ def _decode_webp(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
 
     def metadata():
         found = _find(
-            raw,
+            file,
             start=12,
             wanted=[{0: b"EXIF"}, {0: b"XMP "}],
             step=lambda head, _: 8 + (_integer(head, 4, 4) + 1) // 2 * 2,
         )
-        return [_part(encoded, place, 8, _integer(raw, place + 4, 4)) for place in found]
+        return [_part(encoded, place, 8, _integer(file, place + 4, 4)) for place in found]
 
     exif, xmp = tf.cond(flags & 12 > 0, metadata, lambda: ["", ""])
     with _required(_fits(tf.shape(pixels)[0], tf.shape(pixels)[1])):
-        return _upright(pixels, exif, xmp)
+        return tf.identity(pixels), exif, xmp
 
 
-def _decode_gif(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
+def _decode_gif(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
     def size_of_palette(flags):
         return tf.where(flags >= 128, tf.bitwise.left_shift(2, flags % 8), 0)
 
     def after_blocks(place):
         """The place behind blocks that begin with their length, the last with 0."""
 
-        def more(place):
-            return (_integer(raw, place, 1) > 0) & (place < tf.size(raw))
+        def length(place):
+            return _integer(file, tf.minimum(place, end), 1)
 
-        skip = lambda place: [place + 1 + _integer(raw, place, 1)]  # noqa: E731
-        return 1 + tf.while_loop(more, skip, [place])[0]
+        skip = lambda place: [place + 1 + length(place)]  # noqa: E731
+        return 1 + tf.while_loop(lambda place: length(place) > 0, skip, [place])[0]
 
-    canvas = [_integer(raw, place, 2) for place in (8, 6)]
+    end = tf.strings.length(encoded)
+    canvas = [_integer(file, place, 2) for place in (8, 6)]
     control, frame = _find(
-        raw,
-        start=13 + 3 * size_of_palette(_integer(raw, 10, 1)),
+        file,
+        start=13 + 3 * size_of_palette(_integer(file, 10, 1)),
         wanted=[{0: b"!\xf9"}, {0: b","}],
         step=lambda _, place: after_blocks(place + 2) - place,
-        more=lambda head: head[0] == ord("!"),
+        more=lambda head: _begins(head, b"!"),
     )
-    left, top, width, height = (_integer(raw, frame + 1 + 2 * i, 2) for i in range(4))
-    flags, options = _integer(raw, frame + 9, 1), _integer(raw, control + 3, 1)
+    left, top, width, height = (_integer(file, frame + 1 + 2 * i, 2) for i in range(4))
+    flags, options = _integer(file, frame + 9, 1), _integer(file, control + 3, 1)
     palette = tf.where(flags >= 128, frame + 10, 13)
-    colors = tf.where(flags >= 128, size_of_palette(flags), size_of_palette(_integer(raw, 10, 1)))
-    clear = _integer(raw, control + 6, 1)
+    colors = tf.where(flags >= 128, size_of_palette(flags), size_of_palette(_integer(file, 10, 1)))
+    clear = _integer(file, control + 6, 1)
     transparent = (control > 0) & (options % 2 == 1)
 
     def whitened():
@@ -227,25 +234,28 @@ def _decode_gif(encoded: tf.Tensor, raw: tf.Tensor) -> tf.Tensor:
 
     def on_canvas():
         # Pillow shows the first color of the palette around the frame.
-        around = tf.where(transparent, 255, _bytes_at(raw, palette, 3))
+        color = tf.strings.substr(file, palette, 3)
+        around = _bytes(tf.where(transparent, b"\xff\xff\xff", color))
         margins = [[top, below], [left, beside], [0, 0]]
         inside = tf.pad(tf.ones((height, width, 1), tf.bool), margins)
-        return tf.where(inside, tf.pad(pixels, margins), tf.cast(around, tf.uint8))
+        return tf.where(inside, tf.pad(pixels, margins), around)
 
-    return tf.cond((below > 0) | (beside > 0) | (top > 0) | (left > 0), on_canvas, lambda: pixels)
+    smaller = (below > 0) | (beside > 0) | (top > 0) | (left > 0)
+    return tf.cond(smaller, on_canvas, lambda: pixels), "", ""
 
 
-def _decode_bmp(raw: tf.Tensor) -> tf.Tensor:
+def _decode_bmp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
     """TensorFlow's op takes indices into a palette for gray levels; this reads all that is raw."""
-    start, header, width, lines = (_integer(raw, place, 4) for place in (10, 14, 18, 22))
-    bits, compression = _integer(raw, 28, 2), _integer(raw, 30, 4)
+    start, header, width, lines = (_integer(file, place, 4) for place in (10, 14, 18, 22))
+    bits, compression = _integer(file, 28, 2), _integer(file, 30, 4)
     height = tf.abs(lines)
-    masks = _bytes_at(raw, 54, 12) == [*(0, 0, 255, 0), *(0, 255, 0, 0), *(255, 0, 0, 0)]
-    has_alpha = (compression == 3) & (header >= 56) & (_integer(raw, 69, 1) == 255)
-    plain = (compression == 0) | ((compression == 3) & (bits == 32) & tf.reduce_all(masks))
+    masks = _begins(file, b"\0\0\xff\0\0\xff\0\0\xff\0\0\0", at=54)
+    has_alpha = (compression == 3) & (header >= 56) & (_integer(file, 69, 1) == 255)
+    plain = (compression == 0) | ((compression == 3) & (bits == 32) & masks)
     known = plain & (header >= 40) & tf.reduce_any(bits == [1, 4, 8, 24, 32])
     with _required(known & _fits(height, width) & (start > 0)):
         stride = (width * bits + 31) // 32 * 4
+    raw = _bytes(encoded)
     rows = tf.reshape(raw[start : start + height * stride], (height, stride))
     rows = tf.cond(lines > 0, lambda: rows[::-1], lambda: rows)
 
@@ -260,14 +270,13 @@ def _decode_bmp(raw: tf.Tensor) -> tf.Tensor:
     def indexed():
         shifts = tf.cast(tf.range(8 - bits, -1, -bits), tf.uint8)
         parts = tf.bitwise.right_shift(rows[..., None], shifts)
-        indices = tf.cast(
-            tf.reshape(parts, (height, -1))[:, :width], tf.int32
-        ) % tf.bitwise.left_shift(1, bits)
+        indices = tf.cast(tf.reshape(parts, (height, -1))[:, :width], tf.int32)
+        indices = indices % tf.bitwise.left_shift(1, bits)
         colors = (start - 14 - header) // 4
         palette = tf.reshape(raw[14 + header :][: 4 * colors], (colors, 4))[:, 2::-1]
         return tf.gather(palette, tf.minimum(indices, colors - 1))
 
-    return tf.cond(bits > 8, direct, indexed)
+    return tf.cond(bits > 8, direct, indexed), "", ""
 
 
 def _over_white(pixels: tf.Tensor) -> tf.Tensor:
@@ -304,15 +313,17 @@ def _exif_orientation(record: tf.Tensor) -> tf.Tensor:
     known = tf.strings.regex_full_match(record, r"(II\*\x00|MM\x00\*)\C{6,}")
 
     def look():
-        raw = tf.io.decode_raw(record, tf.uint8)
-        big = raw[0] == ord("M")
+        file = tf.strings.join([record, bytes(_MARGIN)])
+        big, end = _begins(file, b"M"), tf.strings.length(record)
 
         def read(place, count: int) -> tf.Tensor:
-            return tf.where(big, _integer(raw, place, count, big=True), _integer(raw, place, count))
+            return tf.where(
+                big, _integer(file, place, count, big=True), _integer(file, place, count)
+            )
 
-        directory = tf.clip_by_value(read(4, 4), 0, tf.size(raw))
+        directory = tf.clip_by_value(read(4, 4), 0, end)
         entries = directory + 2 + 12 * tf.range(read(directory, 2))
-        entries = entries[: tf.maximum(tf.size(raw) - directory - 2, 0) // 12]
+        entries = entries[: tf.maximum(end - directory - 2, 0) // 12]
         kind = read(entries + 2, 2)
         long = (kind == 4) | (kind == 9)
         values = tf.where(long, read(entries + 8, 4), read(entries + 8, 2))
@@ -337,7 +348,7 @@ def _xmp_orientation(text: tf.Tensor) -> tf.Tensor:
 
 
 def _find(
-    raw: tf.Tensor,
+    file: tf.Tensor,
     start: int | tf.Tensor,
     wanted: list[dict[int, bytes]],
     step: Callable,
@@ -351,14 +362,14 @@ def _find(
         step: (first bytes of a part, its place) -> place of the next part, less that of this one.
         more: first bytes -> whether another part follows.
     """
-    size = tf.size(raw)
+    size = tf.strings.length(file) - _MARGIN
     length = max(at + len(word) for words in wanted for at, word in words.items())
 
     def look(place, found):
-        head = _bytes_at(raw, place, max(length, 8))
+        head = tf.strings.substr(file, place, max(length, 8))
         matches = [
-            tf.reduce_all([_begins(head, word, at) for at, word in words.items()])
-            for words in wanted
+            functools.reduce(tf.logical_and, (_begins(head, word, at) for at, word in one.items()))
+            for one in wanted
         ]
         found = tf.where(tf.stack(matches) & (found == 0), place, found)
         distance = step(head, place)
@@ -371,22 +382,20 @@ def _find(
     return tf.unstack(found)
 
 
-def _bytes_at(raw: tf.Tensor, place, count: int) -> tf.Tensor:
-    """``count`` bytes at each place as int32 (..., count); places outside read the last byte."""
-    places = tf.convert_to_tensor(place)[..., None] + tf.range(count)
-    return tf.cast(tf.gather(raw, tf.clip_by_value(places, 0, tf.size(raw) - 1)), tf.int32)
+def _bytes(text: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_raw(text, tf.uint8)
 
 
-def _begins(head: tf.Tensor, word: bytes, at: int = 0) -> tf.Tensor:
-    return tf.reduce_all(head[at : at + len(word)] == tf.constant(list(word)))
+def _begins(text: tf.Tensor, word: bytes, at: int = 0) -> tf.Tensor:
+    return tf.strings.substr(text, at, len(word)) == word
 
 
-def _integer(raw: tf.Tensor, place, count: int, big: bool = False) -> tf.Tensor:
-    """Integers of ``count`` bytes as int32."""
-    powers = [256**i for i in range(count)]
-    powers = [power - 2**32 if power > 2**31 - 1 else power for power in powers]
-    digits = _bytes_at(raw, place, count)
-    return tf.reduce_sum(digits * (powers[::-1] if big else powers), axis=-1)
+def _integer(text: tf.Tensor, place, count: int, big: bool = False) -> tf.Tensor:
+    """The integer of 1, 2 or 4 bytes at a place, or at several, as int32."""
+    kind = {1: tf.uint8, 2: tf.uint16, 4: tf.int32}[count]
+    digits = tf.strings.substr(text, place, tf.zeros_like(place) + count)
+    values = tf.io.decode_raw(digits, kind, little_endian=not big)
+    return tf.cast(tf.reshape(values, tf.shape(digits)), tf.int32)
 
 
 def _part(encoded: tf.Tensor, place: tf.Tensor, skipped: int, length: tf.Tensor) -> tf.Tensor:
@@ -410,7 +419,7 @@ def _inflated(compressed: tf.Tensor) -> tf.Tensor:
 
 
 def _from_hexadecimal(text: tf.Tensor) -> tf.Tensor:
-    digits = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)
+    digits = tf.cast(_bytes(text), tf.int32)
     digits = tf.where(digits > 64, digits % 32 + 9, digits - 48)
     pairs = tf.reshape(digits[: tf.size(digits) // 2 * 2], (-1, 2))
     return tf.strings.reduce_join(tf.gather(_BYTES, pairs[:, 0] * 16 + pairs[:, 1]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,19 @@ def test_evaluate_a_saved_model(saved, model, pictures, answer):
     assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
 
 
+def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, answer):
+    """Its own decoder counts: what it cannot decode is named, not answered for it."""
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    some = sorted(folder.rglob("*.png"))[0]
+    Image.open(some).save(some.with_suffix(".tiff"))
+    count = answer("evaluate", saved["tuned"], folder)[1]["pictures"]
+    code, result = answer("evaluate", saved["saved_model"], folder)
+    assert code == 1 and result["pictures"] == count - 1
+    name = some.with_suffix(".tiff").relative_to(folder).as_posix()
+    assert list(result["skipped"]) == [name] and "cannot decode" in result["skipped"][name]
+    assert main(["evaluate", str(saved["saved_model"]), str(folder), "--strict"]) == 2
+
+
 def test_evaluate_in_words(saved, model, broken, capsys):
     assert main(["evaluate", str(saved["tuned"]), str(broken)]) == 1
     printed = capsys.readouterr()
@@ -131,7 +145,10 @@ def test_evaluate_in_words(saved, model, broken, capsys):
     for row in expected["per_class"]:
         figures = [f"{100 * row[name]:.1f}" for name in ("recall", "precision", "f1")]
         assert rows[row["label"]] == [str(row["support"]), *figures]
-    assert f"Accuracy {100 * expected['accuracy']:.2f} % on 11 pictures" in printed.out
+    low, high = (100 * share for share in expected["accuracy_interval"])
+    interval = f"(95 %: {low:.1f} to {high:.1f} %)"
+    headline = f"Accuracy {100 * expected['accuracy']:.2f} % {interval} on 11 pictures"
+    assert headline in printed.out
     assert printed.err.startswith("warning: 1 file of ") and printed.err.count("\n") == 1
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.class_folders import FolderError
-from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
+from nf_zoo.finetuning.evaluation import evaluate_pictures, interval, per_class
 from nf_zoo.finetuning.picture_sets import DatasetPictures
 from nf_zoo.pictures.images import preprocess
 
@@ -156,3 +156,19 @@ def test_nothing_to_evaluate(few, tiny):
         pytest.raises(ValueError, match="No picture can be read"),
     ):
         evaluate(tiny(num_classes=2), few)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("right", "pictures", "low", "high"),
+    # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_intervals_are_the_published_ones(right, pictures, low, high):
+    found = interval(right / pictures, pictures)
+    assert found == pytest.approx((low, high), abs=6e-5)

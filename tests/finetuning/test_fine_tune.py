@@ -15,6 +15,7 @@ from nf_zoo.models.classifier import variable_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:1 file of:UserWarning")
 
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 FAST = {"verbose": 0, "batch_size": 8, "flip": False}
 
 
@@ -60,17 +61,18 @@ def test_result_is_ready_to_use(finished):
 
 def test_output_folder_is_complete(finished):
     output = finished.output
-    assert {path.name for path in output.iterdir()} == {
+    exported = {"saved_model"} if TENSORFLOW else set()
+    assert {path.name for path in output.iterdir()} == exported | {
         "model.keras",
-        "saved_model",
         "labels.txt",
         "history.csv",
+        "pictures.csv",
         "learning_curve.png",
         "confusion_matrix.png",
         "predictions.png",
         "report.json",
     }
-    assert (output / "saved_model" / "saved_model.pb").stat().st_size > 0
+    assert not TENSORFLOW or (output / "saved_model" / "saved_model.pb").stat().st_size > 0
     assert (output / "labels.txt").read_text() == "bar\ndisc\nring\n"
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     with open(output / "history.csv") as file:
@@ -243,6 +245,73 @@ def test_divergence_is_an_error_with_a_remedy(few, tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_diverged_is_started_again_as_the_message_says(
+    few, tiny, tmp_path, monkeypatch, no_saved_model
+):
+    options = {"epochs": 2, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
+    train = Devices.train
+    monkeypatch.setattr(
+        Devices,
+        "train",
+        lambda self, model, batch: {
+            **train(self, model, batch),
+            "loss": float("nan") if model.layers[1].trainable else 1.0,
+        },
+    )
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        finetune(tiny(), few, learning_rate=0.3, **options)
+    assert (tmp_path / "out.partial" / "epoch-00001").is_dir()
+    monkeypatch.undo()
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", lambda model, path: None)
+    result = finetune(tiny(), few, learning_rate=0.1, **options)
+    assert len(result.history) == 2
+
+
+def test_out_of_memory_names_what_to_lower(few, tiny, monkeypatch, tmp_path):
+    def exhausted(*_):
+        raise ResourceExhaustedError("OOM when allocating tensor")
+
+    monkeypatch.setattr(phases, "_train_epochs", exhausted)
+    message = r'accumulate="auto".* batch_size, for example to 4.*batch_size=8, image_size=16 x 16'
+    with pytest.raises(MemoryError, match=message):
+        finetune(tiny(), few, output=tmp_path / "out", epochs=2, **FAST)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_finish_delivers_the_last_complete_epoch(
+    epochs, few, tiny, tmp_path, monkeypatch, no_saved_model
+):
+    options = {"epochs": 4, "warmup_epochs": 1, "ema": 0.5, "output": tmp_path / "out", **FAST}
+    start = tiny()
+    kill_after(monkeypatch, epochs)
+    with pytest.raises(Killed):
+        finetune(start, few, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", lambda model, path: None)
+    result = finetune(start, few, finish=True, **options)
+    assert [row["epoch"] for row in result.history] == [1, 2][:epochs]
+    assert result.metrics["epochs_trained"] == epochs
+    assert result.metrics["accuracy"] == pytest.approx(result.history[-1]["val_accuracy"])
+    assert result.metrics["cross_entropy"] == pytest.approx(
+        result.history[-1]["val_cross_entropy"], rel=1e-4
+    )
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
+def test_losses_are_comparable_and_the_result_fits_a_screen(finished):
+    last = finished.history[-1]
+    # The validation loss is smoothed; the cross-entropy is that of the report.
+    assert last["val_cross_entropy"] == pytest.approx(finished.metrics["cross_entropy"], rel=1e-4)
+    assert last["val_loss"] != pytest.approx(last["val_cross_entropy"], rel=1e-2)
+    text = repr(finished)
+    assert len(text) < 400 and "\n" not in text
+    assert "nf_resnet10, 3 classes, 12 epochs; Validation accuracy" in text
+    low, high = finished.metrics["accuracy_interval"]
+    assert 0 < low < finished.metrics["accuracy"] <= high <= 1
+    alone = finished.metrics["classifier_alone"]["accuracy"]
+    assert alone == finished.history[0]["val_accuracy"]
+
+
 def test_bad_input_is_refused_before_anything_is_written(few, tiny, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(TypeError, match="must be an ImageClassifier"):
@@ -343,7 +412,7 @@ def test_smaller_parts_are_tried_when_memory_runs_out(few, tiny, capsys, monkeyp
         return train(self, model, batch)
 
     monkeypatch.setattr(Devices, "train", fits_two)
-    with pytest.raises(ResourceExhaustedError):
+    with pytest.raises(MemoryError, match='accumulate="auto"'):
         finetune(start, few, **options)
     parts = finetune(start, few, accumulate="auto", **options)
     assert "micro-batches of 2, 4 for each step" in capsys.readouterr().out
