@@ -250,7 +250,7 @@ def accumulate_plot(rows: list[dict], figure) -> None:
         panel.barh(place, max(found), color=OTHERS[variant], alpha=0.6)
         panel.plot(found, [place] * len(found), "k.", markersize=5)
     panel.set_yticks(range(len(variants)), variants)
-    panel.set(xscale="log", xlim=(1e-7, 1), xlabel="largest difference / largest change")
+    panel.set(xscale="log", xlim=(1e-6, 5), xlabel="largest difference / largest change")
 
 
 def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
