@@ -90,7 +90,7 @@ def quickstart(
     from nf_zoo.finetuning import finetune
 
     began, output = time.monotonic(), Path(output).expanduser()
-    digits = _load_digits()
+    digits = load_digits()
     _take_folder(output, settings.overwrite)
     # Bound to the terminal itself: sys.stdout is redirected during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
@@ -99,7 +99,7 @@ def quickstart(
         "val": settings.validation_pictures,
         "test": settings.test_pictures,
     }
-    counts = _write_digits(output / "digits", *digits, shares)
+    counts = write_digits(output / "digits", *digits, shares)
     record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
     record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
     _print_beginning(console, output, record)
@@ -123,15 +123,15 @@ def quickstart(
     return record
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return 1797 pictures (N, 8, 8), values 0..16, and the digits they show."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn import datasets
     except ImportError as error:
         raise ImportError(
             "The pictures of the quickstart come with scikit-learn: pip install scikit-learn"
         ) from error
-    digits = load_digits()
+    digits = datasets.load_digits()
     return digits.images, digits.target
 
 
@@ -152,7 +152,7 @@ def _take_folder(output: Path, overwrite: bool) -> None:
     record.write_text("{}\n", encoding="utf-8")
 
 
-def _write_digits(
+def write_digits(
     root: Path, images: np.ndarray, classes: np.ndarray, shares: dict[str, int | None]
 ) -> dict[str, int]:
     """Write train/, val/ and test/ with a folder for each digit; return the picture counts."""
