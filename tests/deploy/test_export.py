@@ -260,7 +260,7 @@ def test_an_export_that_decodes_otherwise_is_not_written(model, tmp_path, monkey
             return tf.zeros((40, 40, 3), tf.uint8)
         return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
-    monkeypatch.setattr(tensorflow_decoding, "decode", other)
+    monkeypatch.setattr(tensorflow_decoding, "decode_if_possible", other)
     with pytest.raises(RuntimeError, match="does not answer as the Keras model"):
         nf_zoo.export_saved_model(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
