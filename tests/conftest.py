@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import pytest
 import tensorflow as tf
+
+# The garbage collector need not look again and again through half a million objects of TensorFlow
+# that stay. Before the tests are collected: nf_zoo searches for the layers they make.
+gc.collect()
+gc.freeze()
 
 # Has an environment of its own: .ci/without_tensorflow.
 collect_ignore = ["without_tensorflow"]
@@ -19,8 +26,6 @@ tf.config.set_logical_device_configuration(
 
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch):
-    import keras
-
     # Parallel test runners set it; tables would then be cut to their width.
     monkeypatch.delenv("COLUMNS", raising=False)
 

@@ -7,9 +7,6 @@ saved, loaded, cloned, nested, unfrozen, fitted, folded, exported, published and
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -17,7 +14,7 @@ import life
 import numpy as np
 import pytest
 import tiny_networks
-from programs import printed_by
+from programs import printed_by, run
 from stand_in_hub import hub, hub_server
 
 import nf_zoo
@@ -47,14 +44,9 @@ print("done")
 def trained(tmp_path_factory) -> Path:
     """The folder in which one process began training, and another one ended it."""
     folder = tmp_path_factory.mktemp("life")
+    script = "import runpy; runpy.run_path('tests/life.py', run_name='__main__')"
     for part, code in (("begin", 9), ("go_on", 0)):
-        done = subprocess.run(
-            [sys.executable, HERE / "life.py", part, folder],
-            cwd=HERE.parent,
-            env={**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-        )
+        done = run(script, part, folder, PYTHONPATH=f"{HERE.parent}:{HERE}")
         assert done.returncode == code, done.stderr[-2000:]
     return folder
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
 import tiny_networks
+from programs import succeed
 
 import nf_zoo
 from nf_zoo.deploy import litert_file
@@ -196,13 +194,7 @@ def test_a_saved_model_runs_without_the_library(tmp_path):
         "answers = loaded.network(tf.constant(np.load('pictures.npy')))\n"
         "np.savez('answers.npz', **answers)\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        check=True,
-        cwd=tmp_path,
-        capture_output=True,
-        env={"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    succeed(script, path, cwd=tmp_path)
     expected = model(tiny_networks.images(2, SIZE), training=False)
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers) == {"boxes", "classes"}
@@ -320,5 +312,5 @@ def test_the_advice_to_save_and_evaluate(tmp_path):
         "model = keras.models.load_model('name.keras')\n"
         "np.save('y.npy', model.predict(np.load('x.npy'), verbose=0))\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True)
+    succeed(script, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model.predict(x, verbose=0), atol=1e-5)

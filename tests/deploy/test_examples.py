@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import succeed
 
 import nf_zoo
 
@@ -33,16 +32,8 @@ def test_example(kind, build_filled, tmp_path):
         "import runpy, sys; sys.modules['nf_zoo'] = None; sys.argv.pop(0); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", guarded, str(script), "exported", "picture.png"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert run.returncode == 0, run.stderr
-    said = [line.split() for line in run.stdout.splitlines()]
+    done = succeed(guarded, script, "exported", "picture.png", cwd=tmp_path)
+    said = [line.split() for line in done.stdout.splitlines()]
     predictions = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
     expected = nf_zoo.decode_predictions(predictions, top=5, labels=model)[0]
     assert [label for _, label in said] == [prediction.name for prediction in expected]

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -14,6 +11,7 @@ import tensorflow as tf
 from photographs import encode, photograph
 from picture_files import FILES
 from PIL import Image
+from programs import succeed
 
 import nf_zoo
 from nf_zoo.deploy import saved_model
@@ -129,15 +127,9 @@ def test_fusions_survive_the_graph_optimizer(tmp_path):
     )
     told = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
     told |= {"TF_CPP_VMODULE": "remapper=2", "PYTHONPATH": str(Path(__file__).parents[1])}
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **told},
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "remapper failed" not in run.stderr
-    assert "BiasAdd and Relu" in run.stderr
+    done = succeed(script, tmp_path / "model", **told)
+    assert "remapper failed" not in done.stderr
+    assert "BiasAdd and Relu" in done.stderr
 
 
 def test_fresh_process_without_the_library(model, exported, tmp_path):
@@ -151,16 +143,9 @@ def test_fresh_process_without_the_library(model, exported, tmp_path):
         "assert 'nf_zoo' not in sys.modules\n"
         "print(json.dumps(answer['probabilities'].numpy().tolist()))\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(exported), str(tmp_path / "images.npy")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    done = succeed(script, exported, tmp_path / "images.npy", cwd=tmp_path)
     expected = softmax(model(model.preprocess(images), training=False))
-    answer = json.loads(run.stdout.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tiny_networks
 from PIL import Image
+from programs import succeed
 from tiny_networks import difference
 
 import nf_zoo
@@ -468,9 +467,9 @@ def test_the_command_takes_a_folded_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype="uint8")
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     nf_zoo.fold(model).save(tmp_path / "folded.keras")
-    command = [sys.executable, "-m", "nf_zoo.cli", "predict", "folded.keras", "picture.png"]
-    run = subprocess.run([*command, "--json"], capture_output=True, cwd=tmp_path, check=True)
-    said = json.loads(run.stdout)[0]["predictions"]
+    script = "from nf_zoo.cli import main; raise SystemExit(main())"
+    done = succeed(script, "predict", "folded.keras", "picture.png", "--json", cwd=tmp_path)
+    said = json.loads(done.stdout)[0]["predictions"]
     logits = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
     decoded = nf_zoo.decode_predictions(logits, labels=model)[0]
     for found, expected in zip(said, decoded, strict=True):

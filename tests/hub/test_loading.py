@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
-import sys
 import textwrap
 
 import goldens
 import ml_dtypes
 import numpy as np
 import pytest
+from programs import printed_by, succeed
 
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.folder import save_pretrained, save_weights
@@ -215,13 +214,9 @@ def test_the_hubs_environment_variables_are_respected(hub_server, tmp_path):
     hub_server.add(REPOSITORY, "model.safetensors", b"from the stand-in")
 
     def run(**environment):
-        environment = {"HF_ENDPOINT": hub_server.url, "HF_HUB_DISABLE_XET": "1", **environment}
-        command = [sys.executable, "-c", textwrap.dedent(ENVIRONMENT_SCRIPT)]
-        path = {"PYTHONPATH": ":".join(sys.path), "NO_PROXY": "127.0.0.1"}
-        result = subprocess.run(
-            command, env={**path, **environment}, capture_output=True, text=True, check=True
-        )
-        return result.stdout
+        settings = {"HF_ENDPOINT": hub_server.url, "HF_HUB_DISABLE_XET": "1"}
+        settings |= {"NO_PROXY": "127.0.0.1", **environment}
+        return succeed(textwrap.dedent(ENVIRONMENT_SCRIPT), **settings).stdout
 
     here = str(tmp_path / "here")
     assert "from the stand-in" in run(HF_HOME=here)
@@ -321,13 +316,6 @@ MEMORY_SCRIPT = """
 def test_loading_needs_little_memory(write):
     shapes = goldens.source_shapes("timm", "nf_resnet26")
     path = write({key: np.zeros(shape, "float32") for key, shape in shapes.items()})
-    command = [sys.executable, "-c", textwrap.dedent(MEMORY_SCRIPT), str(path)]
-    result = subprocess.run(
-        command,
-        env={"PYTHONPATH": ":".join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    taken = int(printed_by(textwrap.dedent(MEMORY_SCRIPT), path))
     # 1.5 is the promise. Reading one tensor at a time takes less; the whole file at once, more.
-    assert int(result.stdout.split()[-1]) < 1.2 * path.stat().st_size
+    assert taken < 1.2 * path.stat().st_size

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import goldens
 import keras
 import numpy as np
 import pytest
+from programs import succeed
 
 import nf_zoo
 from nf_zoo.hub import factories
@@ -144,11 +142,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_the_largest_network_is_described_without_its_weights():
-    environment = {"PYTHONPATH": ":".join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
-    )
-    parameters, kibibytes = map(int, run.stdout.split())
+    parameters, kibibytes = map(int, succeed(SCRIPT).stdout.split())
     assert kibibytes * 1024 < 4 * parameters / 8
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from unittest import mock
 
 import keras
 import numpy as np
@@ -50,14 +49,6 @@ def check_same_weights(model, other) -> None:
         np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
 
 
-def zeros(initializer, shape, dtype=None, **kwargs) -> np.ndarray:
-    return np.zeros(shape, dtype or "float32")
-
-
 if __name__ == "__main__":
-    # Drawing weights is what JAX compiles longest, and here all of them are replaced.
-    with (
-        mock.patch.object(keras.initializers.VarianceScaling, "__call__", zeros),
-        mock.patch.object(keras.initializers.RandomNormal, "__call__", zeros),
-    ):
+    with tiny_networks.undrawn():
         main(Path(sys.argv[1]))

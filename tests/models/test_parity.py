@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import goldens
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+import tiny_networks
 
 from nf_zoo.models.classifier import build_model
 
@@ -46,31 +46,42 @@ PAPER = {
     "ResNet_ResNet50": "resnetv2_50",
 }
 CASES = [("timm", name) for name in TIMM] + [("haiku", name) for name in PAPER]
+SMALLEST = ("test_nfnet", "resnet18", "FixUp_ResNet_ResNet50")
 
 
-@functools.lru_cache(maxsize=1)
-def filled(source: str, golden: str):
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            case, marks=[pytest.mark.fast] if case[1] in SMALLEST else [], id="-".join(case)
+        )
+        for case in CASES
+    ],
+)
+def network(request):
+    """A network filled as the published one was, what records it, and its function."""
+    source, golden = request.param
     variant = {"haiku": "paper"}.get(source)
-    model = build_model(PAPER.get(golden, golden), variant=variant)
+    with tiny_networks.undrawn():
+        model = build_model(PAPER.get(golden, golden), variant=variant)
     goldens.fill(model, source, golden)
-    return model
+    taps = [block.output for block in model.blocks]
+    probe = keras.Model(model.inputs, [model.output, model.get_layer("pool").output, *taps])
+    # Traced once, for pictures of both sizes.
+    signature = [tf.TensorSpec((None, None, None, 3))]
+    return model, source, golden, tf.function(probe, input_signature=signature)
 
 
-@pytest.mark.parametrize(("source", "golden"), CASES)
-def test_parameter_count(source, golden):
-    model = filled(source, golden)
+def test_parameter_count(network):
+    model, source, golden, _ = network
     count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert count == goldens.record(source, golden)["param_count"]
 
 
 @pytest.mark.parametrize("size", goldens.SIZES, ids=lambda size: "x".join(map(str, size)))
-@pytest.mark.parametrize(("source", "golden"), CASES)
-def test_outputs(source, golden, size):
-    model = filled(source, golden)
-    taps = [block.output for block in model.blocks]
-    pooled = model.get_layer("pool").output
-    probe = keras.Model(model.inputs, [model.output, pooled, *taps])
-    logits, features, *blocks = probe.predict(goldens.images(size), verbose=0)
+def test_outputs(network, size):
+    _, source, golden, probe = network
+    logits, features, *blocks = (np.asarray(output) for output in probe(goldens.images(size)))
     expected = goldens.outputs(source, golden, size)
 
     assert np.abs(logits - expected["logits"]).max() <= 2e-5 * np.abs(expected["logits"]).max()

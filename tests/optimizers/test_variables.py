@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import composed_networks
 import keras
 import numpy as np
 import pytest
+from programs import succeed
 
 import nf_zoo
 from nf_zoo.optimizers.variables import Mark, describe, find
@@ -39,11 +39,8 @@ def saved(tmp_path_factory) -> Path:
             model = composed_networks.build(label, fit=state == "fitted")
             model.save(folder / f"{label}-{state}.keras")
             composed_networks.save_step(model, folder / f"{label}-{state}.npz")
-    subprocess.run(
-        [sys.executable, "-m", "composed_networks", folder],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-    )
+    program = "import runpy; runpy.run_module('composed_networks', run_name='__main__')"
+    succeed(program, folder, PYTHONPATH=os.pathsep.join(sys.path))
     return folder
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -249,13 +247,8 @@ def test_the_command_line_fails_in_a_line(arguments, word, tmp_path):
     given = [one for one in arguments if one.startswith("--config=")]
     config = given or [f"--config={REPOSITORY}/tests/training/small_recipes.py"]
     rest = [one for one in arguments if one not in given]
-    done = subprocess.run(
-        [sys.executable, "-m", "training.main", *config, *rest],
-        cwd=REPOSITORY,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    command = "import runpy; runpy.run_module('training.main', run_name='__main__', alter_sys=True)"
+    done = programs.run(command, *config, *rest)
     assert done.returncode != 0 and word in done.stderr
     assert "Traceback" not in done.stderr
 
