@@ -20,8 +20,6 @@ from nf_zoo.pictures.images import as_input, input_of, load_image
 from nf_zoo.pictures.predictions import class_names
 
 TOP = 5
-PARALLEL = 10
-"""Number of pictures of a batch that are decoded at once, if there are processors for them."""
 MOST_CONSTANTS = 400_000_000
 """Number of weights that fit into a graph, which holds 2 GB."""
 
@@ -212,7 +210,7 @@ def _trial_files() -> list[bytes]:
 
 def _servable(tf, model, constants: bool):
     """Return a tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
-    from nf_zoo.pictures import tensorflow_images
+    from nf_zoo.pictures import tensorflow_decoding, tensorflow_images
 
     preprocessing = model.preprocessing
     trunk = _trunk(tf, model, constants)
@@ -235,7 +233,13 @@ def _servable(tf, model, constants: bool):
         return answer(tf.map_fn(prepare, images, fn_output_signature=crop))
 
     def predict_bytes(image_bytes):
-        pixels, valid = _decoded(tf, image_bytes, prepare, crop)
+        def decode(encoded):
+            image = tensorflow_decoding.decode_if_possible(encoded)
+            valid = tf.size(image) > 0
+            return tf.cond(valid, lambda: prepare(image), lambda: tf.zeros(crop.shape)), valid
+
+        form = (crop, tf.TensorSpec([], tf.bool))
+        pixels, valid = tf.map_fn(decode, image_bytes, fn_output_signature=form)
         answers = {
             name: tf.where(valid[:, None], values, tf.zeros_like(values))
             for name, values in answer(pixels).items()
@@ -259,24 +263,6 @@ def _servable(tf, model, constants: bool):
         "features": tf.function(embed).get_concrete_function(floats),
     }
     return module, signatures
-
-
-def _decoded(tf, image_bytes, prepare: Callable, crop):
-    """Return (N, height, width, 3) pixels of files, and (N,) bool, False for what cannot be read.
-
-    Only a tf.data.Dataset goes on after an error.
-    """
-    from nf_zoo.pictures.tensorflow_decoding import decode
-
-    count = tf.size(image_bytes, tf.int64)
-    pictures = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate()
-    pictures = pictures.map(lambda i, x: (i, prepare(decode(x))), PARALLEL).ignore_errors()
-    # One more, so that there is a picture.
-    last = tf.data.Dataset.from_tensors((count, tf.zeros(crop.shape, crop.dtype)))
-    indices, pixels = pictures.concatenate(last).batch(count + 1).get_single_element()
-    indices, size = indices[:-1, None], tf.stack([count, *crop.shape])
-    valid = tf.scatter_nd(indices, tf.ones_like(indices[:, 0], tf.int32), size[:1]) > 0
-    return tf.ensure_shape(tf.scatter_nd(indices, pixels[:-1], size), (None, *crop.shape)), valid
 
 
 def _trunk(tf, model, constants: bool):

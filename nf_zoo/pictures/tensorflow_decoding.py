@@ -50,20 +50,51 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         >>> decode(png).shape
         TensorShape([4, 5, 3])
     """
-    encoded = tf.convert_to_tensor(encoded)
+    return _decode(tf.convert_to_tensor(encoded), lambda read, *texts: read(*texts))
+
+
+@tf.autograph.experimental.do_not_convert
+def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode one picture as :func:`decode` does, to an empty picture (0, 0, 3) if it would raise.
+
+    Example:
+        >>> decode_if_possible(tf.constant(b"GIF89a")).shape
+        TensorShape([0, 0, 3])
+    """
+
+    def attempt(read, *texts):
+        # Nothing else goes on after an error. One format at a time, since the call is set up anew
+        # for each picture, which takes milliseconds for all formats at once.
+        result = tf.data.Dataset.from_tensors(texts).map(read).ignore_errors()
+        nothing = tf.data.Dataset.from_tensors((tf.zeros((0, 0, 3), tf.uint8), "", ""))
+        return result.concatenate(nothing).take(1).get_single_element()
+
+    return _decode(tf.convert_to_tensor(encoded), attempt)
+
+
+def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
     # Zeros behind the end, so that looking there is no error.
     file = tf.strings.join([encoded, bytes(_MARGIN)])
-    pixels, exif, xmp = tf.case(
-        [
-            (_begins(file, b"\xff\xd8\xff"), lambda: _decode_jpeg(encoded, file)),
-            (_begins(file, b"\x89PNG"), lambda: _decode_png(encoded, file)),
-            (_begins(file, b"WEBP", at=8), lambda: _decode_webp(encoded, file)),
-            (_begins(file, b"GIF8"), lambda: _decode_gif(encoded, file)),
-            (_begins(file, b"BM"), lambda: _decode_bmp(encoded, file)),
-        ],
-        # No format of these: the op raises.
-        default=lambda: (tf.io.decode_png(encoded, channels=3), "", ""),
-    )
+
+    def unknown(encoded, _):
+        return tf.io.decode_png(encoded, channels=3), "", ""  # raises, since it is no PNG
+
+    @tf.autograph.experimental.do_not_convert
+    def reading(read, encoded, file):
+        pixels, exif, xmp = read(encoded, file)
+        return tf.ensure_shape(pixels, (None, None, 3)), exif, xmp
+
+    def calling(read):
+        return lambda: call(functools.partial(reading, read), encoded, file)
+
+    formats = [
+        (_begins(file, b"\xff\xd8\xff"), calling(_decode_jpeg)),
+        (_begins(file, b"\x89PNG"), calling(_decode_png)),
+        (_begins(file, b"WEBP", at=8), calling(_decode_webp)),
+        (_begins(file, b"GIF8"), calling(_decode_gif)),
+        (_begins(file, b"BM"), calling(_decode_bmp)),
+    ]
+    pixels, exif, xmp = tf.case(formats, default=calling(unknown))
     return tf.ensure_shape(_upright(pixels, exif, xmp), (None, None, 3))
 
 

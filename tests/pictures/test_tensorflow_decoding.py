@@ -15,7 +15,7 @@ from picture_files import CASES, FILES, PHOTO, chunk
 from PIL import Image, ImageOps
 
 from nf_zoo.pictures.images import load_image
-from nf_zoo.pictures.tensorflow_decoding import decode
+from nf_zoo.pictures.tensorflow_decoding import decode, decode_if_possible
 
 pytestmark = pytest.mark.fast
 GUIDE = Path(__file__).parents[2] / "docs" / "deploy.md"
@@ -199,3 +199,4 @@ def test_senseless_exif_turns_nothing(record, decode_graph):
 def test_what_cannot_be_decoded_raises(encoded, decode_graph):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_graph(encoded)
+    assert decode_if_possible(encoded).shape == (0, 0, 3)
