@@ -16,7 +16,7 @@ pixels, classes = np.ones((4, 16, 16, 3), "float32"), np.zeros(4, "int32")
 found = {{}}
 for label, options in {networks}:
     handles = []
-    for _ in range(3):
+    for _ in range(2):
         model = tiny_networks.build(label, depths=(1,), widths=(16,), **options)
         model.predict(pixels, verbose=0)
         nf_zoo.fold(model).predict(pixels, verbose=0)
