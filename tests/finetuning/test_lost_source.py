@@ -29,7 +29,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 def test_a_source_that_dies_ends_the_process(few, tmp_path):
     output = tmp_path / "out"
-    options = "--model nf_resnet14.cifar10 --epochs 4 --batch-size 4 --output".split()
+    options = ["--model", "nf_resnet14.cifar10", "--epochs", "4", "--batch-size", "4", "--output"]
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), "finetune", str(few), *options]
     done = subprocess.run(
         [*command, str(output)], capture_output=True, text=True, timeout=300, env={**os.environ}
