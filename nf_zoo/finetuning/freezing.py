@@ -60,3 +60,9 @@ def freeze(model, patterns: Sequence[str]) -> None:
             for variable in own:
                 if id(variable) in frozen:
                     variable.trainable = False
+
+
+def has_batch_statistics(model) -> bool:
+    """Return True if some layer normalizes by the statistics of the batch in training."""
+    kind = keras.layers.BatchNormalization
+    return any(isinstance(layer, kind) and layer.trainable for layer in model._flatten_layers())

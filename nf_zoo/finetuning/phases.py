@@ -11,6 +11,7 @@ import contextlib
 import copy
 import dataclasses
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from nf_zoo.backend import is_out_of_memory
 from nf_zoo.finetuning.batches import EvaluationBatches, TrainingBatches
 from nf_zoo.finetuning.devices import Devices
 from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict
-from nf_zoo.finetuning.freezing import freeze, set_trainable
+from nf_zoo.finetuning.freezing import freeze, has_batch_statistics, set_trainable
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.settings import Settings
@@ -174,6 +175,14 @@ class Phase:
 
     def compile(self, model: keras.Model, accumulate: int, devices: Devices) -> None:
         """Compile the model with its loss and optimizer."""
+        if accumulate > 1 and has_batch_statistics(model):
+            rows = self.settings.batch_size // accumulate
+            warnings.warn(
+                f"Batch normalization takes its statistics from micro-batches of {rows}, and not "
+                f"from the batch of {self.settings.batch_size}: the steps are not those of the "
+                'whole batch. freeze="batch_norm" keeps the statistics as they are.',
+                stacklevel=2,
+            )
         logits = {"from_logits": model.classifier_activation is None}
         loss = keras.losses.CategoricalCrossentropy(
             **logits, label_smoothing=self.settings.label_smoothing

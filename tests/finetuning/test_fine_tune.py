@@ -1,5 +1,6 @@
 import csv
 import json
+import warnings
 from types import SimpleNamespace
 
 import keras
@@ -457,6 +458,16 @@ def test_frozen_batch_normalization_keeps_scale_and_statistics(few):
     norms = [n for n in after if n.endswith(("gamma", "beta", "mean", "variance"))]
     assert norms and all(np.array_equal(before[n], after[n]) for n in norms)
     assert not np.array_equal(before["stem/conv1/kernel"], after["stem/conv1/kernel"])
+
+
+def test_micro_batches_of_batch_normalization_are_warned_of(few):
+    options = {"epochs": 1, "warmup_epochs": 0, "image_size": 32, "accumulate": 2, **FAST}
+    start = tiny_networks.build("resnet_v2")
+    with pytest.warns(UserWarning, match="statistics from micro-batches of 4.*batch of 8"):
+        finetune(start, few, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        finetune(start, few, freeze="batch_norm", **options)
 
 
 def test_recomputed_blocks_make_the_same_steps(few, tiny):
