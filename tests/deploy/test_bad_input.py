@@ -52,6 +52,7 @@ def test_an_existing_path_is_kept_unless_overwritten(name, model, former, tmp_pa
     assert former.is_file() or not (former / "mine.txt").exists()
 
 
+@pytest.mark.fast
 def test_a_folder_is_not_replaced_by_a_file_nor_the_other_way(name, model, tmp_path):
     path = tmp_path / name
     if path.suffix:
@@ -136,6 +137,7 @@ def test_what_a_savedmodel_cannot_be(name, options, message, build_filled, tmp_p
         assert EXPORTS[name](model, tmp_path / name).is_file()
 
 
+@pytest.mark.fast
 def test_a_missing_extra_is_one_line(name, model, tmp_path, monkeypatch):
     missing = {"model.onnx": "onnxruntime", "model": "tensorflow"}
     monkeypatch.setitem(sys.modules, missing.get(name, "ai_edge_litert.interpreter"), None)

@@ -64,6 +64,7 @@ def test_pixels_answer_as_the_keras_model(model, exported, count, size):
     assert np.ptp(expected) > 0.1
 
 
+@pytest.mark.fast
 def test_top_five(exported):
     loaded = tf.saved_model.load(str(exported))
     answer = loaded.predict(tf.constant(pictures(2, 40, 60)))
@@ -132,6 +133,7 @@ def test_fusions_survive_the_graph_optimizer(tmp_path):
     assert "BiasAdd and Relu" in done.stderr
 
 
+@pytest.mark.fast
 def test_fresh_process_without_the_library(model, exported, tmp_path):
     images = pictures(3, 32, 32)
     np.save(tmp_path / "images.npy", images)
@@ -149,6 +151,7 @@ def test_fresh_process_without_the_library(model, exported, tmp_path):
     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
+@pytest.mark.fast
 def test_metadata(model, exported):
     assert (exported / "assets.extra/labels.txt").read_text().split() == list(LABELS)
     record = json.loads((exported / "assets.extra/preprocessing.json").read_text())

@@ -60,6 +60,7 @@ def test_half_the_size(build_filled, tmp_path):
     assert 1e-6 < gap(half, model) < 5e-3
 
 
+@pytest.mark.fast
 def test_what_the_file_says(build_filled, tmp_path):
     model = build_filled("nf_resnet")
     path = nf_zoo.export_litert(model, tmp_path / "model.tflite")

@@ -15,8 +15,6 @@ import nf_zoo
 from nf_zoo.models.classifier import build_model
 from nf_zoo.pictures.predictions import class_names
 
-pytestmark = pytest.mark.fast
-
 
 def answers(path, inputs) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -33,6 +31,7 @@ def gap(path, model, size=(47, 64), count=3) -> float:
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("label", tiny_networks.NETWORKS)
 def test_every_family(label, build_filled, tmp_path):
     model = build_filled(label)
@@ -87,6 +86,7 @@ def test_every_graph(label, options, build_filled, tmp_path):
     assert gap(path, model, (40, 56)) <= 1e-5
 
 
+@pytest.mark.fast
 def test_raw_pixels(build_filled, tmp_path, pictures):
     model = build_filled("nf_resnet", include_preprocessing=True)
     path = nf_zoo.export_onnx(model, tmp_path / "model.onnx")
@@ -94,6 +94,7 @@ def test_raw_pixels(build_filled, tmp_path, pictures):
     np.testing.assert_allclose(answers(path, pixels)[0], model(pixels), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.fast
 def test_what_the_file_says(build_filled, tmp_path):
     model = build_filled("nf_resnet", classifier_activation="softmax")
     loaded = onnx.load(nf_zoo.export_onnx(model, tmp_path / "model.onnx"))
@@ -107,6 +108,7 @@ def test_what_the_file_says(build_filled, tmp_path):
     assert sides == ["batch", "images_height", "images_width", 3]
 
 
+@pytest.mark.fast
 def test_keras_models_too(tmp_path):
     inputs = keras.Input((None, None, 3))
     x = keras.layers.ZeroPadding2D(1)(inputs)
@@ -121,6 +123,7 @@ def test_keras_models_too(tmp_path):
     assert gap(path, model, (21, 30)) <= 1e-5
 
 
+@pytest.mark.fast
 def test_what_it_cannot_hold_is_named(tmp_path):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.UnitNormalization(name="unit")(inputs))
@@ -136,6 +139,7 @@ def test_what_it_cannot_hold_is_named(tmp_path):
     model.export(tmp_path / "advised", verbose=False)
 
 
+@pytest.mark.fast
 def test_a_layer_may_be_called_as_an_output_is(tmp_path):
     inputs = keras.Input((None, None, 3), name="features")
     x = keras.layers.GlobalAveragePooling2D(name="logits")(inputs)

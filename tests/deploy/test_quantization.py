@@ -116,6 +116,7 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
     assert types.count(np.float32) == 2 and types.count(np.int8) == len(types) - 2
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(
     ("options", "message"),

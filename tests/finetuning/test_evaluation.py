@@ -8,6 +8,8 @@ from nf_zoo.finetuning.evaluation import evaluate_pictures, interval, per_class
 from nf_zoo.finetuning.picture_sets import DatasetPictures
 from nf_zoo.pictures.images import preprocess
 
+pytestmark = pytest.mark.fast
+
 SIX = tuple("abcdef")
 
 

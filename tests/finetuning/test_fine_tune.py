@@ -231,6 +231,7 @@ def test_known_classes_keep_their_classifier_and_new_ones_get_a_seeded_one(tiny)
             np.testing.assert_array_equal(variable, body[name], err_msg=name)
 
 
+@pytest.mark.fast
 def test_divergence_is_an_error_with_a_remedy(few, tiny, tmp_path):
     with pytest.raises(FloatingPointError, match=r"Lower learning_rate.*1e\+38"):
         finetune(
@@ -346,6 +347,7 @@ def test_early_stopping_keeps_the_best_epoch():
     assert run.progress.best == [0.7, -0.8]
 
 
+@pytest.mark.fast
 def test_linear_probe_leaves_the_body_alone_and_stops_at_the_best_weights(few, tiny, monkeypatch):
     best = {}
 

@@ -11,6 +11,8 @@ from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import Settings
 
+pytestmark = pytest.mark.fast
+
 
 def open_data(data, **options):
     return labeled_pictures.open_data(data, Settings(**options))

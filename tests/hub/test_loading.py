@@ -82,6 +82,7 @@ def test_the_same_classes_say_nothing(tiny, timm_tensors, write, caplog):
     assert not caplog.records
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("architecture", ["nf_resnet50", "resnet50", "resnetv2_50"])
 def test_features_take_no_head(architecture, tiny, timm_tensors, write, values):
     tensors = timm_tensors(tiny(architecture))
@@ -132,6 +133,7 @@ def test_six_channels_of_the_same_picture_answer_alike(tiny, timm_tensors, write
     assert np.abs(answer - expected).max() < 2e-5 * np.abs(expected).max()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
 def test_own_format_round_trip(dtype, tiny, tmp_path, values):
     # The paper's variant has scalar gains, which keep their shape ().

@@ -17,6 +17,7 @@ from nf_zoo.models.registry import architectures
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
 
 
+@pytest.mark.fast
 def test_every_architecture_has_a_factory_of_its_own():
     rows = architectures()
     assert len(factories.FACTORIES) == len(rows)
@@ -176,6 +177,7 @@ def test_fresh_weights_of_a_checkpoints_network_are_said_and_have_no_labels(capl
     assert fresh.config.widths == nf_zoo.model_info("nf_resnet26.tiny_imagenet").config.widths
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("habit", "value", "here"),
     [

@@ -7,6 +7,8 @@ import tiny_networks
 
 from nf_zoo.models.registry import FAMILIES, architecture
 
+pytestmark = pytest.mark.fast
+
 LABELS = list(tiny_networks.NETWORKS)
 GROUPED = ["nf_regnet", "nfnet", "nfnet_eca_paper"]
 

@@ -58,6 +58,7 @@ def test_weights_survive_every_round_trip(kind, tmp_path):
         assert ours.get_config() == theirs.get_config()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_block_merges_its_two_halves(kind):
     model = tiny(kind)
@@ -168,6 +169,7 @@ def test_mixed_precision_trains_and_saves(kind, policy, tmp_path):
     assert again.blocks[0].compute_dtype == policy.removeprefix("mixed_")
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

@@ -115,6 +115,7 @@ def test_poolings():
         np.testing.assert_allclose(pooled(images()), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "match"),
     [

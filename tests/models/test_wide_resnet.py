@@ -11,6 +11,8 @@ from nf_zoo.models.classifier import build_model
 from nf_zoo.models.registry import architecture
 from nf_zoo.models.wide_resnet import SCHEMES
 
+pytestmark = pytest.mark.fast
+
 
 def images(count=4):
     return np.random.default_rng(0).standard_normal((count, 32, 32, 3)).astype("float32")

@@ -14,8 +14,6 @@ import nf_zoo
 from nf_zoo.models.classifier import build_model
 from nf_zoo.optimizers.adaptive_gradient_clipping import unitwise_norm
 
-pytestmark = pytest.mark.fast
-
 AGC = nf_zoo.AdaptiveGradientClipping
 GOLDEN = goldens.record("haiku", "agc_NF_ResNet50")
 
@@ -29,7 +27,7 @@ def reference_gradient(key: str, shape, kind: str) -> np.ndarray:
     return np.asarray(0.5 * z.astype("float32") * np.float32(10.0**exponent))
 
 
-@pytest.mark.parametrize("kind", ["plain", "mixed"])
+@pytest.mark.parametrize("kind", [pytest.param("plain", marks=pytest.mark.fast), "mixed"])
 def test_clips_as_the_published_code_does(kind):
     rows = GOLDEN[kind]
     weights = [goldens.fill_haiku(row[0], row[1]) for row in rows]
@@ -71,6 +69,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_optimizer_receives_the_clipped_gradient(name):
     rng = np.random.default_rng(0)
@@ -172,6 +171,7 @@ def test_a_saved_model_trains_on_alike(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.fast
 def test_the_learning_rate_is_that_inside():
     optimizer = AGC(keras.optimizers.SGD(0.5))
     optimizer.learning_rate = 0.25
@@ -181,6 +181,7 @@ def test_the_learning_rate_is_that_inside():
     assert int(optimizer.iterations) == 1
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("make", "error", "word"),
     [

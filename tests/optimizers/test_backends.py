@@ -11,10 +11,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+from programs import HASTY
 
 import nf_zoo
-
-pytestmark = pytest.mark.fast
 
 PROGRAM = """
 import json, sys
@@ -68,7 +67,12 @@ print(json.dumps({label: fitted(label, optimizer) for label, optimizer in CASES.
 def results(backend: str) -> dict:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **os.environ,
+            **HASTY,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         capture_output=True,
         text=True,
     )

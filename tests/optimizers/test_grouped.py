@@ -8,8 +8,6 @@ import tensorflow as tf
 import nf_zoo
 from nf_zoo.models.classifier import build_model
 
-pytestmark = pytest.mark.fast
-
 
 def network():
     keras.utils.set_random_seed(0)
@@ -21,6 +19,7 @@ def gradients(model):
     return [tf.constant(rng.standard_normal(v.shape), "float32") for v in model.trainable_variables]
 
 
+@pytest.mark.fast
 def test_rate_and_decay_are_those_of_the_group():
     model = network()
     groups = nf_zoo.parameter_groups(model, layer_decay=0.5, weight_decay=0.1)
@@ -36,6 +35,7 @@ def test_rate_and_decay_are_those_of_the_group():
             np.testing.assert_allclose(variable.value, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fast
 def test_coupled_decay_goes_through_the_momentum():
     start, gradient = np.float32([2.0, -1.0]), np.float32([0.5, 0.25])
     variable = keras.Variable(start)
@@ -50,6 +50,7 @@ def test_coupled_decay_goes_through_the_momentum():
     np.testing.assert_allclose(variable.value, expected, rtol=1e-5)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("outside", ["clipping", "groups"])
 def test_clipping_and_groups_both_act(outside):
     start, gradient = np.float32([3.0, -4.0]), np.float32([60.0, 80.0])
@@ -87,11 +88,13 @@ def test_goes_with_clipping_and_survives_saving(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.fast
 def test_a_decay_of_its_own_is_refused():
     with pytest.raises(ValueError, match="weight_decay=None"):
         nf_zoo.GroupedOptimizer(keras.optimizers.AdamW(0.1, weight_decay=0.1), [])
 
 
+@pytest.mark.fast
 def test_a_variable_of_no_group_is_named():
     model = network()
     groups = nf_zoo.parameter_groups(model)[1:]

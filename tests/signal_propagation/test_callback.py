@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from programs import HASTY
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
@@ -83,6 +84,7 @@ def test_the_alarm_comes_before_the_loss_breaks(caplog):
     assert "the loss is about to diverge" in caplog.text
 
 
+@pytest.mark.fast
 def test_the_training_can_be_stopped():
     losses = Losses()
     callback = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=1, stop=True)
@@ -106,9 +108,7 @@ def test_without_tensorboard_the_rest_is_written(missing, tmp_path, monkeypatch,
 
 
 def test_the_same_under_jax():
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    # What is run a few times need not be compiled well.
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    environment = {**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     chosen = ["-k", "test_records or test_batch_norm or test_the_alarm"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(

@@ -41,6 +41,7 @@ def test_nothing_is_advised_for_a_shipped_checkpoint(name):
     assert not diagnosis.trained and not diagnosis and "trained" not in repr(diagnosis)
 
 
+@pytest.mark.fast
 def test_a_branch_that_training_has_shut_is_a_fact_without_advice():
     model = nf_zoo.create_model("wide_resnet16_4.cifar10_skipinit", pretrained=True)
     (finding,) = nf_zoo.diagnose(model, model.preprocess(pictures()))
@@ -49,6 +50,7 @@ def test_a_branch_that_training_has_shut_is_a_fact_without_advice():
     assert "Look for" not in finding.remedy
 
 
+@pytest.mark.fast
 def test_trained_weights_that_are_not_finite():
     model = tiny_networks.filled("wide_resnet", "a")
     kernel = model.get_layer("stage2_block1").convs[0].kernel
@@ -91,6 +93,7 @@ def test_foreign_models():
     assert diagnosis.trained and not any(ADVICE.search(str(finding)) for finding in diagnosis)
 
 
+@pytest.mark.fast
 def test_with_kernels_alone_their_deviation_decides():
     layers = [keras.Input((32,)), *(keras.layers.Dense(32, use_bias=False) for _ in range(3))]
     model = keras.Sequential(layers)

@@ -64,6 +64,7 @@ def test_equals_the_published_metrics_at_unit_gains(published):
     assert len(before) == len(zeroed)
 
 
+@pytest.mark.fast
 def test_statistics_of_the_batch_leave_batch_norm_as_it_was():
     model = build_model("wide_resnet16_1", scheme="bn", num_classes=10)
     before = model.get_weights()
@@ -101,6 +102,7 @@ def test_pictures_datasets_and_noise():
     assert (noise.inputs, noise.pictures) == ("noise", 5)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("source", "match"),
     [
@@ -170,6 +172,7 @@ def test_ten_thousand_pictures_are_never_in_memory_at_once(monkeypatch):
 # --- theory ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fast
 def test_arithmetic_of_the_papers():
     assert [theory.unnormalized_variance(n) for n in (1, 2, 10)] == [1, 2, 512]
     assert theory.batch_norm_variance(5) == 5
@@ -333,6 +336,7 @@ def test_the_rows_of_a_foreign_graph_are_right():
     np.testing.assert_allclose(found, [(4, 9), (81, 144)], rtol=1e-4)
 
 
+@pytest.mark.fast
 def test_without_merges_every_layer_is_a_row():
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(5, 3)]

@@ -45,6 +45,7 @@ def test_on_noise_it_agrees_in_every_block(network):
         np.testing.assert_allclose(ratios, 1, atol=0.2)
 
 
+@pytest.mark.fast
 def test_what_is_measured_is_the_pooling_alone():
     """A block ten times too loud stands out against theory, in a network with pooled shortcuts."""
     keras.utils.set_random_seed(0)
@@ -98,6 +99,7 @@ def test_a_max_pooled_stem_is_reckoned_with_only_where_relu_and_a_projection_fol
         assert theory.predicted_variances(model) == [None] * 8
 
 
+@pytest.mark.fast
 def test_batch_norm_has_a_theory_on_pictures_too():
     keras.utils.set_random_seed(0)
     model = build_model("wide_resnet16_4", scheme="bn", shortcut="average_pool", num_classes=0)

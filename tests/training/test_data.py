@@ -18,8 +18,6 @@ from training.data import open_data
 from training.data.order import Order, Share, evaluation_rows
 from training.recipe import RecipeError
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -49,6 +47,7 @@ def take(batches, count):
     return [[np.asarray(value) for value in batch] for batch in itertools.islice(batches, count)]
 
 
+@pytest.mark.fast
 def test_every_picture_once_in_a_round():
     order = Order(seed=3, size=10, batch_size=4)
     seen = np.concatenate([order.indices(step) for step in range(5)])
@@ -57,6 +56,7 @@ def test_every_picture_once_in_a_round():
     np.testing.assert_array_equal(order.indices(2, first=1, count=2), order.indices(2)[1:3])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("hosts", "replicas"), [(1, 1), (2, 1), (3, 2)])
 def test_evaluation_leaves_no_picture_out(hosts, replicas):
     seen, batches = [], set()
@@ -105,6 +105,7 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(sources, kind):
     assert not np.array_equal(other[0][0], whole[0][0])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", ["arrays", "folder"])
 def test_replicas_share_the_batch_of_one(sources, kind):
     recipe = recipe_of(sources, kind)
@@ -119,6 +120,7 @@ def test_replicas_share_the_batch_of_one(sources, kind):
         np.testing.assert_array_equal(expected, np.concatenate(found))
 
 
+@pytest.mark.fast
 def test_hosts_read_different_records(sources):
     recipe = recipe_of(sources, "tfrecord")
     recipe.augmentation.crop, recipe.batch_size = "none", 10
@@ -131,6 +133,7 @@ def test_hosts_read_different_records(sources):
     assert sorted(seen) == list(range(20))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_sees_every_picture(sources, kind):
     recipe = recipe_of(sources, kind)
@@ -141,6 +144,7 @@ def test_evaluation_sees_every_picture(sources, kind):
     assert {images.shape for images, *_ in batches} == {(2, 16, 16, 3)}
 
 
+@pytest.mark.fast
 def test_half_a_set_is_refused(sources, tmp_path):
     recipe = folder_recipe(f"tfrecord:{tmp_path}")
     with pytest.raises(RecipeError, match=r"prepared.*dataset\.json|dataset\.json.*prepared"):
@@ -151,6 +155,7 @@ def test_half_a_set_is_refused(sources, tmp_path):
         open_data(recipe)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("source", "word"),
     [
@@ -215,6 +220,7 @@ def unvaried():
     return recipe
 
 
+@pytest.mark.fast
 def test_without_variations_pictures_are_normalized():
     recipe = unvaried()
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("uint8")
@@ -225,6 +231,7 @@ def test_without_variations_pictures_are_normalized():
     np.testing.assert_allclose(targets.sum(1), 1.0, rtol=1e-6)
 
 
+@pytest.mark.fast
 def test_smaller_pictures_are_those_of_pillow():
     recipe = unvaried()
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3)).astype("uint8")
@@ -237,6 +244,7 @@ def test_smaller_pictures_are_those_of_pillow():
             np.testing.assert_allclose(picture[..., channel], expected, atol=1e-5)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("size", [7, 20])
 def test_windows_are_resized_as_pillow_resizes_boxes(size):
     rng = np.random.default_rng(1)
@@ -252,6 +260,7 @@ def test_windows_are_resized_as_pillow_resizes_boxes(size):
             np.testing.assert_allclose(found[row, ..., channel], expected, atol=2e-3)
 
 
+@pytest.mark.fast
 def test_shifted_pictures_move_by_up_to_an_eighth_over_gray():
     recipe = unvaried()
     recipe.augmentation.crop, recipe.batch_size = "shift", 64
@@ -272,6 +281,7 @@ def _cut(wide, down, right):
     return wide[2 + down : 18 + down, 2 + right : 18 + right].astype("float32")
 
 
+@pytest.mark.fast
 def test_resized_crops_of_pictures_in_memory_keep_to_the_picture():
     recipe = unvaried()
     recipe.augmentation.crop, recipe.augmentation.smallest_area = "resized", 0.25
@@ -287,6 +297,7 @@ def test_resized_crops_of_pictures_in_memory_keep_to_the_picture():
     assert len(np.unique(rows[:, 0].round(2))) > 40
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     recipe = unvaried()
@@ -305,6 +316,7 @@ def test_targets_are_mixed_as_pictures_are(mixup, cutmix):
     )
 
 
+@pytest.mark.fast
 def test_erasing_grays_out_a_share_of_the_pictures():
     recipe = unvaried()
     recipe.augmentation.erasing, recipe.batch_size = 0.5, 256
@@ -314,6 +326,7 @@ def test_erasing_grays_out_a_share_of_the_pictures():
     assert 0.4 < (erased > 0).mean() < 0.6 and 0.01 < erased[erased > 0].mean() < 0.25
 
 
+@pytest.mark.fast
 def test_half_the_pictures_are_mirrored():
     recipe = unvaried()
     recipe.augmentation.flip, recipe.batch_size = True, 256

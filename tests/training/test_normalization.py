@@ -8,8 +8,6 @@ import tensorflow as tf
 import nf_zoo
 from training.normalization import FusedBatchNormalization, fuse_batch_normalization
 
-pytestmark = pytest.mark.fast
-
 
 def pictures(*shape, seed=0):
     return np.random.default_rng(seed).normal(3.0, 2.0, shape).astype("float32")
@@ -39,6 +37,7 @@ def operations(layer, shape, **arguments):
     return [operation.type for operation in traced.graph.get_operations()]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 5e-5), ("mixed_bfloat16", 2e-2), ("mixed_float16", 2e-3)]
 )
@@ -53,6 +52,7 @@ def test_it_is_keras_layer(dtype, tolerance, shape):
         np.testing.assert_allclose(one / scale, two / scale, rtol=0, atol=tolerance)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("shape", [(8, 4, 4, 3), (None, None, None, 3)])
 def test_training_takes_one_operation(shape):
     layer = FusedBatchNormalization(dtype="mixed_bfloat16")
@@ -61,6 +61,7 @@ def test_training_takes_one_operation(shape):
     assert "FusedBatchNormV3" not in operations(layer, shape, training=False)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -80,6 +81,7 @@ def test_what_cannot_be_fused_is_left_to_keras(arguments):
     np.testing.assert_array_equal(layer.moving_variance, kerass.moving_variance)
 
 
+@pytest.mark.fast
 def test_vectors_and_frozen_layers_are_left_to_keras():
     layer = FusedBatchNormalization()
     assert "FusedBatchNormV3" not in operations(layer, (8, 4), training=True)
