@@ -65,9 +65,16 @@ def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
     def attempt(read, *texts):
         # Nothing else goes on after an error. One format at a time, since the call is set up anew
         # for each picture, which takes milliseconds for all formats at once.
-        result = tf.data.Dataset.from_tensors(texts).map(read).ignore_errors()
-        nothing = tf.data.Dataset.from_tensors((tf.zeros((0, 0, 3), tf.uint8), "", ""))
-        return result.concatenate(nothing).take(1).get_single_element()
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)] * len(texts))
+        def run(*texts):
+            result = tf.data.Dataset.from_tensors(texts).map(read).ignore_errors()
+            nothing = tf.data.Dataset.from_tensors((tf.zeros((0, 0, 3), tf.uint8), "", ""))
+            return result.concatenate(nothing).take(1).get_single_element()
+
+        # An op without state, so that tf.map_fn need not do one picture after the other.
+        function = run.get_concrete_function()
+        kinds = [output.dtype for output in function.outputs]
+        return tf.raw_ops.PartitionedCall(args=texts, Tout=kinds, f=function)
 
     return _decode(tf.convert_to_tensor(encoded), attempt)
 
@@ -85,7 +92,7 @@ def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
         return tf.ensure_shape(pixels, (None, None, 3)), exif, xmp
 
     def calling(read):
-        return lambda: call(functools.partial(reading, read), encoded, file)
+        return lambda: tuple(call(functools.partial(reading, read), encoded, file))
 
     formats = [
         (_begins(file, b"\xff\xd8\xff"), calling(_decode_jpeg)),
@@ -95,6 +102,7 @@ def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
         (_begins(file, b"BM"), calling(_decode_bmp)),
     ]
     pixels, exif, xmp = tf.case(formats, default=calling(unknown))
+    pixels = tf.ensure_shape(pixels, (None, None, 3))
     return tf.ensure_shape(_upright(pixels, exif, xmp), (None, None, 3))
 
 
