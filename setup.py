@@ -12,11 +12,12 @@ EXTRAS = {
     "training": ["tensorflow-datasets", "importlib-resources", "ml_collections", "tensorboard"],
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19"],
     "litert": ["ai-edge-litert"],
+    "heic": ["pillow-heif>=0.22"],
     "jax": ["jax"],
 }
 # Every recipe, format and backend is tried in the tests.
 EXTRAS["test"] = [
-    *(name for extra in ("training", "onnx", "litert", "jax") for name in EXTRAS[extra]),
+    *(name for extra in ("training", "onnx", "litert", "heic", "jax") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
 ]
 
@@ -42,7 +43,7 @@ setup(
         "keras>=3.12",
         "matplotlib>=3.9",
         "numpy>=1.26",
-        "pillow>=10.4",
+        "pillow>=11.3",
         "rich>=13.7",
         "safetensors>=0.8",
         "scikit-learn>=1.5",

@@ -1,11 +1,14 @@
-"""Training step with different operations for normalization and activation.
+"""Training step with different operations for normalization, activation and gradients.
 
     python -m benchmarks.training_forms
+    python -m benchmarks.training_forms --table gradients
 
 ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
-NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. Steps of SGD with
-momentum on eight pictures, medians of turns. Every network has a process of its own; its memory is
-the peak minus the memory before the steps. Writes benchmarks/training_forms.csv.
+NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table of gradients
+has this package's gradients of convolutions beside TensorFlow's. Steps of SGD with momentum:
+medians and least of turns, and the processor time of all threads (``busy``). Every network has a
+process of its own; its memory is the peak minus the memory before the steps. Writes
+benchmarks/training_forms.csv or training_gradients.csv.
 """
 
 from __future__ import annotations
@@ -16,38 +19,58 @@ from pathlib import Path
 
 from benchmarks.speed.measuring import build, take_turns
 from benchmarks.tables import write_table
+from training import provenance
 
-BATCH = 8
-GROUPS = {  # (pixels of a side, precision) -> (network, form)
-    (224, "float32"): (
-        ("nf_resnet50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow, fused normalization"),
+OURS, GRADIENTS = "TensorFlow", "TensorFlow, gradients of TensorFlow"
+GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form), ...)), ...)
+    "forms": (
+        *(
+            (
+                *(224, 8, precision),
+                (
+                    ("nf_resnet50", OURS),
+                    ("resnetv2_50", OURS),
+                    ("resnetv2_50", "TensorFlow, fused normalization"),
+                ),
+            )
+            for precision in ("float32", "mixed_bfloat16")
+        ),
+        (
+            *(192, 8, "float32"),
+            (("nfnet_f0", OURS), ("nfnet_f0", "TensorFlow, GELU of TensorFlow")),
+        ),
     ),
-    (224, "mixed_bfloat16"): (
-        ("nf_resnet50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow"),
-        ("resnetv2_50", "TensorFlow, fused normalization"),
-    ),
-    (192, "float32"): (
-        ("nfnet_f0", "TensorFlow"),
-        ("nfnet_f0", "TensorFlow, GELU of TensorFlow"),
+    "gradients": tuple(
+        (*case, ((network, OURS), (network, GRADIENTS)))
+        for network, *case in (
+            ("nf_regnet_b1", 224, 8, "float32"),
+            ("eca_nfnet_l0", 224, 8, "float32"),
+            ("nf_resnet50", 224, 8, "float32"),
+            ("nf_resnet50", 224, 8, "mixed_bfloat16"),
+            ("nf_resnet50", 64, 128, "mixed_bfloat16"),
+        )
     ),
 }
 
 
-def measure(size: int, precision: str, contestants, turns: int) -> list[dict]:
+def measure(size: int, batch: int, precision: str, contestants, turns: int) -> list[dict]:
     """Return the rows of networks that take turns."""
     shared = {"runtime": "keras", "size": size, "precision": precision, "training": True}
     contenders = build([{**shared, "network": n, "form": f} for n, f in contestants], {})
-    take_turns(contenders, BATCH, turns, runs=1)
+    take_turns(contenders, batch, turns, runs=1)
     rows = []
     for contender in contenders:
+        seconds = contender.seconds[batch]
         rows.append(
             {
                 **{name: contender.task[name] for name in ("network", "form", "precision")},
-                "milliseconds": round(1000 * statistics.median(contender.seconds[BATCH])),
-                "megabytes": round(contender.memory[BATCH]["step_bytes"] / 2**20),
+                "pixels": size,
+                "pictures": batch,
+                "milliseconds": round(1000 * statistics.median(seconds)),
+                "least": round(1000 * min(seconds)),
+                "busy": round(1000 * statistics.median(contender.busy[batch])),
+                "megabytes": round(contender.memory[batch]["step_bytes"] / 2**20),
+                **{"commit": provenance.commit(), "processor": provenance.processor()},
             }
         )
         contender.close()
@@ -56,13 +79,16 @@ def measure(size: int, precision: str, contestants, turns: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default=Path(__file__).with_suffix(".csv"))
+    parser.add_argument("--table", choices=GROUPS, default="forms")
+    parser.add_argument("--output", help="CSV file (benchmarks/training_TABLE.csv)")
     parser.add_argument("--turns", type=int, default=9)
     args = parser.parse_args()
+    output = args.output or Path(__file__).with_name(f"training_{args.table}.csv")
     rows = []
-    for (size, precision), contestants in GROUPS.items():
-        rows += measure(size, precision, contestants, args.turns)
-    write_table(args.output, rows)
+    for case in GROUPS[args.table]:
+        rows += measure(*case, args.turns)
+        write_table(output, rows, shown=False)
+    write_table(output, rows)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.tables import read_table
 from evidence.experiments import ABLATIONS, FIVE_EPOCHS, SMALL_DATA, TRAINS
+from evidence.small_batch_finetuning import PARTS, SETS, VARIANTS, chosen
 from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
@@ -25,6 +26,9 @@ OTHERS = {
     "nf, gains from 1": "navy",
     "skipinit_1/sqrt(d)": "olive",
     "divide_sqrt2": "tab:purple",
+    "NF": "tab:blue",
+    "BatchNorm": "tab:orange",
+    "BatchNorm, frozen": "tab:green",
 }
 """Colors of schemes that only some experiments compare."""
 NAMES = {
@@ -178,6 +182,77 @@ def transfer_plot(rows: list[dict], figure) -> None:
         panel.label_outer()
 
 
+def small_batch_finetuning_lines(rows: list[dict]) -> Lines:
+    sizes = sorted(values_of(rows, "batch_size"), key=int)
+    lines = [["pictures", "network", *(f"batch {size}" for size in sizes), "seeds"]]
+    for name in [name for name in SETS if where(rows, set=name)]:
+        for variant in [one for one in VARIANTS if where(rows, set=name, variant=one)]:
+            cells = [chosen(rows, set=name, variant=variant, batch_size=one) for one in sizes]
+            lines.append([name, variant, *map(outcome, cells), seeds_of(list(filter(None, cells)))])
+    return lines
+
+
+def seeds_of(cells: list[list[dict]]) -> str:
+    """Return the number of runs of a cell, from the least to the most."""
+    least, most = min(map(len, cells)), max(map(len, cells))
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
+def small_batch_finetuning_plot(rows: list[dict], figure, sets=tuple(SETS)) -> None:
+    sets = [name for name in sets if where(rows, set=name)]
+    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0] if sets else ()
+    for panel, name in zip(panels, sets, strict=False):
+        sizes = sorted(values_of(where(rows, set=name), "batch_size"), key=int)
+        cells = [
+            chosen(rows, set=name, variant=variant, batch_size=size)
+            for variant in VARIANTS
+            for size in sizes
+        ]
+        shown = list(filter(None, cells))
+        curves_on(panel, [row for cell in shown for row in cell], "batch_size", "variant")
+        panel.set_xticks([int(size) for size in sizes], sizes)
+        seeds = seeds_of(shown)
+        panel.set(title=f"{name}, {seeds} seed{'s' * (seeds != '1')}", ylim=(0, None))
+        panel.label_outer()
+
+
+def first_picture(rows: list[dict], figure) -> None:
+    """Draw the CIFAR-10 panel alone, with large letters: README shows it at half the width."""
+    with plt.rc_context({"font.size": 13, "lines.linewidth": 2.2}):
+        small_batch_finetuning_plot(rows, figure, sets=tuple(SETS)[:1])
+        for panel in figure.axes:
+            panel.legend(fontsize=12)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.grid(alpha=0.25)
+
+
+def accumulate_lines(rows: list[dict]) -> Lines:
+    lines = [["network", *(f"{step}, %" for step in PARTS), "largest difference", "seeds"]]
+    for variant in [name for name in VARIANTS if where(rows, variant=name)]:
+        found = where(rows, variant=variant)
+        cells = [outcome(where(found, step=step)) for step in PARTS]
+        largest = max(differences(found))
+        seeds = str(len(differences(found)))
+        lines.append([variant, *cells, f"{largest:.2g}", seeds])
+    return lines
+
+
+def differences(rows: list[dict]) -> list[float]:
+    """Return the difference of the weights in each pair of runs, by the largest change of one."""
+    return [float(row["difference"]) for row in rows if row["difference"]]
+
+
+def accumulate_plot(rows: list[dict], figure) -> None:
+    panel = figure.subplots()
+    variants = [name for name in VARIANTS if where(rows, variant=name)][::-1]
+    for place, variant in enumerate(variants):
+        found = differences(where(rows, variant=variant))
+        panel.barh(place, max(found), color=OTHERS[variant], alpha=0.6)
+        panel.plot(found, [place] * len(found), "k.", markersize=5)
+    panel.set_yticks(range(len(variants)), variants)
+    panel.set(xscale="log", xlim=(1e-6, 5), xlabel="largest difference / largest change")
+
+
 def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
     curves_on(figure.subplots(), rows, across, one_line)
 
@@ -223,6 +298,8 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "five_epochs": variant_lines,
     "transfer": transfer_lines,
     "transfer_to_cifar10": transfer_lines,
+    "small_batch_finetuning": small_batch_finetuning_lines,
+    "accumulate": accumulate_lines,
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((11, 6.4), learning_rate_plot),
@@ -233,7 +310,18 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "five_epochs": ((7, 2.4), bars_plot),
     "transfer": ((10, 3.6), transfer_plot),
     "transfer_to_cifar10": ((5, 3.6), transfer_plot),
+    "small_batch_finetuning": ((10, 3.6), small_batch_finetuning_plot),
+    "small_batch_finetuning.cifar10": ((6.4, 4.6), first_picture),
+    "accumulate": ((6, 1.8), accumulate_plot),
 }
+"""Name of a table, or of a table and a part of it -> size in inches, and what draws it."""
+
+
+ALTERNATIVES = {
+    "small_batch_finetuning": "Accuracy after fine-tuning, by batch size",
+    "accumulate": "Difference of the weights after an epoch of micro-batches",
+}
+"""Tables that the page has with their picture, once there is one -> its text in words."""
 
 
 def markdown(lines: Lines) -> str:
@@ -248,6 +336,8 @@ def put_tables(text: str, folder: Path) -> str:
     def table(match: re.Match) -> str:
         rows = read_table(folder / f"{match[1]}.csv")
         made = markdown(TABLES[match[1]](rows)) if rows else "Not measured."
+        if rows and match[1] in ALTERNATIVES:
+            made += f"\n\n![{ALTERNATIVES[match[1]]}](results/{match[1]}.png)"
         return f"<!-- {match[1]} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
@@ -256,17 +346,20 @@ def put_tables(text: str, folder: Path) -> str:
 def write(folder: Path, page: Path = PAGE) -> None:
     """Draw every table of the folder, print it and put it into the page."""
     for name, (size, plot) in PLOTS.items():
-        rows = read_table(folder / f"{name}.csv")
+        table, _, part = name.partition(".")
+        rows = read_table(folder / f"{table}.csv")
         if not rows:
             continue
-        print(f"\n{name}\n\n{markdown(TABLES[name](rows))}")
+        if not part:
+            print(f"\n{name}\n\n{markdown(TABLES[name](rows))}")
         figure = plt.figure(figsize=size, layout="constrained")
         plot(rows, figure)
-        temporary = folder / f".{name}.tmp.png"
-        figure.savefig(temporary, dpi=110)
+        if figure.axes:
+            temporary = folder / f".{name}.tmp.png"
+            figure.savefig(temporary, dpi=110)
+            os.replace(temporary, folder / f"{name}.png")
         plt.close(figure)
-        os.replace(temporary, folder / f"{name}.png")
     if page.exists():
         temporary = page.with_name(f".{page.name}.tmp")
-        temporary.write_text(put_tables(page.read_text(), folder))
+        temporary.write_text(put_tables(page.read_text("utf-8"), folder), "utf-8")
         os.replace(temporary, page)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.tables import read_table, write_table
+from training import provenance
 from training import recipe as recipes
 
 MEASURED = ("seed", "outcome", "top1", "loss", "seconds", "commit", "device", "recipe")
@@ -19,11 +20,12 @@ class Table:
     Args:
         path: path of the CSV file, which the first row creates.
         keys: columns that identify a run together with the seed.
+        also: further measured columns.
     """
 
-    def __init__(self, path: Path, keys: tuple[str, ...]):
+    def __init__(self, path: Path, keys: tuple[str, ...], also: tuple[str, ...] = ()):
         self.path, self.keys = Path(path), keys
-        self.columns = (*keys, *MEASURED)
+        self.columns = (*keys, *MEASURED, *also)
 
     def rows(self) -> list[dict]:
         """Return all rows, as text."""
@@ -47,10 +49,15 @@ class Table:
         return found or self.add({**key, **run(recipe)})
 
     def add(self, row: dict) -> dict:
-        """Add a row to the file, sorted among the others; return it as text."""
+        """Add a row to the file, sorted among the others; return it as text.
+
+        A run that another process measured meanwhile stays as it is.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if found := self.find({name: row[name] for name in self.keys}, row["seed"]):
+                return found
             text = {name: str(row.get(name, "")) for name in self.columns}
             write_table(self.path, sorted([*self.rows(), text], key=self._place), shown=False)
         return text
@@ -83,15 +90,26 @@ def run(recipe) -> dict:
         found = measure(recipe, Path(folder) / "run")
     if found is None:
         raise KeyboardInterrupt
+    figures = {} if "top1" not in found else {"top1": found["top1"] / 100, "loss": found["loss"]}
+    return measured(recipe.seed, start, json.dumps(changes(recipe)), **figures)
+
+
+def measured(seed: int, start: float, recipe: str, top1=None, loss=None, **also: str) -> dict:
+    """Return the measured columns of a run that began at ``start``.
+
+    Args:
+        top1: share of the test pictures that are right; None if the run diverged.
+    """
     return {
-        "seed": recipe.seed,
-        "outcome": found["outcome"],
-        "top1": f"{found['top1']:.2f}" if "top1" in found else "",
-        "loss": f"{found['loss']:.4f}" if "loss" in found else "",
+        "seed": seed,
+        "outcome": "diverged" if top1 is None else "finished",
+        "top1": "" if top1 is None else f"{100 * top1:.2f}",
+        "loss": "" if loss is None else f"{loss:.4f}",
         "seconds": f"{time.monotonic() - start:.0f}",
-        "commit": found["commit"],
-        "device": found["device"],
-        "recipe": json.dumps(changes(recipe)),
+        "commit": provenance.commit(),
+        "device": provenance.device(),
+        "recipe": recipe,
+        **also,
     }
 
 

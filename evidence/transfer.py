@@ -13,8 +13,7 @@ import tensorflow as tf
 
 import nf_zoo
 from evidence.experiments import Setting, Task
-from evidence.table import Table
-from training import provenance
+from evidence.table import Table, measured
 from training.data.arrays import ArrayPictures, read_arrays
 
 CLASSES = 10
@@ -114,13 +113,5 @@ def _run(model, pictures: ArrayPictures, size: int, seed: int, scale: float) -> 
         verbose=0,
     )
     last = result.history[-1]
-    return {
-        "seed": seed,
-        "outcome": "finished",
-        "top1": f"{100 * last['val_accuracy']:.2f}",
-        "loss": f"{last['val_loss']:.4f}",
-        "seconds": f"{time.monotonic() - start:.0f}",
-        "commit": provenance.commit(),
-        "device": provenance.device(),
-        "recipe": f"nf_zoo.finetune, {epochs} epochs, batch 32, {size} pixels",
-    }
+    recipe = f"nf_zoo.finetune, {epochs} epochs, batch 32, {size} pixels"
+    return measured(seed, start, recipe, last["val_accuracy"], last["val_loss"])

@@ -9,12 +9,14 @@ import zipfile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
-    image = Image.open(path).convert("RGB")
+    # The network saw pictures upright by EXIF or XMP, and transparency over white.
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     height, width = settings["input_size"]
     scaled = [int(side / settings["crop_fraction"]) for side in (height, width)]
     if settings["crop_mode"] == "center":

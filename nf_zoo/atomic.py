@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -49,6 +50,33 @@ def swap(written: Path, path: Path, former: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all.
+
+    A name with bytes that are not UTF-8 is written with escapes, which JSON reads back.
+    """
     with replacing(path) as written:
-        written.write_text(text, encoding="utf-8")
+        written.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+NO_SPACE = "No space is left on the disk"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return True if writing failed for want of space, whichever library wrote."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(os.strerror(number) in str(error) for number in _FULL)
+
+
+@contextlib.contextmanager
+def explaining_full(explanation: str) -> Iterator[None]:
+    """Raise ``OSError`` with an explanation, in one line, if the block runs out of space."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        told = OSError(f"{NO_SPACE}. {explanation}")
+        told.errno = errno.ENOSPC
+        raise told from error

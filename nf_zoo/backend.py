@@ -1,11 +1,14 @@
-"""Require TensorFlow where nothing else will do, before any work starts."""
+"""Differences between the backends of Keras that no operation of Keras hides."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from nf_zoo.atomic import is_full
 
 _INSTALL = "pip install tensorflow"
 
@@ -56,7 +59,36 @@ def import_tensorflow(what: str) -> ModuleType:
         raise ImportError(f"{what} needs TensorFlow, which is not installed: {_INSTALL}") from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error of Python, TensorFlow or JAX means that memory ran out.
+
+    Example:
+        >>> is_out_of_memory(MemoryError())
+        True
+    """
+    text = str(error)
+    exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
+    # TensorFlow calls a full disk an exhausted resource too.
+    return isinstance(error, MemoryError) or (exhausted and not is_full(error))
+
+
 def is_tensorflow_dataset(value: Any) -> bool:
     """Check for a ``tf.data.Dataset`` without importing TensorFlow."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and isinstance(value, tensorflow.data.Dataset)
+
+
+def compiled(function: Callable) -> Callable:
+    """Return the function as one XLA program; as it is under PyTorch."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    return function

@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nf_zoo.backend import require_tensorflow
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
 from nf_zoo.pictures.predictions import decode_predictions
@@ -74,26 +73,24 @@ def quickstart(
     Returns:
         the contents of quickstart.json: ``fine_tuned`` and ``from_scratch``, each with
         ``test_accuracy``, ``wrong`` and ``seconds``; ``served``, predictions of the SavedModel in
-        its own process; ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and
-        ``seconds``.
+        its own process, or None if Keras does not run on TensorFlow, which writes it;
+        ``network``, ``pretrained``, ``pictures``, ``epochs``, ``seed`` and ``seconds``.
 
     Raises:
         FileExistsError: if ``output`` is not empty, unless it holds an earlier quickstart and
             ``overwrite`` is true.
         ImportError: without scikit-learn.
-        RuntimeError: if Keras does not run on TensorFlow, or the SavedModel answers differently
-            from the Keras model.
+        RuntimeError: if the SavedModel answers differently from the Keras model.
 
     Example:
         >>> from nf_zoo.quickstart import quickstart
         >>> quickstart("first-steps")["fine_tuned"]["test_accuracy"]  # doctest: +SKIP
         0.95
     """
-    require_tensorflow("The quickstart")
     from nf_zoo.finetuning import finetune
 
     began, output = time.monotonic(), Path(output).expanduser()
-    digits = _load_digits()
+    digits = load_digits()
     _take_folder(output, settings.overwrite)
     # Bound to the terminal itself: sys.stdout is redirected during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
@@ -102,7 +99,7 @@ def quickstart(
         "val": settings.validation_pictures,
         "test": settings.test_pictures,
     }
-    counts = _write_digits(output / "digits", *digits, shares)
+    counts = write_digits(output / "digits", *digits, shares)
     record: dict[str, Any] = {"network": ARCHITECTURE, "pretrained": str(settings.pretrained)}
     record |= {"pictures": counts, "epochs": settings.epochs, "seed": settings.seed}
     _print_beginning(console, output, record)
@@ -116,23 +113,25 @@ def quickstart(
             results[name] = finetune(model, output / "digits", output=place, **options)
         record[name] = _summary(results[name])
     _print_comparison(console, record)
-    record["served"] = _serve(output, results["fine_tuned"].model)
-    _print_served(console, record["served"])
+    record["served"] = None
+    if results["fine_tuned"].output.joinpath("saved_model").exists():
+        record["served"] = _serve(output, results["fine_tuned"].model)
+        _print_served(console, record["served"])
     record["seconds"] = round(time.monotonic() - began, 1)
     (output / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print_end(console, output, record["seconds"])
     return record
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return 1797 pictures (N, 8, 8), values 0..16, and the digits they show."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn import datasets
     except ImportError as error:
         raise ImportError(
             "The pictures of the quickstart come with scikit-learn: pip install scikit-learn"
         ) from error
-    digits = load_digits()
+    digits = datasets.load_digits()
     return digits.images, digits.target
 
 
@@ -153,7 +152,7 @@ def _take_folder(output: Path, overwrite: bool) -> None:
     record.write_text("{}\n", encoding="utf-8")
 
 
-def _write_digits(
+def write_digits(
     root: Path, images: np.ndarray, classes: np.ndarray, shares: dict[str, int | None]
 ) -> dict[str, int]:
     """Write train/, val/ and test/ with a folder for each digit; return the picture counts."""
@@ -312,7 +311,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):
-        rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
+        if path.exists():
+            rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
     console.print(rows)
     console.print(Text("\nWhat next", style="bold"))
     sevens = output / "digits" / "test" / "7"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 
 import pytest
@@ -73,6 +75,34 @@ def test_nothing_written_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / "thing"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "full", "x"),
+        OSError(errno.EFBIG, "too large"),
+        RuntimeError("ResourceExhausted: out/variables; No space left on device"),
+    ],
+)
+def test_a_full_disk_is_explained_in_one_line(error):
+    assert atomic.is_full(error)
+    with pytest.raises(OSError) as raised, atomic.explaining_full("Free some."):
+        raise error
+    assert str(raised.value) == "No space is left on the disk. Free some."
+    assert raised.value.errno == errno.ENOSPC
+
+
+def test_other_errors_are_not_explained_away():
+    assert not atomic.is_full(OSError(errno.EACCES, "denied"))
+    with pytest.raises(PermissionError), atomic.explaining_full("Free some."):
+        raise PermissionError(errno.EACCES, "denied")
+
+
+def test_names_that_are_not_utf_8_come_back(tmp_path):
+    value = {"caf\udce9.png": "größer"}
+    atomic.write_text(tmp_path / "x.json", json.dumps(value, ensure_ascii=False))
+    assert json.loads((tmp_path / "x.json").read_bytes()) == value
 
 
 def test_text(tmp_path):

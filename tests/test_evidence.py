@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_networks
 
+import nf_zoo
 from benchmarks.tables import read_table
-from evidence import report, transfer
+from evidence import report, small_batch_finetuning, transfer
+from evidence.__main__ import main
 from evidence.experiments import EXPERIMENTS, Setting, search
 from evidence.table import Table
 from nf_zoo import create_model
@@ -146,6 +150,100 @@ def test_transfer_starts_from_a_checkpoint_or_from_the_same_network_untrained(
     )
     assert trained.options() == untrained.options() and not trained.config.zero_init_gain
     assert not np.allclose(trained.head.kernel, untrained.head.kernel)
+
+
+def cell(rate, seed, validation, top1="50.00", **key):
+    key = {"set": "digits", "variant": "NF", "batch_size": "4", **key}
+    outcome = "finished" if top1 else "diverged"
+    measured = {"validation": validation, "top1": top1, "outcome": outcome}
+    return {**key, "learning_rate": rate, "seed": str(seed), **measured}
+
+
+@pytest.mark.fast
+def test_a_cell_is_shown_at_the_rate_that_seed_0_validates_better():
+    rows = [
+        *(cell("0.02", 0, "61.00", "40.00"), cell("0.007", 0, "64.50", "39.00")),
+        *(cell("0.02", 1, "99.00", "99.00"), cell("0.007", 1, "60.00", "41.00")),
+        *(cell("0.02", 0, "", "", variant="BatchNorm"), cell("0.02", 0, "9.00", batch_size="32")),
+    ]
+    found = small_batch_finetuning.chosen(rows, set="digits", variant="NF", batch_size=4)
+    assert [(row["learning_rate"], row["seed"]) for row in found] == [
+        ("0.007", "0"),
+        ("0.007", "1"),
+    ]
+    _, *lines = report.small_batch_finetuning_lines(rows)
+    assert lines == [
+        ["digits", "NF", "40.0 ± 1.0", "50.0", "1 to 2"],
+        ["digits", "BatchNorm", "diverged", "", "1"],
+    ]
+
+
+@pytest.mark.fast
+def test_a_rate_is_the_default_of_finetune_and_another():
+    assert small_batch_finetuning.rates_of(1) == ("0.02", "0.006667")
+    assert small_batch_finetuning.rates_of(128) == ("0.1", "0.3")
+
+
+@pytest.mark.fast
+def test_pictures_of_a_seed_are_of_every_class_and_validate_apart():
+    classes = np.arange(240, dtype="int32") % 3
+    images = np.arange(240).reshape(-1, 1, 1, 1) * np.ones((1, 2, 2, 3))
+    pictures = ArrayPictures((images, classes), (images, classes), ["a", "b", "c"])
+    (train, of_train), (validation, of_validation) = small_batch_finetuning.drawn(pictures, 1)
+    assert np.bincount(of_train).tolist() == [40] * 3
+    assert np.bincount(of_validation).tolist() == [20] * 3
+    assert not {*train[:, 0, 0, 0]} & {*validation[:, 0, 0, 0]}
+    assert (train[:, 0, 0, 0] % 3 == of_train).all()
+    other, _ = small_batch_finetuning.drawn(pictures, 2)
+    assert {*train[:, 0, 0, 0]} != {*other[0][:, 0, 0, 0]}
+
+
+@pytest.mark.fast
+def test_weights_differ_by_a_share_of_their_change():
+    start, one, other = ({"a": np.array([x]), "b": np.zeros(1)} for x in (1.0, 5.0, 5.5))
+    assert small_batch_finetuning.relative_difference(start, one, other) == 0.125
+
+
+@pytest.mark.fast
+def test_no_task_starts_after_the_minutes(pictures, tmp_path):
+    assert main(["depth", f"--pictures={pictures}", f"--output={tmp_path}", "--minutes=0"]) == 0
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_small_batches_and_micro_batches_are_measured_once_and_drawn(tmp_path, monkeypatch):
+    networks = ("wide_resnet", "wide_resnet_bn")
+    pixels = {"preprocessing": {"input_size": 32, "crop_fraction": 1.0}}
+
+    def tiny(name):
+        return tiny_networks.fill(tiny_networks.build(name, **pixels), "start")
+
+    monkeypatch.setattr(nf_zoo, "create_model", tiny)
+    digits = dataclasses.replace(small_batch_finetuning.SETS["digits"], networks=networks)
+    monkeypatch.setattr(small_batch_finetuning, "SETS", {"CIFAR-10 (JPEG)": digits})
+    monkeypatch.setattr(small_batch_finetuning, "rates_of", lambda batch_size: ["0.02"])
+    for name, count in (("TRAINED", 4), ("VALIDATED", 1), ("TESTED", 2)):
+        monkeypatch.setattr(small_batch_finetuning, name, count)
+    setting = Setting("", tmp_path, seeds=1, scale=0.1)
+    experiments = small_batch_finetuning.EXPERIMENTS
+    monkeypatch.setattr(small_batch_finetuning, "BATCH_SIZES", (32,))
+    # The third cell of a set is BatchNorm with frozen statistics.
+    for _ in range(2):
+        list(experiments["small_batch_finetuning"](setting))[2]()
+    rows = read_table(tmp_path / "small_batch_finetuning.csv")
+    assert [row["learning_rate"] for row in rows] == ["0.02"]
+    assert {row["variant"] for row in rows} == {"BatchNorm, frozen"}
+    assert all(float(row["top1"]) % 5 == 0 and "freeze" in row["recipe"] for row in rows)
+
+    for task in experiments["accumulate"](setting):
+        task()
+    rows = read_table(tmp_path / "accumulate.csv")
+    found = {row["variant"]: float(row["difference"]) for row in rows if row["difference"]}
+    assert found["NF"] < 1e-3 < 1e-2 < found["BatchNorm"]  # after a single step
+    report.write(tmp_path, tmp_path / "no page")
+    drawn = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert drawn == [
+        *("accumulate.png", "small_batch_finetuning.cifar10.png", "small_batch_finetuning.png"),
+    ]
 
 
 @pytest.mark.fast

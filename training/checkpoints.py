@@ -78,7 +78,7 @@ class Checkpoints:
     def best(self) -> dict | None:
         """Return ``{"step": ..., "top1": ...}`` of the best checkpoint so far, or None."""
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.folder / BEST).read_text())
+            return json.loads((self.folder / BEST).read_bytes())
         return None
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:

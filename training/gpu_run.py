@@ -44,7 +44,7 @@ def train(name: str, recipe: str, given: list[str], workdir: Path, end: float) -
         command = [sys.executable, "-m", "training.main", f"--config={recipe}", *given, *rate]
         command += [f"--workdir={folder}", f"--minutes={minutes:.3f}"]
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "output.log").open("a") as log:
+        with (folder / "output.log").open("a", encoding="utf-8") as log:
             code = subprocess.run(command, stdout=log, stderr=log).returncode
         logging.info("%s ended with %d", name, code)
         if not (folder / "diverged.json").exists():

@@ -62,7 +62,7 @@ class Log:
         if self._folder is None:
             return
         row = {"kind": kind, "step": step, "time": round(time.time(), 3), **_finite(values)}
-        with (self._folder / FILE).open("a") as file:
+        with (self._folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._writer is not None:
             import tensorflow as tf
@@ -77,7 +77,7 @@ def keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")

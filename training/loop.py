@@ -244,7 +244,7 @@ class Trainer:
         )
         if self.chief:
             row = {"step": step, "where": place, "checkpoints": steps}
-            (self.folder / "diverged.json").write_text(json.dumps(row) + "\n")
+            atomic.write_text(self.folder / "diverged.json", json.dumps(row) + "\n")
         raise Diverged(message)
 
     def _due(self) -> bool:

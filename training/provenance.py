@@ -35,7 +35,7 @@ def device() -> str:
 
 def processor() -> str:
     """Return the processor's name, as the system gives it."""
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
     names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
 

@@ -195,7 +195,7 @@ class Session:
         if path.exists():
             from training.checkpoints import check_identity
 
-            check_identity(json.loads(path.read_text()), self.identity, self.folder)
+            check_identity(json.loads(path.read_bytes()), self.identity, self.folder)
         elif write and self.chief:
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic.write_text(path, json.dumps(self.identity, indent=2) + "\n")

@@ -117,7 +117,7 @@ def _percent(fraction: float | None) -> float | None:
 
 def _results(run: Path) -> dict:
     try:
-        return json.loads((run / "results.json").read_text())
+        return json.loads((run / "results.json").read_bytes())
     except OSError as error:
         raise RecipeError(
             f"The run has no results.json: is it finished? Received: {run}"
@@ -142,7 +142,7 @@ def write_history(log: Path, path: Path) -> None:
     Minutes are counted from the first line of the log, interruptions included.
     """
     columns = ("step", "minutes", "loss", "learning_rate", "test_loss", "test_top1")
-    with log.open() as lines, path.open("w", newline="") as file:
+    with log.open(encoding="utf-8") as lines, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         training: dict = {}

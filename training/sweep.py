@@ -68,7 +68,7 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
     ends the sweep; the same call continues it.
     """
     path = Path(workdir) / RESULTS
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
     for *values, seed in itertools.product(*grid.values(), range(seeds)):
         cell = dict(zip(grid, values, strict=True))
         name = "_".join([*(f"{key.split('.')[-1]}-{value}" for key, value in cell.items())])
@@ -112,7 +112,7 @@ def measure(recipe, workdir: str | os.PathLike) -> dict | None:
 
 def _write(path: Path, rows: list[dict]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic.replacing(path) as written, written.open("w", newline="") as file:
+    with atomic.replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -221,9 +221,21 @@ def _take_gelu_of_tensorflow(model) -> None:
             layer._function = lambda x: ops.gelu(x, approximate=False)
 
 
+def _take_gradients_of_tensorflow(model) -> None:
+    """Take TensorFlow's gradients of convolutions, group by group where there are groups."""
+    from nf_zoo.layers import convolution, primitives
+
+    def primitive_of(*arguments):
+        return chosen(*arguments[:-1], False)
+
+    chosen, convolution.primitive_of = primitives.primitive_of, primitive_of
+    primitives.NARROW = 0
+
+
 TRAINING_CHANGES = {
     "TensorFlow, fused normalization": _fuse_normalization,
     "TensorFlow, GELU of TensorFlow": _take_gelu_of_tensorflow,
+    "TensorFlow, gradients of TensorFlow": _take_gradients_of_tensorflow,
 }
 """Form -> function that changes the operations of the model before it trains."""
 

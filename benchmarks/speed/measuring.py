@@ -17,6 +17,9 @@ REPOSITORY = Path(__file__).parents[2]
 class Contender:
     """A worker process that has built one network in one form.
 
+    ``seconds`` has the time of every run by batch size, and ``busy`` the processor time of its
+    threads, which other programs on the machine disturb less.
+
     Args:
         task: task for ``worker.prepare``, with its ``runtime`` and ``form``.
         python: the interpreter to run it with.
@@ -26,7 +29,7 @@ class Contender:
     """
 
     def __init__(self, task: dict, python: str = sys.executable):
-        self.task, self.seconds, self.memory = task, {}, {}
+        self.task, self.seconds, self.busy, self.memory = task, {}, {}, {}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1", **os.environ}
         self._process = subprocess.Popen(
@@ -43,12 +46,13 @@ class Contender:
     def warm(self, batch: int) -> None:
         """Prepare for batches of that size only."""
         self._ask({"warm": batch})
-        self.seconds[batch] = []
+        self.seconds[batch], self.busy[batch] = [], []
 
     def run(self, times: int, batch: int) -> None:
         """Take a turn of ``times`` runs."""
         answer = self._ask({"run": times, "batch": batch})
         self.seconds[batch] += answer.pop("seconds")
+        self.busy[batch] += answer.pop("busy")
         self.memory[batch] = answer
 
     def close(self) -> None:

@@ -50,13 +50,15 @@ class Worker:
             return {**facts, "threads": os.cpu_count()}
         if "warm" in message:
             return self._warm(message["warm"])
-        run, seconds = self._runs[message["batch"]], []
+        run, seconds, busy = self._runs[message["batch"]], [], []
         for _ in range(message["run"]):
-            began = time.perf_counter()
+            began, busy_before = time.perf_counter(), time.process_time()
             run()
             seconds.append(time.perf_counter() - began)
+            busy.append(time.process_time() - busy_before)
         peak = resident_bytes("VmHWM")
-        return {"seconds": seconds, "peak_bytes": peak, "step_bytes": peak - self._held}
+        memory = {"peak_bytes": peak, "step_bytes": peak - self._held}
+        return {"seconds": seconds, "busy": busy, **memory}
 
     def _warm(self, batch: int) -> dict:
         self._held = resident_bytes("VmRSS")

@@ -12,6 +12,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+from nf_zoo.atomic import NO_SPACE, is_full
+from nf_zoo.backend import is_out_of_memory
 from nf_zoo.cli.arguments import build_parser
 
 _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -36,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    from nf_zoo.cli.output import plain_warnings, print_error
+    from nf_zoo.cli.output import accept_every_character, plain_warnings, print_error
 
+    accept_every_character()
     module, _, function = args.command.partition(":")
     try:
         with plain_warnings(shown_in_full=args.debug):
@@ -48,14 +51,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe; this keeps Python from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 1
-    except _EXPLAINED as error:
-        if args.debug:
+    except Exception as error:
+        if args.debug or (message := _message(error)) is None:
             raise
-        print_error(_in_terms_of_options(str(error) or type(error).__name__, vars(args)))
+        print_error(_in_terms_of_options(message, vars(args)))
+        _give_up_output()
         return 2
+
+
+def _message(error: Exception) -> str | None:
+    """Return the line for users, or None for a bug."""
+    text = str(error) or type(error).__name__
+    # An error that explains itself has no number, and no text of the library that met it.
+    if is_full(error) and not text.startswith(NO_SPACE):
+        place = getattr(error, "filename", None)
+        return f"{NO_SPACE}: {place}" if place else f"{NO_SPACE}."
+    if is_out_of_memory(error) and not text.startswith("Out of memory"):
+        return "Out of memory. Take fewer or smaller pictures at a time, as with --batch-size 1"
+    return text if isinstance(error, (*_EXPLAINED, MemoryError)) else None
+
+
+def _give_up_output() -> None:
+    """Keep Python from failing once more, at exit, over an output that takes nothing."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_terms_of_options(message: str, options: dict) -> str:

@@ -131,9 +131,10 @@ def _finetune(commands) -> None:
     help = "an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them"
     many = {"action": "append", "type": field_value, "default": []}
     parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
+    continued = ("resume", "finish", "overwrite")
     group = parser.add_argument_group("training (open options follow from the pictures)")
-    add_flags(group, Settings, without=("output", "resume", "overwrite"))
-    add_flags(parser.add_mutually_exclusive_group(), Settings, ["resume", "overwrite"])
+    add_flags(group, Settings, without=("output", *continued))
+    add_flags(parser.add_mutually_exclusive_group(), Settings, continued)
 
 
 def _export(commands) -> None:

@@ -19,7 +19,7 @@ class SavedModel:
         self._tf = tf = import_tensorflow("A SavedModel")
         self._loaded = tf.saved_model.load(str(path))
         labels = path / "assets.extra" / "labels.txt"
-        if "serving_uint8" not in self._loaded.signatures or not labels.is_file():
+        if "serving_bytes" not in self._loaded.signatures or not labels.is_file():
             raise ValueError(
                 "The SavedModel must be a classifier that nf-zoo exported. "
                 f"Received: {path} with signatures {sorted(self._loaded.signatures)}"
@@ -35,6 +35,12 @@ class SavedModel:
             for _, group in groupby(pictures, key=np.shape)
         ]
         return np.concatenate(answers)
+
+    def probabilities_of_files(self, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+        """Return (N, classes) probabilities, and (N,) bool, False for files it cannot decode."""
+        contents = self._tf.constant([file.read_bytes() for file in files])
+        answer = self._loaded.signatures["serving_bytes"](image_bytes=contents)
+        return answer["probabilities"].numpy(), answer["valid"].numpy()
 
 
 def open_model(source: str):

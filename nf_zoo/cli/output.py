@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
 import json
@@ -30,6 +31,31 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
+def _write_otherwise(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that an encoding lacks: lines by dashes, others by escapes."""
+    found = error.object[error.start : error.end]
+    text = "".join(c if c.isascii() else _LIKE.get(c) or ascii(c)[1:-1] for c in found)
+    return text, error.end
+
+
+_LIKE = {"━": "-", "…": "...", "·": "-"}
+
+
+def accept_every_character() -> None:
+    """Let stdout and stderr take any text, in any encoding, and be closed.
+
+    A terminal of cp1252 or ASCII has no ``━``, and not the names of all classes; a file name may
+    hold bytes that are not UTF-8. None of that may cost a result.
+    """
+    codecs.register_error("nf_zoo", _write_otherwise)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="nf_zoo")
+
+
 def console(stderr: bool = False) -> Console:
     """Return a console that prints text literally, wide if the output is no terminal."""
     stream = sys.stderr if stderr else sys.stdout
@@ -54,8 +80,9 @@ def print_error(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as indented JSON, in ASCII unless the terminal takes UTF-8."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 @contextlib.contextmanager

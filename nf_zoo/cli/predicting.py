@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from rich.text import Text
 
 from nf_zoo.cli.arguments import PredictionSettings
 from nf_zoo.cli.opening import SavedModel, answers, open_model
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
-from nf_zoo.finetuning.class_folders import FolderError, find_splits, pictures_in
+from nf_zoo.finetuning.class_folders import (
+    FolderError,
+    find_splits,
+    name_counts,
+    pictures_in,
+    printable,
+)
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions
 
+_UNDECODED = "The SavedModel cannot decode it, though Pillow can: convert it to PNG or JPEG"
 MOST_CLASSES = 40
 BAR = 20
 
@@ -48,13 +54,15 @@ def predict_command(args: Namespace) -> int:
 
 def _list_files(names: list[str]) -> Iterator[dict[str, Any]]:
     for name in names:
+        shown = printable(name)
         if not os.path.exists(name):
-            yield {"file": name, "error": f"There is no such picture file. Received: {name}"}
+            yield {"file": shown, "error": f"There is no such picture file. Received: {shown}"}
             continue
         try:
-            yield from ({"file": f} for f in (pictures_in(name) if os.path.isdir(name) else [name]))
+            for path in pictures_in(name) if os.path.isdir(name) else [name]:
+                yield {"file": printable(path), "path": path}
         except FolderError as error:
-            yield {"file": name, "error": str(error)}
+            yield {"file": shown, "error": printable(str(error))}
 
 
 def _predict(model, found: list[dict[str, Any]], top: int) -> None:
@@ -64,10 +72,10 @@ def _predict(model, found: list[dict[str, Any]], top: int) -> None:
         if "error" in picture:
             continue
         try:
-            pixels.append(load_image(picture["file"]))
+            pixels.append(load_image(picture.pop("path")))
             read.append(picture)
         except (ValueError, OSError) as error:
-            picture["error"] = str(error)
+            picture["error"] = printable(str(error))
     if not read:
         return
     rows = decode_predictions(answers(model, pixels), top, model)
@@ -91,7 +99,9 @@ def _print_predictions(found: list[dict[str, Any]]) -> None:
 def evaluate_command(args: Namespace) -> int:
     """Print the accuracy on a folder; return 1 if some pictures could not be read."""
     settings = EvaluationSettings(**given(args, EvaluationSettings))
-    find_splits(args.folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        find_splits(args.folder)
     import_backend(args.debug)
     from nf_zoo.finetuning import evaluate
 
@@ -110,16 +120,22 @@ def evaluate_command(args: Namespace) -> int:
 def _evaluate_saved_model(
     model: SavedModel, folder: str, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Return the result of ``evaluate``; the SavedModel itself resizes and crops the pictures."""
+    """Return the result of ``evaluate``; the SavedModel itself decodes and prepares the files."""
+    from nf_zoo.finetuning.class_folders import printable
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
 
-    pictures, labels, skipped, _ = open_one(folder, model.labels, settings.strict)
-    result, arrays = Evaluation(labels), pictures.as_arrays()
-    while batch := list(itertools.islice(arrays, settings.batch_size)):
-        pixels, classes = zip(*batch, strict=True)
-        result.add(model.probabilities(pixels), np.array(classes))
-    return {**result.metrics(), "skipped": skipped}
+    pictures, labels, skipped, ignored = open_one(folder, model.labels, settings.strict)
+    result, undecoded = Evaluation(labels), []
+    for start in range(0, len(pictures), settings.batch_size):
+        names = pictures.names[start : start + settings.batch_size]
+        answers, valid = model.probabilities_of_files([pictures.root / name for name in names])
+        result.add(answers[valid], pictures.classes[start : start + len(names)][valid])
+        undecoded += [name for name, known in zip(names, valid, strict=True) if not known]
+    if undecoded and (settings.strict or len(undecoded) == len(pictures)):
+        raise ValueError(f"{_UNDECODED}. Received: {', '.join(undecoded[:8])}")
+    skipped |= dict.fromkeys(map(printable, undecoded), _UNDECODED)
+    return {**result.metrics(), "skipped": skipped, "ignored": ignored}
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
@@ -135,7 +151,10 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if len(shown) < len(classes):
         note = f"The {len(shown)} weakest of {len(classes)} classes; --json has all of them."
         out.print(Text(note, style="dim"))
-    headline = f"\nAccuracy {100 * result['accuracy']:.2f} %"
+    low, high = (100 * share for share in result["accuracy_interval"])
+    headline = f"\nAccuracy {100 * result['accuracy']:.2f} % (95 %: {low:.1f} to {high:.1f} %)"
     if "top5_accuracy" in result:
         headline += f", top-5 {100 * result['top5_accuracy']:.2f} %"
     out.print(Text(headline, style="bold"), f"on {result['pictures']:,} pictures")
+    if result["ignored"]:
+        out.print(Text(f"Files ignored: {name_counts(result['ignored'])}", style="dim"))

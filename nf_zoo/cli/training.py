@@ -20,16 +20,19 @@ def finetune_command(args: Namespace) -> int:
     # The checks come before TensorFlow is imported and a network fetched.
     Settings(**options)
     _check_folder(args.folder)
-    import_backend(args.debug, only_tensorflow=True)
+    import_backend(args.debug)
     from nf_zoo.finetuning import finetune
     from nf_zoo.finetuning.run_folder import RunFolder
 
-    RunFolder(args.output, args.resume, args.overwrite)
+    RunFolder(args.output, args.resume, args.overwrite, args.finish)
     verbose = 1 if sys.stdout.isatty() else 2
     try:
         finetune(_starting_model(args), args.folder, verbose=verbose, **options)
     except KeyboardInterrupt:
-        print_error("stopped; the same command with --resume goes on after the last complete epoch")
+        print_error(
+            "stopped; the same command with --resume goes on after the last complete epoch, and "
+            "with --finish it delivers the model of that epoch"
+        )
         return 130
     console().print(f"Predict with it:  nf-zoo predict {shlex.quote(args.output)} PICTURE...")
     return 0
@@ -72,7 +75,7 @@ def quickstart_command(args: Namespace) -> int:
     """Fine-tune, evaluate and export once, on scanned digits."""
     options = given(args, QuickstartSettings)
     QuickstartSettings(**options)
-    import_backend(args.debug, only_tensorflow=True)
+    import_backend(args.debug)
     from nf_zoo.quickstart import quickstart
 
     quickstart(args.output, **options)

@@ -189,7 +189,7 @@ def write_metadata(model, folder: Path) -> None:
     if model.num_classes:
         (folder / LABELS_FILE).write_text(labels_text(class_names(model)), encoding="utf-8")
     record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
-    (folder / PREPROCESSING_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    atomic.write_text(folder / PREPROCESSING_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def output_names(model) -> list[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import ExifTags, Image
 
 from nf_zoo.deploy import fold as folding
 from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
-from nf_zoo.pictures.images import as_input, input_of
+from nf_zoo.pictures.images import as_input, input_of, load_image
 from nf_zoo.pictures.predictions import class_names
 
 TOP = 5
@@ -42,15 +44,20 @@ def export_saved_model(
 
     The serving signatures return ``probabilities`` (N, classes) float32, and the five most
     probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32. A model without a
-    classifier returns ``features`` from all of them. The loaded object's ``predict(images)`` takes
-    float32 and uint8 alike, and its ``network(pixels)`` returns (outputs, pooled features) for
-    pixels that are already prepared. ``assets.extra/`` holds labels.txt and preprocessing.json.
+    classifier returns ``features`` from all of them. ``serving_bytes`` also returns ``valid`` (N,)
+    bool: False for a file that is damaged, or that TensorFlow cannot decode as
+    :func:`nf_zoo.preprocess` does (docs/deploy.md has the table). Its other outputs are zeros and
+    empty strings, and the rest of the batch is answered. The loaded object's ``predict(images)``
+    takes float32 and uint8 alike, and its ``network(pixels)`` returns (outputs, pooled features)
+    for pixels that are already prepared. ``assets.extra/`` holds labels.txt and
+    preprocessing.json.
 
     The preprocessing of any other functional or Sequential model is unknown, so it only has
     ``serving_default``, with the model's own inputs by name, and its outputs named as in
     :func:`nf_zoo.export_onnx`.
 
-    The result is loaded and compared with the model before it appears under ``path``.
+    The result is loaded and compared with the model before it appears under ``path``, on pixels
+    and on encoded pictures, which Pillow decodes for the model.
 
     Args:
         model: an ImageClassifier with three input channels or one, folded or not; or any other
@@ -97,7 +104,7 @@ def export_saved_model(
             write_metadata(model, extra)
         return _runner(tf, model, written, takes_pictures)
 
-    return Export(write, [_picture_trial(tf, model)] if takes_pictures else None)
+    return Export(write, _picture_trials(tf, model) if takes_pictures else None)
 
 
 def _takes_pictures(model) -> bool:
@@ -148,7 +155,15 @@ def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
     loaded = tf.saved_model.load(str(path))  # owns the variables: must outlive the calls
     if takes_pictures:
         key = "probabilities" if model.num_classes else "features"
-        return lambda images: [loaded.predict(tf.constant(images))[key]]
+        serve = loaded.signatures["serving_bytes"]
+
+        def answer(pictures):
+            if isinstance(pictures, np.ndarray):
+                return [loaded.predict(tf.constant(pictures))[key]]
+            answers = serve(image_bytes=tf.constant(pictures))
+            return [answers[key], answers["valid"]]
+
+        return answer
 
     def run(*arrays):
         pairs = zip(as_functional(model).inputs, arrays, strict=True)
@@ -159,24 +174,43 @@ def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
     return run
 
 
-def _picture_trial(tf, model) -> tuple[list, list]:
-    """Return two uint8 pictures of the input size, and the Keras model's answers to them."""
+def _picture_trials(tf, model) -> list[tuple[list, list]]:
+    """Return two pictures of the input size, then files; with the Keras model's answers."""
     from nf_zoo.pictures import tensorflow_images
 
     preprocessing = model.preprocessing
+
+    def answers(pictures):
+        pixels = tf.stack([tensorflow_images.resize_and_crop(x, preprocessing) for x in pictures])
+        outputs = model(as_input(pixels, preprocessing, **input_of(model)), training=False)
+        return _answer(tf, model, outputs)["probabilities"] if model.num_classes else outputs
+
     size = (2, *preprocessing.input_size, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype="uint8")
-    pixels = tf.stack([tensorflow_images.resize_and_crop(x, preprocessing) for x in images])
-    pixels = as_input(pixels, preprocessing, **input_of(model))
-    expected = model(pixels, training=False)
-    if model.num_classes:
-        expected = _answer(tf, model, expected)["probabilities"]
-    return [images], [expected]
+    files = _trial_files()
+    expected = np.asarray(answers([load_image(file) for file in files]), "float32")
+    # The last file is no picture.
+    expected = np.concatenate([expected, np.zeros_like(expected[:1])])
+    valid = np.arange(len(files) + 1) < len(files)
+    return [([images], [answers(images)]), ([[*files, b"no picture"]], [expected, valid])]
+
+
+def _trial_files() -> list[bytes]:
+    """Return one picture as a JPEG, PNG, WebP and GIF, on its side or with transparent parts."""
+    colors = np.random.default_rng(1).integers(0, 256, (6, 4, 4), dtype="uint8")
+    picture = Image.fromarray(colors).resize((64, 96))
+    exif, files = Image.Exif(), []
+    exif[ExifTags.Base.Orientation] = 6
+    for form, mode in (("JPEG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGBA"), ("GIF", "RGBA")):
+        file = io.BytesIO()
+        picture.convert(mode).save(file, form, **({} if form == "GIF" else {"exif": exif}))
+        files.append(file.getvalue())
+    return files
 
 
 def _servable(tf, model, constants: bool):
     """Return a tf.Module with a ``predict`` function, and the signatures of the SavedModel."""
-    from nf_zoo.pictures import tensorflow_images
+    from nf_zoo.pictures import tensorflow_decoding, tensorflow_images
 
     preprocessing = model.preprocessing
     trunk = _trunk(tf, model, constants)
@@ -200,9 +234,17 @@ def _servable(tf, model, constants: bool):
 
     def predict_bytes(image_bytes):
         def decode(encoded):
-            return prepare(tensorflow_images.decode(encoded))
+            image = tensorflow_decoding.decode_if_possible(encoded)
+            valid = tf.size(image) > 0
+            return tf.cond(valid, lambda: prepare(image), lambda: tf.zeros(crop.shape)), valid
 
-        return answer(tf.map_fn(decode, image_bytes, fn_output_signature=crop))
+        form = (crop, tf.TensorSpec([], tf.bool))
+        pixels, valid = tf.map_fn(decode, image_bytes, fn_output_signature=form)
+        answers = {
+            name: tf.where(valid[:, None], values, tf.zeros_like(values))
+            for name, values in answer(pixels).items()
+        }
+        return {**answers, "valid": valid}
 
     def embed(images):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
@@ -217,7 +259,7 @@ def _servable(tf, model, constants: bool):
     signatures = {
         "serving_default": module.predict.get_concrete_function(floats),
         "serving_uint8": module.predict.get_concrete_function(integers),
-        "serving_bytes": tf.function(predict_bytes).get_concrete_function(encoded),
+        "serving_bytes": tf.function(predict_bytes, autograph=False).get_concrete_function(encoded),
         "features": tf.function(embed).get_concrete_function(floats),
     }
     return module, signatures

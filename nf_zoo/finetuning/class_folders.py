@@ -6,18 +6,31 @@ import collections
 import dataclasses
 import hashlib
 import os
+import re
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".avif", ".heic", ".heif"}
 )
 
-_SPLITS = dict.fromkeys(("val", "valid", "validation"), "validation")
-_SPLITS |= {"train": "train", "test": "test"}
+_SPLIT = re.compile(
+    "(?:(?P<train>train(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"
+    "(?:[ _-]?(?:set|data|images))?",
+    re.IGNORECASE,
+)
+_NOT_THE_USERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
+_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|BM.{4}\0{4}|RIFF.{4}WEBP"
+    rb"|.{4}ftyp(?:avi|hei|hev|mif)",
+    re.DOTALL,
+)
+_NOT_IN_ONE_LINE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class FolderError(ValueError):
@@ -44,8 +57,10 @@ class ClassFolders:
 def find_splits(root: str | os.PathLike) -> dict[str, Path]:
     """Return the splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
 
-    A folder counts as already split if every visible folder in it is named train, val (or valid,
-    or validation) or test, and at least one is. The keys are train, validation and test.
+    A folder counts as already split if the names of all visible folders in it are those of splits:
+    train or training; val, valid, validation or dev; test or testing; in any case, also with
+    ``set``, ``data`` or ``images`` behind. Other folders are ignored, with a warning, beside two
+    splits of which train/ holds folders alone. The keys are train, validation and test.
 
     Raises:
         FolderError: if there is no such folder, it is a file, or two folders name one split.
@@ -55,70 +70,136 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
         {'train': PosixPath('flowers')}
     """
     root, folders = _visible_folders(root)
-    if not folders or any(folder.name.lower() not in _SPLITS for folder in folders):
-        return {"train": root}
     splits: dict[str, Path] = {}
+    others, twice = [], []
     for folder in folders:
-        split = _SPLITS[folder.name.lower()]
-        if split in splits:
-            raise FolderError(
-                f"Two folders of {root} could be the {split} split. Keep one of them. "
-                f"Received: {splits[split].name}/ and {folder.name}/"
-            )
-        splits[split] = folder
+        if not (match := _SPLIT.fullmatch(folder.name)):
+            others.append(folder.name)
+        elif splits.setdefault(match.lastgroup, folder) != folder:
+            twice.append((match.lastgroup, folder))
+    sure = "train" in splits and len(splits) > 1 and _holds_only_folders(splits["train"])
+    if not splits or (others and not sure):
+        return {"train": root}
+    for split, folder in twice:
+        raise FolderError(
+            f"Two folders of {root} could be the {split} split. Keep one of them. "
+            f"Received: {splits[split].name}/ and {folder.name}/"
+        )
+    if others:
+        warnings.warn(
+            f"Folders beside {name_some([path.name for path in splits.values()])} in {root} are "
+            f"no split and are ignored: {name_some(others)}",
+            stacklevel=3,
+        )
     return splits
 
 
 def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassFolders:
-    """List the pictures of a folder of class folders; open none of them.
+    """List the pictures of a folder of class folders, by their names.
 
-    Every visible folder of ``root`` is a class; folders nested in it belong to it. Hidden files
-    and folders are passed over. Files without the suffix of a picture are counted as ignored.
-    With ``labels``, their order is kept and a class may be empty.
+    Every visible folder of ``root`` is a class; folders nested in it belong to it, and links are
+    followed. Files of other kinds, hidden pictures, and pictures in hidden folders and those of
+    thumbnails (``@eaDir``, ``__MACOSX``) are counted as ignored. A file without a suffix is a
+    picture if it starts like one. With ``labels``, their order is kept and a class may be empty;
+    a folder matches its label in any form of Unicode.
 
     Raises:
         FolderError: if there is no such folder, there are fewer than two classes, a class folder
-            has no picture, or (with ``labels``) a folder is not among the labels.
+            has no picture, all have the same folders in them, a class name is not one line of
+            UTF-8, two names look the same, or (with ``labels``) a folder is not among the labels.
 
     Example:
         >>> scan("flowers/").labels
         ('daisy', 'rose')
     """
     root, folders = _visible_folders(root)
-    names = [folder.name for folder in folders]
     ignored: collections.Counter[str] = collections.Counter()
-    found = {name: _pictures_below(root / name, ignored) for name in names}
-    stray = sorted(
-        path.name for path in root.iterdir() if path.is_file() and _is_picture(path.name)
-    )
-    if stray and names:
+    stray = _sort_out(*_listed(root), ignored)
+    if stray and folders:
         ignored["in no class folder"] += len(stray)
         warnings.warn(
             f"Pictures in {root} itself belong to no class and are ignored: {len(stray)} "
-            f"({name_some(stray, 3)}).",
+            f"({name_some(sorted(stray), 3)}).",
             stacklevel=3,
         )
+    by_key = {_key(label): label for label in labels or ()}
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        name = folder.name
+        if labels is not None and name not in labels:
+            name = by_key.get(_key(name), name)
+        inside = _pictures_below(folder, ignored, root)
+        found.setdefault(name, []).extend(path.relative_to(root).as_posix() for path in inside)
     if labels is None:
+        check_names(list(found))
         _check_classes(root, found)
-        labels = names
+        labels = list(found)
     else:
         _check_against_labels(root, found, labels)
     files, classes = [], []
     for index, name in enumerate(labels):
-        inside = sorted(Path(path).relative_to(root).as_posix() for path in found.get(name, ()))
+        inside = sorted(found.get(name, ()))
         files += inside
         classes += [index] * len(inside)
     classes, ignored = np.array(classes, dtype=np.int64), dict(sorted(ignored.items()))
     return ClassFolders(root, tuple(labels), tuple(files), classes, ignored)
 
 
+def count_unlabeled(folder: Path, labels: Sequence[str]) -> int | None:
+    """Return the number of pictures of a split without classes, with a warning; else None.
+
+    Such a folder is flat, or has all pictures in one folder that is no label.
+    """
+    inside = [path.name for path in _visible_folders(folder)[1]]
+    known = set(map(_key, labels))
+    if len(inside) > 1 or any(_key(name) in known for name in inside):
+        return None
+    count = len(_pictures_below(folder, collections.Counter()))
+    warnings.warn(
+        f"{folder} has no folder for each class, so its pictures belong to none and are ignored: "
+        f"{count}",
+        stacklevel=3,
+    )
+    return count
+
+
+def check_names(labels: Sequence[str]) -> None:
+    """Check that class names can be written, one a line, and told apart.
+
+    Raises:
+        FolderError: if a name has a line break, a control character or bytes that are not UTF-8,
+            or two names look the same.
+    """
+    if broken := [label for label in labels if _NOT_IN_ONE_LINE.search(label)]:
+        raise FolderError(
+            "Class names must be text of one line, without control characters and bytes that are "
+            f"not UTF-8. Rename the class folders. Received: {name_some(broken)}"
+        )
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(_key(label), []).append(label)
+    for twins in alike.values():
+        if len(twins) > 1:
+            raise FolderError(
+                "Class names look the same but are not. Merge the class folders, or rename one. "
+                f"Received: {' and '.join(f'{name!r} ({name!a})' for name in twins)}"
+            )
+    if padded := [repr(label) for label in labels if label != label.strip()]:
+        warnings.warn(f"Class names start or end with a space: {name_some(padded)}", stacklevel=3)
+
+
 def stratified_split(
-    names: Sequence[str], classes: np.ndarray, fraction: float, seed: int
+    names: Sequence[str],
+    classes: np.ndarray,
+    fraction: float,
+    seed: int,
+    contents: Sequence | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split pictures class by class, the same way on every machine.
 
     The split depends only on the names and the seed: the pictures of a class are ranked by a hash
-    of both. A class of two pictures or more has at least one held out, and never all.
+    of both. A class of two pictures or more has at least one held out, and never all. Pictures
+    of equal ``contents`` stay together; a class of nothing but copies has none held out.
 
     Returns:
         Indices of the training pictures and of those held out, both ascending.
@@ -128,25 +209,44 @@ def stratified_split(
         >>> len(train), len(held_out)
         (2, 1)
     """
+    copies: dict = {}
+    for i, content in enumerate(range(len(names)) if contents is None else contents):
+        copies.setdefault(content, []).append(i)
 
-    def rank(i: int) -> bytes:
-        return hashlib.blake2b(f"{seed}/{names[i]}".encode(), digest_size=16).digest()
+    def rank(group: list[int]) -> bytes:
+        text = f"{seed}/{min(names[i] for i in group)}"
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
-    held_out = []
-    for index in np.unique(classes):
-        members = np.flatnonzero(classes == index)
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        held_out += sorted(members, key=rank)[:count]
+    sizes = np.bincount(classes)
+    wanted = np.maximum(np.round(fraction * sizes).astype(int), 1)
+    wanted = np.minimum(wanted, np.maximum(sizes - 1, 0))
+    held_out: list[int] = []
+    left = sizes.copy()
+    ranked = [
+        (group, np.bincount(classes[group], minlength=len(sizes)))
+        for group in sorted(copies.values(), key=rank)
+    ]
+    for group, taken in ranked:
+        if np.all(sizes - left + taken <= wanted):
+            left -= taken
+            held_out += group
+    # Where many copies make every group too large, the smallest has to do.
+    for group, taken in sorted(ranked, key=lambda pair: len(pair[0])):
+        if np.any((taken > 0) & (left == sizes)) and np.all((left > taken) | (taken == 0)):
+            left -= taken
+            held_out += group
     held_out = np.array(sorted(held_out), dtype=np.int64)
     return np.setdiff1d(np.arange(len(names)), held_out), held_out
 
 
 def _visible_folders(root) -> tuple[Path, list[Path]]:
-    if not isinstance(root, (str, os.PathLike)):
+    if not isinstance(root, str | os.PathLike):
         raise TypeError(
-            "data must be a folder, a tf.data.Dataset of (picture, class) or 'tfds:name'. "
-            f"Received: {root!r}"
+            "data must be a folder, a pair (pictures, classes), a tf.data.Dataset of (picture, "
+            f"class) or 'tfds:name'. Received: {root!r}"
         )
+    if not os.fspath(root):
+        raise FolderError("The name of the folder is empty; '.' is the current one. Received: ''")
     root = Path(root).expanduser()
     if not root.is_dir():
         what = "Expected a folder, not a file" if root.exists() else "There is no such folder"
@@ -158,45 +258,103 @@ def _visible_folders(root) -> tuple[Path, list[Path]]:
     return root, sorted(folders, key=lambda folder: folder.name)
 
 
+def _listed(root: Path) -> tuple[str, list[str], list[str]]:
+    """Return the first step of ``os.walk``; nothing for a folder that cannot be read."""
+    return next(os.walk(root), (str(root), [], []))
+
+
+def _holds_only_folders(root: Path) -> bool:
+    place, folders, files = _listed(root)
+    return not _sort_out(place, folders, files, collections.Counter()) and len(folders) > 1
+
+
 def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
+    return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
 
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)
+def _suffix(name: str) -> str:
+    """Return the suffix in lower case; ``""`` for one that names no kind of file, as ``.0001``."""
+    match = re.search(r"[^.](\.[a-z][a-z0-9]{0,9})$", name.lower())
+    return match[1] if match else ""
+
+
+def _is_picture(path: str) -> bool:
+    if suffix := _suffix(path):
+        return suffix in PICTURE_SUFFIXES
+    try:
+        # Reading a pipe would wait forever.
+        with open(path if os.path.isfile(path) else os.devnull, "rb") as file:
+            return bool(_STARTS.match(file.read(16)))
+    except OSError:
+        return False
+
+
+def _key(name: str) -> str:
+    """Return what names that look the same have in common."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def pictures_in(folder: str | os.PathLike) -> list[str]:
     """Return the paths of all pictures in a folder and its folders, sorted.
+
+    A warning counts the files that are ignored.
 
     Raises:
         FolderError: if there is no such folder, or no picture in it.
     """
     if not os.path.isdir(folder):
         raise FolderError(f"There is no such folder of pictures. Received: {folder}")
-    if not (found := _pictures_below(folder, collections.Counter())):
+    ignored: collections.Counter[str] = collections.Counter()
+    found = _pictures_below(Path(folder), ignored)
+    if ignored:
+        warnings.warn(f"Files ignored in {folder}: {name_counts(ignored)}", stacklevel=3)
+    if not found:
         raise FolderError(f"There is no picture in the folder. Received: {folder}")
-    return found
+    return sorted(map(str, found))
 
 
-def _pictures_below(root: str | os.PathLike, ignored: collections.Counter[str]) -> list[str]:
-    """Return the pictures below ``root``; count other files in ``ignored``, by suffix.
+def _pictures_below(
+    folder: Path, ignored: collections.Counter[str], parent: Path | None = None
+) -> list[Path]:
+    """Return the pictures below a folder; count what is left out in ``ignored``.
 
-    Hidden files and folders are left out. Links are followed.
+    Links are followed, once each, and not back to ``parent``.
     """
-    pictures, seen = [], set()
-    for place, folders, files in os.walk(root, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        ignored["folders that cannot be read"] += 1
+
+    pictures, seen = [], {os.path.realpath(parent)} if parent else set()
+    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in files:
-            if _is_picture(name):
-                pictures.append(os.path.join(place, name))
-            elif not _is_hidden(name):
-                ignored[Path(name).suffix.lower() or "no suffix"] += 1
-    return sorted(pictures)
+        pictures += [Path(place, name) for name in _sort_out(place, folders, files, ignored)]
+    return pictures
+
+
+def _sort_out(
+    place: str, folders: list[str], files: list[str], ignored: collections.Counter[str]
+) -> list[str]:
+    """Return the pictures of one step of ``os.walk``, and take hidden folders from ``folders``.
+
+    Of what is hidden only pictures are counted, of the rest all files, by suffix.
+    """
+    for name in filter(_is_hidden, folders):
+        inside = (file for _, _, some in os.walk(Path(place, name)) for file in some)
+        if count := sum(_suffix(file) in PICTURE_SUFFIXES for file in inside):
+            ignored[f"in {printable(name)}/"] += count
+    folders[:] = [name for name in folders if not _is_hidden(name)]
+    pictures = []
+    for name in files:
+        if _is_hidden(name):
+            ignored.update(["hidden"] * (_suffix(name) in PICTURE_SUFFIXES))
+        elif _is_picture(os.path.join(place, name)):
+            pictures.append(name)
+        else:
+            ignored[_suffix(name) or "no suffix"] += 1
+    return pictures
 
 
 def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
@@ -211,6 +369,16 @@ def _check_classes(root: Path, found: dict[str, list[str]]) -> None:
             f"{len(empty)} of the {len(found)} class folders hold no picture "
             f"({', '.join(sorted(PICTURE_SUFFIXES))}). Fill or remove them. "
             f"Received: {str(root)!r} with empty {name_some(empty)}"
+        )
+    # The first folder of each picture within its class; none for a picture right in it.
+    nested = [{(path.split("/")[1:-1] or [""])[0] for path in found[name]} for name in found]
+    common = set.intersection(*nested)
+    if len(common) > 1 and not any("" in names for names in nested):
+        raise FolderError(
+            f"Each class folder holds the same folders ({name_some(sorted(common))}), so those are "
+            "probably the classes. Pass one folder that holds them, or name the parts of the data "
+            "set train/, val/ and test/. "
+            f"Received: {str(root)!r} with {name_some(list(found))}"
         )
 
 
@@ -230,4 +398,14 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
 def name_some(names: Sequence[str], most: int = 8) -> str:
     """Join up to ``most`` names with commas, and say how many are left out."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + rest
+    return ", ".join(map(printable, names[:most])) + rest
+
+
+def name_counts(counts: Mapping[str, int]) -> str:
+    """Return ``{".txt": 3, "hidden": 1}`` as ``"3 .txt, 1 hidden"``."""
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+
+
+def printable(name: str) -> str:
+    """Escape line breaks, control characters, and bytes that are not UTF-8."""
+    return _NOT_IN_ONE_LINE.sub(lambda found: ascii(found[0])[1:-1], name)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
+import math
+import os
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from nf_zoo.finetuning.batches import EvaluationBatches
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import takes
-from nf_zoo.pictures.images import as_input, input_of, resize_and_crop
+from nf_zoo.pictures.images import as_input, input_of
 from nf_zoo.pictures.predictions import softmax
-from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 class Sample(NamedTuple):
@@ -67,10 +66,15 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """Return the figures, JSON-able, under the keys that :func:`evaluate` documents."""
         pictures = int(self.confusion.sum())
-        top5 = {"top5_accuracy": self.top5 / pictures} if len(self.labels) > 5 else {}
+        right = {"accuracy": int(np.trace(self.confusion))}
+        if len(self.labels) > 5:
+            right["top5_accuracy"] = self.top5
+        shares = {}
+        for name, count in right.items():
+            shares[name] = count / pictures
+            shares[f"{name}_interval"] = list(interval(count / pictures, pictures))
         return {
-            "accuracy": float(np.trace(self.confusion) / pictures),
-            **top5,
+            **shares,
             "cross_entropy": self.cross_entropy / pictures,
             "pictures": pictures,
             "labels": list(self.labels),
@@ -83,20 +87,21 @@ class Evaluation:
 def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     """Evaluate a classifier on a folder of pictures or a data set.
 
-    Pictures are prepared as ``model.preprocess`` does. A folder needs no TensorFlow: with another
-    backend of Keras, Pillow resizes the pictures.
+    Pictures are prepared as ``model.preprocess`` does, on every backend of Keras.
 
     Args:
         model: an ImageClassifier with classes, folded or not.
         data: a folder of class folders named after ``model.labels`` (without labels: one folder
             for each output, in sorted order); if it is split, test/ is used, or else val/. Or a
-            ``tf.data.Dataset`` of (picture, class).
+            pair (pictures, classes) or a ``tf.data.Dataset`` of them, as ``finetune`` takes them.
         {settings}
 
     Returns:
-        A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), ``cross_entropy``
-        (nats), ``pictures``, ``labels``, ``per_class`` (label, precision, recall, f1, support),
-        ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name).
+        A dict: ``accuracy``, ``top5_accuracy`` (with more than five classes), each with a 95 %
+        confidence interval under ``accuracy_interval`` and ``top5_accuracy_interval``,
+        ``cross_entropy`` (nats), ``pictures``, ``labels``, ``per_class`` (label, precision, recall,
+        f1, support), ``confusion_matrix`` (row: true class), ``skipped`` (reason by file name),
+        ``ignored`` (number of files by suffix or reason).
 
     Raises:
         ValueError: if the model is not a classifier of the zoo, the folders do not match its
@@ -118,9 +123,9 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
             f"num_classes={getattr(model, 'num_classes', None)}"
         )
     labels = model.labels
-    if labels is None and getattr(data, "element_spec", None) is not None:
-        labels = tuple(str(i) for i in range(model.num_classes))
-    pictures, labels, skipped, _ = open_one(data, labels, settings.strict)
+    if labels is None and not isinstance(data, str | os.PathLike):
+        labels = getattr(data, "class_names", None) or [str(i) for i in range(model.num_classes)]
+    pictures, labels, skipped, ignored = open_one(data, labels, settings.strict)
     if len(labels) != model.num_classes:
         raise ValueError(
             f"data must have one class for each of the {model.num_classes} outputs of the model. "
@@ -130,7 +135,7 @@ def evaluate(model, data, *, settings: EvaluationSettings) -> dict[str, Any]:
     if not len(pictures):
         raise ValueError(f"No picture can be read. Received: {str(data)!r}")
     evaluation = evaluate_pictures(model, pictures, labels, settings.batch_size)
-    return {**evaluation.metrics(), "skipped": skipped}
+    return {**evaluation.metrics(), "skipped": skipped, "ignored": ignored}
 
 
 def evaluate_pictures(
@@ -145,8 +150,8 @@ def evaluate_pictures(
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
     wanted, worst, position = set(chosen.tolist()), [], 0
-    for pixels, classes in _batches(pictures, model.preprocessing, batch_size):
-        probabilities = predict(model, pixels)
+    for pixels, classes in EvaluationBatches(pictures, model.preprocessing, batch_size):
+        probabilities = predict(model, pixels, batch_size)
         result.add(probabilities, classes)
         for row, (true, predicted) in enumerate(
             zip(classes.tolist(), probabilities.argmax(axis=1).tolist(), strict=True)
@@ -163,26 +168,42 @@ def evaluate_pictures(
     return result
 
 
-def _batches(
-    pictures, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, classes) in order: uint8 (N, h, w, 3) and int64 (N,)."""
-    if keras.backend.backend() == "tensorflow":
-        from nf_zoo.finetuning.input_pipeline import evaluation_batches
+def interval(share: float, pictures: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927).
 
-        yield from evaluation_batches(pictures, preprocessing, batch_size).as_numpy_iterator()
-        return
-    arrays = pictures.as_arrays()
-    for start in range(0, len(pictures), batch_size):
-        some = list(itertools.islice(arrays, batch_size))
-        crops = np.stack([resize_and_crop(pixels, preprocessing) for pixels, _ in some])
-        yield crops, pictures.classes[start : start + len(some)]
+    Example:
+        >>> low, high = interval(54 / 60, pictures=60)
+        >>> round(low, 2), round(high, 2)
+        (0.8, 0.95)
+    """
+    z = 1.959964
+    weight = z * z / pictures
+    center = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
-def predict(model, pixels: np.ndarray) -> np.ndarray:
-    """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3)."""
+def in_words(share: float, pictures: int) -> str:
+    """Return an accuracy with its interval, as ``"90.0 % (95 %: 79.9 to 95.3 %)"``."""
+    low, high = interval(share, pictures)
+    return f"{100 * share:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def classifier_alone(history: list[dict[str, Any]]) -> float | None:
+    """Return the validation accuracy after the last epoch of the classifier alone, or None."""
+    return next((r["val_accuracy"] for r in reversed(history) if r["phase"] == "head"), None)
+
+
+def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    """Return probabilities, float64 (N, classes), for uint8 pixels (N, h, w, 3).
+
+    Fewer pictures than ``batch_size`` are filled up, so that one program serves all batches.
+    """
+    count = len(pixels)
+    pixels = np.resize(pixels, (max(batch_size or count, count), *pixels.shape[1:]))
     images = as_input(pixels, model.preprocessing, **input_of(model))
-    outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)
+    # Under tf.distribute every replica answers the whole batch.
+    outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)[:count]
     return outputs if model.classifier_activation is not None else softmax(outputs)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from nf_zoo.backend import require_tensorflow
+from nf_zoo.backend import is_out_of_memory
+from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
@@ -21,15 +24,17 @@ from nf_zoo.options import takes
 from nf_zoo.pictures.images import input_of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FineTuneResult:
     """The outcome of ``finetune``.
 
     Attributes:
         model: the fitted ImageClassifier, float32, with labels and preprocessing set.
         labels: class names, in the order of the model's outputs.
-        history: a dict for each epoch: epoch, phase (``"head"`` or ``"whole"``), loss, accuracy,
-            val_loss, val_accuracy, learning_rate, seconds.
+        history: a dict for each epoch: epoch, phase (``"head"`` or ``"whole"``), loss,
+            cross_entropy, accuracy, the same of the validation pictures (val_loss, ...),
+            learning_rate, seconds. The loss is smoothed and weighted as ``finetune`` was told; the
+            cross-entropy, in nats, is not.
         metrics: the contents of ``report.json``.
         output: the folder written, or None.
     """
@@ -39,6 +44,13 @@ class FineTuneResult:
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
     output: Path | None
+
+    def __repr__(self) -> str:
+        network = getattr(self.model, "architecture", None)
+        return (
+            f"<FineTuneResult: {network}, {len(self.labels)} classes, {len(self.history)} epochs; "
+            f"{_headline(self.metrics)}; output={str(self.output) if self.output else None!r}>"
+        )
 
 
 @takes(Settings)
@@ -54,8 +66,9 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         model: an ImageClassifier of 3 channels. It keeps its classifier if its labels are those of
             the data already; otherwise it gets a new one.
         data: a folder of class folders, or of train/, val/ (optional) and test/ (optional) with
-            class folders in each; a ``tf.data.Dataset`` of (picture, class), with pictures uint8
-            or float in 0..255, one by one or in batches; or ``"tfds:name"``.
+            class folders in each; a pair (pictures, classes) of paths or arrays with names or
+            indices; a ``tf.data.Dataset`` of (picture, class), with pictures uint8 or float in
+            0..255, one by one or in batches, of which ``class_names`` is used; or ``"tfds:name"``.
         {settings}
 
     Returns:
@@ -64,9 +77,12 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     Raises:
         FolderError (a ValueError): if the folder cannot be used; nothing is written then.
         FileExistsError: if ``output`` exists and neither ``resume`` nor ``overwrite`` allows it.
+        FileNotFoundError: if there is no run for ``finish`` to take.
         ValueError, TypeError: if an argument is out of range, or a resumed run differs.
         FloatingPointError: if training diverges.
-        RuntimeError: if Keras does not run on TensorFlow; nothing is written then.
+        MemoryError: if the pictures of a batch do not fit into memory.
+        OSError: if the disk is full; what was written before is whole.
+        RuntimeError: if a picture can no longer be read; ``resume`` goes on then.
 
     Example:
         >>> import nf_zoo
@@ -75,11 +91,11 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         >>> 0.0 <= result.metrics["accuracy"] <= 1.0
         True
     """
-    require_tensorflow("Fine-tuning")
-    from nf_zoo.finetuning.phases import fit
+    from nf_zoo.finetuning.devices import Devices
+    from nf_zoo.finetuning.phases import first_accumulate, fit
     from nf_zoo.finetuning.report import build_report, write_report
 
-    folder = RunFolder(settings.output, settings.resume, settings.overwrite)
+    folder = RunFolder(settings.output, settings.resume, settings.overwrite, settings.finish)
     _check_model(model)
     opened = open_data(data, settings)
     settings = decide(
@@ -91,32 +107,72 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     )
     _check_input_shape(model, settings.image_size)
     description = _describe(model, opened, settings)
-    folder.begin(description)
+    folder.begin(description, list_pictures(opened))
     if folder.finished:
         return _load_finished(folder.output)
     if settings.verbose:
         print(_summary(opened, settings))
     began = time.monotonic()
-    trained = _prepare(model, opened.labels, settings)
-    history = fit(trained, opened, settings, folder)
-    # The same network without optimizer and compile state.
-    dtype = {"dtype": "float32"} if settings.precision else {}
-    fitted = trained.with_classifier(trained.num_classes, trained.labels, **dtype)
-    fitted.set_weights(trained.get_weights())
-    seconds = {"this_process": round(time.monotonic() - began, 1)}
-    report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
+    devices = Devices(settings.batch_size // first_accumulate(settings))
+    with _explained(settings, folder):
+        with devices.scope():
+            trained = _prepare(model, opened.labels, settings)
+        progress = fit(trained, opened, settings, folder, devices)
+        history = progress.history
+        # The same network without optimizer and compile state, on one device.
+        own = {"dtype": "float32"} if settings.precision else {}
+        if settings.rematerialize:
+            own["rematerialize"] = model.options()["rematerialize"]
+        fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
+        fitted.set_weights(trained.get_weights())
+        seconds = {"this_process": round(time.monotonic() - began, 1)}
+        report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
+    report["devices"] = devices.count
+    report["micro_batch"] = settings.batch_size // progress.accumulate // devices.count
     folder.finish(lambda path: write_report(path, fitted, report, history, evaluation))
     if settings.verbose:
-        place = f"; see {folder.output}" if folder.output else ""
-        print(f"Validation accuracy {report['accuracy']:.2%}{place}")
+        print(_headline(report) + (f"; see {folder.output}" if folder.output else ""))
     return FineTuneResult(fitted, opened.labels, history, report, folder.output)
+
+
+@contextlib.contextmanager
+def _explained(settings: Settings, folder: RunFolder) -> Iterator[None]:
+    """Say what to change if a run diverges or does not fit into memory; then it may begin anew."""
+    try:
+        yield
+    except FloatingPointError:
+        folder.fail()
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        checkpoint = folder.latest()
+        rows = () if checkpoint is None else checkpoint.state["history"]
+        if all(row["phase"] == "head" for row in rows) and settings.warmup_epochs < settings.epochs:
+            folder.fail()
+        height, width = settings.image_size
+        raise MemoryError(
+            'Out of memory. Cut the batch with accumulate="auto", pass rematerialize=True, lower '
+            f"image_size, or lower batch_size, for example to {max(settings.batch_size // 2, 1)}. "
+            f"Received: batch_size={settings.batch_size}, image_size={height} x {width} pixels"
+        ) from error
+
+
+def _headline(report: dict[str, Any]) -> str:
+    line = f"Validation accuracy {in_words(report['accuracy'], report['pictures'])}"
+    line += f" on {report['pictures']:,} pictures"
+    if alone := report.get("classifier_alone"):
+        line += f"; the classifier alone had {100 * alone['accuracy']:.1f} %"
+    return line
 
 
 def _prepare(model, labels: tuple[str, ...], settings: Settings):
     """Return the network to fit, with new labels and input size, and all random states seeded."""
-    dtype = {} if settings.precision is None else {"dtype": settings.precision}
+    given = {} if settings.precision is None else {"dtype": settings.precision}
+    if settings.rematerialize:
+        given["rematerialize"] = True
     preprocessing = dataclasses.replace(model.preprocessing, input_size=settings.image_size)
-    fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **dtype)
+    fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **given)
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
     else:
@@ -163,13 +219,21 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
     }
 
 
+def list_pictures(data: Data) -> Iterator[tuple[str, str, str, int]]:
+    """Yield split, file, label and size in bytes of every picture that is a file."""
+    splits = data.splits()
+    held_out = splits["train"].root if splits["train"].names else None
+    for split, pictures in splits.items():
+        prefix = "" if pictures.names and pictures.root == held_out else f"{split}/"
+        for name, index in zip(pictures.names or (), pictures.classes, strict=False):
+            size = (pictures.root / name).stat().st_size
+            yield split, prefix + name, data.labels[index], size
+
+
 def _summary(data: Data, settings: Settings) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in data.counts().items() if count)
-    if data.ignored:
-        counts += "; files ignored: " + ", ".join(f"{n} {x}" for x, n in data.ignored.items())
     height, width = settings.image_size
     return (
-        f"{len(data.labels)} classes; pictures: {counts}\n{settings.epochs} epochs "
+        f"{data.in_words()}\n{settings.epochs} epochs "
         f"({settings.warmup_epochs} of the classifier alone), batches of {settings.batch_size}, "
         f"{height} x {width} pixels, learning rate {settings.learning_rate:.3g}"
     )
@@ -177,8 +241,8 @@ def _summary(data: Data, settings: Settings) -> str:
 
 def _load_finished(output: Path) -> FineTuneResult:
     model = keras.saving.load_model(output / "model.keras", compile=False)
-    with open(output / "history.csv", newline="") as file:
+    with open(output / "history.csv", newline="", encoding="utf-8") as file:
         kinds = collections.defaultdict(lambda: float, phase=str, epoch=int)
         rows = [{k: kinds[k](text) for k, text in row.items()} for row in csv.DictReader(file)]
-    report = json.loads((output / REPORT).read_text())
+    report = json.loads((output / REPORT).read_bytes())
     return FineTuneResult(model, tuple(report["labels"]), rows, report, output)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nf_zoo.backend import is_tensorflow_dataset
-from nf_zoo.finetuning import class_folders, picture_sets
-from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_some
-from nf_zoo.finetuning.picture_sets import DatasetPictures, FilePictures, in_portions
+from nf_zoo.finetuning import class_folders
+from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_counts, name_some
+from nf_zoo.finetuning.picture_checks import Picture, check_files, compare, digest
+from nf_zoo.finetuning.picture_sets import DatasetPictures, FilePictures
 from nf_zoo.finetuning.settings import Settings
-from nf_zoo.pictures.images import load_image
+from nf_zoo.pictures.images import load_images
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _SPLITS = ("train", "validation", "test")
-_LARGE = 4 * 2**20
 
 
 @dataclasses.dataclass
@@ -30,7 +32,9 @@ class Data:
 
     Attributes:
         skipped: reason why a file could not be read, by name.
-        ignored: number of files passed over, by suffix.
+        ignored: number of files passed over, by suffix or reason.
+        findings: names of pictures that look wrong, or lists of copies, by kind: see
+            ``nf_zoo.finetuning.picture_checks``.
     """
 
     labels: tuple[str, ...] = ()
@@ -39,6 +43,7 @@ class Data:
     test: FilePictures | DatasetPictures | None = None
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+    findings: dict[str, list] = dataclasses.field(default_factory=dict)
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:
         """Return the pictures of each split that exists."""
@@ -48,6 +53,29 @@ class Data:
         """Return the number of pictures in each split, and of skipped files."""
         sizes = {name: len(pictures) for name, pictures in self.splits().items()}
         return {**sizes, "skipped": len(self.skipped)}
+
+    def in_words(self) -> str:
+        """Return the classes with their numbers of pictures, and the counts, in two lines."""
+        sizes = sum(
+            np.bincount(pictures.classes, minlength=len(self.labels))
+            for pictures in self.splits().values()
+        )
+        classes = [f"{label} {size:,}" for label, size in zip(self.labels, sizes, strict=True)]
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts().items() if count)
+        if self.ignored:
+            counts += f"; files ignored: {name_counts(self.ignored)}"
+        return f"{len(classes)} classes: {name_some(classes, 40)}\npictures: {counts}"
+
+
+class _Opened(NamedTuple):
+    """One split: ``contents`` tells copies apart from others, in the order of the pictures."""
+
+    pictures: FilePictures | DatasetPictures
+    labels: tuple[str, ...]
+    skipped: dict[str, str] = {}
+    ignored: dict[str, int] = {}
+    findings: dict[str, list] = {}
+    contents: Sequence = ()
 
 
 def open_data(data, settings: Settings) -> Data:
@@ -60,7 +88,7 @@ def open_data(data, settings: Settings) -> Data:
         TypeError, ValueError: if a data set does not yield pictures and classes as expected.
     """
     labels = settings.labels
-    if is_tensorflow_dataset(data):
+    if is_tensorflow_dataset(data) or _is_pair(data):
         splits = {"train": data}
     elif isinstance(data, str) and data.startswith("tfds:"):
         splits, labels = _tensorflow_dataset(data, labels)
@@ -75,18 +103,30 @@ def open_data(data, settings: Settings) -> Data:
         raise FolderError(f"There is no train/ folder. Received: {str(data)!r}")
     if settings.validation_data is not None:
         splits["validation"] = settings.validation_data
-    opened = Data()
+    opened, ignored, compared = Data(), collections.Counter(), []
     # The training pictures come first: their labels hold for the other splits.
     for split in [name for name in _SPLITS if name in splits]:
-        pictures, labels, skipped, ignored = _open(splits[split], labels, settings.strict)
-        setattr(opened, split, pictures)
+        source = splits[split]
+        if split == "test" and isinstance(source, Path):
+            unlabeled = class_folders.count_unlabeled(source, labels)
+            if unlabeled is not None:
+                ignored[f"in {source.name}/, without a class"] = unlabeled
+                continue
+        part = _open(source, labels, settings.strict)
+        labels = part.labels
+        setattr(opened, split, part.pictures)
         prefix = "" if len(splits) == 1 else f"{split}/"
-        opened.skipped |= {prefix + name: reason for name, reason in skipped.items()}
-        for suffix, count in ignored.items():
-            opened.ignored[suffix] = opened.ignored.get(suffix, 0) + count
-    opened.labels = tuple(labels)
+        opened.skipped |= {prefix + name: reason for name, reason in part.skipped.items()}
+        ignored.update(part.ignored)
+        for kind, names in part.findings.items():
+            opened.findings.setdefault(kind, []).extend(prefix + name for name in names)
+        names = part.pictures.names or map(str, range(len(part.pictures)))
+        rows = zip(names, part.pictures.classes, part.contents, strict=True)
+        compared += [Picture(split, prefix + name, labels[c], content) for name, c, content in rows]
+    opened.labels, opened.ignored = tuple(labels), dict(ignored)
+    opened.findings |= compare(compared)
     if opened.validation is None:
-        _hold_out(opened, settings)
+        _hold_out(opened, settings, [row.content for row in compared if row.split == "train"])
     _check_filled(opened)
     return opened
 
@@ -96,30 +136,102 @@ def open_one(data, labels: Sequence[str] | None, strict: bool = False):
 
     If a folder is split, test/ is used, or else val/.
     """
-    if not is_tensorflow_dataset(data):
+    if not (is_tensorflow_dataset(data) or _is_pair(data)):
         splits = find_splits(data)
+        if labels is not None and {"validation", "test"} <= set(splits):
+            unlabeled = class_folders.count_unlabeled(splits["test"], labels)
+            if unlabeled is not None:
+                del splits["test"]
         data = splits.get("test", splits.get("validation", splits.get("train")))
-    return _open(data, labels, strict)
+    return _open(data, labels, strict)[:4]
 
 
-def _open(data, labels: Sequence[str] | None, strict: bool):
+def _open(data, labels: Sequence[str] | None, strict: bool) -> _Opened:
     if is_tensorflow_dataset(data):
-        return *_open_dataset(data, labels), {}, {}
+        return _open_dataset(data, labels)
+    if _is_pair(data):
+        return _open_pair(*data, labels, strict)
     found = class_folders.scan(data, labels)
-    broken, cache = _verify(found.root, found.files)
-    if broken:
-        some = "; ".join(f"{name} ({reason})" for name, reason in list(broken.items())[:5])
-        some += f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
-        count = f"{len(broken)} file{'s' * (len(broken) > 1)} of {found.root} cannot be read"
-        if strict:
-            raise FolderError(f"{count} as pictures, and strict=True allows none: {some}")
-        warnings.warn(f"{count} as pictures and will be skipped: {some}", stacklevel=3)
-    keep = [index for index, name in enumerate(found.files) if name not in broken]
-    pictures = FilePictures(found.root, found.files, found.classes, cache).subset(keep)
-    return pictures, found.labels, broken, found.ignored
+    return _open_files(found.root, found.files, found.classes, found.labels, strict, found.ignored)
 
 
-def _hold_out(opened: Data, settings: Settings) -> None:
+def _open_files(root: Path, names, classes, labels, strict: bool, ignored=None) -> _Opened:
+    checked = check_files(root, names, strict)
+    keep = [index for index, name in enumerate(names) if name in checked.contents]
+    pictures = FilePictures(root, names, classes, checked.cache).subset(keep)
+    contents = [checked.contents[name] for name in pictures.names]
+    return _Opened(pictures, labels, checked.skipped, ignored or {}, checked.findings, contents)
+
+
+def _is_pair(data) -> bool:
+    """Check for (pictures, classes): two lists or arrays."""
+    pair = isinstance(data, tuple | list) and len(data) == 2
+    return pair and not any(isinstance(part, str | os.PathLike) for part in data)
+
+
+def _open_pair(sources, targets, labels: Sequence[str] | None, strict: bool) -> _Opened:
+    classes, labels = _classes_of(targets, labels)
+    if isinstance(sources, tuple | list) and all(
+        isinstance(source, str | os.PathLike) for source in sources
+    ):
+        names = [Path(source).expanduser().as_posix() for source in sources]
+        _check_length(names, classes)
+        return _open_files(Path.cwd(), names, classes, labels, strict)
+    pixels = list(load_images(list(sources) if isinstance(sources, tuple) else sources))
+    _check_length(pixels, classes)
+    names = [str(i) for i in range(len(pixels))]
+    pictures = FilePictures(Path(), names, classes, dict(zip(names, pixels, strict=True)))
+    return _Opened(pictures, labels, contents=[digest(picture) for picture in pixels])
+
+
+def _check_length(pictures: Sequence, classes: np.ndarray) -> None:
+    if len(pictures) != len(classes) or not len(classes):
+        raise ValueError(
+            "There must be one class for each picture, and at least one. "
+            f"Received: {len(pictures)} pictures and {len(classes)} classes"
+        )
+
+
+def _classes_of(targets, labels: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the index of each class, given as a name, an index or a one-hot row; and labels."""
+    targets = np.asarray(targets)
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        targets = targets.argmax(axis=1)
+    targets = targets.reshape(-1)
+    if targets.dtype.kind in "US":
+        names = [str(name) for name in targets.astype("U")]
+        labels = tuple(sorted(set(names)) if labels is None else labels)
+        if unknown := sorted(set(names) - set(labels)):
+            raise ValueError(
+                f"Classes must be among the {len(labels)} labels, {name_some(labels)}. "
+                f"Received: {name_some(unknown)}"
+            )
+        targets = np.array([labels.index(name) for name in names], np.int64)
+    elif targets.dtype.kind not in "iub":
+        raise TypeError(
+            "Classes must be names, integers or one-hot rows, one for each picture. "
+            f"Received: an array of {targets.dtype}"
+        )
+    return targets.astype(np.int64), _labels_for(targets, labels)
+
+
+def _labels_for(classes: np.ndarray, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the labels, by default the numbers, after a check that they suit the classes."""
+    if labels is None:
+        labels = tuple(str(i) for i in range(int(max(classes, default=0)) + 1))
+    if len(classes) and not 0 <= min(classes) <= max(classes) < len(labels):
+        raise ValueError(
+            f"Classes must be 0..{len(labels) - 1}, one for each label. Received: classes from "
+            f"{min(classes)} to {max(classes)} with {len(labels)} labels"
+        )
+    if len(labels) < 2:
+        raise ValueError(f"A classifier needs two classes or more. Received: {list(labels)}")
+    labels = tuple(map(str, labels))
+    class_folders.check_names(labels)
+    return labels
+
+
+def _hold_out(opened: Data, settings: Settings, contents: Sequence) -> None:
     pictures = opened.train
     if pictures.names is None:
         again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
@@ -130,13 +242,15 @@ def _hold_out(opened: Data, settings: Settings) -> None:
                 "use reshuffle_each_iteration=False."
             )
     names = pictures.names or [str(i) for i in range(len(pictures))]
-    fraction, seed = settings.validation_fraction, settings.seed
-    train, validation = class_folders.stratified_split(names, pictures.classes, fraction, seed)
+    train, validation = class_folders.stratified_split(
+        names, pictures.classes, settings.validation_fraction, settings.seed, contents
+    )
     opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
-    if single := _of_so_many(opened.labels, pictures, 1):
+    missing = set(_of_so_many(opened.labels, pictures, 0))
+    if single := [x for x in _of_so_many(opened.labels, opened.validation, 0) if x not in missing]:
         warnings.warn(
-            "Classes with a single picture are trained on and cannot be validated: "
-            f"{name_some(single)}",
+            "Classes with a single picture, or copies of one, are trained on and cannot be "
+            f"validated: {name_some(single)}",
             stacklevel=3,
         )
 
@@ -159,24 +273,26 @@ def _check_filled(opened: Data) -> None:
         )
 
 
-def _open_dataset(dataset: tf.data.Dataset, labels: Sequence[str] | None):
+def _open_dataset(source: tf.data.Dataset, labels: Sequence[str] | None) -> _Opened:
     import tensorflow as tf
 
-    dataset = _as_pictures(dataset)
+    dataset = _as_pictures(source)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("The data set never ends. Take a number of pictures: dataset.take(n).")
-    classes, typical_bytes = _count(dataset)
-    if labels is None:
-        labels = tuple(str(i) for i in range(int(classes.max()) + 1))
-    if classes.min() < 0 or classes.max() >= len(labels):
-        raise ValueError(
-            f"Classes must be 0..{len(labels) - 1}, one for each label. Received: classes from "
-            f"{classes.min()} to {classes.max()} with {len(labels)} labels"
-        )
-    if len(labels) < 2:
-        raise ValueError(f"A classifier needs two classes or more. Received: {list(labels)}")
+    classes, typical_bytes, contents = _count(dataset)
+    own = getattr(source, "class_names", None)
+    if own is not None and labels is not None and list(own) != list(labels):
+        if set(own) - set(labels):
+            raise ValueError(
+                f"The data set's class_names must be among the labels, {name_some(labels)}. "
+                f"Received: {name_some(own)}"
+            )
+        order = np.array([list(labels).index(name) for name in own])
+        classes = order[classes]
+        dataset = dataset.map(lambda pixels, target: (pixels, tf.gather(order, target)))
+    labels = _labels_for(classes, own if labels is None else labels)
     pictures = DatasetPictures(dataset.map(_to_uint8), classes, None, typical_bytes)
-    return pictures, tuple(map(str, labels))
+    return _Opened(pictures, labels, contents=contents)
 
 
 def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -194,6 +310,10 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
             "Pictures must be (height, width, 3) or (height, width, 1), uint8 or float 0..255, one "
             f"by one or in batches. Received: {pixels}"
         )
+    if target.shape.rank == 1 and target.shape[0] == 1:
+        # label_mode="binary" of Keras's image_dataset_from_directory.
+        dataset = dataset.map(lambda pixels, target: (pixels, tf.cast(target[0], tf.int64)))
+        target = dataset.element_spec[1]
     if target.shape.rank not in (0, 1) or not (target.dtype.is_integer or target.shape.rank == 1):
         raise TypeError(f"Classes must be integers or one-hot vectors. Received: {target}")
     if target.shape.rank == 1:
@@ -201,25 +321,30 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset
 
 
-def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int]:
-    """Return the classes in order and the mean size of a picture; check that pixels are 0..255."""
+def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, list[int]]:
+    """Return the classes in order, the mean size of a picture, and a hash of each one's pixels.
+
+    Raises:
+        ValueError: if there is no picture, or pixels do not run from 0 to 255.
+    """
     import tensorflow as tf
 
     def summary(pixels, target):
         wide = tf.cast(pixels, tf.float32)
-        return target, tf.reduce_min(wide), tf.reduce_max(wide), tf.size(pixels)
+        content = tf.strings.to_hash_bucket_strong(tf.io.serialize_tensor(pixels), 2**62, (0, 0))
+        return target, tf.reduce_min(wide), tf.reduce_max(wide), tf.size(pixels), content
 
     rows = list(dataset.map(summary, tf.data.AUTOTUNE).as_numpy_iterator())
     if not rows:
         raise ValueError("The data set is empty.")
-    classes, low, high, sizes = map(np.array, zip(*rows, strict=True))
+    classes, low, high, sizes, contents = map(np.array, zip(*rows, strict=True))
     fractions = dataset.element_spec[0].dtype.is_floating and high.max() <= 1
     if low.min() < 0 or high.max() > 255.5 or fractions:
         raise ValueError(
             "Pixels must run from 0 to 255; finetune scales and normalizes them itself. Received: "
             f"pixels from {low.min():.4g} to {high.max():.4g}"
         )
-    return classes.astype(np.int64), int(sizes.mean())
+    return classes.astype(np.int64), int(sizes.mean()), contents.tolist()
 
 
 def _to_uint8(pixels, target):
@@ -245,30 +370,3 @@ def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
         raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")
     splits = {name: loaded[name] for name in _SPLITS if name in loaded}
     return splits, labels or info.features["label"].names
-
-
-def _verify(root: Path, names: Sequence[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Decode every picture once, so that a broken one is found at the start, not hours later.
-
-    Returns:
-        The reason for each broken file, by name; and pixels, by name. No pixels are kept if they
-        take more than ``CACHE_BYTES`` in all, nor those of a picture above 4 MB.
-    """
-
-    def look(name: str) -> np.ndarray | str | None:
-        try:
-            pixels = load_image(root / name)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}".replace(str(root / name), name)
-        return pixels if pixels.nbytes <= _LARGE else None
-
-    broken, kept, total = {}, {}, 0
-    for name, found in zip(names, in_portions(look, names), strict=True):
-        if isinstance(found, str):
-            broken[name] = found
-        elif found is not None:
-            total += found.nbytes
-            kept[name] = found
-            if total > picture_sets.CACHE_BYTES:
-                kept.clear()
-    return broken, kept

@@ -1,22 +1,40 @@
-"""The two phases of a run, one ``Model.fit`` each: the classifier alone, then the whole network."""
+"""The two phases of a run: the classifier alone, then the whole network.
+
+The loop over steps is here, and not in ``Model.fit``: under TensorFlow that reads batches through
+``tf.data``, which can hang when Python inside of it raises, and it validates wrongly if the last
+batch cannot be shared among the devices.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from nf_zoo.finetuning.input_pipeline import training_batches, validation_batches
+from nf_zoo.backend import is_out_of_memory
+from nf_zoo.finetuning.batches import EvaluationBatches, TrainingBatches
+from nf_zoo.finetuning.devices import Devices
+from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict
+from nf_zoo.finetuning.freezing import freeze, set_trainable
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.settings import Settings
+from nf_zoo.optimizers.adaptive_gradient_clipping import AdaptiveGradientClipping
+from nf_zoo.optimizers.parameter_groups import GroupedOptimizer, parameter_groups
 from nf_zoo.pictures.images import input_of
 
 GLOBAL_CLIPNORM = 1.0
 """Bound on the gradient of a step: a single outsized one makes normalizer-free networks diverge."""
+
+_FIGURES = ("loss", "cross_entropy", "accuracy")
+FIGURES = (*_FIGURES, *(f"val_{name}" for name in _FIGURES))
+"""Figures of an epoch. The loss may be smoothed and weighted; the cross-entropy never is."""
 
 
 @dataclasses.dataclass
@@ -24,10 +42,12 @@ class Progress:
     """Progress of a run: the epochs done, a row for each, and the state of early stopping.
 
     Attributes:
+        accumulate: micro-batches of a step.
         best: accuracy and negative loss of the best validated epoch.
         waited: epochs since then.
     """
 
+    accumulate: int = 1
     epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped: bool = False
@@ -40,39 +60,82 @@ class Progress:
         return {name: value for name, value in vars(self).items() if name != "best_weights"}
 
 
+class Run:
+    """Everything that the epochs of a run need.
+
+    Args:
+        model: the network to train in place, built in the scope of the devices.
+        data: its pictures.
+        settings: fully decided.
+        folder: takes a checkpoint after each epoch.
+        devices: that share a micro-batch.
+        progress: so far; changed in place.
+    """
+
+    def __init__(self, model, data: Data, settings: Settings, folder: RunFolder, devices: Devices):
+        self.model, self.settings, self.folder, self.devices = model, settings, folder, devices
+        self.checkpoint = folder.latest()
+        self.progress = Progress(accumulate=first_accumulate(settings))
+        if self.checkpoint is not None:
+            best = self.checkpoint.best_weights()
+            self.progress = Progress(**self.checkpoint.state, best_weights=best)
+        form = {"num_classes": len(data.labels), **input_of(model)}
+        self.batches = TrainingBatches(
+            data.train,
+            model.preprocessing,
+            settings.batch_size,
+            class_weights=settings.class_weight,
+            settings=settings.augmentation(),
+            seed=settings.seed,
+            **form,
+        )
+        self.validation = EvaluationBatches(
+            data.validation, model.preprocessing, settings.batch_size, cache=True
+        )
+        self.validated = len(data.validation)
+
+
+def first_accumulate(settings: Settings) -> int:
+    """Return the micro-batches of a step to begin with."""
+    return 1 if settings.accumulate == "auto" else settings.accumulate
+
+
 def fit(
-    model: keras.Model, data: Data, settings: Settings, folder: RunFolder
-) -> list[dict[str, Any]]:
+    model: keras.Model, data: Data, settings: Settings, folder: RunFolder, devices: Devices
+) -> Progress:
     """Train a model in place, from its latest checkpoint if there is one.
 
     Returns:
-        A row for each epoch: epoch, phase, loss, accuracy, val_loss, val_accuracy, learning_rate,
-        seconds.
+        The progress. Its history has a row for each epoch: epoch, phase, the figures of
+        ``FIGURES``, learning_rate, seconds.
 
     Raises:
         FloatingPointError: if the loss stops being a number.
+        RuntimeError: if a picture can no longer be read.
     """
-    checkpoint = folder.latest()
-    progress = Progress()
-    if checkpoint is not None:
-        progress = Progress(**checkpoint.state, best_weights=checkpoint.best_weights())
-    done = 0 if checkpoint is None else progress.epoch
+    run = Run(model, data, settings, folder, devices)
+    progress, done = run.progress, run.progress.epoch
+    progress.stopped |= settings.finish
     flags = {layer: layer.trainable for layer in model._flatten_layers(include_self=False)}
-    warmup, steps = settings.warmup_epochs, len(data.train) // settings.batch_size
+    warmup = settings.warmup_epochs
     for name, epochs in (("head", range(warmup)), ("whole", range(warmup, settings.epochs))):
-        if not epochs or done > epochs.stop:
+        if not epochs or done > epochs.stop or (settings.finish and done <= epochs.start):
             continue
-        phase = Phase(name, epochs, steps, settings)
-        _set_trainable(model, flags, body=name == "whole")
-        phase.compile(model)
+        phase = Phase(name, epochs, run.batches.steps, settings)
+        set_trainable(model, flags, body=name == "whole")
+        freeze(model, settings.freeze or ())
+        phase.compile(model, progress.accumulate, devices)
         # A checkpoint belongs to the phase of its last epoch: its optimizer fits no other.
         if done > epochs.start:
-            checkpoint.restore(model)
-        _fit_phase(model, phase, data, settings, folder, progress)
-    _set_trainable(model, flags, body=True)
+            run.checkpoint.restore(model)
+        _announce(run, phase)
+        _within_memory(run, phase)
+        if phase.averaged:
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+    set_trainable(model, flags, body=True)
     if progress.best_weights is not None:
         model.set_weights(progress.best_weights)
-    return progress.history
+    return progress
 
 
 def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedules.CosineDecay:
@@ -109,145 +172,177 @@ class Phase:
         """Learning rate by step."""
         return learning_rate_schedule(self.settings.learning_rate, len(self.epochs) * self.steps)
 
-    def compile(self, model: keras.Model) -> None:
-        """Compile the model with its loss and SGD with Nesterov momentum.
+    def compile(self, model: keras.Model, accumulate: int, devices: Devices) -> None:
+        """Compile the model with its loss and optimizer."""
+        logits = {"from_logits": model.classifier_activation is None}
+        loss = keras.losses.CategoricalCrossentropy(
+            **logits, label_smoothing=self.settings.label_smoothing
+        )
+        with devices.scope():
+            optimizer = self._optimizer(model)
+            metrics = [
+                keras.metrics.CategoricalAccuracy("accuracy"),
+                keras.metrics.CategoricalCrossentropy("cross_entropy", **logits),
+            ]
+            jit = "auto" if devices.count == 1 else False
+            model.compile(optimizer, loss, metrics=metrics, jit_compile=jit, accumulate=accumulate)
+            model.optimizer.build(model.trainable_variables)
+
+    def _optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        """Return SGD with Nesterov momentum, or AdamW.
 
         Weight decay is applied to kernels alone: gains, biases, skip gains and the parameters of
         batch normalization are not decayed (Brock et al. 2021, "High-performance large-scale image
         recognition without normalization").
         """
-        settings = self.settings
-        optimizer = keras.optimizers.SGD(
-            self.schedule,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=settings.weight_decay or None,
-            global_clipnorm=GLOBAL_CLIPNORM,
-            use_ema=self.averaged,
-            ema_momentum=settings.ema or 0.99,
-        )
+        settings, grouped = self.settings, self.settings.layer_decay < 1
+        given = {
+            "weight_decay": None if grouped else settings.weight_decay or None,
+            "global_clipnorm": None if settings.agc else GLOBAL_CLIPNORM,
+            "use_ema": self.averaged,
+            "ema_momentum": settings.ema or 0.99,
+        }
+        if settings.optimizer == "adamw":
+            optimizer = keras.optimizers.Adam(self.schedule, **given)
+        else:
+            optimizer = keras.optimizers.SGD(self.schedule, momentum=0.9, nesterov=True, **given)
         others = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
         optimizer.exclude_from_weight_decay(var_list=others)
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=model.classifier_activation is None,
-            label_smoothing=settings.label_smoothing,
-        )
-        accuracy = keras.metrics.CategoricalAccuracy("accuracy")
-        model.compile(optimizer, loss, metrics=[accuracy], jit_compile="auto")
+        if grouped:
+            decays = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
+            optimizer = GroupedOptimizer(optimizer, parameter_groups(model, **decays))
+        if settings.agc:
+            kernel = model.head.kernel
+            optimizer = AdaptiveGradientClipping(optimizer, settings.agc, exclude=kernel)
+        return optimizer
 
 
-def _fit_phase(
-    model, phase: Phase, data: Data, settings: Settings, folder: RunFolder, progress: Progress
-) -> None:
-    if progress.epoch >= phase.epochs.stop or progress.stopped:
-        if phase.averaged:
-            # Model.fit ends by moving the average into the weights; this run ended before that.
-            model.optimizer.finalize_variable_values(model.trainable_variables)
+def _announce(run: Run, phase: Phase) -> None:
+    rest = range(run.progress.epoch, phase.epochs.stop)
+    if not run.settings.verbose or not rest or run.progress.stopped:
         return
-    rest = range(progress.epoch, phase.epochs.stop)
-    if settings.verbose:
-        what = "the classifier alone" if phase.name == "head" else "the whole network"
-        last = f" to {rest.stop}" if len(rest) > 1 else ""
-        print(f"Epoch {rest.start + 1}{last}: {what}")
-    callbacks = [_StopOnNaN(settings)]
-    if settings.early_stopping is not None and rest.stop == settings.epochs:
-        callbacks.append(_KeepBest(progress, settings.early_stopping))
-    callbacks += [keras.callbacks.SwapEMAWeights()] if phase.averaged else []
-    callbacks.append(_Record(progress, phase, folder))
-    form = {"num_classes": len(data.labels), **input_of(model)}
-    model.fit(
-        training_batches(
-            data.train,
-            model.preprocessing,
-            rest,
-            settings.batch_size,
-            class_weights=settings.class_weight,
-            settings=settings.augmentation(),
-            seed=settings.seed,
-            **form,
-        ),
-        validation_data=validation_batches(
-            data.validation, model.preprocessing, settings.batch_size, **form
-        ),
-        initial_epoch=rest.start,
-        epochs=rest.stop,
-        steps_per_epoch=phase.steps,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose=settings.verbose,
-    )
+    alone = classifier_alone(run.progress.history)
+    if phase.name == "whole" and alone is not None:
+        reached = in_words(alone, run.validated)
+        print(f"The classifier alone gets {reached} of the validation pictures right")
+    what = "the classifier alone" if phase.name == "head" else "the whole network"
+    last = f" to {rest.stop}" if len(rest) > 1 else ""
+    print(f"Epoch {rest.start + 1}{last}: {what}")
 
 
-def _set_trainable(model, flags: dict, body: bool) -> None:
-    """Make the head trainable, or all layers that the user did not freeze.
-
-    Outer layers come first, since each sets the layers inside it too.
-    """
-    for layer, flag in flags.items():
-        layer.trainable = flag
-    for layer in model.layers:
-        if not body and layer is not model.head:
-            layer.trainable = False
-
-
-class _StopOnNaN(keras.callbacks.Callback):
-    def __init__(self, settings: Settings):
-        super().__init__()
-        self._settings = settings
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not np.isfinite(float(logs["loss"])):
-            raise FloatingPointError(
-                "Training diverged: the loss is no longer a number. Lower learning_rate, for "
-                "example to a third, or use precision='float32'. Received: "
-                f"learning_rate={self._settings.learning_rate}, "
-                f"precision={self._settings.precision!r}"
-            )
-
-    def on_test_end(self, logs=None):
-        self.on_train_batch_end(0, logs)
+def _within_memory(run: Run, phase: Phase) -> None:
+    """Train the epochs of a phase, with smaller micro-batches if it is asked for and needed."""
+    model, progress, settings = run.model, run.progress, run.settings
+    while settings.accumulate == "auto":
+        before = copy.deepcopy(progress.state())
+        kept = [v.numpy().copy() for v in (*model.variables, *model.optimizer.variables)]
+        try:
+            return _train_epochs(run, phase)
+        except Exception as error:
+            more = 2 * progress.accumulate
+            if not is_out_of_memory(error) or settings.batch_size % more:
+                raise
+        vars(progress).update(before, accumulate=more)
+        size = settings.batch_size // more
+        print(f"Out of memory: going on with micro-batches of {size}, {more} for each step")
+        phase.compile(model, more, run.devices)
+        for variable, value in zip(
+            (*model.variables, *model.optimizer.variables), kept, strict=True
+        ):
+            variable.assign(value)
+    return _train_epochs(run, phase)
 
 
-class _KeepBest(keras.callbacks.Callback):
-    """Early stopping. It runs before SwapEMAWeights, so that it sees the validated weights."""
-
-    def __init__(self, progress: Progress, patience: int):
-        super().__init__()
-        self._progress, self._patience = progress, patience
-
-    def on_test_end(self, logs=None):
-        progress, score = self._progress, [logs["accuracy"], -logs["loss"]]
-        if progress.best is None or score > progress.best:
-            progress.best, progress.waited = score, 0
-            progress.best_weights = self.model.get_weights()
-        else:
-            progress.waited += 1
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self._progress.waited >= self._patience:
-            self._progress.stopped = self.model.stop_training = True
-
-
-class _Record(keras.callbacks.Callback):
-    """Callback that adds a row to the history and writes a checkpoint after each epoch."""
-
-    def __init__(self, progress: Progress, phase: Phase, folder: RunFolder):
-        super().__init__()
-        self._progress, self._phase, self._folder, self._began = progress, phase, folder, 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        last_step = (epoch + 1 - self._phase.epochs.start) * self._phase.steps - 1
+def _train_epochs(run: Run, phase: Phase) -> None:
+    progress, last = run.progress, phase.epochs.stop == run.settings.epochs
+    patience = run.settings.early_stopping if last else None
+    while progress.epoch < phase.epochs.stop and not progress.stopped:
+        began, steps_done = (
+            time.monotonic(),
+            (progress.epoch + 1 - phase.epochs.start) * phase.steps,
+        )
+        if run.settings.verbose:
+            print(f"Epoch {progress.epoch + 1}/{run.settings.epochs}")
+        bar = keras.utils.Progbar(phase.steps, verbose=run.settings.verbose, unit_name="step")
+        figures = _train_epoch(run, progress.epoch, bar)
+        with _averages(run.model, phase):
+            figures |= _validate(run)
+            if patience is not None:
+                _keep_best(run, figures, patience)
+        bar.update(phase.steps, figures.items(), finalize=True)
         row = {
-            "epoch": epoch + 1,
-            "phase": self._phase.name,
-            **{name: float(logs[name]) for name in names},
-            "learning_rate": float(self._phase.schedule(last_step)),
-            "seconds": round(time.monotonic() - self._began, 3),
+            "epoch": progress.epoch + 1,
+            "phase": phase.name,
+            **{name: figures[name] for name in FIGURES},
+            "learning_rate": float(phase.schedule(steps_done - 1)),
+            "seconds": round(time.monotonic() - began, 3),
         }
-        self._progress.history.append(row)
-        self._progress.epoch = epoch + 1
-        self._folder.save(self.model, self._progress.state(), self._progress.best_weights)
+        progress.history.append(row)
+        progress.epoch += 1
+        run.folder.save(run.model, progress.state(), progress.best_weights)
+
+
+def _train_epoch(run: Run, epoch: int, bar) -> dict[str, float]:
+    """Return the means of the figures of an epoch's steps."""
+    sums = dict.fromkeys(_FIGURES, 0.0)
+    for step, batch in enumerate(run.batches.epoch(epoch), start=1):
+        logs = run.devices.train(run.model, batch)
+        sums = {name: total + float(logs[name]) for name, total in sums.items()}
+        _check_finite(sums["loss"], run.settings)
+        means = {name: total / step for name, total in sums.items()}
+        if step < run.batches.steps:
+            bar.update(step, [(name, float(logs[name])) for name in _FIGURES])
+    return means
+
+
+@contextlib.contextmanager
+def _averages(model: keras.Model, phase: Phase) -> Iterator[None]:
+    """Give the model the moving averages of its weights inside a ``with`` block."""
+    if not phase.averaged:
+        yield
+        return
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    try:
+        yield
+    finally:
+        swap.on_test_end()
+
+
+def _validate(run: Run) -> dict[str, float]:
+    settings, sums, seen = run.settings, np.zeros(3), 0
+    for pixels, classes in run.validation:
+        rows = settings.batch_size // run.progress.accumulate
+        parts = [
+            predict(run.model, pixels[i : i + rows], rows) for i in range(0, len(pixels), rows)
+        ]
+        probabilities = np.concatenate(parts)
+        logs = np.log(np.clip(probabilities, 1e-7, 1.0))
+        of_truth = -logs[np.arange(len(classes)), classes]
+        smoothing = settings.label_smoothing
+        losses = (1 - smoothing) * of_truth - smoothing * logs.mean(1)
+        sums += losses.sum(), of_truth.sum(), (probabilities.argmax(1) == classes).sum()
+        seen += len(classes)
+    _check_finite(sums[0], settings)
+    return dict(zip(FIGURES[3:], (float(total / seen) for total in sums), strict=True))
+
+
+def _keep_best(run: Run, figures: dict[str, float], patience: int) -> None:
+    """Keep the weights that were validated if they are the best so far, or count the epochs."""
+    progress, score = run.progress, [figures["val_accuracy"], -figures["val_loss"]]
+    if progress.best is None or score > progress.best:
+        progress.best, progress.waited = score, 0
+        progress.best_weights = run.model.get_weights()
+    else:
+        progress.waited += 1
+    progress.stopped = progress.waited >= patience
+
+
+def _check_finite(loss: float, settings: Settings) -> None:
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            "Training diverged: the loss is no longer a number. Lower learning_rate, for "
+            "example to a third, or use precision='float32'. Received: "
+            f"learning_rate={settings.learning_rate}, precision={settings.precision!r}"
+        )

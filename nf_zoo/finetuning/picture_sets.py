@@ -1,15 +1,17 @@
 """Sets of labeled pictures, in files or in a ``tf.data.Dataset``, that can be read again and again.
 
-Pictures can be read in order, or shuffled anew for each epoch, as a ``tf.data.Dataset``. Its order
-and random numbers depend only on the seed, the epoch and the position, so that a run resumed at
-epoch 7 sees the pictures that it would have seen without a break.
+Pictures can be read in order, or shuffled anew for each epoch. The order depends only on the seed
+and the epoch, so that a run resumed at epoch 7 sees the pictures that it would have seen without a
+break. A picture is given as a function that reads it, which a thread can call.
 """
 
 from __future__ import annotations
 
+import collections
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +27,10 @@ CACHE_BYTES = 512 * 2**20
 """Largest total size of the decoded pictures that are kept in memory."""
 
 _SHUFFLE_BYTES = 256 * 2**20
-_PORTION = 64
 _THREADS = min(os.cpu_count() or 1, 16)
+
+Readers = Iterator[tuple[Callable[[], np.ndarray], int]]
+"""Pairs of a function that returns pixels, uint8 (H, W, 3), and a class index."""
 
 
 class FilePictures:
@@ -57,39 +61,19 @@ class FilePictures:
         names = [self.names[i] for i in indices]
         return FilePictures(self.root, names, self.classes[indices], self._cache)
 
-    def in_order(self) -> tf.data.Dataset:
-        """Return a data set of (pixels, class) of every picture: uint8 (H, W, 3) and int64."""
-        import tensorflow as tf
+    def in_order(self) -> Readers:
+        """Yield every picture, as it is read, and its class."""
+        return self._readers(range(len(self)))
 
-        return tf.data.Dataset.range(len(self)).map(self._read, tf.data.AUTOTUNE)
+    def shuffled(self, epoch: int, seed: int) -> Readers:
+        """Yield the same in the order of an epoch."""
+        return self._readers(_generator(seed, epoch).permutation(len(self)))
 
-    def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
-        """Return a data set of (pixels, class, serial number), ``per_epoch`` for each epoch."""
-        import tensorflow as tf
+    def _readers(self, indices: Iterable[int]) -> Readers:
+        for index in indices:
+            yield functools.partial(self._pixels, self.names[index]), int(self.classes[index])
 
-        def order(epoch):
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
-            indices = tf.range(len(self), dtype=tf.int64)
-            indices = tf.random.experimental.stateless_shuffle(indices, key)[:per_epoch]
-            serials = epoch * per_epoch + tf.range(per_epoch, dtype=tf.int64)
-            return tf.data.Dataset.from_tensor_slices((indices, serials))
-
-        pairs = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
-        return pairs.map(self._read, tf.data.AUTOTUNE)
-
-    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield the elements of ``in_order`` as NumPy arrays, without TensorFlow."""
-        yield from zip(in_portions(self._pixels, range(len(self))), self.classes, strict=True)
-
-    def _read(self, index, *serial):
-        import tensorflow as tf
-
-        pixels = tf.numpy_function(self._pixels, [index], tf.uint8)
-        picture_class = tf.gather(tf.constant(self.classes, tf.int64), index)
-        return tf.ensure_shape(pixels, (None, None, 3)), picture_class, *serial
-
-    def _pixels(self, index) -> np.ndarray:
-        name = self.names[int(index)]
+    def _pixels(self, name: str) -> np.ndarray:
         if name in self._cache:
             return self._cache[name]
         try:
@@ -128,45 +112,56 @@ class DatasetPictures:
         members[indices] = True
         return DatasetPictures(self._dataset, self._all_classes, members, self._typical_bytes)
 
-    def in_order(self) -> tf.data.Dataset:
-        """Return a data set of (pixels, class) of every picture: uint8 (H, W, 3) and int64."""
-        import tensorflow as tf
+    def in_order(self) -> Readers:
+        """Yield every picture, as it is read, and its class."""
+        for index, (pixels, picture_class) in enumerate(self._dataset.as_numpy_iterator()):
+            if self._members is None or self._members[index]:
+                yield functools.partial(np.asarray, pixels), int(picture_class)
 
-        chosen = self._dataset
-        if self._members is not None:
-            members = tf.constant(self._members)
-            chosen = chosen.enumerate().filter(lambda index, _: tf.gather(members, index))
-            chosen = chosen.map(lambda _, picture: picture)
-        return chosen.apply(tf.data.experimental.assert_cardinality(len(self)))
-
-    def as_arrays(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield the elements of ``in_order`` as NumPy arrays."""
-        yield from self.in_order().as_numpy_iterator()
-
-    def shuffled(self, epochs: range, per_epoch: int, seed: int) -> tf.data.Dataset:
-        """Return the same as :class:`FilePictures`, shuffled within a buffer of about 256 MB."""
-        import tensorflow as tf
-
-        buffer = min(max(_SHUFFLE_BYTES // self._typical_bytes, 256), len(self))
-
-        def one_epoch(epoch):
-            # The global seed would change the order too, and TensorFlow fails if it is 0.
-            tf.compat.v1.get_default_graph().seed = None
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
-            key = tf.random.stateless_uniform((), key, 0, tf.int64.max, tf.int64)
-            pictures = self.in_order().shuffle(buffer, key, reshuffle_each_iteration=False)
-            return pictures.take(per_epoch).enumerate(epoch * per_epoch)
-
-        pictures = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-        return pictures.map(lambda serial, picture: (*picture, serial))
+    def shuffled(self, epoch: int, seed: int) -> Readers:
+        """Yield the same in the order of an epoch, mixed within a buffer of about 256 MB."""
+        size = max(_SHUFFLE_BYTES // self._typical_bytes, 256)
+        generator, buffer = _generator(seed, epoch), []
+        for picture in self.in_order():
+            if len(buffer) < size:
+                buffer.append(picture)
+                continue
+            place = generator.integers(size)
+            buffer[place], picture = picture, buffer[place]
+            yield picture
+        for place in generator.permutation(len(buffer)):
+            yield buffer[place]
 
 
-def in_portions(look: Callable, items: Sequence) -> Iterator:
-    """Yield ``look(item)`` of each item, in order; threads work on one portion at a time."""
+def arrays(readers: Readers) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield (pixels, class) of the pictures, which threads read ahead."""
+    return in_threads(lambda picture: (picture[0](), picture[1]), readers)
+
+
+def in_threads(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
+    """Yield ``function(item)`` of each item, in order; threads work up to ``ahead`` items ahead.
+
+    An error of the function is raised where its result would be.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(items), _PORTION):
-            yield from pool.map(look, items[start : start + _PORTION])
+        waiting: collections.deque = collections.deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.default_rng([seed % 2**64, epoch])
 
 
 def _digest(lines) -> str:
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        "\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12
+    ).hexdigest()

@@ -1,26 +1,42 @@
 """Files of a finished run: the model in two forms, its figures in report.json, and plots.
 
-The plots use matplotlib's object interface: no pyplot, no global state.
+The plots use matplotlib's object interface: no pyplot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
 import json
+import math
 import platform
 import re
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import matplotlib
 import numpy as np
-import tensorflow as tf
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 import nf_zoo
+from nf_zoo import atomic
 from nf_zoo.deploy.exporting import LABELS_FILE, labels_text
-from nf_zoo.finetuning.evaluation import Evaluation, Sample, evaluate_pictures
+from nf_zoo.finetuning.evaluation import (
+    Evaluation,
+    Sample,
+    classifier_alone,
+    evaluate_pictures,
+    in_words,
+    interval,
+)
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import REPORT
 from nf_zoo.finetuning.settings import Settings
@@ -28,6 +44,7 @@ from nf_zoo.finetuning.settings import Settings
 TRAINING, VALIDATION = "#4c72b0", "#dd8452"
 RIGHT, WRONG = "#2e7d32", "#c62828"
 
+_TITLES = {"cross_entropy": "Cross-entropy (nats)", "accuracy": "Accuracy"}
 _NUMBERED = 20
 _NAMED = 60
 _COLUMNS = 8
@@ -47,13 +64,17 @@ def build_report(
         The report, JSON-able, with figures of the validation pictures everywhere but under
         ``"test"``; and the evaluation on the validation pictures, with samples.
     """
-    labels, size = data.labels, settings.batch_size
+    labels, size, backend = data.labels, settings.batch_size, keras.backend.backend()
     validation = evaluate_pictures(
         model, data.validation, labels, size, samples=16, mistakes=8, seed=settings.seed
     )
     report = validation.metrics()
     if data.test is not None and len(data.test):
         report["test"] = evaluate_pictures(model, data.test, labels, size).metrics()
+    if (alone := classifier_alone(history)) is not None:
+        bounds = interval(alone, len(data.validation))
+        report["classifier_alone"] = {"accuracy": alone, "accuracy_interval": list(bounds)}
+    backend = keras.backend.backend()
     histogram = np.bincount(data.train.classes, minlength=len(labels)).tolist()
     report |= {
         "epochs_trained": len(history),
@@ -61,6 +82,7 @@ def build_report(
         "train_per_class": dict(zip(labels, histogram, strict=True)),
         "skipped": data.skipped,
         "ignored": data.ignored,
+        "findings": data.findings,
         "seed": settings.seed,
         "run": description,
         "parameters": model.count_params(),
@@ -68,7 +90,7 @@ def build_report(
         "versions": {
             "nf_zoo": nf_zoo.__version__,
             "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            backend: importlib.import_module(backend).__version__,
             "python": platform.python_version(),
         },
     }
@@ -78,52 +100,157 @@ def build_report(
 def write_report(
     path: Path, model, report: dict[str, Any], history: list[dict], evaluation: Evaluation
 ) -> None:
-    """Write the model, the report and the plots of a run into an empty folder."""
-    from nf_zoo.deploy.saved_model import export_saved_model
+    """Write the model, the report and the plots of a run into an empty folder.
 
+    A plot or a SavedModel that cannot be made is missed in a warning, and in the report under
+    ``"missing"``.
+    """
     labels = evaluation.labels
     model.save(path / "model.keras")
-    export_saved_model(model, path / "saved_model")
-    (path / LABELS_FILE).write_text(labels_text(labels), encoding="utf-8")
+    atomic.write_text(path / LABELS_FILE, labels_text(labels))
     with open(path / "history.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer = csv.DictWriter(file, fieldnames=list(history[-1]))
         writer.writeheader()
         writer.writerows(history)
-    learning_curve(history, path / "learning_curve.png")
-    confusion_matrix(evaluation.confusion, labels, path / "confusion_matrix.png")
-    picture_grid(evaluation, path / "predictions.png")
+    _write_figures(path, report)
+    missing = {}
+    if keras.backend.backend() == "tensorflow":
+        from nf_zoo.deploy.saved_model import export_saved_model
+
+        with _optional(path / "saved_model", missing) as place:
+            export_saved_model(model, place)
+    pictures = int(evaluation.confusion.sum())
+    plots = {
+        "learning_curve.png": lambda place: learning_curve(history, place, pictures),
+        "confusion_matrix.png": lambda place: confusion_matrix(evaluation.confusion, labels, place),
+        "predictions.png": lambda place: picture_grid(evaluation, place),
+    }
+    families: list[str] = []
+    for name, plot in plots.items():
+        with _optional(path / name, missing) as place:
+            families = families or _fonts_of_names(labels)
+            with literal_text(families):
+                plot(place)
+    if missing:
+        report["missing"] = missing
+        _write_figures(path, report)
+
+
+def _write_figures(path: Path, report: dict[str, Any]) -> None:
     # One line for each row of a confusion matrix.
     text = json.dumps(report, indent=2, ensure_ascii=False)
     numbers = r"\[\n\s+(\d+(?:,\n\s+\d+)*)\n\s*\]"
     text = re.sub(numbers, lambda row: f"[{' '.join(row[1].split())}]", text)
-    (path / REPORT).write_text(f"{text}\n", encoding="utf-8")
+    atomic.write_text(path / REPORT, f"{text}\n")
 
 
-def learning_curve(history: list[dict[str, Any]], path: Path) -> None:
-    """Plot loss and accuracy by epoch, the head-only epochs shaded."""
+@contextlib.contextmanager
+def _optional(path: Path, missing: dict[str, str]) -> Iterator[Path]:
+    """Do without a file or folder that cannot be made; a full disk is still an error."""
+    try:
+        yield path
+    except Exception as error:
+        if atomic.is_full(error):
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        missing[path.name] = reason
+        warnings.warn(
+            f"{path.name} could not be made and is missing; everything else is there. {reason}",
+            stacklevel=2,
+        )
+
+
+@contextlib.contextmanager
+def literal_text(families: list[str]) -> Iterator[None]:
+    """Let matplotlib draw texts as they are, in these fonts: ``$`` begins no formula."""
+    settings = {"text.parse_math": False, "text.usetex": False, "font.family": families}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
+def _fonts_of_names(labels: Sequence[str]) -> list[str]:
+    families, without = fonts_for("".join(map(_visible, labels)))
+    if without:
+        warnings.warn(
+            "No installed font has these characters of the class names, and the plots show boxes: "
+            f"{' '.join(without[:8])}. A font such as Noto Sans CJK has most; results are complete",
+            stacklevel=2,
+        )
+    return families
+
+
+def fonts_for(text: str) -> tuple[list[str], list[str]]:
+    """Return font families that have the characters of a text together, and those none has.
+
+    The families that matplotlib uses anyway come first; others are looked for only if needed.
+    """
+    families = list(matplotlib.rcParams["font.family"])
+    wanted = {character for character in text if not character.isspace()}
+    wanted -= _drawn_by(font_manager.findfont(font_manager.FontProperties()), wanted)
+    having: dict[str, set[str]] = {families[0]: set()}
+    for entry in font_manager.fontManager.ttflist if wanted else ():
+        # The last resort draws a box for everything.
+        if entry.style == "normal" and not entry.name.startswith("Last Resort"):
+            having.setdefault(entry.name, set()).update(_drawn_by(entry.fname, wanted))
+    while any(having[best := max(having, key=lambda name: len(having[name] & wanted))] & wanted):
+        families.append(best)
+        wanted -= having[best]
+    return families, sorted(wanted)
+
+
+def _drawn_by(file: str, characters: set[str]) -> set[str]:
+    """Return the characters that a font can draw; a font of bitmaps can draw none."""
+    try:
+        font = FT2Font(file)
+        codes = {ord(c) for c in characters} & set(font.get_charmap())
+        for code in sorted(codes)[:1]:
+            font.set_size(10, 100)
+            font.load_char(code)
+    except (OSError, RuntimeError):
+        return set()
+    return set(map(chr, codes))
+
+
+def learning_curve(history: list[dict[str, Any]], path: Path, pictures: int | None = None) -> None:
+    """Plot cross-entropy and accuracy by epoch, the head-only epochs shaded.
+
+    With ``pictures``, the number of validation pictures, the accuracy on them has a band: its 95 %
+    confidence interval.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     warmup = sum(row["phase"] == "head" for row in history)
     marker = "o" if len(epochs) <= 40 else None
     style = {"marker": marker, "markersize": 3.5, "linewidth": 1.6}
-    for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[key] for row in history], color=TRAINING, label="training", **style)
-        validation = [row[f"val_{key}"] for row in history]
+    for axes, key in zip(figure.subplots(1, 2), ("cross_entropy", "accuracy"), strict=True):
+        # Epochs of an earlier version may lack a figure.
+        training, validation = (
+            [row.get(name, math.nan) for row in history] for name in (key, f"val_{key}")
+        )
+        axes.plot(epochs, training, color=TRAINING, label="training", **style)
         axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
         if 0 < warmup < len(epochs):
             axes.axvspan(epochs[0] - 0.5, warmup + 0.5, color="0.92", label="classifier alone")
-        axes.set(xlabel="epoch", title=key.capitalize(), xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        axes.set(xlabel="epoch", title=_TITLES[key], xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         if key == "accuracy":
-            lowest = min([*validation, *(row[key] for row in history)])
+            lowest = min([*validation, *training])
+            if pictures is not None:
+                low, high = zip(*(interval(share, pictures) for share in validation), strict=True)
+                band = {"color": VALIDATION, "alpha": 0.15, "linewidth": 0}
+                axes.fill_between(epochs, low, high, label="95 % confidence", **band)
+                lowest = min(lowest, *low)
             axes.set_ylim(max(min(0.5, lowest - 0.03), 0), 1.01)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.axhline(validation[-1], color=VALIDATION, linewidth=0.7, linestyle=":")
     figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
     figure.savefig(path, dpi=120)
 
@@ -137,9 +264,10 @@ def confusion_matrix(confusion: np.ndarray, labels: tuple[str, ...], path: Path)
     listed = len(labels) > _NUMBERED
     side = 4.4 + (0.45 if not listed else 0.19) * min(len(labels), _NAMED)
     figure = Figure(figsize=(side + 0.8 + 4.6 * listed, side), layout="constrained")
-    accuracy = np.trace(confusion) / max(confusion.sum(), 1)
-    title = f"{accuracy:.1%} of {confusion.sum():,} validation pictures right"
-    figure.suptitle(title, fontsize=15 if listed else 12, weight="bold")
+    pictures = int(confusion.sum())
+    right = int(np.trace(confusion))
+    title = f"{right:,} of {pictures:,} right: {in_words(right / pictures, pictures)}"
+    figure.suptitle(title, fontsize=14 if listed else 11, weight="bold")
     left = figure
     if listed:
         left, right = figure.subfigures(1, 2, width_ratios=(side + 0.8, 4.6))
@@ -191,7 +319,7 @@ def _show(axes, sample: Sample, labels: tuple[str, ...]) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color=color, linewidth=2.5)
-    predicted = f"{_shorten(labels[sample.predicted])} {sample.probability:.0%}"
+    predicted = f"{_shorten(labels[sample.predicted])} · {100 * sample.probability:.0f} %"
     axes.set_title(predicted, fontsize=10, color=color, pad=4)
     if not sample.correct:
         axes.set_xlabel(f"is {_shorten(labels[sample.true])}", fontsize=10, labelpad=3)
@@ -220,5 +348,12 @@ def _list_confusions(figure, confusion: np.ndarray, labels: tuple[str, ...]) -> 
     axes.text(0, 0.97, text, fontsize=11, va="top", linespacing=1.8)
 
 
+def _visible(label: str) -> str:
+    """Write what cannot be printed, line breaks and bytes that are not UTF-8, as escapes."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in label)
+    return "".join(shown)
+
+
 def _shorten(label: str, most: int = 18) -> str:
+    label = _visible(label)
     return label if len(label) <= most else label[: most - 1] + "…"

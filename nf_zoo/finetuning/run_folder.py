@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
 import reprlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import keras
 import numpy as np
 
 from nf_zoo import atomic
+from nf_zoo.finetuning.class_folders import name_some
 
-REPORT, RECORD = "report.json", "run.json"
+REPORT, RECORD, PICTURES = "report.json", "run.json", "pictures.csv"
+_STATE = "state.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +30,14 @@ class Checkpoint:
     state: dict[str, Any]
 
     def restore(self, model: keras.Model) -> None:
-        """Put weights, optimizer and random states back into a compiled model.
-
-        The layers of nf_zoo keep their random states among their weights.
-        """
+        """Put weights, optimizer and random states back into a compiled model."""
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        model.load_weights(self.path / "run.weights.h5")
+        variables = _variables(model)
+        with np.load(self.path / _STATE) as saved:
+            for variable, name in zip(variables, saved.files, strict=True):
+                # NumPy does not know bfloat16 by name when it reads.
+                variable.assign(saved[name].view(keras.ops.convert_to_numpy(variable).dtype))
 
     def best_weights(self) -> list[np.ndarray] | None:
         """Return the weights of the best epoch, or None if early stopping keeps none."""
@@ -43,41 +47,54 @@ class Checkpoint:
             return [saved[name] for name in saved.files]
 
 
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
+
+
 class RunFolder:
     """Folder of a run: ``output`` at the end, ``output.partial`` beside it until then.
 
     Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
-    finished one; ``overwrite`` discards or replaces it.
+    finished one; ``finish`` does the same and requires one; ``overwrite`` discards or replaces it.
 
     Raises:
         FileExistsError: if there is something at ``output`` that may not be replaced.
+        FileNotFoundError: if there is no run to finish.
         ValueError: if the arguments contradict each other.
     """
 
-    def __init__(self, output: str | os.PathLike | None, resume=False, overwrite=False):
-        if resume and overwrite:
-            raise ValueError("resume and overwrite exclude each other. Received: both")
-        if resume and output is None:
-            raise ValueError("resume needs the output folder of the run. Received: output=None")
-        self._overwrite, self.finished = overwrite, False
+    def __init__(
+        self, output: str | os.PathLike | None, resume=False, overwrite=False, finish=False
+    ):
+        goes_on = "resume" if resume else "finish"
+        if (resume or finish) and overwrite:
+            raise ValueError(f"{goes_on} and overwrite exclude each other. Received: both")
+        if (resume or finish) and output is None:
+            raise ValueError(f"{goes_on} needs the output folder of the run. Received: output=None")
+        self._resume, self._overwrite, self.finished = resume or finish, overwrite, False
         self.output = self.partial = None
         if output is not None:
             self.output = Path(output).expanduser().absolute()
             self.partial = self.output.with_name(self.output.name + ".partial")
-            self._check(resume)
+            self._check()
+            if finish and not self.finished and self.latest() is None:
+                raise FileNotFoundError(
+                    "There is no run to finish: none has a complete epoch there. "
+                    f"Received: output={str(output)!r}"
+                )
 
-    def _check(self, resume: bool) -> None:
+    def _check(self) -> None:
         output, partial = self.output, self.partial
         unfinished = self.latest() is not None
         taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
-        taken = taken and not (resume and unfinished)
-        mine, wanted = (output / REPORT).is_file(), resume or self._overwrite
+        taken = taken and not (self._resume and unfinished)
+        mine, wanted = (output / REPORT).is_file(), self._resume or self._overwrite
         if partial.exists() and any(partial.iterdir()) and not (partial / RECORD).is_file():
             problem = f"{partial}, which the run needs, holds something else. Choose another path"
-        elif unfinished and not wanted:
+        elif unfinished and not wanted and not self._record()["failed"]:
             problem = (
-                f"{partial} holds an unfinished run. Go on with resume=True, or discard it with "
-                "overwrite=True"
+                f"{partial} holds an unfinished run. Go on with resume=True, take its last epoch "
+                "with finish=True, or discard it with overwrite=True"
             )
         elif taken and not mine:
             problem = (
@@ -90,38 +107,58 @@ class RunFolder:
                 "overwrite=True"
             )
         else:
-            self.finished = taken and resume
+            self.finished = taken and self._resume
             return
         raise FileExistsError(f"{problem}. Received: output={str(output)!r}")
 
-    def begin(self, description: dict[str, Any]) -> None:
-        """Start or resume the run; ``description`` is everything that decides its outcome.
+    def begin(self, description: dict[str, Any], pictures: Iterable[Sequence] = ()) -> None:
+        """Start or resume the run.
 
         A run without a checkpoint is started anew.
 
+        Args:
+            description: everything that decides the outcome of the run.
+            pictures: (split, file, label, size in bytes) of each picture.
+
         Raises:
-            ValueError: if the run to be resumed was started with another description.
+            ValueError: if the run to be resumed was started with another description, or with
+                other pictures.
         """
         if self.output is None:
             return
         description = json.loads(json.dumps(description))
+        listed = {file: (split, label, str(size)) for split, file, label, size in pictures}
         if self.finished:
-            return _check_same(json.loads((self.output / REPORT).read_text())["run"], description)
-        record = self.partial / RECORD
-        if not self._overwrite and self.latest() is not None:
-            saved = json.loads(record.read_text())
+            saved = json.loads((self.output / REPORT).read_bytes())
+            return _check_same(saved["run"], description, self.output / PICTURES, listed)
+        if self._resume and self.latest() is not None:
+            saved = self._record()
             self._overwrite = saved["overwrite"]
-            return _check_same(saved["run"], description)
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        text = json.dumps({"run": description, "overwrite": self._overwrite}, indent=1)
-        atomic.write_text(record, text)
+            return _check_same(saved["run"], description, self.partial / PICTURES, listed)
+        with atomic.explaining_full(f"A run cannot begin in {self.partial}"):
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+            self._write_record(description, failed=False)
+            if listed:
+                _write_pictures(self.partial / PICTURES, listed)
+
+    def fail(self) -> None:
+        """Note that the run cannot succeed as it is: another may start without ``overwrite``."""
+        if self.output is not None:
+            self._write_record(self._record()["run"], failed=True)
+
+    def _record(self) -> dict[str, Any]:
+        return {"failed": False, **json.loads((self.partial / RECORD).read_bytes())}
+
+    def _write_record(self, description: dict[str, Any], failed: bool) -> None:
+        record = {"run": description, "overwrite": self._overwrite, "failed": failed}
+        atomic.write_text(self.partial / RECORD, json.dumps(record, indent=1))
 
     def latest(self) -> Checkpoint | None:
         """Return the last checkpoint of the run, or None."""
         if not self.partial or not (saved := sorted(self.partial.glob("epoch-*"))):
             return None
-        return Checkpoint(saved[-1], json.loads((saved[-1] / "state.json").read_text()))
+        return Checkpoint(saved[-1], json.loads((saved[-1] / "state.json").read_bytes()))
 
     def save(
         self, model: keras.Model, state: dict[str, Any], best: Sequence[np.ndarray] | None = None
@@ -130,12 +167,19 @@ class RunFolder:
         if self.partial is None:
             return
         target = self.partial / f"epoch-{state['epoch']:05d}"
-        with atomic.replacing(target) as unfinished:
+        last = "after the last saved epoch" if state["epoch"] > 1 else "from the start"
+        explanation = (
+            f"Epoch {state['epoch']} could not be saved in {self.partial}; what was saved before "
+            f"is whole. Free some space, and resume=True goes on {last}"
+        )
+        with atomic.explaining_full(explanation), atomic.replacing(target) as unfinished:
             unfinished.mkdir()
-            model.save_weights(unfinished / "run.weights.h5")
+            # Not a file of HDF5, whose library ends the process on a full disk.
+            arrays = [keras.ops.convert_to_numpy(v) for v in _variables(model)]
+            np.savez(unfinished / _STATE, *arrays)
             if best is not None:
                 np.savez(unfinished / "best.npz", *best)
-            (unfinished / "state.json").write_text(json.dumps(state))
+            (unfinished / "state.json").write_text(json.dumps(state), encoding="utf-8")
         for old in self.partial.glob("epoch-*"):
             if old != target:
                 shutil.rmtree(old)
@@ -145,9 +189,20 @@ class RunFolder:
         if self.output is None:
             return
         result = self.partial / "result"
+        explanation = (
+            f"The results could not be written to {result}; the trained epochs are kept. Free some "
+            "space, and resume=True delivers them without training again"
+        )
         shutil.rmtree(result, ignore_errors=True)
-        result.mkdir()
-        write(result)
+        try:
+            with atomic.explaining_full(explanation):
+                result.mkdir()
+                write(result)
+                if (self.partial / PICTURES).exists():
+                    shutil.copyfile(self.partial / PICTURES, result / PICTURES)
+        except BaseException:
+            shutil.rmtree(result, ignore_errors=True)
+            raise
         if not self._overwrite and self.output.is_dir() and any(self.output.iterdir()):
             raise FileExistsError(
                 f"{self.output} appeared while the run was under way; the results are in {result}."
@@ -158,12 +213,46 @@ class RunFolder:
         shutil.rmtree(self.partial)
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    if changed := differences(before, now):
+# Names may hold bytes that are not UTF-8.
+_NAMES = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+
+def _write_pictures(path: Path, listed: Mapping[str, tuple[str, str, str]]) -> None:
+    with atomic.replacing(path) as written, open(written, "w", **_NAMES) as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "split", "label", "bytes"))
+        rows.writerows((name, *row) for name, row in listed.items())
+
+
+def _check_same(
+    before: dict[str, Any], now: dict[str, Any], pictures: Path, listed: Mapping[str, tuple]
+) -> None:
+    changed = differences(before, now)
+    if listed and pictures.is_file():
+        with open(pictures, **_NAMES) as file:
+            then = {name: tuple(row) for name, *row in list(csv.reader(file))[1:]}
+        if files := _changed_pictures(then, listed):
+            # Digests say no more.
+            changed = [line for line in changed if not line.startswith("pictures ")] + files
+    if changed:
         raise ValueError(
             "This run was started with other settings or pictures. Resume with the same, or use "
             f"overwrite=True to start again. Received: {'; '.join(changed[:8])}"
         )
+
+
+def _changed_pictures(before: Mapping[str, tuple], now: Mapping[str, tuple]) -> list[str]:
+    """Return the differences between two lists of pictures, as ``"pictures added: a.png"``."""
+    both = [name for name in now if name in before]
+    found = {
+        "added": [name for name in now if name not in before],
+        "removed": [name for name in before if name not in now],
+        "changed": [name for name in both if now[name][1:] != before[name][1:]],
+    }
+    # A picture that comes or goes moves others between training and validation.
+    if not any(found.values()):
+        found["in another split"] = [name for name in both if now[name] != before[name]]
+    return [f"pictures {what}: {name_some(names, 5)}" for what, names in found.items() if names]
 
 
 def differences(before: Mapping, now: Mapping) -> list[str]:

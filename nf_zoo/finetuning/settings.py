@@ -6,7 +6,9 @@ import collections
 import dataclasses
 import json
 import math
+import operator
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,21 @@ _MOMENTUM = dataclasses.replace(
     words="None, a bool or a momentum in (0, 1)",
     accepts=lambda x: isinstance(x, bool) or 0 < x < 1,
     convert=lambda x: x if isinstance(x, bool) else float(x),
+)
+
+
+_ACCUMULATE = Kind(
+    'a positive integer or "auto"',
+    {"type": lambda text: text if text == "auto" else int(text), "metavar": "N|auto"},
+    lambda x: x == "auto" or x >= 1,
+    lambda x: x if x == "auto" else operator.index(x),
+)
+
+_PATTERNS = Kind(
+    "a name, a regular expression or several",
+    {"nargs": "+", "metavar": "NAME"},
+    lambda x: all(re.compile(one) for one in ([x] if isinstance(x, str) else x)),
+    lambda x: (x,) if isinstance(x, str) else tuple(x),
 )
 
 
@@ -59,16 +76,47 @@ class _Schedule(Options):
     batch_size: int | None = option(
         None, "8 to 64 by default (128 for inputs of up to 64 pixels)", whole(1)
     )
+    accumulate: int | str = option(
+        1,
+        "micro-batches that a step cuts its batch into, one after the other in less memory. "
+        'Without batch normalization the step stays the same; ``"auto"`` cuts the batch in halves '
+        "when the memory runs out",
+        _ACCUMULATE,
+    )
     image_size: int | Sequence[int] | None = option(
         None, "input size in pixels, or (height, width); the model's by default", picture_size(8)
+    )
+    optimizer: str = option(
+        "sgd", "SGD with Nesterov momentum 0.9, or AdamW", choice("sgd", "adamw")
     )
     learning_rate: float | None = option(
         None,
         "peak of the schedule; proportional to the batch size by default",
         number("positive", lambda x: 0 < x < math.inf),
     )
-    weight_decay: float = option(
-        5e-4, "decoupled decay of kernels only", number("0 or more", lambda x: 0 <= x < math.inf)
+    weight_decay: float | None = option(
+        None,
+        "decoupled decay of kernels only; 5e-4 by default, 0.05 for AdamW",
+        number("0 or more", lambda x: 0 <= x < math.inf),
+    )
+    layer_decay: float = option(
+        1.0,
+        "learning rate of a block, as a multiple of the next one's: 0.75 changes early layers "
+        "little, 1 trains all alike",
+        number("in (0, 1]", lambda x: 0 < x <= 1),
+    )
+    agc: float | None = option(
+        None,
+        "clipping of adaptive gradient clipping, 0.01 to 0.1; by default the norm of the whole "
+        "gradient is bounded by 1 instead",
+        number("positive", lambda x: 0 < x < math.inf),
+    )
+    freeze: str | Sequence[str] | None = option(
+        None,
+        'parts that stay as they are: ``"stem"``, ``"stage1"``, a regular expression for the names '
+        'of variables, or ``"batch_norm"`` for scales and statistics. What the model itself '
+        "freezes stays frozen too",
+        _PATTERNS,
     )
     label_smoothing: float = option(
         0.1,
@@ -115,6 +163,9 @@ class Settings(augmentation.FineTuning, _Schedule):
         "dtype policy of the training; the model's own by default. If given, the result is float32",
         choice(None, "float32", "mixed_bfloat16", "mixed_float16"),
     )
+    rematerialize: bool = option(
+        False, "recompute the inside of the blocks in the backward pass: less memory, more time"
+    )
     seed: int = option(0, "decides split, order, variations and the new classifier", whole())
     strict: bool = option(
         False, "fail on a file that cannot be read instead of skipping it by name", saved=False
@@ -123,6 +174,12 @@ class Settings(augmentation.FineTuning, _Schedule):
         False,
         "go on where an interrupted run with the same options stopped, to the same outcome as "
         "without a break. A finished run is loaded; if there is none, one is started",
+        saved=False,
+    )
+    finish: bool = option(
+        False,
+        "train no further: evaluate and deliver the last complete epoch of an interrupted run with "
+        "the same options",
         saved=False,
     )
     overwrite: bool = option(False, "replace an earlier run", saved=False)
@@ -221,11 +278,10 @@ def decide(
         momentum, or None.
 
     Raises:
-        ValueError: if warmup_epochs or class_weight do not fit the run.
+        ValueError: if warmup_epochs, class_weight or accumulate do not fit the run.
     """
     size = settings.image_size or tuple(input_size)
-    batch_size = settings.batch_size or default_batch_size(len(classes), size)
-    batch_size = min(batch_size, len(classes))
+    batch_size = _batch_size(settings, len(classes), size)
     steps = len(classes) // batch_size
     epochs, warmup = settings.epochs or default_epochs(steps), settings.warmup_epochs
     if warmup is None:
@@ -238,7 +294,9 @@ def decide(
         warmup_epochs=warmup,
         batch_size=batch_size,
         image_size=size,
-        learning_rate=settings.learning_rate or default_learning_rate(batch_size, pretrained),
+        learning_rate=settings.learning_rate
+        or default_learning_rate(batch_size, pretrained, settings.optimizer),
+        weight_decay=default_weight_decay(settings),
         class_weight=resolve_class_weight(settings.class_weight, classes, labels),
         ema=_ema_momentum(settings.ema, steps * (epochs - warmup)),
     )
@@ -255,14 +313,36 @@ def default_epochs(steps_per_epoch: int) -> int:
     return min(max(round(2000 / steps_per_epoch), 5), 30)
 
 
-def default_learning_rate(batch_size: int, pretrained: bool) -> float:
+def default_learning_rate(batch_size: int, pretrained: bool, optimizer: str = "sgd") -> float:
     """Return 0.05 for each 64 pictures of a batch, from 0.02 to 0.1; twice that from scratch.
 
     Together with bounded gradients this is safe for normalizer-free networks; much lower rates
-    leave a short run on few pictures unfinished.
+    leave a short run on few pictures unfinished. AdamW gets a hundredth of it.
     """
     rate = min(max(0.05 * batch_size / 64, 0.02), 0.1)
-    return rate if pretrained else 2 * rate
+    return rate * (1 if pretrained else 2) / (100 if optimizer == "adamw" else 1)
+
+
+def default_weight_decay(settings: Settings) -> float:
+    """Return the weight decay that the user gives, or that of the optimizer."""
+    if settings.weight_decay is not None:
+        return settings.weight_decay
+    return 0.05 if settings.optimizer == "adamw" else 5e-4
+
+
+def _batch_size(settings: Settings, pictures: int, image_size: tuple[int, int]) -> int:
+    """Return a batch size that micro-batches divide evenly."""
+    batch_size = min(settings.batch_size or default_batch_size(pictures, image_size), pictures)
+    parts = 1 if settings.accumulate == "auto" else settings.accumulate
+    if settings.batch_size is None:
+        batch_size = max(batch_size // parts, 1) * parts
+    if batch_size % parts or batch_size > pictures:
+        raise ValueError(
+            "accumulate must divide the batch size, which is at most the number of training "
+            f"pictures. Received: accumulate={parts} with batch_size={settings.batch_size} and "
+            f"{pictures} pictures"
+        )
+    return batch_size
 
 
 def resolve_class_weight(

@@ -224,7 +224,7 @@ def earlier_version_kept(source) -> Iterator[None]:
         source: one of ``sources``.
     """
     branch = source.branch()
-    before = branch.read_text() if branch is not None and branch.is_file() else None
+    before = branch.read_text(encoding="utf-8") if branch is not None and branch.is_file() else None
     token = _downloads.set([])
     try:
         yield

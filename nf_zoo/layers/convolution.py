@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
-from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from nf_zoo.layers.channels import checked_channels, require_channels
-from nf_zoo.layers.gradients import with_own_gradient
+from nf_zoo.layers.primitives import primitive_of
 from nf_zoo.layers.recorded import RecordedLayer
 
 PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
@@ -19,7 +17,15 @@ PADDINGS = ("same", "valid", "symmetric", "reflect", "circular")
 _GIVEN = contextvars.ContextVar("given_kernels", default=None)
 
 
-def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int = 1, groups=1):
+def convolve(
+    x,
+    kernel,
+    strides: int = 1,
+    padding: str = "same",
+    dilation: int = 1,
+    groups: int = 1,
+    training: bool = False,
+):
     """Convolve NHWC images with the primitive that is fast on the running backend.
 
     Args:
@@ -32,20 +38,24 @@ def convolve(x, kernel, strides: int = 1, padding: str = "same", dilation: int =
             ``"circular"`` (from the opposite side).
         dilation: distance between kernel taps, in pixels.
         groups: number of channel groups.
+        training: choose for the speed of the gradients too; they are the same up to rounding.
 
     Returns:
         (N, H', W', filters).
 
     On TensorFlow, Keras runs grouped convolution through XLA, compiled for every shape; this
-    function calls ``tf.nn.conv2d`` itself. A symmetric padding equal to SAME is passed as SAME; any
+    function calls ``tf.nn.conv2d`` itself, with gradients of its own
+    (:mod:`nf_zoo.layers.primitives`). A symmetric padding equal to SAME is passed as SAME; any
     other is applied first, because oneDNN does not accept explicit paddings.
     """
     if padding == "symmetric":
         x, padding = _pad_symmetrically(x, kernel.shape[:2], strides, dilation)
     elif padding in ("reflect", "circular"):
         x, padding = _pad_with_pixels(x, kernel.shape[:2], dilation, padding), "valid"
-    if keras.backend.backend() == "tensorflow" and groups > 1:
-        return _grouped_on_tensorflow(strides, padding.upper(), dilation, groups)(x, kernel)
+    if keras.backend.backend() == "tensorflow":
+        primitive = primitive_of(x, kernel, strides, padding, dilation, groups, training)
+        if primitive is not None:
+            return primitive(x, kernel)
     return ops.conv(
         x,
         kernel,
@@ -80,39 +90,6 @@ def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
             before = ops.take(x, ops.arange(length - side, length), axis)
             x = ops.concatenate([before, x, ops.take(x, ops.arange(side), axis)], axis)
     return x
-
-
-@functools.cache
-def _grouped_on_tensorflow(strides, padding, dilation, groups) -> Callable:
-    """Return a grouped convolution; split on CPU, where TensorFlow has no portable gradient."""
-    import tensorflow as tf
-
-    def native(x, kernel):
-        return tf.nn.conv2d(x, kernel, strides, padding, dilations=dilation)
-
-    def split(x, kernel):
-        parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
-        return tf.concat([_dilated(a, b, strides, padding, dilation) for a, b in parts], -1)
-
-    if tf.config.list_logical_devices("GPU"):
-        return native
-    if dilation > 1:
-        return split
-
-    def convolution(x, kernel):
-        def gradient(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch([x, kernel])
-                y = split(x, kernel)
-            return tape.gradient(y, [x, kernel], upstream)
-
-        return native(x, kernel), gradient
-
-    return with_own_gradient(convolution)
-
-
-def _dilated(x, kernel, strides, padding, dilation):
-    return ops.conv(x, kernel, strides, padding.lower(), "channels_last", dilation)
 
 
 @contextlib.contextmanager
@@ -209,11 +186,13 @@ class Convolution(RecordedLayer):
         """Return the kernel that the images are convolved with."""
         return self.kernel
 
-    def call(self, x):
+    def call(self, x, training=None):
         x = checked_channels(self, x)
         kernel = (_GIVEN.get() or {}).get(self)
         kernel = ops.cast(self.effective_kernel() if kernel is None else kernel, x.dtype)
-        x = convolve(x, kernel, self.strides, self.padding, self.dilation, self.groups)
+        x = convolve(
+            x, kernel, self.strides, self.padding, self.dilation, self.groups, bool(training)
+        )
         if self.bias is None:
             return x
         bias = ops.cast(self.bias, x.dtype)

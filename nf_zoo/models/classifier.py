@@ -225,7 +225,8 @@ class ImageClassifier(PictureModel):
                     f"Overrides must leave the body as it is: {name} has no counterpart of shape "
                     f"{tuple(variable.shape)}. Received: {sorted(changes)}"
                 )
-            variable.assign(mine[name])
+            # A copy: under JAX training gives up the arrays of its model.
+            variable.assign(keras.ops.copy(mine[name]))
         return model
 
     def _hand_on_states(self, model: ImageClassifier) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import keras
 
+from nf_zoo.models.accumulation import Accumulation, accumulation_of
 from nf_zoo.pictures.images import preprocess
 from nf_zoo.pictures.predictions import Prediction, decode_predictions
 
 logger = logging.getLogger("nf_zoo")
 
 
-class PictureModel(keras.Model):
+class PictureModel(Accumulation, keras.Model):
     """Keras model that knows how to prepare its pictures and what its classes are called.
 
     A subclass sets ``preprocessing``, ``num_classes``, ``classifier_activation`` and ``labels``.
@@ -44,19 +45,40 @@ class PictureModel(keras.Model):
         """
         return decode_predictions(predictions, top=top, labels=self)
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, *, accumulate: int = 1, **kwargs):
         """Configure the model for training, as ``keras.Model.compile`` does.
 
         Args:
-            optimizer: as in Keras.
+            optimizer: as in Keras. A bound on gradients, such as ``global_clipnorm``, holds for
+                the gradient of all replicas together.
             loss: as in Keras. The name of a cross-entropy, such as
                 ``"sparse_categorical_crossentropy"``, means the one for logits if the classifier
                 gives logits.
+            accumulate: number of micro-batches that a step of ``fit`` cuts its batch into. The
+                step is that of the whole batch, in the memory of a part of it: exactly so in
+                networks without batch normalization, whose statistics are those of a part. Use
+                this in place of the optimizer's ``gradient_accumulation_steps``, which updates
+                averages of the weights too often.
             **kwargs: as in Keras.
+
+        Raises:
+            ValueError: if ``accumulate`` is below 1, or above 1 with a loss that is not the mean
+                over the pictures.
+
+        Example:
+            >>> import nf_zoo
+            >>> model = nf_zoo.NFResNet26(num_classes=2)
+            >>> model.compile("sgd", "sparse_categorical_crossentropy", accumulate=4)
         """
         gives_logits = bool(self.num_classes) and self.classifier_activation is None
-        super().compile(optimizer, loss_of(loss, gives_logits), **kwargs)
-        spare_all_reduce(self.optimizer)
+        loss = loss_of(loss, gives_logits)
+        self.accumulate = accumulation_of(accumulate, loss)
+        super().compile(optimizer, loss, **kwargs)
+        sum_over_replicas_once(self.optimizer)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, "accumulate": self.accumulate} if config else config
 
     def compile_from_config(self, config):
         """Compile as a saved model was compiled. Keras calls this method."""
@@ -103,11 +125,12 @@ def loss_of(loss: Any, gives_logits: bool):
     return loss
 
 
-def spare_all_reduce(optimizer) -> None:
-    """Make an optimizer sum gradients over replicas only if there are several.
+def sum_over_replicas_once(optimizer) -> None:
+    """Make an optimizer sum gradients over replicas if there are several, and clip the sum.
 
     Keras sums them even on one device, through a custom gradient. TensorFlow keeps its closure
-    until the process ends, so every ``fit`` would leak the weights of its model.
+    until the process ends, so every ``fit`` would leak the weights of its model. Of several
+    replicas, Keras clips each one's share before the sum.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -115,14 +138,20 @@ def spare_all_reduce(optimizer) -> None:
 
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    sum_over_replicas = getattr(optimizer, "_all_reduce_sum_gradients", None)
-    if sum_over_replicas is None or hasattr(sum_over_replicas, "spares_one_replica"):
+    add_up = getattr(optimizer, "_all_reduce_sum_gradients", None)
+    if add_up is None or hasattr(add_up, "spares_one_replica"):
         return
+    clip = optimizer._clip_gradients
+
+    def several() -> bool:
+        return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
     def sum_where_several(grads_and_vars):
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        if not several():
             return list(grads_and_vars)
-        return sum_over_replicas(grads_and_vars)
+        gradients, variables = zip(*add_up(grads_and_vars), strict=True)
+        return list(zip(clip(list(gradients)), variables, strict=True))
 
     sum_where_several.spares_one_replica = True
     optimizer._all_reduce_sum_gradients = sum_where_several
+    optimizer._clip_gradients = lambda grads: grads if several() else clip(grads)

@@ -174,19 +174,32 @@ def crop(images, draws, given):
     size = given.size or height
     if given.crop == "none" and size == height:
         return images
-    area, aspect, top, left = draws
-    tall, wide = ops.full_like(top, height), ops.full_like(left, width)
+    return resample(images, window(draws, height, width, given), size)
+
+
+def window(draws, height: int, width: int, given, shape: float = 1.0, xp=ops):
+    """Return (top, left, height, width) of the windows of ``crop``, in pixels.
+
+    Args:
+        draws: four numbers in [0, 1), or arrays (N,).
+        height, width: of the pictures.
+        given: has ``crop`` and ``smallest_area``.
+        shape: width of the result divided by its height.
+        xp: NumPy, or ``keras.ops`` for tensors.
+    """
+    area, aspect, top, left = draws[:4]
+    tall, wide = xp.full_like(top, height), xp.full_like(left, width)
     if given.crop == "none":
-        top, left = ops.zeros_like(top), ops.zeros_like(left)
-    elif given.crop == "shift":
-        top = ops.floor(top * (2 * (height // 8) + 1)) - height // 8
-        left = ops.floor(left * (2 * (width // 8) + 1)) - width // 8
-    else:
-        area, aspect = _linear(area, given.smallest_area, 1.0), _ratio(aspect, 3 / 4, 4 / 3)
-        tall = ops.minimum(ops.sqrt(area / aspect), 1.0) * height
-        wide = ops.minimum(ops.sqrt(area * aspect), 1.0) * width
-        top, left = top * (height - tall), left * (width - wide)
-    return resample(images, (top, left, tall, wide), size)
+        return xp.zeros_like(top), xp.zeros_like(left), tall, wide
+    if given.crop == "shift":
+        top = xp.floor(top * (2 * (height // 8) + 1)) - height // 8
+        left = xp.floor(left * (2 * (width // 8) + 1)) - width // 8
+        return top, left, tall, wide
+    area = _linear(area, given.smallest_area, 1.0) * (height * width)
+    aspect = _ratio(aspect, 3 / 4, 4 / 3, xp) * shape
+    tall = xp.minimum(xp.sqrt(area / aspect), float(height))
+    wide = xp.minimum(xp.sqrt(area * aspect), float(width))
+    return top * (height - tall), left * (width - wide), tall, wide
 
 
 @operation(
@@ -294,6 +307,6 @@ def _linear(chance, low: float, high: float):
     return low + (high - low) * chance
 
 
-def _ratio(chance, low: float, high: float):
+def _ratio(chance, low: float, high: float, xp=ops):
     """From ``low`` to ``high``, even in the logarithm."""
-    return ops.exp(_linear(chance, math.log(low), math.log(high)))
+    return xp.exp(_linear(chance, math.log(low), math.log(high)))

@@ -6,8 +6,9 @@ Pillow resamples there and here.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -18,8 +19,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nf_zoo.pictures.preprocessing import LUMA, Preprocessing
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""The decoders Pillow may use; no other is reachable from an untrusted file."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+"""The decoders Pillow may use; no other is reachable from an untrusted file, but for HEIC's, and
+that only from a file that says it is HEIC."""
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1"}
+_LARGEST_RESIZED = 2**24
+"""Number of pixels above which only that part of a long, thin picture is resized that is kept."""
 
 
 def preprocess(
@@ -29,10 +35,10 @@ def preprocess(
 
     Args:
         images: a picture or several. A picture is a file path, the bytes of a JPEG, PNG, WebP,
-            BMP, GIF or TIFF file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4) in 0..255; several are a batch array (N, H, W, C), or a list, tuple or
-            iterator whose members may differ in kind and size. How alpha, grayscale, 16 bits,
-            EXIF rotation and floats are taken: see :func:`load_image`.
+            BMP, GIF, TIFF, AVIF or HEIC file, a PIL image, or an array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4) in 0..255; several are a batch array (N, H, W, C), or a list,
+            tuple or iterator whose members may differ in kind and size. How alpha, grayscale, 16
+            bits, EXIF rotation and floats are taken: see :func:`load_image`.
         model: a :class:`Preprocessing`, or a model that has one as ``.preprocessing``.
         input_size: (height, width), or one integer, in place of the model's own.
 
@@ -75,7 +81,8 @@ def load_image(source: Any) -> np.ndarray:
     Args:
         source: one of
 
-            - the path of a JPEG, PNG, WebP, BMP, GIF or TIFF file (str or ``pathlib.Path``);
+            - the path of a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or, with ``pillow-heif``, HEIC
+              file (str or ``pathlib.Path``); what it is, its content says and not its suffix;
             - the bytes of such a file;
             - a ``PIL.Image.Image``;
             - an array, or a tensor that NumPy can read, of shape (H, W), (H, W, 1), (H, W, 3) or
@@ -89,15 +96,17 @@ def load_image(source: Any) -> np.ndarray:
 
     Returns:
         uint8 array (H, W, 3), values 0..255, not resized. Files and PIL images are turned upright
-        by their EXIF orientation. Grayscale is repeated over the channels. Alpha is dropped,
-        not blended with a background: the color stored under a transparent pixel shows, as it
-        did when the published weights were evaluated. Of 16-bit pictures the high byte is kept,
-        of animations the first frame, and CMYK is converted without a color profile.
+        by the orientation in their EXIF record, or else in XMP, as ``ImageOps.exif_transpose``
+        does. Transparency is laid over white, in files, PIL images and arrays. Grayscale is
+        repeated over the channels. Of gray pictures of 16 bits or more the high byte of 16 bits is
+        kept; but if no value reaches 4096, the picture is taken for one of 12 bits, and if none
+        reaches 256, for one of 8. Of 16-bit color the high byte is kept, of animations the first
+        frame, and CMYK is converted without a color profile.
 
     Raises:
         ValueError: the picture is corrupt, truncated, empty, too large for Pillow's
-            decompression-bomb limit, of an unsupported format or type, or its values are out of
-            range. The message names the file.
+            decompression-bomb limit, of an unsupported format or type, HEIC without
+            ``pillow-heif``, or its values are out of range. The message names the file.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -110,7 +119,7 @@ def load_image(source: Any) -> np.ndarray:
     if isinstance(source, bytes | bytearray | memoryview):
         return _decode(bytes(source), "The encoded picture")
     if isinstance(source, Image.Image):
-        return _guarded(lambda: _rgb_pixels(source), "The PIL image")
+        return _upright_pixels(lambda: source, "The PIL image")
     array = _as_array(source)
     if array.ndim == 4:
         raise ValueError(f"Expected one picture, got a batch. Received: shape {array.shape}.")
@@ -149,24 +158,48 @@ def _load_file(path: Path) -> np.ndarray:
 def _decode(encoded: bytes, name: str) -> np.ndarray:
     if not encoded:
         raise ValueError(f"{name} is empty (0 bytes).")
+    formats = _heif(name) if _is_heif(encoded) else FORMATS
 
-    def read() -> np.ndarray:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            return _rgb_pixels(image)
+    def read() -> Image.Image:
+        image = Image.open(io.BytesIO(encoded), formats=formats)
+        if image.format == "PNG" and "transparency" in image.info and encoded[25] == 0:
+            # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray.
+            image.info["transparency"] *= {2: 85, 4: 17}.get(encoded[24], 1)
+        return image
 
     try:
-        return _guarded(read, name)
+        return _upright_pixels(read, name)
     except UnidentifiedImageError:
         raise ValueError(
-            f"{name} is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or its header is damaged. "
-            f"Received: {len(encoded)} bytes starting with {encoded[:12]!r}."
+            f"{name} is not a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC picture, or its header "
+            f"is damaged. Received: {len(encoded)} bytes starting with {encoded[:12]!r}."
         ) from None
 
 
-def _guarded(read, name: str) -> np.ndarray:
-    """Run ``read``; whatever Pillow's decoders raise becomes a ValueError that names the file."""
+def _is_heif(encoded: bytes) -> bool:
+    brands = encoded[8 : min(int.from_bytes(encoded[:4], "big"), 256)]
+    brands = {brands[start : start + 4] for start in range(0, len(brands), 4)}
+    return (
+        encoded[4:8] == b"ftyp" and bool(brands & _HEIF_BRANDS) and not brands & {b"avif", b"avis"}
+    )
+
+
+def _heif(name: str) -> tuple[str]:
     try:
-        return read()
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ValueError(
+            f"{name} is a HEIC picture: pip install 'nf-zoo[heic]', or convert it to JPEG."
+        ) from None
+    register_heif_opener()
+    return ("HEIF",)
+
+
+def _upright_pixels(read: Callable[[], Image.Image], name: str) -> np.ndarray:
+    """Decode a picture; whatever Pillow raises becomes a ValueError that names the file."""
+    try:
+        image = read()
+        image.load()
     except (UnidentifiedImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -178,23 +211,36 @@ def _guarded(read, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} cannot be read; it may be corrupt or cut short: {error}"
         ) from error
+    # Damaged metadata around sound pixels: keep the picture as it is stored.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
+    try:
+        return _rgb_pixels(image)
+    except ValueError as error:
+        raise ValueError(f"{name} has no pixels to use: {error}") from error
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray:
-    image.load()
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:
-        # Damaged metadata around sound pixels: keep the picture as it is stored.
-        image = image.copy()
-    if image.mode.startswith("I;16"):
-        return _rgb_array((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
+    if image.mode == "F":
         return _rgb_array(np.asarray(image))
-    if image.mode == "P":
-        # Straight to RGB warns about transparency; the colors are the same.
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        pixels = _rgb_array(_eight_bits(values))
+        return np.where((values == image.info.get("transparency"))[..., None], 255, pixels)
+    return _over_white(image) if image.has_transparency_data else np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Gray of 8, 12 or 16 bits, whichever holds the values, as 8 bits; others as they are."""
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        return values
+    return (values >> (0 if high < 256 else 4 if high < 4096 else 8)).astype(np.uint8)
+
+
+def _over_white(image: Image.Image) -> np.ndarray:
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
 
 
 def _as_array(source: Any) -> np.ndarray:
@@ -218,7 +264,11 @@ def _rgb_array(array: np.ndarray) -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"The array holds no pixels. Received: shape {array.shape}.")
     array = _as_uint8(array)
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+    if array.shape[-1] == 4 and array.ndim == 4:
+        return np.stack([_rgb_array(one) for one in array])
+    if array.shape[-1] == 4:
+        return _over_white(Image.fromarray(array))
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
 def _shape_hint(shape: tuple[int, ...]) -> str:
@@ -250,25 +300,22 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize a picture, uint8 (H, W, 3), and cut out its center (height, width, 3).
-
-    Raises:
-        ValueError: the picture is so long and thin that resizing it would exceed Pillow's limit
-            on pixels.
-    """
-    new_height, new_width = _resized_size(*image.shape[:2], preprocessing)
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and new_height * new_width > limit:
-        raise ValueError(
-            f"The picture is too long and thin: resized, it would be {new_height} x {new_width} "
-            f"pixels, more than PIL.Image.MAX_IMAGE_PIXELS ({limit}). Crop it first. "
-            f"Received: shape {image.shape}"
-        )
+    """Resize a picture, uint8 (H, W, 3), and cut out its center (height, width, 3)."""
+    new_sides = _resized_size(*image.shape[:2], preprocessing)
+    sides = preprocessing.input_size
+    top, left = (_crop_offset(*pair) for pair in zip(new_sides, sides, strict=True))
+    box = None
+    if new_sides[0] * new_sides[1] > _LARGEST_RESIZED:
+        # Only what the crop shows, in pixels of the picture; first columns, then rows.
+        scales = [old / new for old, new in zip(image.shape, new_sides, strict=False)]
+        new_sides = [min(pair) for pair in zip(new_sides, sides, strict=True)]
+        start = max(left, 0) * scales[1], max(top, 0) * scales[0]
+        box = (*start, start[0] + new_sides[1] * scales[1], start[1] + new_sides[0] * scales[0])
+        top, left = min(top, 0), min(left, 0)
     method = Image.Resampling[preprocessing.interpolation.upper()]
-    resized = Image.fromarray(image).resize((new_width, new_height), method)
-    height, width = preprocessing.input_size
-    crop = Image.new("RGB", (width, height), preprocessing.border_color)
-    crop.paste(resized, (-_crop_offset(new_width, width), -_crop_offset(new_height, height)))
+    resized = Image.fromarray(image).resize(new_sides[::-1], method, box)
+    crop = Image.new("RGB", sides[::-1], preprocessing.border_color)
+    crop.paste(resized, (-left, -top))
     return np.array(crop)
 
 

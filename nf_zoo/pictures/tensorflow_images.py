@@ -9,48 +9,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from nf_zoo.pictures.preprocessing import Preprocessing
+from nf_zoo.pictures.tensorflow_decoding import decode
 
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle", "lanczos": "lanczos3"}
 _METHODS = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest"}
 _METHODS["lanczos"] = "lanczos3"
-
-_HEADER_BYTES = 32
-_EXIF_SEARCH_BYTES = 65536
-_ORIENTATION_TAG = 0x0112
-
-
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
-
-    Args:
-        encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
-
-    Returns:
-        uint8 tensor (H, W, 3), values 0..255. Grayscale is repeated, alpha dropped, of 16 bits
-        the high byte kept, of a GIF the first frame. A JPEG is turned upright by its EXIF
-        orientation; the rarer EXIF records of PNG and WebP are ignored, which is where this
-        differs from ``load_image``. Neither animated WebP without alpha nor BMP of 1 or 4 bits
-        per pixel can be decoded in a graph.
-
-    Raises:
-        tf.errors.InvalidArgumentError: the picture is corrupt or of another format.
-
-    Example:
-        >>> png = tf.io.encode_png(tf.zeros((4, 5, 1), tf.uint8))
-        >>> decode(png).shape
-        TensorShape([4, 5, 3])
-    """
-    encoded = tf.convert_to_tensor(encoded)
-    header = _bytes(encoded, _HEADER_BYTES)
-    pixels = tf.case(
-        [
-            (_matches(header, 0, b"\xff\xd8\xff"), lambda: _decode_jpeg(encoded)),
-            (_matches(header, 8, b"WEBP"), lambda: _decode_webp(encoded, header)),
-            (_matches(header, 0, b"BM"), lambda: _decode_bmp(encoded, header)),
-        ],
-        default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(pixels, (None, None, 3))
 
 
 def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
@@ -194,95 +157,3 @@ def _with_border(pixels, resized, offset, preprocessing: Preprocessing) -> tf.Te
     )
     inside = rows[:, None, None] & columns[None, :, None]
     return tf.where(inside, pixels, tf.constant(preprocessing.border_color, tf.float32))
-
-
-def _bytes(encoded: tf.Tensor, count: int) -> tf.Tensor:
-    """The first ``count`` bytes as uint8, with zeros after a shorter string."""
-    start = tf.io.decode_raw(tf.strings.substr(encoded, 0, count), tf.uint8)
-    return tf.ensure_shape(tf.pad(start, [[0, count - tf.size(start)]]), (count,))
-
-
-def _matches(values: tf.Tensor, position: int, expected: bytes) -> tf.Tensor:
-    found = values[position : position + len(expected)]
-    return tf.reduce_all(found == tf.constant(list(expected), tf.uint8))
-
-
-def _decode_webp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    # The op needs to be told whether there is alpha, and with channels=0, where it would find out
-    # for itself, an animation without alpha crashes the process (TensorFlow 2.21).
-    extended = _matches(header, 12, b"VP8X") & (header[20] // 16 % 2 == 1)
-    lossless = _matches(header, 12, b"VP8L") & (header[24] // 16 % 2 == 1)
-    frames = tf.cond(
-        extended | lossless,
-        lambda: tf.io.decode_webp(encoded, channels=4),
-        lambda: tf.io.decode_webp(encoded, channels=3),
-    )
-    return frames[0, :, :, :3]
-
-
-def _decode_bmp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    def with_palette():
-        # TensorFlow returns the palette's indices as if they were gray levels.
-        start, end = 14 + _integer(header, 14, 4), _integer(header, 10, 4)
-        colors = tf.strings.substr(encoded, start, (end - start) // 4 * 4)
-        palette = tf.reshape(tf.io.decode_raw(colors, tf.uint8), (-1, 4))[:, 2::-1]
-        indices = tf.cast(tf.io.decode_bmp(encoded)[..., 0], tf.int32)
-        return tf.gather(palette, tf.minimum(indices, tf.shape(palette)[0] - 1))
-
-    return tf.cond(
-        _integer(header, 28, 2) == 8,
-        with_palette,
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-
-
-def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    # Pillow's transform; TensorFlow's default is a faster one, off by a gray level on average.
-    pixels = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-    orientation = _exif_orientation(_bytes(encoded, _EXIF_SEARCH_BYTES))
-    return tf.cond(orientation == 1, lambda: pixels, lambda: _upright(pixels, orientation))
-
-
-def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    def among(*values: int) -> tf.Tensor:
-        return tf.reduce_any(orientation == tf.constant(values))
-
-    pixels = tf.cond(
-        among(5, 6, 7, 8), lambda: tf.transpose(pixels, (1, 0, 2)), lambda: tf.identity(pixels)
-    )
-    pixels = tf.cond(among(2, 3, 6, 7), lambda: pixels[:, ::-1], lambda: tf.identity(pixels))
-    return tf.cond(among(3, 4, 7, 8), lambda: pixels[::-1], lambda: tf.identity(pixels))
-
-
-def _exif_orientation(start: tf.Tensor) -> tf.Tensor:
-    """The orientation that the first bytes of a JPEG file give; 1, upright, if they give none."""
-    pattern = {0: 0xFF, 1: 0xE1, **dict(enumerate(b"Exif\0\0", start=4))}
-    places = start.shape[0] - max(pattern)
-    found = tf.reduce_all([start[k : k + places] == byte for k, byte in pattern.items()], axis=0)
-    segments = tf.cast(tf.where(found)[:, 0], tf.int32)
-    # Without a segment this points at the start of the file, where no TIFF header can be.
-    origin = tf.cond(tf.size(segments) > 0, lambda: segments[0] + 10, lambda: 0)
-    little_endian = start[origin] == ord("I")
-
-    def read(position: tf.Tensor | int, count: int) -> tf.Tensor:
-        return tf.where(
-            little_endian,
-            _integer(start, origin + position, count),
-            _integer(start, origin + position, count, big_endian=True),
-        )
-
-    directory = tf.clip_by_value(read(4, 4), 0, _EXIF_SEARCH_BYTES)
-    entries = directory + 2 + 12 * tf.range(tf.minimum(read(directory, 2), 1024))
-    values = tf.where(read(entries, 2) == _ORIENTATION_TAG, read(entries + 8, 2), 0)
-    orientation = tf.reduce_max(tf.concat([values, [1]], axis=0))
-    return tf.where(origin > 0, orientation, 1)
-
-
-def _integer(values: tf.Tensor, position, count: int, big_endian: bool = False) -> tf.Tensor:
-    """``count`` bytes at each position as int32; positions outside read the last byte."""
-    last = values.shape[0] - 1
-    total = tf.zeros_like(position)
-    for k in range(count):
-        byte = tf.cast(tf.gather(values, tf.clip_by_value(position + k, 0, last)), tf.int32)
-        total += byte * 256 ** (count - 1 - k if big_endian else k)
-    return total

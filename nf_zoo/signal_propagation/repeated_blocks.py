@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nf_zoo.backend import compiled
 from nf_zoo.models import registry
 from nf_zoo.models.norm_free import variance_ledger
 
@@ -358,14 +359,3 @@ def vector_jacobian(function: Callable, *primals) -> tuple[Any, Callable]:
         return tape.gradient(y, primals, cotangent, unconnected_gradients=zero)
 
     return y, pull
-
-
-def compiled(function: Callable) -> Callable:
-    """Return the function as one XLA program."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    import tensorflow as tf
-
-    return tf.function(function, jit_compile=True, autograph=False)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import nf_zoo
 from nf_zoo.cli import main
@@ -120,6 +123,19 @@ def test_evaluate_a_saved_model(saved, model, pictures, answer):
     assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
 
 
+def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, answer):
+    """Its own decoder counts: what it cannot decode is named, not answered for it."""
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    some = sorted(folder.rglob("*.png"))[0]
+    Image.open(some).save(some.with_suffix(".tiff"))
+    count = answer("evaluate", saved["tuned"], folder)[1]["pictures"]
+    code, result = answer("evaluate", saved["saved_model"], folder)
+    assert code == 1 and result["pictures"] == count - 1
+    name = some.with_suffix(".tiff").relative_to(folder).as_posix()
+    assert list(result["skipped"]) == [name] and "cannot decode" in result["skipped"][name]
+    assert main(["evaluate", str(saved["saved_model"]), str(folder), "--strict"]) == 2
+
+
 def test_evaluate_in_words(saved, model, broken, capsys):
     assert main(["evaluate", str(saved["tuned"]), str(broken)]) == 1
     printed = capsys.readouterr()
@@ -129,7 +145,10 @@ def test_evaluate_in_words(saved, model, broken, capsys):
     for row in expected["per_class"]:
         figures = [f"{100 * row[name]:.1f}" for name in ("recall", "precision", "f1")]
         assert rows[row["label"]] == [str(row["support"]), *figures]
-    assert f"Accuracy {100 * expected['accuracy']:.2f} % on 11 pictures" in printed.out
+    low, high = (100 * share for share in expected["accuracy_interval"])
+    interval = f"(95 %: {low:.1f} to {high:.1f} %)"
+    headline = f"Accuracy {100 * expected['accuracy']:.2f} % {interval} on 11 pictures"
+    assert headline in printed.out
     assert printed.err.startswith("warning: 1 file of ") and printed.err.count("\n") == 1
 
 
@@ -154,3 +173,56 @@ def test_only_the_weakest_of_many_classes_are_shown(saved, pictures, capsys, mon
 def test_evaluate_no_folder(capsys):
     assert main(["evaluate", "nf_resnet50", "no-such-folder"]) == 2
     assert "There is no such folder" in capsys.readouterr().err
+
+
+def test_what_is_not_answered_is_counted_or_named(saved, pictures, tmp_path, answer, capsys):
+    """Links, thumbnails, pictures without suffix or of other kinds, in both commands alike."""
+    odd = tmp_path / "odd"
+    (odd / "red" / "@eaDir").mkdir(parents=True)
+    shutil.copy(pictures / "red" / "0.png", odd / "red" / "photo")
+    shutil.copy(pictures / "red" / "1.png", odd / "red" / "@eaDir" / "1.png")
+    shutil.copy(pictures / "red" / "1.png", odd / "red" / os.fsdecode(b"caf\xe9.png"))
+    (odd / "red" / "scan.jp2").write_bytes(b"no such kind")
+    (odd / "red" / "broken.heic").write_bytes(b"broken")
+    (odd / "red" / "more").symlink_to(pictures / "red")
+    (odd / "blue").symlink_to(pictures / "blue")
+    code, rows = answer("predict", saved["keras"], odd)
+    assert code == 1
+    named = [row["file"].removeprefix(f"{odd}/") for row in rows]
+    inside = [f"more/{i}.png" for i in range(4)]
+    found = ["broken.heic", r"caf\udce9.png", *inside, "photo"]
+    assert sorted(named) == sorted(
+        [f"blue/{i}.png" for i in range(4)] + [f"red/{x}" for x in found]
+    )
+    assert [row["file"][-11:] for row in rows if "error" in row] == ["broken.heic"]
+    assert "odd: 1 .jp2, 1 in @eaDir/" in capsys.readouterr().err
+    code, result = answer("evaluate", saved["keras"], odd)
+    assert code == 1
+    assert result["pictures"] == 10
+    assert list(result["skipped"]) == ["red/broken.heic"]
+    assert result["ignored"] == {".jp2": 1, "in @eaDir/": 1}
+    capsys.readouterr()
+    assert main(["evaluate", str(saved["saved_model"]), str(odd)]) == 1
+    assert "Files ignored: 1 .jp2, 1 in @eaDir/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["keras", "saved_model"])
+def test_a_very_thin_picture_is_answered_like_any_other(form, saved, tmp_path, answer):
+    pixels = np.zeros((1, 1_000_000, 3), np.uint8)
+    pixels[..., 0] = np.arange(1_000_000) % 250
+    for label, turned in (("red", pixels), ("blue", pixels.swapaxes(0, 1))):
+        (tmp_path / label).mkdir()
+        Image.fromarray(turned).save(tmp_path / label / "thin.png")
+    code, rows = answer("predict", saved[form], tmp_path)
+    assert code == 0 and all(len(row["predictions"]) == 3 for row in rows)
+    code, result = answer("evaluate", saved[form], tmp_path)
+    assert (code, result["pictures"]) == (0, 2)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("command", [["finetune", "", "--output", "x"], ["evaluate", "y", ""]])
+def test_an_empty_name_is_not_the_current_folder(command, pictures, monkeypatch, capsys):
+    monkeypatch.chdir(pictures)
+    assert main(command) == 2
+    assert "name of the folder is empty" in capsys.readouterr().err
+    assert not (pictures / "x").exists()

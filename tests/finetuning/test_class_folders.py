@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from nf_zoo.finetuning.class_folders import (
     FolderError,
     find_splits,
     pictures_in,
+    printable,
     scan,
     stratified_split,
 )
@@ -34,7 +37,39 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     )
     found = scan(tmp_path)
     assert found.files == ("a/1.png", "b/1.png")
-    assert found.ignored == {}
+    assert found.ignored == {"hidden": 1, "in .cache/": 1, "in .git/": 1, "in __MACOSX/": 1}
+
+
+def test_thumbnails_of_storage_devices_are_counted_and_not_learned_from(tmp_path):
+    touch(tmp_path, "a/1.png", "a/@eaDir/1.png/thumb.jpg", "a/@eaDir/1.png/info", "b/1.png")
+    touch(tmp_path, "@eaDir/a/1.png", ".thumbnails/1.png", "a/._1.png", "a/.DS_Store")
+    found = scan(tmp_path)
+    assert (found.labels, found.files) == (("a", "b"), ("a/1.png", "b/1.png"))
+    assert found.ignored == {"hidden": 1, "in .thumbnails/": 1, "in @eaDir/": 2}
+
+
+def test_a_file_without_suffix_is_what_its_first_bytes_say(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png", "b/table", "b/film.mp4")
+    png = b"\x89PNG\r\n\x1a\n" + bytes(20)
+    (tmp_path / "b" / "IMG 2024.01.15 17h").write_bytes(png)
+    (tmp_path / "b" / "scan").write_bytes(b"\xff\xd8\xff\xe0" + bytes(20))
+    (tmp_path / "b" / "frame.0001").write_bytes(b"RIFF1234WEBPVP8 ")
+    (tmp_path / "b" / "raw.dng").write_bytes(b"II*\0" + bytes(20))
+    os.mkfifo(tmp_path / "b" / "pipe")
+    found = scan(tmp_path)
+    assert found.files[1:] == ("b/1.png", "b/IMG 2024.01.15 17h", "b/frame.0001", "b/scan")
+    assert found.ignored == {".dng": 1, ".mp4": 1, "no suffix": 2}
+
+
+def test_pictures_of_phones_are_found(tmp_path):
+    touch(tmp_path, "a/1.HEIC", "a/2.avif", "b/3.heif")
+    assert scan(tmp_path).files == ("a/1.HEIC", "a/2.avif", "b/3.heif")
+
+
+def test_a_link_back_to_the_classes_is_not_followed(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "b" / "all").symlink_to(tmp_path)
+    assert scan(tmp_path).files == ("a/1.png", "b/1.png")
 
 
 def test_linked_folders_are_followed_once(tmp_path):
@@ -74,6 +109,8 @@ def test_missing_folder_and_file_in_its_place(tmp_path):
         find_splits(touch(tmp_path, "1.png") / "1.png")
     with pytest.raises(TypeError, match="Received: 3"):
         find_splits(3)
+    with pytest.raises(FolderError, match="name of the folder is empty"):
+        find_splits("")
 
 
 def test_labels_keep_their_order_and_may_lack_a_folder(tmp_path):
@@ -89,17 +126,89 @@ def test_unknown_class_folder_names_the_differences(tmp_path):
         scan(tmp_path, labels=["cat", "dog"])
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
-def test_split_folders(tmp_path, name):
-    touch(
-        tmp_path, "train/a/1.png", f"{name}/a/1.png", "test/a/1.png", ".thumbs/1.png", "readme.md"
-    )
-    splits = find_splits(tmp_path)
-    assert splits == {
-        "train": tmp_path / "train",
-        "validation": tmp_path / name,
-        "test": tmp_path / "test",
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("train", "validation", "test"),
+        ("Train", "Val", "Test"),
+        ("Training", "Validation", "Testing"),
+        ("TRAINING", "DEV", "TESTING"),
+        ("training_set", "dev set", "test-images"),
+    ],
+)
+def test_split_folders(tmp_path, train, validation, test):
+    touch(tmp_path, f"{train}/a/1.png", f"{validation}/a/1.png", f"{test}/a/1.png")
+    touch(tmp_path, ".thumbs/1.png", "readme.md")
+    assert find_splits(tmp_path) == {
+        "train": tmp_path / train,
+        "validation": tmp_path / validation,
+        "test": tmp_path / test,
     }
+
+
+def test_other_folders_beside_splits_are_no_classes(tmp_path):
+    touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "single_prediction/1.png")
+    with pytest.warns(UserWarning, match="no split and are ignored: single_prediction"):
+        assert set(find_splits(tmp_path)) == {"train", "test"}
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("seg_train", "seg_test"), ("2023", "2024")])
+def test_parts_of_a_data_set_are_not_its_classes(tmp_path, names):
+    touch(tmp_path, *(f"{name}/{label}/1.png" for name in names for label in ("cat", "dog")))
+    touch(tmp_path, f"{names[0]}/eel/1.png")
+    with pytest.raises(FolderError, match=r"the same folders \(cat, dog\).*probably the classes"):
+        scan(tmp_path)
+
+
+def test_folders_within_classes_are_allowed(tmp_path):
+    # As in Tiny ImageNet; and where pictures lie beside the folders.
+    touch(tmp_path / "tiny", "n01/images/1.png", "n02/images/1.png")
+    assert scan(tmp_path / "tiny").labels == ("n01", "n02")
+    touch(tmp_path / "more", *(f"{x}/{y}1.png" for x in "ab" for y in ("", "old/", "new/")))
+    assert scan(tmp_path / "more").labels == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "bell\a", os.fsdecode(b"caf\xe9"), "a\u2028b"])
+def test_class_names_that_no_file_can_hold(tmp_path, name):
+    touch(tmp_path, "a/1.png", f"{name}/1.png")
+    with pytest.raises(FolderError, match="text of one line") as error:
+        scan(tmp_path)
+    str(error.value).encode()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_class_names_that_look_the_same_are_told_apart(tmp_path):
+    touch(tmp_path, "caf\u00e9/1.png", "cafe\u0301/1.png")
+    with pytest.raises(FolderError, match=r"look the same.*'cafe\\u0301'.*'caf\\xe9'"):
+        scan(tmp_path)
+    touch(tmp_path / "spaced", "cat/1.png", "cat /1.png")
+    with pytest.raises(FolderError, match=r"'cat' .*'cat '"):
+        scan(tmp_path / "spaced")
+
+
+def test_a_folder_finds_its_label_in_any_unicode_form(tmp_path):
+    touch(tmp_path, "cafe\u0301/1.png", "tea/1.png")
+    found = scan(tmp_path, labels=["tea", "caf\u00e9"])
+    assert found.labels == ("tea", "caf\u00e9")
+    assert found.files == ("tea/1.png", "cafe\u0301/1.png")
+    assert found.classes.tolist() == [0, 1]
+
+
+def test_unusual_class_names_are_kept(tmp_path):
+    names = ("$5_to_$10", "Ba$$in", "\u732b", "tab cat ")
+    touch(tmp_path, *(f"{name}/1.png" for name in names))
+    with pytest.warns(UserWarning, match="end with a space: 'tab cat '"):
+        assert scan(tmp_path).labels == tuple(sorted(names))
+
+
+def test_file_names_that_are_not_utf_8(tmp_path):
+    touch(tmp_path, "a/1.png", "b/" + os.fsdecode(b"caf\xe9.png"), "b/3.png")
+    found = scan(tmp_path)
+    assert (tmp_path / found.files[2]).is_file()
+    assert len(stratified_split(found.files, found.classes, 0.5, seed=0)[1]) == 2 - 1
+    assert printable(found.files[2]) == r"b/caf\udce9.png"
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -145,6 +254,25 @@ def test_split_leaves_single_pictures_to_training_and_never_takes_all():
     assert len(held_out) == 2
 
 
+def test_copies_stay_on_one_side():
+    rng = np.random.default_rng(0)
+    contents = rng.integers(0, 60, 200)
+    classes = rng.integers(0, 3, 200)
+    names = [str(i) for i in range(200)]
+    train, held_out = stratified_split(names, classes, 0.2, 0, contents)
+    assert not set(contents[train]) & set(contents[held_out])
+    assert len(train) + len(held_out) == 200
+    assert all(5 <= count <= 14 for count in np.bincount(classes[held_out], minlength=3))
+
+
+def test_a_class_of_copies_alone_is_trained_on_and_one_of_two_pictures_is_split():
+    classes = np.repeat([0, 1, 2], [4, 6, 5])
+    contents = [*[0] * 4, *[1] * 4, *[2] * 2, *range(3, 8)]
+    train, held_out = stratified_split(list("abcdefghijklmno"), classes, 0.2, 0, contents)
+    assert np.bincount(classes[held_out], minlength=3).tolist() == [0, 2, 1]
+    assert np.bincount(classes[train]).tolist() == [4, 4, 4]
+
+
 def test_pictures_in_a_folder_hidden_ones_left_out_and_links_followed_once(tmp_path):
     (tmp_path / "here" / ".hidden").mkdir(parents=True)
     (tmp_path / "there").mkdir()
@@ -153,7 +281,8 @@ def test_pictures_in_a_folder_hidden_ones_left_out_and_links_followed_once(tmp_p
     (tmp_path / "here" / "notes.txt").touch()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "there")
     (tmp_path / "there" / "back").symlink_to(tmp_path / "here")
-    found = pictures_in(tmp_path / "here")
+    with pytest.warns(UserWarning, match=r"here: 1 \.txt, 1 hidden, 1 in \.hidden/$"):
+        found = pictures_in(tmp_path / "here")
     assert found == [str(tmp_path / "here" / name) for name in ("a.JPG", "b.png", "link/e.gif")]
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from nf_zoo.finetuning import evaluate
 from nf_zoo.finetuning.class_folders import FolderError
-from nf_zoo.finetuning.evaluation import evaluate_pictures, per_class
+from nf_zoo.finetuning.evaluation import evaluate_pictures, interval, per_class
 from nf_zoo.finetuning.picture_sets import DatasetPictures
 from nf_zoo.pictures.images import preprocess
 
@@ -104,8 +104,8 @@ def test_evaluate_folder_agrees_with_preprocess_and_predict(shapes, tiny):
     assert "top5_accuracy" not in metrics
 
 
-def test_without_tensorflow_pillow_prepares_the_pictures(few, oracle, monkeypatch):
-    """As ``preprocess`` does, to the last bit; and the last batch is smaller."""
+def test_pictures_are_prepared_as_preprocess_does(few, oracle, monkeypatch):
+    """To the last bit; the last batch is filled up."""
     seen = []
 
     def remember(images):
@@ -113,12 +113,11 @@ def test_without_tensorflow_pillow_prepares_the_pictures(few, oracle, monkeypatc
         return np.asarray(images)[:, 0, :6, 0]
 
     monkeypatch.setattr(oracle, "predict_on_batch", remember)
-    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     monkeypatch.setattr(oracle, "labels", ("bar", "disc", *"abcd"), raising=False)
     metrics = evaluate(oracle, few, batch_size=5)
     paths = [path for label in ("bar", "disc") for path in sorted((few / label).iterdir())]
-    np.testing.assert_array_equal(np.concatenate(seen), preprocess(paths, oracle))
-    assert [len(batch) for batch in seen] == [5, 5, 5, 1]
+    np.testing.assert_array_equal(np.concatenate(seen)[:16], preprocess(paths, oracle))
+    assert [len(batch) for batch in seen] == [5, 5, 5, 5]
     assert [row["support"] for row in metrics["per_class"][:2]] == [8, 8]
 
 
@@ -159,3 +158,19 @@ def test_nothing_to_evaluate(few, tiny):
         pytest.raises(ValueError, match="No picture can be read"),
     ):
         evaluate(tiny(num_classes=2), few)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("right", "pictures", "low", "high"),
+    # Newcombe (1998), "Two-sided confidence intervals for the single proportion", table I.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_intervals_are_the_published_ones(right, pictures, low, high):
+    found = interval(right / pictures, pictures)
+    assert found == pytest.approx((low, high), abs=6e-5)

@@ -5,14 +5,17 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+import tiny_networks
 
 from nf_zoo.finetuning import evaluate, fine_tune, finetune, phases
+from nf_zoo.finetuning.devices import Devices
 from nf_zoo.finetuning.phases import Progress
+from nf_zoo.finetuning.settings import Settings
 from nf_zoo.models.classifier import variable_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:1 file of:UserWarning")
 
+TENSORFLOW = keras.backend.backend() == "tensorflow"
 FAST = {"verbose": 0, "batch_size": 8, "flip": False}
 
 
@@ -58,17 +61,18 @@ def test_result_is_ready_to_use(finished):
 
 def test_output_folder_is_complete(finished):
     output = finished.output
-    assert {path.name for path in output.iterdir()} == {
+    exported = {"saved_model"} if TENSORFLOW else set()
+    assert {path.name for path in output.iterdir()} == exported | {
         "model.keras",
-        "saved_model",
         "labels.txt",
         "history.csv",
+        "pictures.csv",
         "learning_curve.png",
         "confusion_matrix.png",
         "predictions.png",
         "report.json",
     }
-    assert (output / "saved_model" / "saved_model.pb").stat().st_size > 0
+    assert not TENSORFLOW or (output / "saved_model" / "saved_model.pb").stat().st_size > 0
     assert (output / "labels.txt").read_text() == "bar\ndisc\nring\n"
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     with open(output / "history.csv") as file:
@@ -99,7 +103,7 @@ def test_report(finished):
     assert report["run"]["settings"]["class_weight"] == pytest.approx([1, 1, 1])
     assert report["run"]["model"]["architecture"] == "nf_resnet10"
     assert report["seed"] == 0
-    assert set(report["versions"]) == {"nf_zoo", "keras", "tensorflow", "python"}
+    assert set(report["versions"]) == {"nf_zoo", "keras", keras.backend.backend(), "python"}
     # What was validated last is what was shipped: the average of the weights.
     assert report["accuracy"] == pytest.approx(finished.history[-1]["val_accuracy"])
 
@@ -138,17 +142,23 @@ class Killed(BaseException):
 def kill_after(monkeypatch, epochs):
     """Make the run die in the epoch after so many."""
 
-    def on_epoch_begin(self, epoch, logs=None):
+    train = phases._train_epoch
+
+    def train_epoch(run, epoch, bar):
         if epoch == epochs:
             raise Killed
-        self._began = 0.0
+        return train(run, epoch, bar)
 
-    monkeypatch.setattr(phases._Record, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(phases, "_train_epoch", train_epoch)
 
 
-def test_resumed_run_equals_an_uninterrupted_one(few, tiny, tmp_path, monkeypatch, no_saved_model):
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_resumed_run_equals_an_uninterrupted_one(
+    accumulate, few, tiny, tmp_path, monkeypatch, no_saved_model
+):
     start = tiny(drop_rate=0.2, stochastic_depth_rate=0.3)
     options = {
+        "accumulate": accumulate,
         "epochs": 3,
         "warmup_epochs": 1,
         "learning_rate": 0.1,
@@ -178,11 +188,10 @@ def test_resumed_run_equals_an_uninterrupted_one(few, tiny, tmp_path, monkeypatc
 
 def test_whole_network_epochs_change_the_body_in_mixed_precision(tiny):
     pixels = np.random.default_rng(0).integers(0, 255, (20, 18, 16, 3), np.uint8)
-    dataset = tf.data.Dataset.from_tensor_slices((pixels, np.arange(20) % 2))
     start = tiny()
     result = finetune(
         start,
-        dataset.batch(5),
+        (pixels, np.arange(20) % 2),
         labels=["even", "odd"],
         epochs=1,
         precision="mixed_float16",
@@ -203,7 +212,7 @@ def test_whole_network_epochs_change_the_body_in_mixed_precision(tiny):
 
 def test_known_classes_keep_their_classifier_and_new_ones_get_a_seeded_one(tiny):
     def prepared(labels, seed):
-        settings = SimpleNamespace(image_size=(24, 16), precision=None, seed=seed)
+        settings = Settings(image_size=(24, 16), seed=seed)
         return fine_tune._prepare(start, labels, settings)
 
     start = tiny(num_classes=2, labels=("bar", "disc"), stochastic_depth_rate=0.3)
@@ -237,6 +246,73 @@ def test_divergence_is_an_error_with_a_remedy(few, tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_diverged_is_started_again_as_the_message_says(
+    few, tiny, tmp_path, monkeypatch, no_saved_model
+):
+    options = {"epochs": 2, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
+    train = Devices.train
+    monkeypatch.setattr(
+        Devices,
+        "train",
+        lambda self, model, batch: {
+            **train(self, model, batch),
+            "loss": float("nan") if model.layers[1].trainable else 1.0,
+        },
+    )
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        finetune(tiny(), few, learning_rate=0.3, **options)
+    assert (tmp_path / "out.partial" / "epoch-00001").is_dir()
+    monkeypatch.undo()
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", lambda model, path: None)
+    result = finetune(tiny(), few, learning_rate=0.1, **options)
+    assert len(result.history) == 2
+
+
+def test_out_of_memory_names_what_to_lower(few, tiny, monkeypatch, tmp_path):
+    def exhausted(*_):
+        raise ResourceExhaustedError("OOM when allocating tensor")
+
+    monkeypatch.setattr(phases, "_train_epochs", exhausted)
+    message = r'accumulate="auto".* batch_size, for example to 4.*batch_size=8, image_size=16 x 16'
+    with pytest.raises(MemoryError, match=message):
+        finetune(tiny(), few, output=tmp_path / "out", epochs=2, **FAST)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_finish_delivers_the_last_complete_epoch(
+    epochs, few, tiny, tmp_path, monkeypatch, no_saved_model
+):
+    options = {"epochs": 4, "warmup_epochs": 1, "ema": 0.5, "output": tmp_path / "out", **FAST}
+    start = tiny()
+    kill_after(monkeypatch, epochs)
+    with pytest.raises(Killed):
+        finetune(start, few, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr("nf_zoo.deploy.saved_model.export_saved_model", lambda model, path: None)
+    result = finetune(start, few, finish=True, **options)
+    assert [row["epoch"] for row in result.history] == [1, 2][:epochs]
+    assert result.metrics["epochs_trained"] == epochs
+    assert result.metrics["accuracy"] == pytest.approx(result.history[-1]["val_accuracy"])
+    assert result.metrics["cross_entropy"] == pytest.approx(
+        result.history[-1]["val_cross_entropy"], rel=1e-4
+    )
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
+def test_losses_are_comparable_and_the_result_fits_a_screen(finished):
+    last = finished.history[-1]
+    # The validation loss is smoothed; the cross-entropy is that of the report.
+    assert last["val_cross_entropy"] == pytest.approx(finished.metrics["cross_entropy"], rel=1e-4)
+    assert last["val_loss"] != pytest.approx(last["val_cross_entropy"], rel=1e-2)
+    text = repr(finished)
+    assert len(text) < 400 and "\n" not in text
+    assert "nf_resnet10, 3 classes, 12 epochs; Validation accuracy" in text
+    low, high = finished.metrics["accuracy_interval"]
+    assert 0 < low < finished.metrics["accuracy"] <= high <= 1
+    alone = finished.metrics["classifier_alone"]["accuracy"]
+    assert alone == finished.history[0]["val_accuracy"]
+
+
 def test_bad_input_is_refused_before_anything_is_written(few, tiny, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(TypeError, match="must be an ImageClassifier"):
@@ -253,8 +329,6 @@ def test_bad_input_is_refused_before_anything_is_written(few, tiny, tmp_path):
 class Network:
     """The parts of a model that early stopping uses."""
 
-    stop_training = False
-
     def __init__(self):
         self.weights = 0
 
@@ -263,31 +337,29 @@ class Network:
 
 
 def test_early_stopping_keeps_the_best_epoch():
-    progress, network = Progress(), Network()
-    callback = phases._KeepBest(progress, patience=2)
-    callback.set_model(network)
+    run = SimpleNamespace(progress=Progress(), model=Network())
     scores = [(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.6, 0.1), (0.7, 0.8)]
     for epoch, (accuracy, loss) in enumerate(scores):
-        network.weights = epoch
-        callback.on_test_end({"accuracy": accuracy, "loss": loss})
-        callback.on_epoch_end(epoch)
-        assert network.stop_training == progress.stopped == (epoch == 4)
-    assert progress.best_weights == [2]
-    assert progress.best == [0.7, -0.8]
+        run.model.weights = epoch
+        phases._keep_best(run, {"val_accuracy": accuracy, "val_loss": loss}, patience=2)
+        assert run.progress.stopped == (epoch == 4)
+    assert run.progress.best_weights == [2]
+    assert run.progress.best == [0.7, -0.8]
 
 
 @pytest.mark.fast
 def test_linear_probe_leaves_the_body_alone_and_stops_at_the_best_weights(few, tiny, monkeypatch):
     best = {}
 
-    def on_test_end(self, logs=None):
-        # The first epoch is the best; two without a better one end the run.
-        self._progress.waited = 0 if self._progress.best is None else self._progress.waited + 1
-        if self._progress.best is None:
-            self._progress.best, self._progress.best_weights = [1.0, 0.0], self.model.get_weights()
-            best["weights"] = self._progress.best_weights
+    keep = phases._keep_best
 
-    monkeypatch.setattr(phases._KeepBest, "on_test_end", on_test_end)
+    def keep_the_first(run, figures, patience):
+        # The first epoch is the best; two without a better one end the run.
+        first = run.progress.best is None
+        keep(run, {"val_accuracy": float(first), "val_loss": 0.0}, patience)
+        best.setdefault("weights", run.progress.best_weights)
+
+    monkeypatch.setattr(phases, "_keep_best", keep_the_first)
     start = tiny()
     result = finetune(
         start, few, epochs=9, warmup_epochs=9, early_stopping=2, learning_rate=0.1, **FAST
@@ -302,3 +374,120 @@ def test_linear_probe_leaves_the_body_alone_and_stops_at_the_best_weights(few, t
             np.testing.assert_array_equal(before[name], after[name], err_msg=name)
     assert abs(np.asarray(after["head/bias"])).max() > 0
     assert after["head/kernel"].shape == (8, 2)
+
+
+def values_of(result):
+    """Weights of the result, and the losses of its epochs."""
+    return [*result.model.get_weights(), [row["loss"] for row in result.history]]
+
+
+def test_parts_of_a_batch_make_the_same_steps(few, tiny):
+    options = {"epochs": 3, "warmup_epochs": 1, "learning_rate": 0.1, "ema": 0.5, **FAST}
+    start = tiny()
+    whole, parts = (finetune(start, few, accumulate=k, **options) for k in (1, 4))
+    for mine, theirs in zip(values_of(parts), values_of(whole), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+    assert (whole.metrics["micro_batch"], parts.metrics["micro_batch"]) == (8, 2)
+
+
+@pytest.mark.parametrize("options", [{"agc": 0.05}, {"layer_decay": 0.5}, {"optimizer": "adamw"}])
+def test_parts_make_the_same_steps_with_other_optimizers(options, few, tiny):
+    options |= {"epochs": 1, "ema": 0.5, "weight_decay": 0.01, **FAST}
+    start = tiny()
+    whole, parts = (finetune(start, few, accumulate=k, **options) for k in (1, 2))
+    for mine, theirs in zip(values_of(parts), values_of(whole), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6)
+
+
+class ResourceExhaustedError(RuntimeError):
+    """Named as TensorFlow's."""
+
+
+def test_smaller_parts_are_tried_when_memory_runs_out(few, tiny, capsys, monkeypatch):
+    options = {"epochs": 2, "warmup_epochs": 1, "learning_rate": 0.1, **FAST}
+    start, train = tiny(), Devices.train
+    whole = finetune(start, few, **options)
+
+    def fits_two(self, model, batch):
+        if len(batch[0]) // model.accumulate > 2:
+            raise ResourceExhaustedError("no memory")
+        return train(self, model, batch)
+
+    monkeypatch.setattr(Devices, "train", fits_two)
+    with pytest.raises(MemoryError, match='accumulate="auto"'):
+        finetune(start, few, **options)
+    parts = finetune(start, few, accumulate="auto", **options)
+    assert "micro-batches of 2, 4 for each step" in capsys.readouterr().out
+    assert parts.metrics["micro_batch"] == 2
+    for mine, theirs in zip(values_of(parts), values_of(whole), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
+def test_micro_batches_must_divide_the_batch(few, tiny):
+    with pytest.raises(ValueError, match=r"accumulate must divide the batch size.*batch_size=8"):
+        finetune(tiny(), few, accumulate=3, **FAST)
+
+
+def part(model, block, name):
+    return next(one for one in model.get_layer(block)._layers if one.name == name)
+
+
+def test_frozen_parts_stay_as_they_are(few, tiny):
+    start = tiny(depths=(1, 1), widths=(8, 8))
+    part(start, "stage1_block1", "conv1").trainable = False
+    result = finetune(
+        start, few, epochs=1, freeze=["stem", "stage2/block1/.*gain"], **{**FAST, "verbose": 0}
+    )
+    before, after = variable_names(start), variable_names(result.model)
+    moved = {n for n in after if n in before and not np.array_equal(before[n], after[n])}
+    assert not [n for n in moved if n.startswith(("stem", "stage1/block1/conv1"))]
+    assert not [n for n in moved if n.startswith("stage2") and n.endswith("gain")]
+    assert [n for n in moved if n.startswith("stage2") and n.endswith("kernel")]
+    assert not part(result.model, "stage1_block1", "conv1").trainable
+    assert all(v.trainable for v in result.model.get_layer("stage2_block1").trainable_variables)
+    assert result.model.get_layer("stem_conv").trainable
+    with pytest.raises(ValueError, match=r"freeze must name parts.*stem.*Received: 'stge1'"):
+        finetune(start, few, epochs=1, freeze="stge1", **FAST)
+
+
+def test_frozen_batch_normalization_keeps_scale_and_statistics(few):
+    start = tiny_networks.build("resnet_v2")
+    result = finetune(start, few, epochs=1, image_size=32, freeze="batch_norm", **FAST)
+    before, after = variable_names(start), variable_names(result.model)
+    norms = [n for n in after if n.endswith(("gamma", "beta", "mean", "variance"))]
+    assert norms and all(np.array_equal(before[n], after[n]) for n in norms)
+    assert not np.array_equal(before["stem/conv1/kernel"], after["stem/conv1/kernel"])
+
+
+def test_recomputed_blocks_make_the_same_steps(few, tiny):
+    options = {"epochs": 1, "learning_rate": 0.1, **FAST}
+    start = tiny()
+    plain, recomputed = (finetune(start, few, rematerialize=r, **options) for r in (False, True))
+    for mine, theirs in zip(values_of(recomputed), values_of(plain), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+    assert not recomputed.model.config.rematerialize
+
+
+def test_a_picture_that_disappears_ends_the_run_and_it_goes_on(few, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("nf_zoo.finetuning.picture_sets.CACHE_BYTES", 1)
+    options = {"epochs": 2, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
+    start = tiny()
+    whole = finetune(start, few, **{**options, "output": tmp_path / "whole"})
+    train, lost = phases._train_epoch, few / "bar" / "000.jpg"
+
+    def lose(run, epoch, bar):
+        if epoch == 1:
+            for path in few.rglob("*.*"):
+                path.rename(path.with_suffix(path.suffix + ".gone"))
+        return train(run, epoch, bar)
+
+    monkeypatch.setattr(phases, "_train_epoch", lose)
+    with pytest.raises(RuntimeError, match=r"can no longer be read"):
+        finetune(start, few, **options)
+    monkeypatch.setattr(phases, "_train_epoch", train)
+    for path in list(few.rglob("*.gone")):
+        path.rename(path.with_suffix(""))
+    assert lost.exists()
+    again = finetune(start, few, resume=True, **options)
+    for mine, theirs in zip(values_of(again), values_of(whole), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

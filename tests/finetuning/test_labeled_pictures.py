@@ -19,7 +19,7 @@ def open_data(data, **options):
 
 
 def read(pictures):
-    return [(pixels.numpy(), int(index)) for pixels, index in pictures.in_order()]
+    return [(pixels(), index) for pixels, index in pictures.in_order()]
 
 
 def toy_dataset(count=20, classes=2, side=6):
@@ -132,7 +132,7 @@ def test_pictures_are_read_again_where_they_do_not_fit_in_memory(few, monkeypatc
     for (mine, _), (theirs, _) in zip(read(opened.train), cached, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     (few / opened.train.names[0]).unlink()
-    with pytest.raises(tf.errors.OpError, match="can no longer be read"):
+    with pytest.raises(RuntimeError, match="can no longer be read"):
         read(opened.train)
 
 
@@ -201,13 +201,15 @@ def test_the_order_is_that_of_the_seed_alone(global_seed):
     opened = open_data(tf.data.Dataset.from_tensor_slices(toy_dataset(64)))
     try:
         tf.random.set_seed(global_seed)
-        rows = list(opened.train.shuffled(range(2), 8, seed=3).as_numpy_iterator())
+        orders = [order_of(opened.train, epoch) for epoch in (0, 1)]
     finally:
         tf.random.set_seed(None)
-    order = [int(pixels.flat[0]) for pixels, _, _ in rows]
-    again = opened.train.shuffled(range(2), 8, seed=3).as_numpy_iterator()
-    assert order == [int(pixels.flat[0]) for pixels, _, _ in again]
-    assert order[:8] != sorted(order[:8]) and order[:8] != order[8:]
+    assert orders == [order_of(opened.train, epoch) for epoch in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) != orders[0] != orders[1]
+
+
+def order_of(pictures, epoch):
+    return [int(read().flat[0]) for read, _ in pictures.shuffled(epoch, seed=3)]
 
 
 def test_tensorflow_datasets_by_name(monkeypatch):
@@ -242,3 +244,111 @@ def test_evaluation_takes_the_test_folder(tmp_path, write_shapes):
     assert len(open_one(tmp_path, ("bar", "disc"))[0]) == 4
     write_shapes(tmp_path / "test", {"bar": 1})
     assert len(open_one(tmp_path, ("bar", "disc"))[0]) == 1
+
+
+def test_an_unlabeled_test_folder_is_left_out_and_counted(tmp_path, write_shapes):
+    write_shapes(tmp_path / "Training", {"bar": 4, "disc": 4})
+    write_shapes(tmp_path / "val", {"bar": 2, "disc": 3}, seed=1)
+    write_shapes(tmp_path / "flat", {"bar": 3})
+    (tmp_path / "flat" / "bar").rename(tmp_path / "Testing")
+    (tmp_path / "flat").rmdir()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="Testing has no folder for each class.*ignored: 3"):
+            opened = open_data(tmp_path)
+        assert opened.counts() == {"train": 8, "validation": 5, "skipped": 0}
+        assert opened.ignored == {"in Testing/, without a class": 3}
+        with pytest.warns(UserWarning, match="no folder for each class"):
+            assert len(open_one(tmp_path, ("bar", "disc"))[0]) == 5
+        # The same where the pictures lie in one more folder.
+        if not (tmp_path / "Testing" / "all").exists():
+            (tmp_path / "Testing").rename(tmp_path / "all")
+            (tmp_path / "Testing").mkdir()
+            (tmp_path / "all").rename(tmp_path / "Testing" / "all")
+
+
+def test_classes_and_counts_in_words(few):
+    words = open_data(few).in_words()
+    assert words == "2 classes: bar 8, disc 8\npictures: 12 train, 4 validation"
+
+
+def test_lists_of_paths_and_class_names(few, monkeypatch):
+    monkeypatch.chdir(few.parent)
+    paths = sorted(few.rglob("*.*"))
+    names = [path.parent.name for path in paths]
+    (few / "bar" / "000.jpg").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 file of"):
+        opened = open_data((paths, names))
+    assert opened.labels == ("bar", "disc")
+    assert opened.counts() == {"train": 12, "validation": 3, "skipped": 1}
+    for pixels, index in read(opened.validation):
+        assert pixels[..., index].max() > 150
+    relative = [str(path.relative_to(few.parent)) for path in paths]
+    again = open_data((relative, [int(name == "disc") for name in names]), labels=["x", "y"])
+    assert again.labels == ("x", "y")
+    with pytest.raises(FolderError, match="allows none"):
+        open_data([relative, names], strict=True)
+
+
+def test_arrays_and_class_indices():
+    pixels, classes = toy_dataset(20)
+    for targets in (classes, np.eye(2)[classes], [["even", "odd"][i] for i in classes]):
+        opened = open_data((pixels, targets), labels=["even", "odd"])
+        assert opened.labels == ("even", "odd")
+        assert opened.counts() == {"train": 16, "validation": 4, "skipped": 0}
+        seen = read(opened.train) + read(opened.validation)
+        assert sorted(int(x[0, 0, 0]) for x, _ in seen) == list(range(20))
+        assert all(x.shape == (6, 6, 3) and x[0, 0, 0] % 2 == y for x, y in seen)
+    sizes = [np.full((4 + i, 9), 10 * i, np.uint8) for i in range(6)]
+    opened = open_data((sizes, [0, 1] * 3), validation_data=(pixels, classes))
+    assert opened.counts() == {"train": 6, "validation": 20, "skipped": 0}
+
+
+@pytest.mark.parametrize(
+    ("targets", "labels", "message"),
+    [
+        ([0, 1], None, "one class for each picture.*20 pictures and 2 classes"),
+        ([0.5] * 20, None, "names, integers or one-hot rows"),
+        (["a", "b"] * 10, ["a", "c"], "among the 2 labels, a, c. Received: b"),
+        ([0, 2] * 10, ["a", "b"], r"must be 0\.\.1"),
+        ([0] * 20, None, "two classes or more"),
+        (["a", "b\nc"] * 10, None, "text of one line"),
+    ],
+)
+def test_classes_that_do_not_suit_the_pictures(targets, labels, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        open_data((toy_dataset(20)[0], targets), labels=labels)
+
+
+@pytest.mark.parametrize("mode", ["int", "categorical", "binary"])
+def test_class_names_of_a_folder_read_by_keras(few, mode):
+    from keras.utils import image_dataset_from_directory
+
+    form = {"label_mode": mode, "image_size": (20, 20), "verbose": False}
+    dataset = image_dataset_from_directory(few, shuffle=False, **form)
+    opened = open_data(dataset)
+    assert opened.labels == ("bar", "disc")
+    assert np.bincount(opened.train.classes).tolist() == [6, 6]
+    # A model's own order of labels holds.
+    pictures, labels, *_ = open_one(dataset, ("disc", "bar"))
+    assert labels == ("disc", "bar")
+    assert pictures.classes.tolist() == [1] * 8 + [0] * 8
+    assert [index for _, index in read(pictures)] == pictures.classes.tolist()
+    with pytest.raises(ValueError, match="class_names must be among the labels, bar, ring"):
+        open_one(dataset, ("bar", "ring"))
+
+
+def test_labels_of_a_data_set_are_one_line_each():
+    dataset = tf.data.Dataset.from_tensor_slices(toy_dataset())
+    with pytest.raises(FolderError, match="text of one line"):
+        open_data(dataset, labels=["a", "b\n"])
+
+
+def test_copies_in_a_data_set_stay_on_one_side():
+    pixels, classes = toy_dataset(40)
+    pixels[20:] = pixels[:20]
+    with pytest.warns(UserWarning, match="40 of 40 pictures have the same pixels"):
+        opened = open_data(tf.data.Dataset.from_tensor_slices((pixels, classes)))
+    train, validation = (
+        {int(x[0, 0, 0]) for x, _ in read(part)} for part in (opened.train, opened.validation)
+    )
+    assert not train & validation and len(train | validation) == 20

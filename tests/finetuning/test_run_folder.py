@@ -186,11 +186,91 @@ def test_half_written_checkpoint_does_not_count(tmp_path, monkeypatch):
     folder.begin(DESCRIPTION)
     folder.save(model, {"epoch": 1})
 
-    def killed(path):
+    def killed(path, *arrays):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "save_weights", killed)
+    monkeypatch.setattr(np, "savez", killed)
     with pytest.raises(KeyboardInterrupt):
         folder.save(model, {"epoch": 2})
     assert folder.latest().state == {"epoch": 1}
+
+
+@pytest.mark.fast
+def test_a_full_disk_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    folder, model = RunFolder(tmp_path / "out"), network()
+    model.build((None, 3))
+    folder.begin(DESCRIPTION)
+    folder.save(model, {"epoch": 1})
+
+    def full(path, *arrays):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"^No space is left.*Epoch 2 could not.*resume=True goes on"):
+        folder.save(model, {"epoch": 2})
+    with pytest.raises(OSError, match=r"^No space is left.*resume=True delivers them"):
+        folder.finish(lambda path: full(path / "model.keras"))
+    assert [path.name for path in folder.partial.glob("*epoch*")] == ["epoch-00001"]
+    assert not (folder.partial / "result").exists(), "what it took is free again"
+    folder.finish(write)
+    assert (folder.output / "report.json").exists()
+
+
+@pytest.mark.fast
+def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
+    other = {**DESCRIPTION, "settings": {"epochs": 3, "learning_rate": 0.01}}
+    begun(tmp_path / "out")
+    RunFolder(tmp_path / "out", resume=True).fail()
+    with pytest.raises(ValueError, match="learning_rate"):
+        RunFolder(tmp_path / "out", resume=True).begin(other)
+    folder = RunFolder(tmp_path / "out")
+    folder.begin(other)
+    assert folder.latest() is None
+    begun(tmp_path / "out2")
+    with pytest.raises(FileExistsError, match="unfinished run"):
+        RunFolder(tmp_path / "out2")
+
+
+@pytest.mark.fast
+def test_finish_needs_a_run_with_a_complete_epoch(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run to finish.*Received: output="):
+        RunFolder(tmp_path / "out", finish=True)
+    begun(tmp_path / "out")
+    assert RunFolder(tmp_path / "out", finish=True).latest().state == {"epoch": 1}
+    with pytest.raises(ValueError, match="finish and overwrite exclude"):
+        RunFolder(tmp_path / "out", finish=True, overwrite=True)
+
+
+LISTED = [
+    ("train", "a/1.png", "a", 10),
+    ("train", "b/\udce9.png", "b", 20),
+    ("train", "b/3", "b", 3),
+]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ([*LISTED, ("train", "b/9.png", "b", 1)], "pictures added: b/9.png$"),
+        (LISTED[1:], "pictures removed: a/1.png$"),
+        ([("train", "a/1.png", "a", 11), *LISTED[1:]], "pictures changed: a/1.png$"),
+        ([("validation", *LISTED[0][1:]), *LISTED[1:]], "pictures in another split: a/1.png$"),
+    ],
+)
+def test_pictures_that_changed_are_named(tmp_path, done, now, told):
+    folder = RunFolder(tmp_path / "out")
+    folder.begin(DESCRIPTION, LISTED)
+    if done:
+        folder.finish(write)
+    else:
+        (folder.partial / "epoch-00001").mkdir()
+        (folder.partial / "epoch-00001" / "state.json").write_text('{"epoch": 1}')
+    again = RunFolder(tmp_path / "out", resume=True)
+    again.begin(DESCRIPTION, LISTED)
+    other = {**DESCRIPTION, "pictures": {"train": "abd"}}
+    with pytest.raises(ValueError, match=f"Received: {told}"):
+        RunFolder(tmp_path / "out", resume=True).begin(other, now)

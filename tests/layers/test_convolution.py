@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from programs import printed_by
 
-from nf_zoo.layers import Conv2D, MaxPool2D, ScaledWSConv2D, convolve
+from nf_zoo.layers import Conv2D, MaxPool2D, ScaledWSConv2D, convolve, primitives
 
 
 def normal(shape, seed=0, scale=1.0):
@@ -104,6 +104,156 @@ def test_grouped_gradients_equal_split_and_concatenate(
     for a, b, c in zip(gradients(grouped), in_graph, gradients(split), strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-10)
+
+
+def of_tensorflow(x, kernel, strides, padding):
+    return tf.nn.conv2d(x, kernel, strides, padding.upper())
+
+
+def of_each_group(x, kernel, strides, padding, groups):
+    parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
+    return tf.concat([of_tensorflow(a, b, strides, padding) for a, b in parts], -1)
+
+
+def derivatives(function, *arguments, twice=False):
+    """Return the result, its gradients, and with ``twice`` those of the gradients' squares."""
+    with tf.GradientTape() as outer:
+        outer.watch(arguments)
+        with tf.GradientTape() as inner:
+            inner.watch(arguments)
+            y = function(*arguments)
+            loss = tf.reduce_sum(tf.sin(y))
+        first = inner.gradient(loss, arguments)
+        penalty = sum(tf.reduce_sum(tf.square(gradient)) for gradient in first)
+    return [y, *first, *(outer.gradient(penalty, arguments) if twice else ())]
+
+
+def assert_same_derivatives(ours, theirs, *arguments, twice=False):
+    pairs = zip(
+        derivatives(ours, *arguments, twice=twice),
+        derivatives(theirs, *arguments, twice=twice),
+        strict=True,
+    )
+    for a, b in pairs:
+        scale = np.abs(b).max()
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "groups"),
+    [((3, 50, 63), 12, 6), ((2, 7, 6), 12, 6), ((2, 5, 6), 34, 2)],
+    ids=["packed", "pictures as channels", "wide"],
+)
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "padding"),
+    [(3, 1, "same"), (3, 2, "same"), (3, 2, "valid"), (2, 1, "same"), (1, 3, "valid")],
+)
+def test_second_derivatives_of_groups(size, channels, groups, kernel_size, strides, padding):
+    x = tf.constant(normal((*size, channels)), tf.float64)
+    shape = (kernel_size, kernel_size, channels // groups, 2 * channels)
+    kernel = tf.constant(normal(shape, 1), tf.float64)
+    pixels = np.prod(convolve(x, kernel, strides, padding, groups=groups).shape[:3])
+    if kernel_size == 3:
+        assert (pixels > primitives.FEW_PIXELS) == (size[0] == 3)  # else a form is left untested
+    assert_same_derivatives(
+        lambda x, kernel: convolve(x, kernel, strides, padding, groups=groups),
+        lambda x, kernel: of_each_group(x, kernel, strides, padding, groups),
+        *(x, kernel),
+        twice=True,
+    )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("size", [(None, 6, 7, 8), (None, None, None, 8)])
+def test_gradients_of_groups_of_unknown_sizes(size):
+    x = tf.constant(normal((2, 6, 7, 8)), tf.float64)
+    kernel = tf.constant(normal((3, 3, 2, 8), 1), tf.float64)
+    types = [tf.TensorSpec(size, tf.float64), tf.TensorSpec(kernel.shape, tf.float64)]
+    graph = tf.function(lambda *a: convolve(*a, 2, groups=4), input_signature=types)
+    assert_same_derivatives(graph, lambda *a: of_each_group(*a, 2, "same", 4), x, kernel)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("size", [(3, 4), (1, 1), (2, 2)])
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_matrix_products_are_a_convolution_and_its_gradients(size, kernel_size, strides, padding):
+    if padding == "valid" and kernel_size > min(size):
+        return
+    x = tf.constant(normal((3, *size, 4)), tf.float64)
+    kernel = tf.constant(normal((kernel_size, kernel_size, 4, 6), 1), tf.float64)
+    forms = [primitives._with_products_as_gradients(strides, padding.upper())]
+    if size != (3, 4):
+        forms.append(lambda *a: primitives._as_one_product(*a, strides, padding.upper()))
+    for form in forms:
+        assert_same_derivatives(
+            form, lambda *a: of_tensorflow(*a, strides, padding), x, kernel, twice=True
+        )
+
+
+def in_graph(layer, size, training):
+    """Return the types of the operations of a layer and of its gradients, functions inlined."""
+    layer.build(size)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, training=training))
+        return tape.gradient(loss, [v.value for v in layer.trainable_variables])
+
+    graph = tf.function(step).get_concrete_function(tf.TensorSpec(size, layer.compute_dtype))
+    functions = graph.graph.as_graph_def().library.function
+    return {
+        *(op.type for op in graph.graph.get_operations()),
+        *(node.op for function in functions for node in function.node_def),
+    }
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "strides", "replaced_in"),
+    [
+        ((8, 14, 14, 16), 1, 1, ("float32", "mixed_bfloat16")),
+        ((8, 14, 14, 16), 1, 2, ()),
+        ((8, 4, 4, 16), 3, 1, ("mixed_bfloat16",)),
+        ((8, 8, 8, 16), 3, 2, ("mixed_bfloat16",)),
+        ((8, 5, 5, 16), 3, 1, ()),
+        ((8, 7, 7, 448), 3, 1, ("mixed_bfloat16",)),
+        ((8, 2, 2, 16), 3, 1, ("mixed_bfloat16",)),
+        ((8, None, None, 16), 1, 1, ()),
+    ],
+)
+def test_training_takes_matrix_products(size, kernel_size, strides, replaced_in):
+    def operations(policy, training):
+        filters = size[-1]
+        return in_graph(Conv2D(filters, kernel_size, strides, dtype=policy), size, training)
+
+    slow = "Conv2DBackpropFilter"
+    for policy in ("float32", "mixed_bfloat16"):
+        assert (slow not in operations(policy, True)) == (policy in replaced_in)
+        for_inference = operations(policy, False)
+        assert slow in for_inference and "PartitionedCall" not in "".join(for_inference)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("side", [1, 2, 4, 9])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_training_in_bfloat16_is_that_in_float32_rounded(side, kernel_size):
+    x, results = normal((4, side, side, 64)), {}
+    for policy in ("float32", "mixed_bfloat16"):
+        layer = ScaledWSConv2D(64, kernel_size, use_bias=False, dtype=policy)
+        layer.build(x.shape)
+        layer.kernel.assign(normal(layer.kernel.shape, 1))
+        inputs = tf.cast(x, layer.compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer(inputs, training=True)
+            loss = tf.reduce_sum(tf.sin(tf.cast(y, "float32")))
+        variables = [inputs, *(v.value for v in layer.trainable_variables)]
+        results[policy] = [y, *tape.gradient(loss, variables)]
+    for exact, rounded in zip(*results.values(), strict=True):
+        error = tf.cast(rounded, "float32") - exact
+        assert tf.norm(error) <= 0.02 * tf.norm(exact)
 
 
 @pytest.mark.fast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from photographs import encode, photograph
 from PIL import Image
 
-from nf_zoo.pictures.images import load_image, preprocess
+from nf_zoo.pictures import images
+from nf_zoo.pictures.images import load_image, load_images, preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.fast
@@ -34,7 +36,7 @@ def test_every_way_to_pass_pictures_gives_the_same_batch(tmp_path):
     array = np.asarray(image)
     path = tmp_path / "photograph.png"
     image.save(path)
-    alpha = np.dstack([array, np.arange(80 * 120, dtype=np.uint8).reshape(80, 120)])
+    alpha = np.dstack([array, np.full((80, 120), 255, np.uint8)])
     kinds = [
         *(
             array,
@@ -139,24 +141,78 @@ def test_reads_cmyk():
     assert np.abs(load_image(encoded) - np.float32(image)).mean() < 4
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP"])
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_drops_alpha_without_blending(mode, form):
-    image = photograph(48, 64).convert(mode)
-    image.putalpha(Image.fromarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))))
-    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
-    pixels = load_image(encode(image, form, **options))
-    opaque = photograph(48, 64).convert(mode[:-1]).convert("RGB")
-    np.testing.assert_array_equal(pixels, np.asarray(opaque))
+@pytest.mark.parametrize("kind", ["file", "PIL", "array", "batch"])
+def test_black_glyphs_on_transparency_stay_visible(kind):
+    glyph = Image.new("RGBA", (48, 32))
+    glyph.paste((0, 0, 0, 255), (8, 8, 24, 24))
+    glyph.putpixel((0, 0), (10, 20, 200, 51))  # a fifth of this color, four of white
+    array = np.asarray(glyph)
+    source = {"file": encode(glyph, "PNG"), "PIL": glyph, "array": array, "batch": array[None]}[
+        kind
+    ]
+    (pixels,) = load_images(source)
+    assert (pixels[8:24, 8:24] == 0).all() and (pixels[:, 24:] == 255).all()
+    assert pixels[0, 0].tolist() == [206, 208, 244]
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_palette_with_transparency_keeps_its_colors():
-    image = photograph(48, 64).quantize(16)
-    colors = np.asarray(image.convert("RGB"))
-    encoded = encode(image, "PNG", transparency=bytes(range(0, 256, 16)))
-    assert Image.open(io.BytesIO(encoded)).mode == "P"
-    np.testing.assert_array_equal(load_image(encoded), colors)
+@pytest.mark.parametrize(
+    "mode, form", [("LA", "PNG"), ("RGBA", "WEBP"), ("P", "PNG"), ("P", "GIF")]
+)
+def test_transparency_is_white_in_every_mode(mode, form):
+    image = photograph(48, 64).convert("RGB" if mode == "P" else mode)
+    if mode == "P":
+        image, options = image.quantize(16), {"transparency": 3}
+        clear = np.asarray(image) == 3
+    else:
+        clear = np.tile(np.arange(64) % 2 == 0, (48, 1))
+        image.putalpha(Image.fromarray(np.uint8(~clear) * 255))
+        options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    pixels = load_image(encode(image, form, **options))
+    assert (pixels[clear] == 255).all()
+    np.testing.assert_array_equal(pixels[~clear], np.asarray(image.convert("RGB"))[~clear])
+
+
+def test_reads_avif_and_heic_by_their_content(tmp_path, monkeypatch):
+    image = photograph(48, 64)
+    path = tmp_path / "picture.jpg"
+    image.save(path, "AVIF", quality=95)
+    assert np.abs(load_image(path) - np.float32(image)).mean() < 8
+    brands = b"heic\0\0\0\0mif1heic"
+    path.write_bytes(bytes([0, 0, 0, 8 + len(brands)]) + b"ftyp" + brands + bytes(200))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"picture\.jpg is a HEIC picture: pip install .*\[heic\]"):
+        load_image(path)
+
+
+def test_reads_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    image = photograph(48, 64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(image).save(tmp_path / "picture.png", quality=95, exif=exif.tobytes())
+    pixels = load_image(tmp_path / "picture.png")
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(pixels - np.float32(upright)).mean() < 8
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (3, 40_000)])
+def test_a_sliver_is_resized_where_the_crop_is(shape):
+    ramp = np.linspace(0, 250, max(shape)).round().astype(np.uint8)
+    sliver = np.broadcast_to(
+        ramp.reshape([-1 if side == max(shape) else 1 for side in shape]), shape
+    )
+    # The middle has one color; a resized sliver of this length would take gigabytes.
+    pixels = preprocess(np.ascontiguousarray(sliver), raw_model(input_size=224))
+    assert pixels.shape == (1, 224, 224, 3) and set(np.unique(pixels)) <= {124, 125, 126}
+
+
+def test_the_crop_of_a_long_picture_is_that_of_the_whole(monkeypatch):
+    image = np.asarray(photograph(60, 400))
+    settings = Preprocessing((64, 48), 0.9, mean=(0, 0, 0), std=(1, 1, 1))
+    whole = preprocess(image, settings)
+    monkeypatch.setattr(images, "_LARGEST_RESIZED", 1000)
+    assert np.abs(preprocess(image, settings) - whole).max() <= 1.01 / 255
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

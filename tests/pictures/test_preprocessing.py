@@ -148,8 +148,18 @@ def test_a_sliver_is_fitted_inside_but_not_blown_up():
     sliver = np.full((1, 5000, 3), 200, np.uint8)
     settings = {"input_size": 32, "crop_fraction": 1.0}
     assert (pixels_of(sliver, crop_mode="border", **settings)[15] == 200).all()
-    with pytest.raises(ValueError, match=r"long and thin.*\(1, 5000000, 3\)"):
-        pixels_of(np.zeros((1, 5_000_000, 3), np.uint8), **settings)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_very_long_and_thin_picture_the_middle_is_seen(turned):
+    # 5,000,000 x 1 pixels would become 160,000,000 x 32.
+    row = np.arange(5_000_000)[None, :, None] % 199 + np.array([0, 20, 40])
+    middle = row[:, 2_500_000 - 8 : 2_500_000 + 8].astype(np.uint8)
+    row = row.astype(np.uint8)
+    turn = (lambda pixels: pixels.swapaxes(0, 1)) if turned else (lambda pixels: pixels)
+    seen = turn(pixels_of(turn(row), input_size=32, crop_fraction=1.0))
+    expected = Image.fromarray(middle).resize((16 * 32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(seen, np.asarray(expected)[:, 240:272], atol=2)
 
 
 # Normalizing

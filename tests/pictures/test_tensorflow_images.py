@@ -6,22 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from photographs import encode, photograph
-from PIL import Image
+from picture_files import FILES
 
 from nf_zoo.pictures import images as pillow
-from nf_zoo.pictures.images import load_image, normalize, preprocess
+from nf_zoo.pictures.images import normalize, preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
-from nf_zoo.pictures.tensorflow_images import decode, resize_and_crop
+from nf_zoo.pictures.tensorflow_decoding import decode
+from nf_zoo.pictures.tensorflow_images import resize_and_crop
 
 pytestmark = pytest.mark.fast
-
-
-def with_alpha(image: Image.Image) -> Image.Image:
-    image = image.copy()
-    image.putalpha(
-        Image.fromarray(np.random.default_rng(0).integers(1, 255, image.size[::-1], "u1"))
-    )
-    return image
 
 
 def graph_of(settings: Preprocessing) -> tf.types.experimental.PolymorphicFunction:
@@ -32,11 +25,6 @@ def graph_of(settings: Preprocessing) -> tf.types.experimental.PolymorphicFuncti
 
 def distance(first, second) -> float:
     return float(np.abs(np.float32(first) - np.float32(second)).mean())
-
-
-@pytest.fixture(scope="module")
-def decode_graph():
-    return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)])
 
 
 # Geometry
@@ -130,102 +118,6 @@ def test_normalizes_as_preprocess_does():
     assert distance(normalize(pixels / 255, settings), expected) > 0.5
 
 
-# Decoding
-
-
-def encoded_pictures() -> dict[str, bytes]:
-    image = photograph(48, 64)
-    alpha = with_alpha(image)
-    frames = [image.quantize(64), photograph(48, 64, which=1).quantize(64)]
-    depth = np.random.default_rng(0).integers(0, 65536, (48, 64)).astype(np.uint16)
-    return {
-        "jpeg": encode(image, "JPEG", quality=85),
-        "jpeg progressive": encode(image, "JPEG", progressive=True),
-        "jpeg gray": encode(image.convert("L"), "JPEG"),
-        "jpeg cmyk": encode(image.convert("CMYK"), "JPEG"),
-        "png": encode(image, "PNG"),
-        "png gray": encode(image.convert("L"), "PNG"),
-        "png 1 bit": encode(image.convert("1"), "PNG"),
-        "png 16 bits": encode(Image.fromarray(depth), "PNG"),
-        "png palette": encode(image.quantize(30), "PNG"),
-        "png gray alpha": encode(alpha.convert("LA"), "PNG"),
-        "png alpha": encode(alpha, "PNG"),
-        "webp": encode(image, "WEBP"),
-        "webp lossless": encode(image, "WEBP", lossless=True),
-        "webp alpha": encode(alpha, "WEBP"),
-        "webp lossless alpha": encode(alpha, "WEBP", lossless=True, exact=True),
-        "webp animated alpha": encode(
-            alpha, "WEBP", lossless=True, save_all=True, append_images=[alpha.rotate(90)]
-        ),
-        "bmp": encode(image, "BMP"),
-        "bmp alpha": encode(alpha, "BMP"),
-        "bmp gray": encode(image.convert("L"), "BMP"),
-        "bmp palette": encode(image.quantize(30), "BMP"),
-        "gif": encode(frames[0], "GIF"),
-        "gif animated": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-    }
-
-
-PICTURES = encoded_pictures()
-
-
-@pytest.mark.parametrize("kind", PICTURES)
-def test_decodes_as_pillow_does(kind, decode_graph):
-    found = decode_graph(PICTURES[kind])
-    assert found.dtype == tf.uint8
-    np.testing.assert_array_equal(found, load_image(PICTURES[kind]))
-    assert np.ptp(found) > 100
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_turns_jpegs_upright_as_pillow_does(orientation, byte_order, decode_graph):
-    exif = Image.Exif()
-    exif.endian = byte_order
-    exif[0x010F] = "maker"
-    exif[0x0112] = orientation
-    encoded = encode(photograph(48, 64), "JPEG", exif=exif)
-    assert (b"Exif\0\0II" if byte_order == "<" else b"Exif\0\0MM") in encoded
-    found = decode_graph(encoded)
-    assert found.shape == ((48, 64, 3) if orientation < 5 else (64, 48, 3))
-    np.testing.assert_array_equal(found, load_image(encoded))
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"",
-        b"MM\0*",
-        b"MM\0*\0\0\0\x08\xff\xff\x01\x12",
-        b"MM\0*\xff\xff\xff\xff",
-        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0",
-        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\0\0\0\0",
-    ],
-    ids=["empty", "cut", "cut entry", "far away", "nine", "zero"],
-)
-def test_senseless_exif_turns_nothing(record, decode_graph):
-    image = photograph(48, 64)
-    found = decode_graph(encode(image, "JPEG", exif=b"Exif\0\0" + record))
-    np.testing.assert_array_equal(found, decode_graph(encode(image, "JPEG")))
-
-
-@pytest.mark.parametrize(
-    "encoded",
-    [
-        b"",
-        b"\xff\xd8\xff",
-        b"<html></html>",
-        *(PICTURES[kind][: len(PICTURES[kind]) // 2] for kind in ("jpeg", "png", "webp", "bmp")),
-        encode(photograph(16, 16), "WEBP", save_all=True, append_images=[photograph(16, 16, 1)]),
-        encode(photograph(16, 16).convert("1"), "BMP"),
-    ],
-    ids=["empty", "start", "html", "jpeg", "png", "webp", "bmp", "animated webp", "bmp of 1 bit"],
-)
-def test_what_cannot_be_decoded_raises(encoded, decode_graph):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode_graph(encoded)
-
-
 # Graphs
 
 
@@ -251,9 +143,9 @@ def test_serves_mixed_pictures_from_a_saved_model(tmp_path):
     tf.saved_model.save(Server(settings), str(tmp_path / "server"))
     server = tf.saved_model.load(str(tmp_path / "server"))
     pictures = [
-        PICTURES["png gray"],
+        encode(photograph(48, 64).convert("L"), "PNG"),
         encode(photograph(100, 90, 1), "JPEG"),
-        PICTURES["webp alpha"],
+        FILES["transparency, of PNG, WebP and GIF"]["webp"],
     ]
     found = server.serve(tf.constant(pictures))
     assert found.shape == (3, 64, 48, 3)
@@ -263,11 +155,12 @@ def test_serves_mixed_pictures_from_a_saved_model(tmp_path):
 
 
 def test_works_in_an_input_pipeline():
-    pictures = tf.data.Dataset.from_tensor_slices(list(PICTURES.values())).map(
+    files = list(FILES["orientation in EXIF or XMP, of JPEG, PNG and WebP"].values())
+    pictures = tf.data.Dataset.from_tensor_slices(files).map(
         lambda encoded: resize_and_crop(decode(encoded), Preprocessing(32)),
         num_parallel_calls=2,
     )
     assert pictures.element_spec.shape == (32, 32, 3)
-    (batch,) = pictures.batch(len(PICTURES))
-    expected = preprocess(list(PICTURES.values()), Preprocessing(32))
+    (batch,) = pictures.batch(len(files))
+    expected = preprocess(files, Preprocessing(32))
     assert distance(normalize(batch, Preprocessing()), expected) < 0.3 * 0.017

@@ -150,25 +150,23 @@ def test_onnx_files_need_no_tensorflow(label, tmp_path):
     assert tiny_networks.difference(said, expected) < 1e-5
 
 
-COMMANDS = ["finetune", "export_saved_model", "export_litert", "quickstart"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["export_saved_model", "export_litert"])
 def test_what_needs_tensorflow_says_so_and_writes_nothing(command, small, folder):
-    from nf_zoo.quickstart import quickstart
-
-    output = folder.parent / "made" / "output"
-    calls = {
-        "finetune": lambda: nf_zoo.finetune(small, folder, output=output, epochs=1),
-        "export_saved_model": lambda: nf_zoo.export_saved_model(small, output),
-        "export_litert": lambda: nf_zoo.export_litert(small, output),
-        "quickstart": lambda: quickstart(output),
-    }
     with pytest.raises(RuntimeError, match="works with TensorFlow only: pip install") as caught:
-        calls[command]()
+        getattr(nf_zoo, command)(small, folder.parent / "made" / "output")
     message = str(caught.value)
     assert message.endswith("Received: backend 'jax'") and "\n" not in message
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_quickstart(tmp_path):
+    from nf_zoo.quickstart import quickstart
+
+    shares = {"training_pictures": 8, "validation_pictures": 3, "test_pictures": 5}
+    record = quickstart(tmp_path / "tour", epochs=2, **shares)
+    assert record["served"] is None
+    assert 0 < record["fine_tuned"]["test_accuracy"] <= 1
+    assert (tmp_path / "tour" / "fine_tuned" / "model.keras").exists()
 
 
 def nf_zoo_command(*arguments, **options) -> subprocess.CompletedProcess:
@@ -187,11 +185,28 @@ def test_the_command_predicts_and_refuses(folder):
     picture = folder / "dark" / "0.png"
     predicted = nf_zoo_command("predict", "nf_resnet14.cifar10", picture, "--json", check=True)
     assert len(json.loads(predicted.stdout)[0]["predictions"]) == 5
-    output = folder.parent / "output"
-    refused = nf_zoo_command("finetune", folder, "--output", output)
+    refused = nf_zoo_command("export", "nf_resnet14.cifar10", folder.parent / "made.tflite")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "works with TensorFlow only" in refused.stderr
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_command_fine_tunes(folder):
+    output = folder.parent / "output"
+    options = [
+        "--model",
+        "nf_resnet14.cifar10",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--accumulate",
+        "2",
+    ]
+    nf_zoo_command("finetune", folder, "--output", output, *options, check=True)
+    report = json.loads((output / "report.json").read_text())
+    assert report["micro_batch"] == 2 and set(report["versions"]) > {"jax"}
+    assert nf_zoo_command("predict", output, folder / "dark" / "0.png").returncode == 0
 
 
 def test_a_recipe_trains(tmp_path, monkeypatch):

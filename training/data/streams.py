@@ -134,7 +134,7 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
     """
     folder = Path(root)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         files = {split: manifest["splits"][split] for split in (train, test)}
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(

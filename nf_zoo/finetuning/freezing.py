@@ -1,0 +1,62 @@
+"""Parts of a network that fine-tuning leaves as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import keras
+
+from nf_zoo.models.classifier import variable_names
+
+BATCH_NORM = "batch_norm"
+
+
+def set_trainable(model, flags: dict, body: bool) -> None:
+    """Make the head trainable, or all layers as ``flags`` has them.
+
+    Outer layers come first, since each sets the layers inside it too.
+    """
+    for layer, flag in flags.items():
+        layer.trainable = flag
+    for layer in model.layers:
+        if not body and layer is not model.head:
+            layer.trainable = False
+
+
+def freeze(model, patterns: Sequence[str]) -> None:
+    """Freeze variables, and layers of which all variables are: their statistics stay too.
+
+    Args:
+        patterns: ``"batch_norm"``; or regular expressions for published names of variables, as
+            :func:`~nf_zoo.models.classifier.variable_names` has them, or for a part that they
+            begin with, such as ``"stage1"``.
+
+    Raises:
+        ValueError: if a pattern fits nothing.
+    """
+    names = {id(variable): name for name, variable in variable_names(model).items()}
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    for pattern in patterns:
+        if pattern == BATCH_NORM:
+            # A network without batch normalization has none to freeze, and that is no mistake.
+            for layer in layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+            continue
+        inside = re.compile(f"(?:{pattern})(?:/.*)?")
+        frozen = {key for key, name in names.items() if inside.fullmatch(name)}
+        if not frozen:
+            parts = sorted({name.partition("/")[0] for name in names.values()})
+            raise ValueError(
+                "freeze must name parts or variables of the network: "
+                f"{', '.join(parts)} or a regular expression. Received: {pattern!r}"
+            )
+        for layer in layers:
+            own = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
+            own = [v for v in own if id(v) in names]
+            if own and all(id(v) in frozen for v in own):
+                layer.trainable = False
+            for variable in own:
+                if id(variable) in frozen:
+                    variable.trainable = False

@@ -1,0 +1,157 @@
+"""Training steps by micro-batches: the gradient of a whole batch in the memory of a part of it."""
+
+from __future__ import annotations
+
+import operator
+
+import keras
+from keras import ops
+
+
+def accumulation_of(accumulate: int, loss) -> int:
+    """Return the checked number of micro-batches of a step.
+
+    Raises:
+        ValueError: if it is below 1, or above 1 with a loss that is not a mean over the pictures.
+    """
+    if operator.index(accumulate) < 1:
+        raise ValueError(f"accumulate must be 1 or more. Received: {accumulate!r}")
+    for one in keras.tree.flatten(loss) if accumulate > 1 else ():
+        reduction = getattr(one, "reduction", "sum_over_batch_size")
+        if reduction != "sum_over_batch_size":
+            raise ValueError(
+                "With accumulate, the loss must be the mean over the pictures: "
+                f'reduction="sum_over_batch_size". Received: {reduction!r}'
+            )
+    return operator.index(accumulate)
+
+
+class Accumulation:
+    """Mixin for a ``keras.Model``: a step takes its gradient in ``accumulate`` parts.
+
+    The optimizer sees one gradient for each step. So momenta, averages, clipping and schedules are
+    those of the whole batch, which accumulation inside an optimizer does not give.
+    """
+
+    accumulate = 1
+
+    def train_step(self, *args):
+        """Run one step of ``fit``. Keras calls this method."""
+        if self.accumulate == 1:
+            return super().train_step(*args)
+        return getattr(self, f"_{keras.backend.backend()}_step")(*args)
+
+    def _parts(self, data):
+        """Return (images, targets, weights), each with a first axis of ``accumulate`` parts.
+
+        A batch that cannot be cut evenly repeats its last picture with weight 0. A part takes
+        every k-th picture, so that the share of each device is cut, and not passed around.
+        """
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        size, count = ops.shape(keras.tree.flatten(x)[0])[0], self.accumulate
+        rows = -(-size // count) * count
+        kept = ops.cast(ops.arange(rows) < size, "float32")
+        kept = kept / ops.mean(kept)
+        rows = ops.minimum(ops.arange(rows), size - 1)
+
+        def cut(values):
+            values = ops.take(values, rows, axis=0)
+            values = ops.reshape(values, (-1, count, *values.shape[1:]))
+            return ops.swapaxes(values, 0, 1)
+
+        weights = (
+            kept if weights is None else kept * ops.cast(ops.take(weights, rows, 0), "float32")
+        )
+        parts = keras.tree.map_structure(cut, (x, y))
+        return *parts, ops.swapaxes(ops.reshape(weights, (-1, count)), 0, 1), size
+
+    @staticmethod
+    def _joined(predictions, size):
+        """Undo the cut: (parts, rows, ...) -> (size, ...)."""
+
+        def join(values):
+            values = ops.swapaxes(values, 0, 1)
+            return ops.reshape(values, (-1, *values.shape[2:]))[:size]
+
+        return keras.tree.map_structure(join, predictions)
+
+    def _tensorflow_step(self, data):
+        import tensorflow as tf
+
+        *parts, size = self._parts(data)
+        variables, replicas = (
+            self.trainable_weights,
+            tf.distribute.get_strategy().num_replicas_in_sync,
+        )
+
+        def add(index, total, sums, collected):
+            x, y, weights = keras.tree.map_structure(lambda values: values[index], parts)
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                loss = self.compute_loss(x, y, outputs, weights, training=True)
+                scaled = self.optimizer.scale_loss(loss)
+            gradients = tape.gradient(scaled, variables)
+            sums = [a + g for a, g in zip(sums, gradients, strict=True)]
+            outputs = zip(collected, keras.tree.flatten(outputs), strict=True)
+            return index + 1, total + loss, sums, [array.write(index, o) for array, o in outputs]
+
+        arrays = [tf.TensorArray(output.dtype, self.accumulate) for output in self.outputs]
+        state = 0, tf.zeros(()), [tf.zeros_like(v) for v in variables], arrays
+        if replicas > 1:  # replicas cannot merge their statistics inside a loop of the graph
+            for _ in range(self.accumulate):
+                state = add(*state)
+        else:
+            more = lambda index, *_: index < self.accumulate  # noqa: E731
+            state = tf.while_loop(more, add, state, parallel_iterations=1)
+        _, loss, gradients, arrays = state
+        self.optimizer.apply([g / self.accumulate for g in gradients], variables)
+        outputs = keras.tree.pack_sequence_as(self.output, [array.stack() for array in arrays])
+        return self._logs(data, outputs, size, loss / self.accumulate * replicas)
+
+    def _logs(self, data, outputs, size, loss):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        self._loss_tracker.update_state(loss, sample_weight=size)
+        return self.compute_metrics(x, y, self._joined(outputs, size), weights)
+
+    def _jax_step(self, state, data):
+        import jax
+
+        trainable, others, optimizer, metrics = state
+        *parts, size = self._parts(data)
+        gradient_of = jax.value_and_grad(self.compute_loss_and_updates, has_aux=True)
+
+        def add(carried, part):
+            others, total, sums = carried
+            (_, (loss, outputs, others, _)), gradients = gradient_of(
+                trainable, others, metrics, *part, training=True, optimizer_variables=optimizer
+            )
+            return (others, total + loss, jax.tree.map(jax.numpy.add, sums, gradients)), outputs
+
+        zeros = jax.tree.map(jax.numpy.zeros_like, trainable)
+        start = others, jax.numpy.zeros(()), zeros
+        (others, loss, sums), outputs = jax.lax.scan(add, start, tuple(parts))
+        gradients = [value / self.accumulate for value in sums]
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        outputs, loss = self._joined(outputs, size), loss / self.accumulate
+        logs, metrics = self._update_metrics_variables(metrics, loss, x, y, outputs, weights)
+        return logs, (trainable, others, optimizer, metrics)
+
+    def _torch_step(self, data):
+        import torch
+
+        *parts, size = self._parts(data)
+        self.zero_grad()
+        total, collected = 0.0, []
+        for index in range(self.accumulate):
+            x, y, weights = keras.tree.map_structure(lambda values, i=index: values[i], parts)
+            outputs = self(x, training=True)
+            loss = self.compute_loss(x, y, outputs, weights, training=True)
+            (self.optimizer.scale_loss(loss) / self.accumulate).backward()
+            total += loss.detach()
+            collected.append(keras.tree.map_structure(torch.detach, outputs))
+        variables = self.trainable_weights
+        with torch.no_grad():
+            self.optimizer.apply([v.value.grad for v in variables], variables)
+        outputs = keras.tree.map_structure(lambda *values: torch.stack(values), *collected)
+        return self._logs(data, outputs, size, total / self.accumulate)

@@ -1,0 +1,84 @@
+"""A step by micro-batches is the step of the whole batch."""
+
+import keras
+import numpy as np
+import pytest
+import tiny_networks
+
+import nf_zoo
+
+
+def small(label="nf_resnet", **options):
+    keras.utils.set_random_seed(0)
+    return tiny_networks.build(label, num_classes=3, **options)
+
+
+def optimizer_of(kind, model):
+    common = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
+    common |= {"use_ema": True, "ema_momentum": 0.8}
+    if kind == "agc":
+        sgd = keras.optimizers.SGD(0.1, **common)
+        return nf_zoo.AdaptiveGradientClipping(sgd, 0.02, exclude=model.head.kernel)
+    return keras.optimizers.SGD(0.1, global_clipnorm=0.5, **common)
+
+
+def trained(accumulate, kind="sgd", count=10, label="nf_resnet", weighted=False, **compiled):
+    """The model after two epochs of batches of 8: with ``count`` 10 the last is smaller."""
+    model = small(label)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(count, 32, 32, 3)).astype("float32")
+    classes = np.arange(count) % 3
+    weights = {"sample_weight": rng.random(count)} if weighted else {}
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+    model.compile(
+        optimizer_of(kind, model), loss, metrics=metrics, accumulate=accumulate, **compiled
+    )
+    history = model.fit(
+        images, classes, batch_size=8, epochs=2, shuffle=False, verbose=0, **weights
+    )
+    return model, history.history
+
+
+def assert_same(one, other, tolerance=1e-6):
+    for model in (one, other):
+        assert int(model.optimizer.iterations) == 4
+    values = [[*m.get_weights(), *map(np.asarray, m.optimizer.variables)] for m in (one, other)]
+    for mine, theirs in zip(*values, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "agc"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_weights_momenta_and_averages_are_those_of_whole_batches(kind, weighted):
+    (whole, before), (parts, after) = (trained(k, kind, weighted=weighted) for k in (1, 3))
+    assert_same(whole, parts)
+    for key, values in before.items():
+        np.testing.assert_allclose(after[key], values, rtol=1e-5)
+
+
+def test_a_compiled_step_is_the_same():
+    assert_same(trained(1, count=16)[0], trained(4, count=16, jit_compile=True)[0])
+
+
+def test_batch_normalization_sees_the_parts():
+    whole, parts = (trained(k, label="resnet_v2", count=16)[0] for k in (1, 4))
+    moved = [
+        np.abs(a - b).max() for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True)
+    ]
+    assert max(moved) > 1e-3
+
+
+def test_a_saved_model_goes_on_in_parts(tmp_path):
+    model = trained(4)[0]
+    model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").accumulate == 4
+
+
+def test_wrong_values_are_named():
+    model = small()
+    with pytest.raises(ValueError, match=r"accumulate must be 1 or more\. Received: 0"):
+        model.compile("sgd", "mse", accumulate=0)
+    total = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    with pytest.raises(ValueError, match=r"mean over the pictures.*Received: 'sum'"):
+        model.compile("sgd", total, accumulate=2)
