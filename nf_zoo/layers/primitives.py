@@ -163,8 +163,12 @@ def _rows(x):
 
 
 @functools.cache
-def _grouped(strides, padding, dilation, groups) -> Callable:
-    """Return a grouped convolution; one operation, except dilated on a CPU."""
+def _grouped(strides, padding, dilation, groups, inside: bool = False) -> Callable:
+    """Return a grouped convolution; one operation, except dilated on a CPU.
+
+    ``inside`` a gradient, its own gradient goes group by group: TensorFlow cannot load a SavedModel
+    in which two gradients need each other.
+    """
     import tensorflow as tf
 
     def native(x, kernel):
@@ -183,7 +187,7 @@ def _grouped(strides, padding, dilation, groups) -> Callable:
     def convolution(x, kernel):
         def gradient(upstream):
             known = None not in (*x.shape[1:], *kernel.shape)
-            if known and max(kernel.shape[2], kernel.shape[3] // groups) <= NARROW:
+            if known and not inside and max(kernel.shape[2], kernel.shape[3] // groups) <= NARROW:
                 arguments = (x, kernel, upstream, strides, padding, groups)
                 return _to_grouped_input(*arguments), _to_grouped_kernel(*arguments)
             with tf.GradientTape() as tape:
@@ -214,11 +218,11 @@ def _to_grouped_input(x, kernel, upstream, strides, padding, groups):
     kernel = tf.transpose(kernel[::-1, :, ::-1], (0, 2, 6, 5, 1, 3, 4))
     kernel = tf.reshape(kernel, (*steps, filters, groups * strides**2 * fan))
     if strides == 1 and padding == "SAME" and all(k % 2 for k in taps):
-        return _grouped(1, "SAME", 1, groups)(upstream, kernel)
+        return _grouped(1, "SAME", 1, groups, inside=True)(upstream, kernel)
     lengths = [-(-(b + n) // strides) for b, n in zip(borders, x.shape[1:3], strict=True)]
     padded = [length + k - 1 for length, k in zip(lengths, steps, strict=True)]
     upstream = _fitted(upstream, [1 - k for k in steps], padded)
-    y = _grouped(1, "VALID", 1, groups)(upstream, kernel)
+    y = _grouped(1, "VALID", 1, groups, inside=True)(upstream, kernel)
     if strides > 1:
         y = tf.reshape(y, (-1, *lengths, groups, strides, strides, fan))
         y = tf.transpose(y, (0, 1, 4, 2, 5, 3, 6))
@@ -272,7 +276,7 @@ def _pictures_as_channels(x, kernel, upstream, strides, padding, groups):
     x = tf.reshape(x, (-1, lengths[0], strides, lengths[1], strides, groups, fan))
     x = tf.transpose(x, (2, 4, 6, 1, 3, 5, 0))
     x = tf.reshape(x, (strides**2 * fan, *lengths, groups * tf.shape(upstream)[0]))
-    y = _grouped(1, "VALID", 1, groups)(x, tf.transpose(upstream, (1, 2, 0, 3)))
+    y = _grouped(1, "VALID", 1, groups, inside=True)(x, tf.transpose(upstream, (1, 2, 0, 3)))
     y = tf.reshape(y, (strides, strides, fan, *steps, filters))
     y = tf.transpose(y, (3, 0, 4, 1, 2, 5))
     y = tf.reshape(y, (steps[0] * strides, steps[1] * strides, fan, filters))
