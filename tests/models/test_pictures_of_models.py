@@ -74,7 +74,7 @@ def test_a_model_of_one_channel_is_fine_tuned_and_evaluated(folder):
     options = {"input_shape": (None, None, 1), "preprocessing": Preprocessing(16)}
     model = tiny_networks.build("wide_resnet", num_classes=2, **options)
     output = folder.with_name("run")
-    result = nf_zoo.finetune(model, folder, epochs=6, warmup_epochs=0, verbose=0, output=output)
+    result = nf_zoo.finetune(model, folder, epochs=9, warmup_epochs=0, verbose=0, output=output)
     assert result.model.input_shape[-1] == 1
     assert nf_zoo.evaluate(result.model, folder)["accuracy"] > 0.9
     # The SavedModel decodes in color and turns gray by itself.
