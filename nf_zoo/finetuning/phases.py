@@ -249,7 +249,7 @@ def _within_memory(run: Run, phase: Phase) -> None:
             return _train_epochs(run, phase)
         except Exception as error:
             more = 2 * progress.accumulate
-            if not is_out_of_memory(error) or settings.batch_size % more:
+            if not is_out_of_memory(error) or settings.batch_size % (more * run.devices.count):
                 raise
         vars(progress).update(before, accumulate=more)
         size = settings.batch_size // more

@@ -42,7 +42,7 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass
 class Checked:
-    """What is known of pictures after each was read once.
+    """Findings about pictures, each of which was read once.
 
     Attributes:
         skipped: reason why a file could not be read, by name.

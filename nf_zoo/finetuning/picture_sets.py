@@ -133,11 +133,6 @@ class DatasetPictures:
             yield buffer[place]
 
 
-def arrays(readers: Readers) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield (pixels, class) of the pictures, which threads read ahead."""
-    return in_threads(lambda picture: (picture[0](), picture[1]), readers)
-
-
 def in_threads(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
     """Yield ``function(item)`` of each item, in order; threads work up to ``ahead`` items ahead.
 

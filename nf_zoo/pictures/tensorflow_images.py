@@ -58,7 +58,6 @@ def random_view(
     seed: tf.Tensor,
     crop: str = "resized",
     smallest_area: float = 0.25,
-    gray: bool = False,
 ) -> tf.Tensor:
     """A random crop of one picture, at the input size.
 
@@ -68,9 +67,9 @@ def random_view(
         seed: (2,) integers; decides the crop.
         crop: ``"resized"``, a part of the picture at an aspect ratio of 3/4 to 4/3 (Szegedy et al.
             2015, "Going deeper with convolutions"); ``"shift"``, the picture as it is evaluated,
-            shifted by up to an eighth; ``"none"``, the picture as it is evaluated.
+            shifted by up to an eighth, with gray around it; ``"none"``, the picture as it is
+            evaluated.
         smallest_area: share of the picture that a resized crop keeps at least.
-        gray: what a shifted picture has around it: gray, or else its mirror image.
 
     Returns:
         float32 (height, width, 3) in 0..255.
@@ -85,7 +84,7 @@ def random_view(
     view = resize_and_crop(pixels, preprocessing)
     if crop == "shift":
         room = [[height // 8] * 2, [width // 8] * 2, [0, 0]]
-        view = tf.pad(view, room, "CONSTANT" if gray else "REFLECT", constant_values=128.0)
+        view = tf.pad(view, room, constant_values=128.0)
         view = tf.image.stateless_random_crop(view, (height, width, 3), seed)
     return view
 

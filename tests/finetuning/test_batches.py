@@ -55,7 +55,7 @@ def test_another_seed_gives_other_batches(train):
 
 
 def test_datasets_are_shuffled_by_seed_and_epoch_too():
-    tf = pytest.importorskip("tensorflow")
+    tf = pytest.importorskip("tensorflow", reason="tf.data needs TensorFlow")
     values = np.arange(20, dtype=np.uint8)
     pixels = np.broadcast_to(values[:, None, None, None], (20, 16, 16, 3))
     dataset = tf.data.Dataset.from_tensor_slices((pixels, values % 2))

@@ -60,7 +60,7 @@ def test_sound_pictures_are_not_warned_of(few):
 
 def test_flattened_pictures_are_named(few):
     Image.new("RGB", (30, 20), (200, 10, 10)).save(few / "bar" / "red.png")
-    # What is left of a file of more bits whose high byte was kept.
+    # As the high byte of a file of more bits looks.
     deep = np.linspace(0, 12, 600).astype(np.uint8).reshape(20, 30)
     Image.fromarray(deep).save(few / "disc" / "deep.tif")
     # All in a corner that a coarse look misses.

@@ -186,7 +186,7 @@ def test_reads_avif_and_heic_by_their_content(tmp_path, monkeypatch):
 
 
 def test_reads_heic(tmp_path):
-    heif = pytest.importorskip("pillow_heif")
+    heif = pytest.importorskip("pillow_heif", reason="HEIC is an extra")
     image = photograph(48, 64)
     exif = Image.Exif()
     exif[0x0112] = 6

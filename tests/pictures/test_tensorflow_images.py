@@ -12,7 +12,7 @@ from nf_zoo.pictures import images as pillow
 from nf_zoo.pictures.images import normalize, preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
 from nf_zoo.pictures.tensorflow_decoding import decode
-from nf_zoo.pictures.tensorflow_images import resize_and_crop
+from nf_zoo.pictures.tensorflow_images import random_view, resize_and_crop
 
 pytestmark = pytest.mark.fast
 
@@ -164,3 +164,62 @@ def test_works_in_an_input_pipeline():
     (batch,) = pictures.batch(len(files))
     expected = preprocess(files, Preprocessing(32))
     assert distance(normalize(batch, Preprocessing()), expected) < 0.3 * 0.017
+
+
+SMALL = 64
+SEED = tf.constant([1, 2], tf.int64)
+
+
+def crop_for(size):
+    return "shift" if max(size) <= SMALL else "resized"
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 16), (96, 96), (96, 128)])
+def test_views_have_the_input_size_and_range(size):
+    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (150, 110, 3), np.uint8))
+    preprocessing = Preprocessing(input_size=size)
+    views = [random_view(pixels, preprocessing, SEED + i, crop_for(size)).numpy() for i in range(4)]
+    assert all(view.shape == (*size, 3) for view in views)
+    assert min(view.min() for view in views) >= 0
+    assert max(view.max() for view in views) <= 255
+    assert not np.array_equal(views[0], views[1])
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest", "lanczos"])
+@pytest.mark.parametrize("size", [16, 96])
+def test_views_of_odd_pictures(interpolation, size):
+    preprocessing = Preprocessing(input_size=size, interpolation=interpolation)
+    for shape in ((1, 1, 3), (1, 90, 3), (90, 2, 3)):
+        view = random_view(
+            tf.fill(shape, tf.constant(128, tf.uint8)), preprocessing, SEED, crop_for((size, size))
+        )
+        assert view.dtype == tf.float32
+        np.testing.assert_allclose(view, np.full((size, size, 3), 128.0), atol=1e-3)
+
+
+def test_small_views_move_by_an_eighth_at_most():
+    y, x = np.mgrid[:32, :32]
+    ramp = np.stack([8 * x, 8 * y, 0 * x], -1).astype(np.uint8)
+    preprocessing = Preprocessing(input_size=32, crop_fraction=1.0)
+    middles = [
+        random_view(tf.constant(ramp), preprocessing, SEED + i, "shift").numpy()[16, 16, :2]
+        for i in range(60)
+    ]
+    shifts = np.array(middles) / 8 - 16
+    assert abs(shifts).max() == 4
+    assert len({tuple(shift) for shift in shifts.tolist()}) > 20
+
+
+def test_large_views_cover_a_quarter_or_more():
+    y, x = np.mgrid[:200, :200]
+    ramp = tf.constant(np.stack([x, y, 0 * x], -1).astype(np.uint8))
+    preprocessing = Preprocessing(input_size=96)
+    areas = []
+    for i in range(60):
+        view = random_view(ramp, preprocessing, SEED + i).numpy()
+        width, height = np.ptp(view[..., 0]) / 200, np.ptp(view[..., 1]) / 200
+        areas.append(width * height)
+        assert 0.65 < width / height < 1.5
+    assert min(areas) > 0.22
+    assert max(areas) > 0.7
+    assert np.std(areas) > 0.1

@@ -240,7 +240,7 @@ def _varied_batches(records, recipe, share: Share, first_step: int) -> tf.data.D
     def view(encoded, picture_class, serial):
         seed = tf.constant([recipe.seed, 1], tf.int64)
         seed = tf.random.experimental.stateless_fold_in(seed, serial)
-        pixels = random_view(encoded, geometry, seed, given.crop, given.smallest_area, gray=True)
+        pixels = random_view(encoded, geometry, seed, given.crop, given.smallest_area)
         return tf.cast(tf.round(pixels), tf.uint8), picture_class
 
     batches = records.map(view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
