@@ -33,17 +33,7 @@ def averages_of(optimizer) -> list:
 
 
 class Engine:
-    """Steps of one model.
-
-    Args:
-        recipe: a checked recipe.
-        model: an ImageClassifier.
-        optimizer: built for the model's trainable variables.
-        replicas: devices that share a batch.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into replicas and micro-batches.
-    """
+    """Steps of one model."""
 
     hosts = 1
 
@@ -78,11 +68,7 @@ class Engine:
 
 
 def check_batch(recipe, replicas: int) -> int:
-    """Return the number of pictures of one replica in one step.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into equal parts.
-    """
+    """Return the number of pictures of one replica in one step."""
     batch, parts = recipe.batch_size, replicas * recipe.accumulate
     if batch % parts:
         near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]

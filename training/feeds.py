@@ -15,10 +15,7 @@ from training.data import Share
 class JaxFeed:
     """Batches for one accelerator, made by a thread while it computes.
 
-    Args:
-        recipe: a checked recipe.
-        data: an :class:`~training.data.ArrayPictures`.
-        resident: give rows of pictures that the accelerator holds, instead of images.
+    ``resident`` batches have rows of pictures that the accelerator holds, instead of images.
     """
 
     def __init__(self, recipe, data, resident: bool = False):
@@ -40,13 +37,7 @@ class JaxFeed:
 
 
 class TensorFlowFeed:
-    """Batches for every replica of a strategy.
-
-    Args:
-        recipe: a checked recipe.
-        data: the result of :func:`training.data.open_data`.
-        strategy: a tf.distribute.Strategy.
-    """
+    """Batches for every replica of a strategy."""
 
     def __init__(self, recipe, data, strategy):
         self.recipe, self.data, self.strategy = recipe, data, strategy

@@ -115,14 +115,7 @@ class Trainer:
         return self.step
 
     def run(self) -> dict[str, float] | None:
-        """Train to the end.
-
-        Returns:
-            The last evaluation; None if the run was interrupted by SIGTERM, after a checkpoint.
-
-        Raises:
-            Diverged: naming the step and the layer; earlier checkpoints stay.
-        """
+        """Train to the end; return the last evaluation, or None if SIGTERM interrupts."""
         before = signal.signal(signal.SIGTERM, self._on_signal)
         try:
             return self._run()
@@ -273,12 +266,6 @@ def report_divergence(engine, feed, recipe, step: int) -> str:
     """Return in words which block diverged, given the pictures of the step and the present weights.
 
     Updates that are not finite are skipped, so the weights are still those of the step.
-
-    Args:
-        engine: holds the model.
-        feed: gives the pictures of a step.
-        recipe: gives their normalization.
-        step: counted from 0.
     """
     images = np.asarray(feed.pictures(step))
     engine.state()  # brings the model up to date

@@ -48,14 +48,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def fuse_batch_normalization(model) -> None:
-    """Change every ``keras.layers.BatchNormalization`` of a model to the fused class, in place.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.BatchNormalization()])
-        >>> fuse_batch_normalization(model)
-        >>> type(model.layers[0]).__name__
-        'FusedBatchNormalization'
-    """
+    """Change every ``keras.layers.BatchNormalization`` of a model to the fused class, in place."""
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.BatchNormalization:
             layer.__class__ = FusedBatchNormalization

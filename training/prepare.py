@@ -39,11 +39,7 @@ def write_arrays(source: str, output: Path, splits: list[str], size: int) -> Non
 
 
 def write_shards(source: str, output: Path, splits: list[str], shards: int) -> None:
-    """Copy the encoded pictures into TFRecord files, and then write the manifest.
-
-    Raises:
-        RecipeError: if a split is missing, or the output holds a set already.
-    """
+    """Copy the encoded pictures into TFRecord files, and then write the manifest."""
     import tensorflow as tf
 
     from nf_zoo.finetuning.class_folders import FolderError, scan

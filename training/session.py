@@ -30,13 +30,6 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
         workdir: folder that the run writes; may hold an earlier part of the same run.
         **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
             ``minutes``, ``eval_only`` and ``dry_run``, as on the command line.
-
-    Returns:
-        The last evaluation; None if the run was interrupted, or only described.
-
-    Raises:
-        RecipeError: if the recipe, the data or the folder is wrong.
-        training.loop.Diverged: if the loss is no longer finite.
     """
     recipes.check(recipe)
     session = Session(recipe, workdir, **options)
@@ -62,9 +55,6 @@ class Session:
         minutes: above 0: minutes after which the run ends; the recipe's epochs then give the shape
             of its schedule, not its length.
         eval_only, dry_run: write nothing to the folder.
-
-    Raises:
-        RecipeError: if the recipe, the options and the machine do not go together.
     """
 
     def __init__(
@@ -150,11 +140,7 @@ class Session:
         return values
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate the newest checkpoint.
-
-        Raises:
-            RecipeError: if there is none.
-        """
+        """Evaluate the newest checkpoint."""
         trainer = self._trainer()
         if not trainer.resume():
             raise RecipeError(f"There is no checkpoint to evaluate. Received: {self.folder}")

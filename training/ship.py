@@ -58,11 +58,6 @@ def ship(
         details: fields of the card; ``license`` and ``dataset_name`` are needed.
         weights: folder of catalog.toml; the checkout's by default.
         default: make it the checkpoint that ``pretrained=True`` loads; None: if there is no other.
-
-    Raises:
-        RecipeError: if the run is not finished, of another architecture, or too large.
-        FileExistsError: if the checkpoint exists already.
-        WeightsError: if the record cannot be written; the folder is then removed.
     """
     weights = weights or weights_directory()
     architecture, _, tag = name.partition(".")

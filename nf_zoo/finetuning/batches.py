@@ -81,9 +81,6 @@ class TrainingBatches:
 
         They are float32 tensors (N, h, w, channels), (N, num_classes) and (N,); weights are None
         without class weights.
-
-        Raises:
-            RuntimeError: if a picture can no longer be read.
         """
         views = in_threads(self._view, self._drawn(epoch), _AHEAD * self._batch_size)
         try:
@@ -109,11 +106,7 @@ class TrainingBatches:
 class EvaluationBatches:
     """Batches of every picture once, in order, prepared as ``nf_zoo.preprocess`` does.
 
-    Args:
-        pictures: a FilePictures or DatasetPictures.
-        preprocessing: input size, crop and interpolation.
-        batch_size: pictures in a batch; the last one may hold fewer.
-        cache: keep the batches in memory if they are small.
+    They stay in memory with ``cache`` if they are small; the last one may hold fewer pictures.
 
     Iteration yields (pixels, classes): uint8 (N, h, w, 3) and int64 (N,).
     """

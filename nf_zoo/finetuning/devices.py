@@ -14,9 +14,6 @@ class Devices:
 
     They are GPUs, or TPUs under JAX; without them it is the one CPU. As many take part as divide
     the pictures of a micro-batch evenly.
-
-    Args:
-        pictures: in a micro-batch of one device.
     """
 
     def __init__(self, pictures: int):

@@ -143,9 +143,8 @@ def evaluate_pictures(
 ) -> Evaluation:
     """Count right and wrong predictions in one pass, and keep some pictures.
 
-    Args:
-        samples: number of pictures to keep, drawn at random by ``seed``.
-        mistakes: number of wrong predictions to keep, the most confident ones.
+    ``samples`` pictures are drawn at random by ``seed``; ``mistakes`` wrong predictions are the
+    most confident ones.
     """
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
@@ -169,13 +168,7 @@ def evaluate_pictures(
 
 
 def interval(share: float, pictures: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927).
-
-    Example:
-        >>> low, high = interval(54 / 60, pictures=60)
-        >>> round(low, 2), round(high, 2)
-        (0.8, 0.95)
-    """
+    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927)."""
     z = 1.959964
     weight = z * z / pictures
     center = (share + weight / 2) / (1 + weight)
@@ -208,13 +201,7 @@ def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndar
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return precision, recall, F1 and support of each class; a ratio over no pictures is 0.
-
-    Example:
-        >>> import numpy as np
-        >>> per_class(np.array([[3, 1], [0, 4]]), ("a", "b"))[0]["recall"]
-        0.75
-    """
+    """Return precision, recall, F1 and support of each class; a ratio over no pictures is 0."""
     hits = np.diag(confusion).astype(float)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)

@@ -82,10 +82,6 @@ def open_data(data, settings: Settings) -> Data:
     """Find, check and split the pictures.
 
     Uses labels, validation_data, validation_fraction, seed and strict of ``settings``.
-
-    Raises:
-        FolderError: if a folder cannot be used as it is.
-        TypeError, ValueError: if a data set does not yield pictures and classes as expected.
     """
     labels = settings.labels
     if is_tensorflow_dataset(data) or _is_pair(data):
@@ -322,11 +318,7 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, list[int]]:
-    """Return the classes in order, the mean size of a picture, and a hash of each one's pixels.
-
-    Raises:
-        ValueError: if there is no picture, or pixels do not run from 0 to 255.
-    """
+    """Return the classes in order, the mean size of a picture, and a hash of each one's pixels."""
     import tensorflow as tf
 
     def summary(pixels, target):

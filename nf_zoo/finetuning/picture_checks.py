@@ -59,11 +59,7 @@ class Checked:
 
 
 def check_files(root, names: Sequence[str], strict: bool) -> Checked:
-    """Decode the files once, and warn of what is wrong with them.
-
-    Raises:
-        FolderError: if ``strict`` and a file cannot be read.
-    """
+    """Decode the files once, and warn of what is wrong with them."""
 
     def look(name: str):
         path = root / name

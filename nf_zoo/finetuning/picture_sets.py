@@ -36,11 +36,8 @@ Readers = Iterator[tuple[Callable[[], np.ndarray], int]]
 class FilePictures:
     """Pictures in files, decoded by Pillow as ``nf_zoo.preprocess`` does.
 
-    Args:
-        root: folder that the names are relative to.
-        names: path of each picture, with forward slashes.
-        classes: (len(names),) class index of each.
-        cache: decoded pixels by name, for pictures that need not be read again.
+    ``names`` are relative to ``root``, with forward slashes. ``cache`` holds the decoded pixels, by
+    name, of pictures that need not be read again.
     """
 
     def __init__(self, root: Path, names: Sequence[str], classes: np.ndarray, cache: dict):
@@ -85,10 +82,8 @@ class FilePictures:
 class DatasetPictures:
     """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
 
-    Args:
-        classes: (N,) class index of each, in the order of the data set.
-        members: (N,) bool, True for the pictures of this part; None for all.
-        typical_bytes: size of one picture's pixels.
+    ``classes`` are in the order of the data set. ``members`` is true for the pictures of this part;
+    None stands for all. ``typical_bytes`` is the size of one picture's pixels.
     """
 
     names = None

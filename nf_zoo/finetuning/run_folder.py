@@ -56,11 +56,6 @@ class RunFolder:
 
     Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
     finished one; ``finish`` does the same and requires one; ``overwrite`` discards or replaces it.
-
-    Raises:
-        FileExistsError: if there is something at ``output`` that may not be replaced.
-        FileNotFoundError: if there is no run to finish.
-        ValueError: if the arguments contradict each other.
     """
 
     def __init__(
@@ -112,17 +107,10 @@ class RunFolder:
         raise FileExistsError(f"{problem}. Received: output={str(output)!r}")
 
     def begin(self, description: dict[str, Any], pictures: Iterable[Sequence] = ()) -> None:
-        """Start or resume the run.
+        """Start or resume the run; one without a checkpoint is started anew.
 
-        A run without a checkpoint is started anew.
-
-        Args:
-            description: everything that decides the outcome of the run.
-            pictures: (split, file, label, size in bytes) of each picture.
-
-        Raises:
-            ValueError: if the run to be resumed was started with another description, or with
-                other pictures.
+        ``description`` is everything that decides the outcome, ``pictures`` (split, file, label,
+        size in bytes) of each picture. To be resumed, a run must have the same.
         """
         if self.output is None:
             return
@@ -256,12 +244,7 @@ def _changed_pictures(before: Mapping[str, tuple], now: Mapping[str, tuple]) -> 
 
 
 def differences(before: Mapping, now: Mapping) -> list[str]:
-    """Return the entries in which two dicts differ, as ``"epochs: 5 then, 6 now"``.
-
-    Example:
-        >>> differences({"epochs": 5}, {"epochs": 6})
-        ['epochs: 5 then, 6 now']
-    """
+    """Return the entries in which two dicts differ, as ``"epochs: 5 then, 6 now"``."""
     found = []
     for key in sorted({*before, *now}):
         if isinstance(before.get(key), Mapping) and isinstance(now.get(key), Mapping):

@@ -253,6 +253,7 @@ def decide(
 ) -> Settings:
     """Fill in the options that the user left open.
 
+    Then ``class_weight`` is a weight for each class, or None, and ``ema`` the momentum, or None.
     Few pictures get small batches and many epochs, many pictures large batches and few epochs, so
     that a run takes between a few hundred and a few thousand steps:
 
@@ -264,21 +265,6 @@ def decide(
     10 000    64     13      2 028
     100 000   64     5       7 810
     ========  =====  ======  =====
-
-    Args:
-        settings: as the user gave them.
-        classes: (N,) class index of each training picture.
-        labels: class names.
-        pretrained: whether the body holds trained weights.
-        input_size: (height, width) that the model was evaluated at.
-
-    Returns:
-        The :class:`Settings` of a run, fully decided: with the same settings and pictures, two runs
-        are the same. ``class_weight`` holds a weight for each class, or None; ``ema`` holds the
-        momentum, or None.
-
-    Raises:
-        ValueError: if warmup_epochs, class_weight or accumulate do not fit the run.
     """
     size = settings.image_size or tuple(input_size)
     batch_size = _batch_size(settings, len(classes), size)
@@ -351,10 +337,6 @@ def resolve_class_weight(
     """Return one weight for each class, or None.
 
     Balanced weights are N / (number of classes * pictures of the class).
-
-    Example:
-        >>> resolve_class_weight("balanced", np.array([0, 0, 0, 1]), ["a", "b"])
-        (0.6666666666666666, 2.0)
     """
     if class_weight is None:
         return None

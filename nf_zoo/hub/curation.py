@@ -55,17 +55,6 @@ def add_record(
         license: its license; None takes that of the model card.
         default: make ``pretrained=True`` take it; None does so if the architecture has no default.
         path: the catalog.toml to write; None for the one that comes with nf_zoo.
-
-    Returns:
-        the record, as read from the new catalog.
-
-    Raises:
-        CatalogError: if the repository lacks something that a record needs, or the catalog would
-            become malformed; the catalog is then unchanged.
-        WeightsError: if the repository cannot be read.
-
-    Example:
-        >>> add_record("hf://me/my-nf-resnet", license="mit")  # doctest: +SKIP
     """
     path = path or weights_directory() / "catalog.toml"
     repository = HubRepository.parse(uri)
@@ -158,12 +147,7 @@ def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: PretrainedWeights) -> None:
-    """Append a record to a catalog.toml, with the source of its accuracies.
-
-    Raises:
-        CatalogError: if the name is taken, or the catalog would become malformed; it is then
-            unchanged.
-    """
+    """Append a record to a catalog.toml, with the source of its accuracies."""
     text = path.read_text(encoding="utf-8").rstrip() + "\n"
     tables = read_tables(path)
     values = {
@@ -242,20 +226,6 @@ def check_catalog(path: Path | None = None, online: bool = False) -> list[Findin
 
     The check covers fields, architecture, license and labels of each record; checksum, card and
     config.json of the shipped ones; online also existence, size, revision and checksum of the rest.
-
-    Args:
-        path: a catalog.toml; None for the one that comes with nf_zoo.
-        online: ask the hub.
-
-    Returns:
-        a ``Finding`` for each record, and one for the catalog itself if it has problems.
-
-    Raises:
-        CatalogError: if the file is not TOML.
-
-    Example:
-        >>> [finding for finding in check_catalog() if finding.problems]
-        []
     """
     records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
     findings = [Finding("catalog", tuple(problems))] if problems else []

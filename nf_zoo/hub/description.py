@@ -99,11 +99,7 @@ class ModelConfig:
         return arguments if self.labels is None else {**arguments, "labels": self.labels}
 
     def build(self, origin: str | Path = CONFIG_FILE):
-        """Build the model, freshly initialized.
-
-        Raises:
-            InvalidConfig: if no such model can be built; the message names ``origin``.
-        """
+        """Build the model, freshly initialized; ``InvalidConfig`` names ``origin``."""
         from nf_zoo.models.classifier import build_model
 
         def make(architecture: str, **arguments):
@@ -135,12 +131,7 @@ class ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read config.json as nf_zoo or timm writes it.
-
-    Raises:
-        InvalidConfig: if it is not JSON, has unknown, missing or wrongly typed fields, or has
-            impossible sizes.
-    """
+    """Read config.json as nf_zoo or timm writes it."""
     try:
         document = read_json(path)
     except (OSError, ValueError) as error:
@@ -164,11 +155,7 @@ def is_keras_config(path: Path) -> bool:
 
 
 def parse_config(document: dict[str, Any]) -> ModelConfig:
-    """Check every field of nf_zoo's config.json and return them.
-
-    Raises:
-        ValueError, TypeError: on a bad field; the message names it.
-    """
+    """Check every field of nf_zoo's config.json and return them."""
     states = {name: document[name] for name in ("trainable", "parts") if name in document}
     unknown = sorted(set(document) - set(_FIELDS) - set(states))
     missing = sorted(set(_FIELDS) - set(document))
@@ -271,22 +258,8 @@ def _shown(value: Any) -> str:
 def build_blueprint(name: str, **options: Any):
     """Build the graph of a model; its variables have names and shapes but no memory.
 
-    A blueprint answers questions of sizes and shapes; it cannot predict, be saved or be trained.
-
-    Args:
-        name: architecture, such as ``"nfnet_f6"``.
-        **options: as for :func:`~nf_zoo.models.classifier.build_model`.
-
-    Returns:
-        an :class:`~nf_zoo.models.classifier.ImageClassifier`.
-
-    Raises:
-        ValueError: on an unknown architecture or variant, or an illegal value.
-        TypeError: on a field that the family does not have.
-
-    Example:
-        >>> build_blueprint("nfnet_f6", variant="paper").output_shape
-        (None, 1000)
+    It takes the arguments of ``build_model``. A blueprint answers questions of sizes and shapes; it
+    cannot predict, be saved or be trained.
     """
     from nf_zoo.models.classifier import build_model
 
@@ -308,10 +281,5 @@ def _in_stateless_scope(make: Callable):
 
 
 def count_parameters(model) -> int:
-    """Count the trainable parameters of a model or of its blueprint.
-
-    Example:
-        >>> count_parameters(build_blueprint("nfnet_f6", variant="paper"))
-        438359116
-    """
+    """Count the trainable parameters of a model or of its blueprint."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

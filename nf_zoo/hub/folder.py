@@ -170,23 +170,6 @@ def save_weights(model: ImageClassifier, path: str | Path, dtype: str | None = N
     """Write a model's weights as a safetensors file in nf_zoo's own format.
 
     The file appears whole or not at all, and replaces an older one of the same name.
-
-    Args:
-        model: the model; its optimizer and random state are not written.
-        path: the file to write, ending in .safetensors. Its folder must exist.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; None keeps each variable's own.
-
-    Returns:
-        the path.
-
-    Raises:
-        ValueError: for another dtype or suffix, or a value too large for float16.
-
-    Example:
-        >>> import nf_zoo
-        >>> from nf_zoo.hub.folder import save_weights
-        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> save_weights(model, "model.safetensors", dtype="float16")  # doctest: +SKIP
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -204,15 +187,8 @@ def save_shards(
 ) -> None:
     """Write a model's weights into a folder, as several files with an index if they are large.
 
-    Args:
-        model: the model.
-        folder: an existing folder, preferably empty.
-        dtype: as for ``save_weights``.
-        max_shard_size: most bytes of tensors in one file, or a text such as ``"500MB"``; a larger
-            tensor has a file to itself.
-
-    Raises:
-        ValueError: for another dtype, an invalid size, or a value too large for float16.
+    A tensor of more than ``max_shard_size`` (bytes, or a text such as ``"500MB"``) has a file to
+    itself.
     """
     import huggingface_hub
 

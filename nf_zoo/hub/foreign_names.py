@@ -42,18 +42,11 @@ class Assignment:
 
 
 def plan(model, source: str) -> list[Assignment]:
-    """Return the assignments with which a checkpoint of ``model``'s architecture fills it.
+    """Return the assignments with which a checkpoint fills ``model``, one per variable.
 
-    Args:
-        model: an ImageClassifier.
-        source: ``"timm"``; ``"nf_zoo"``; or ``"haiku"`` for a tree of DeepMind's, whose keys are
-            ``module_path/parameter`` and whose moving averages are the ``average`` of the state.
-
-    Returns:
-        one :class:`Assignment` per variable, in model order.
-
-    Raises:
-        KeyError: if the source has no name for a variable.
+    ``source`` is ``"timm"``, ``"nf_zoo"``, or ``"haiku"`` for a tree of DeepMind's, whose keys are
+    ``module_path/parameter`` and whose moving averages are the ``average`` of the state. A variable
+    for which the source has no name raises ``KeyError``.
     """
     from nf_zoo.models.classifier import variable_names
 
@@ -162,9 +155,6 @@ def check_variant(model, file: WeightsFile) -> None:
 
     Two networks share a name. Their tensors can agree in names and shapes while their outputs
     differ.
-
-    Raises:
-        WeightsMismatch: if they differ; the message says which network to build for the file.
     """
     if file.format == "haiku" and not has_paper_form(model):
         name = recognize(file) or model.architecture

@@ -48,21 +48,6 @@ def load_pretrained_weights(
     classifier; that is logged once. A stem whose input channels are not three gets the RGB kernel
     summed (one channel) or repeated (any other number). float16 and bfloat16 checkpoints are cast
     to the dtype of the model's variables.
-
-    Args:
-        model: an ``ImageClassifier``.
-        source: a ``PretrainedWeights`` record, a ``HubRepository``, the path of a safetensors file
-            (timm's format or ours, recognized by its keys), an .npz of DeepMind's code or a folder
-            with model.safetensors, or anything else that ``resolve_pretrained`` accepts.
-
-    Raises:
-        WeightsError: one of its subclasses, with the cause and the remedy; the model is unchanged.
-
-    Example:
-        >>> import nf_zoo
-        >>> from nf_zoo.hub.loading import load_pretrained_weights
-        >>> model = nf_zoo.create_model("nf_resnet50", num_classes=12)
-        >>> load_pretrained_weights(model, "ra2_in1k")  # doctest: +SKIP
     """
     variant = "paper" if source is True and is_the_papers(model) else None
     source = resolve_pretrained(model.architecture, source, variant)
@@ -96,20 +81,6 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     preprocessing, labels and number of classes; a shipped checkpoint, a folder and a hub repository
     also give the contents of their config.json; a lone file gives its number of classes, if its
     head shows it.
-
-    Args:
-        name: the architecture about to be built.
-        source: the source of the checkpoint.
-
-    Raises:
-        WeightsError: if the source has to be fetched and cannot be.
-        WeightsMismatch: if its config.json is of another architecture.
-        InvalidConfig: if its config.json is malformed.
-
-    Example:
-        >>> from nf_zoo.hub.sources import resolve_pretrained
-        >>> build_options("nf_resnet50", resolve_pretrained("nf_resnet50", True))["num_classes"]
-        1000
     """
     source = resolve_pretrained(name, source)
     record, path = source.record, source.description()
@@ -170,15 +141,8 @@ def _check_record(model, record: PretrainedWeights) -> None:
 def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> list[Assignment]:
     """Plan which tensor of a file fills which variable; check all names and shapes, assign nothing.
 
-    A classifier gets no assignment if the file has none, or one for another number of classes.
-
-    Args:
-        model: the model to fill.
-        file: the open checkpoint.
-        expect_head: whether a checkpoint without a classifier is incomplete.
-
-    Raises:
-        WeightsMismatch: listing the first few missing, unexpected and wrongly shaped tensors.
+    A classifier gets no assignment if the file has none (unless ``expect_head``), or one for
+    another number of classes.
     """
     assignments = _plan(model, file)
     head = [a for a in assignments if a.name.startswith("head/")]
@@ -260,21 +224,10 @@ def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
 
 
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Convert an RGB convolution kernel to another number of input channels.
+    """Convert an RGB kernel, (height, width, 3, out), to another number of input channels.
 
-    Args:
-        kernel: (height, width, 3, out).
-        channels: the new number of channels. One gives the sum, so that a gray picture gets the
-            same output as in three equal channels. More give R, G, B, R, ... scaled by
-            3 / channels, which keeps the size of the output.
-
-    Returns:
-        (height, width, channels, out), of the same dtype.
-
-    Example:
-        >>> import numpy as np
-        >>> float(adapt_input_channels(np.ones((1, 1, 3, 1)), 4).sum())
-        3.0
+    One channel gets the sum, so that a gray picture gets the same output as in three equal
+    channels. More get R, G, B, R, ... scaled by 3 / channels, which keeps the size of the output.
     """
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)

@@ -164,15 +164,7 @@ def _described(path: Path, source: Source):
 
 
 def check_described(path: Path, source: Source) -> ModelConfig:
-    """Read a model's description and check it against its weights, before allocating anything.
-
-    Args:
-        path: its config.json.
-        source: the source of its weights.
-
-    Raises:
-        WeightsError: as ``load_pretrained``.
-    """
+    """Read a model's config.json and check it against its weights, before allocating anything."""
     config = read_config(path)
     with open_weights(source.weights()) as file:
         blocks = config.count_blocks(path)

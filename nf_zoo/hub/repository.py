@@ -63,11 +63,7 @@ class HubRepository:
 
     @classmethod
     def parse(cls, uri: str) -> HubRepository:
-        """Read ``"hf://owner/name[@revision]"``.
-
-        Raises:
-            UnknownWeights: if the text is not of that form.
-        """
+        """Read ``"hf://owner/name[@revision]"``."""
         name, at, revision = uri.removeprefix(HUB).partition("@")
         is_sound = _REPOSITORY.fullmatch(name) and (_REVISION.fullmatch(revision) or not at)
         if not uri.startswith(HUB) or not is_sound or ".." in uri or "--" in name:
@@ -141,10 +137,6 @@ class HubRepository:
 
         huggingface_hub handles HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token.
 
-        Args:
-            filename: name of the file.
-            most_bytes: the largest size that is fetched; None for any.
-
         Raises:
             WeightsNotFound, WeightsAccessDenied, WeightsOffline: as their names say.
             CacheNotWritable: if the disk is full or closed.
@@ -185,11 +177,7 @@ class HubRepository:
             raise
 
     def filenames(self) -> list[str]:
-        """Return the names of its files; offline, of those in the cache.
-
-        Raises:
-            WeightsError: as ``fetch``.
-        """
+        """Return the names of its files; offline, of those in the cache."""
         import huggingface_hub
 
         try:
@@ -219,9 +207,6 @@ def earlier_version_kept(source) -> Iterator[None]:
 
     A branch points to its earlier commit again, and files downloaded in the block are removed if
     they are damaged or unsafe.
-
-    Args:
-        source: one of ``sources``.
     """
     branch = source.branch()
     before = branch.read_text(encoding="utf-8") if branch is not None and branch.is_file() else None
@@ -318,12 +303,7 @@ def _check_promise(path: Path, promised) -> None:
 
 @contextlib.contextmanager
 def in_words(repository: HubRepository, filename: str) -> Iterator[None]:
-    """Turn the hub client's errors in the block into ours; let others pass unchanged.
-
-    Args:
-        repository: the repository that is asked.
-        filename: the file that is asked for, or words for another request.
-    """
+    """Turn the hub client's errors in the block into ours; let others pass unchanged."""
     try:
         yield
     except Exception as error:

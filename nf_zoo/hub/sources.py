@@ -97,12 +97,7 @@ class Cataloged:
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """A file or a folder as a source.
-
-    Raises:
-        UnsafeWeights: for a pickle.
-        WeightsNotFound: if the path does not exist, or the folder holds no weights.
-    """
+    """A file or a folder as a source."""
 
     path: Path
 
@@ -129,12 +124,7 @@ class Local:
         return self.path.resolve().name
 
     def weights(self) -> Path:
-        """Return the weights file, or the index of several.
-
-        Raises:
-            WeightsNotFound: if the folder holds none.
-            UnsafeWeights: if it leads out of its folder.
-        """
+        """Return the weights file, or the index of several."""
         if not self.path.is_dir():
             return self.path
         path = self._weights_in(self.path)
@@ -186,18 +176,6 @@ def resolve_pretrained(
             path; a record or a source stands for itself.
         variant: the variant of the architecture whose checkpoint True takes, and to which a tag
             must belong; None for any tag, and for the plain network's default.
-
-    Raises:
-        UnknownWeights: if there is no such tag, or the architecture has no published weights;
-            the message lists what exists.
-        UnsafeWeights: for a pickle (.pth, .pt, .bin, ...).
-        WeightsNotFound: if a path leads nowhere.
-        TypeError: for anything else.
-
-    Example:
-        >>> from nf_zoo.hub.sources import resolve_pretrained
-        >>> resolve_pretrained("nf_resnet50", True).tag
-        'ra2_in1k'
     """
     if isinstance(pretrained, Source):
         return pretrained
@@ -234,22 +212,10 @@ def resolve_pretrained(
 
 
 def fetch_pretrained(name: str) -> list[Path]:
-    """Fetch and check everything that a later load of a checkpoint needs; build nothing.
+    """Fetch and check everything that a later load of a checkpoint needs; return the files.
 
-    Args:
-        name: a checkpoint (``"nf_resnet50.ra2_in1k"``), an architecture for its default one, or
-            ``"hf://owner/name[@revision]"``.
-
-    Returns:
-        the files, in the hub client's cache; a shipped checkpoint is where it was installed.
-
-    Raises:
-        WeightsError: as in a load; damaged files do not stay in the cache.
-        ValueError: if there is no such architecture.
-
-    Example:
-        >>> fetch_pretrained("wide_resnet16_2.cifar10")[0].name
-        'model.safetensors'
+    ``name`` is a checkpoint, an architecture for its default one, or
+    ``"hf://owner/name[@revision]"``. Nothing is built, and damaged files do not stay in the cache.
     """
     if name.startswith(HUB):
         source = HubRepository.parse(name)

@@ -14,15 +14,6 @@ def fetch_url(url: str, filename: str) -> Path:
 
     It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
     next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
-
-    Args:
-        url: its address.
-        filename: its local name.
-
-    Raises:
-        WeightsOffline: if it is not there yet and cannot be fetched; the message gives another way.
-        WeightsNotFound: if the server has no such file.
-        CacheNotWritable: if the disk is full or closed.
     """
     import huggingface_hub
     from huggingface_hub import constants

@@ -43,15 +43,11 @@ def parts_of(layer) -> list:
 
 
 def states_of_parts(layer) -> dict[str, dict[str, Any]]:
-    """Return the settings in which the parts of a layer differ from it.
+    """Return the settings in which the parts of a layer or model differ from it, JSON-able.
 
-    Args:
-        layer: a composite layer or a model.
-
-    Returns:
-        path of a part (``"stage1_block2/conv1"``) -> its fields, JSON-able: ``trainable`` where it
-        differs from the enclosing layer's, ``dtype`` where it differs from the outermost layer's,
-        ``lora_rank`` and ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
+    They are fields by the path of a part (``"stage1_block2/conv1"``): ``trainable`` where it
+    differs from the enclosing layer's, ``dtype`` where it differs from the outermost layer's,
+    ``lora_rank`` and ``lora_alpha`` where LoRA is enabled.
     """
     return dict(_differing(layer, "", plain_policy(layer.dtype_policy)))
 
@@ -72,15 +68,7 @@ def _differing(layer, prefix: str, outermost) -> Iterator[tuple[str, dict[str, A
 
 
 def set_states_of_parts(layer, states: dict[str, dict[str, Any]]) -> None:
-    """Give the parts of a layer the states that :func:`states_of_parts` recorded.
-
-    Args:
-        layer: built or not; ``build`` completes the settings of an unbuilt part.
-        states: the settings, by path.
-
-    Raises:
-        ValueError: if paths lead to no part; the message names them.
-    """
+    """Give the parts of a layer the states that :func:`states_of_parts` recorded."""
     left = dict(states)
     _apply(layer, "", left)
     if left:

@@ -10,14 +10,8 @@ def with_own_gradient(function: Callable) -> Callable:
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
     and with it the traced graph: the weights of every model ever made. A graph that is traced once
-    for each shape, and takes all it needs as arguments, holds no weights.
-
-    Args:
-        function: tensors -> (result, function of the upstream gradient -> gradients). Create it
-            once per process, not once per call.
-
-    Returns:
-        a function of the same tensors.
+    for each shape, and takes all it needs as arguments, holds no weights. So create the function,
+    tensors -> (result, upstream gradient -> gradients), once per process.
     """
     import tensorflow as tf
 

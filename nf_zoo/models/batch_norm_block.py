@@ -27,12 +27,6 @@ class BatchNormBlock(ResidualBlock):
         **kwargs: arguments of ResidualBlock.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
-
-    Example:
-        >>> import numpy as np
-        >>> block = BatchNormBlock(64, width=16, preactivation=True, projection="strided")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 8, 8, 64])
     """
 
     fields = ("preactivation", "activation_first", "momentum", "eps", "zero_init_last")

@@ -311,13 +311,8 @@ def build_model(
 def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
     """Return the variables by published name, in model order: ``"stage1/block2/conv1/gain"``.
 
-    They are the trainable variables and BN statistics; random states are left out.
-
-    Args:
-        model: an :class:`ImageClassifier`.
-
-    Returns:
-        a dict; the names are the keys in the zoo's safetensors files.
+    They are the trainable variables and BN statistics; random states are left out. The names are
+    the keys in the zoo's safetensors files.
     """
     return {
         published_name(name): variable

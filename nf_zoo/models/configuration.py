@@ -45,9 +45,6 @@ class Config:
             of keeping it (gradient checkpointing): less memory, one more forward pass. Under
             TensorFlow ``keras.remat`` leaks: the weights of every model fitted this way stay in
             memory until the process ends.
-
-    Raises:
-        ValueError: on an illegal value; the message names the field and what is allowed.
     """
 
     depths: tuple[int, ...] = ()
@@ -181,23 +178,13 @@ def as_json(record) -> dict[str, Any]:
 
 @functools.cache
 def field_types(config_class: type[Config]) -> dict[str, Any]:
-    """Return every field of a record and its type, in order.
-
-    Example:
-        >>> field_types(Config)["output_stride"]
-        typing.Literal[32, 16, 8]
-    """
+    """Return every field of a record and its type, in order."""
     kinds = typing.get_type_hints(config_class)
     return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
 
 
 def choices(kind: Any) -> tuple:
-    """Return the values that a field's type lists; empty if it lists none.
-
-    Example:
-        >>> choices(bool), choices(int)
-        ((True, False), ())
-    """
+    """Return the values that a field's type lists; empty if it lists none."""
     if kind is bool:
         return (True, False)
     if typing.get_origin(kind) is Literal:
@@ -254,12 +241,7 @@ ELSEWHERE = {
 
 
 def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
-    """Return ``config_class(**fields)``; the error names unknown fields.
-
-    Raises:
-        TypeError: on a field that the architecture does not have.
-        ValueError: on a value that it does not allow.
-    """
+    """Return ``config_class(**fields)``; the error names unknown fields."""
     known = set(field_types(config_class))
     unknown = sorted(set(fields) - known)
     if unknown:

@@ -144,13 +144,8 @@ class Family:
     def names(self, config: Config, source: str) -> Iterator[tuple[str, str | None, bool]]:
         """Yield every weight that a network of this record may have.
 
-        Args:
-            config: the record.
-            source: key of :data:`WORDS`.
-
-        Yields:
-            our name, the source's name (None if it has no such part), and whether the weight is
-            optional.
+        It is our name, the name in ``source`` (a key of :data:`WORDS`; None if it has no such
+        part), and whether the weight is optional.
         """
         family, config = self.resolve(config)
         for part in family.parts(config):

@@ -68,12 +68,6 @@ class NormFreeBlock(ResidualBlock):
         **kwargs: the fields of NormFreeFields, and the arguments of ResidualBlock.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> import numpy as np
-        >>> block = NormFreeBlock(64, width=16, strides=2, projection="average_pool")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 4, 4, 64])
     """
 
     fields = tuple(field.name for field in dataclasses.fields(NormFreeFields))
@@ -152,15 +146,8 @@ def stack_blocks(
 ) -> list[Level]:
     """Stack all residual blocks, each with the beta of the variance ledger.
 
-    Args:
-        config: the record.
-        x: output of the stem.
-        inside: (index of the block, its input channels, its output channels) -> arguments of the
-            block's branch: ``width`` and any others that differ from the defaults.
-        **arguments: arguments of :func:`nf_zoo.models.residual_block.stack_blocks`.
-
-    Returns:
-        the output of every stage.
+    ``inside`` gives the arguments of a block's branch, ``width`` and any others that differ from
+    the defaults, for (index, input channels, output channels).
     """
     ledger = variance_ledger(config.depths, config.alpha)
 
@@ -209,18 +196,7 @@ class BlockVariance:
 def variance_ledger(depths: Sequence[int], alpha: float = 0.2) -> list[BlockVariance]:
     """Return the expected variance before and after every block, in depth order.
 
-    Args:
-        depths: number of blocks in each stage.
-        alpha: weight of the residual branch.
-
-    Returns:
-        one :class:`BlockVariance` per block.
-
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> [round(row.after, 2) for row in variance_ledger((2, 2))]
-        [1.04, 1.08, 1.04, 1.08]
     """
     rows = []
     variance = 1.0

@@ -51,12 +51,7 @@ class Architecture:
         return FAMILIES[self.family]
 
     def configure(self, variant: str | None = None, **fields) -> Config:
-        """Return the record with a published variant and then single fields applied to it.
-
-        Raises:
-            ValueError: on an unknown variant or a value that is not allowed.
-            TypeError: on an unknown field.
-        """
+        """Return the record with a published variant and then single fields applied to it."""
         changes = {}
         if variant is not None:
             if variant not in self.record.variants:
@@ -82,15 +77,7 @@ def architectures() -> dict[str, Architecture]:
 
 
 def is_architecture(name: str) -> bool:
-    """Check that :func:`architecture` knows a name, from the tables or of a Wide ResNet.
-
-    Raises:
-        ValueError: on a Wide ResNet with a number of layers that no such network has.
-
-    Example:
-        >>> is_architecture("wide_resnet22_8"), is_architecture("resnet51")
-        (True, False)
-    """
+    """Check that :func:`architecture` knows a name, from the tables or of a Wide ResNet."""
     return name in architectures() or _beyond_the_tables(name) is not None
 
 
@@ -102,15 +89,7 @@ def _beyond_the_tables(name: str) -> Architecture | None:
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of that name.
-
-    Raises:
-        ValueError: if there is none; the message suggests similar names.
-
-    Example:
-        >>> architecture("nf_resnet50").factory
-        'NFResNet50'
-    """
+    """Return the architecture of that name."""
     known = architectures()
     row = known.get(name) or _beyond_the_tables(str(name))
     if row is None:

@@ -283,9 +283,6 @@ def stack_blocks(
         stride: pixels of the picture per pixel of ``x``.
         widths: output channels per stage; None for the record's.
         first_strides: strides of the first stage; all others have 2.
-
-    Returns:
-        the output of every stage.
     """
     fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
     levels, dilation, rates = [], 1, enumerate(stochastic_depth_rates(config))

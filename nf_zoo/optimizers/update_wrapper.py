@@ -16,13 +16,6 @@ class UpdateWrapper(keras.optimizers.Optimizer):
 
     Subclasses override ``adjust``, which changes nothing here, and inspect the variables
     beforehand in ``prepare``. A wrapper may wrap another one: the outer ``adjust`` comes first.
-
-    Args:
-        optimizer: any Keras optimizer, on any backend.
-        name: name of the wrapper.
-
-    Raises:
-        TypeError: if ``optimizer`` is not a Keras optimizer, or wraps others itself.
     """
 
     def __init__(self, optimizer, name: str | None = None):

@@ -21,15 +21,6 @@ def random_crop(pixels: np.ndarray, preprocessing: Preprocessing, draws, given) 
         given: has ``crop`` and ``smallest_area``, see the table in
             :mod:`nf_zoo.pictures.augmentation`. ``"shift"`` moves the picture as it is evaluated,
             with its mirror image around it; ``"none"`` leaves it there.
-
-    Returns:
-        uint8 (height, width, 3).
-
-    Example:
-        >>> from nf_zoo.pictures.augmentation import Settings
-        >>> pixels, draws = np.zeros((50, 80, 3), "uint8"), np.full(4, 0.5)
-        >>> random_crop(pixels, Preprocessing(input_size=32), draws, Settings()).shape
-        (32, 32, 3)
     """
     height, width = preprocessing.input_size
     if given.crop == "resized":

@@ -28,9 +28,6 @@ def resample(images, window, size: int):
         images: (N, H, W, C).
         window: (top, left, height, width), each (N,), in pixels.
         size: pixels of a side of the result.
-
-    Returns:
-        (N, size, size, C) float32.
     """
     top, left, tall, wide = window
     rows, row_inside = _resizing_matrix(images.shape[1], top, tall, size)

@@ -24,10 +24,6 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
 
     Of a uint8 or float tensor (H, W, 3) it makes float32 (height, width, 3) of whole numbers in
     0..255.
-
-    Example:
-        >>> resize_and_crop(tf.zeros((300, 400, 3), tf.uint8), Preprocessing()).shape
-        TensorShape([224, 224, 3])
     """
     image = tf.cast(image, tf.float32)
     size = tf.shape(image, out_type=tf.int64)[:2]
@@ -70,9 +66,6 @@ def random_view(
             shifted by up to an eighth, with gray around it; ``"none"``, the picture as it is
             evaluated.
         smallest_area: share of the picture that a resized crop keeps at least.
-
-    Returns:
-        float32 (height, width, 3) in 0..255.
     """
     height, width = preprocessing.input_size
     if crop == "resized":

@@ -119,14 +119,6 @@ def is_trained(model: keras.Model) -> bool:
     or else the distance of the kernels' deviations from their initializers'. A fresh body under a
     trained classifier counts as fresh. So does a copy of a pretrained model with fresh weights,
     even if it has a tag.
-
-    Args:
-        model: any Keras model, built.
-
-    Example:
-        >>> import nf_zoo
-        >>> is_trained(nf_zoo.WideResNet16_1(num_classes=10))
-        False
     """
     moved, kernels = [], []
     for variable, initializer in _variables(model):

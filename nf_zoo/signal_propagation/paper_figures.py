@@ -47,17 +47,6 @@ def reproduce(
         seed: seed of the weights and the noise.
         **sizes: ``depth`` (blocks, per stage if there are several), ``width`` (channels of the
             first stage, or features), ``pictures`` (or vectors), ``size`` (pixels of a side).
-
-    Returns:
-        The paths; existing files are replaced, each in one step.
-
-    Raises:
-        ValueError: if a name or size is unknown, pictures cannot be read, or the figure takes none.
-        OSError: if the folder cannot be written.
-
-    Example:
-        >>> reproduce("linear", "figures", depth=10)  # doctest: +SKIP
-        [PosixPath('figures/linear.png'), PosixPath('figures/linear.svg'), ...]
     """
     if name not in FIGURES:
         raise ValueError(f"The figure must be one of {', '.join(FIGURES)}. Received: {name}")
@@ -187,23 +176,7 @@ def linear_residual_network(
 
     The weights are N(0, 1 / width), so each W preserves the variance of its input.
 
-    Args:
-        depth: number of residual blocks.
-        width: features of the input and of every block.
-        batch_norm: whether BatchNorm begins every branch.
-        seed: seed of the weights.
-
-    Returns:
-        A functional Keras model from vectors (N, width) to vectors (N, width).
-
-    Raises:
-        ValueError: if depth or width is not a positive integer.
-
     Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> linear_residual_network(3, 16).output_shape
-        (None, 16)
     """
     for name, value in (("depth", depth), ("width", width)):
         if not isinstance(value, int) or value < 1:

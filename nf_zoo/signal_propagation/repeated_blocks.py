@@ -48,13 +48,6 @@ class RepeatedBlocks:
     Args:
         template: the network with two blocks per stage, whose layers run.
         most: blocks per stage that the stacks have room for.
-
-    Example:
-        >>> from nf_zoo.models.classifier import build_model
-        >>> shape = {"input_shape": (8, 8, 3), "num_classes": 10}
-        >>> deep = RepeatedBlocks(build_model("wide_resnet16_1", **shape), most=40)
-        >>> len(deep.draw(30, seed=0).weights)
-        8
     """
 
     def __init__(self, template: keras.Model, most: int):
@@ -88,14 +81,7 @@ class RepeatedBlocks:
         return State(ops.convert_to_tensor(turns, "int32"), tensors, still, betas)
 
     def train(self, state: State, images, labels, batches: np.ndarray, rate: float):
-        """Make one update per row of ``batches``.
-
-        Args:
-            state: state from :meth:`draw`.
-            images: pictures (M, H, W, C).
-            labels: integers (M,).
-            batches: indices (updates, batch size) into both.
-            rate: learning rate; 0 does not change the weights.
+        """Make one update per row of ``batches``, indices (updates, batch size) of pictures.
 
         Returns:
             (losses, gradient norms, new state). There is one loss per update, from before it. The

@@ -19,10 +19,6 @@ def unnormalized_variance(block: int) -> float:
     """Return the variance before block l of a linear network without normalization, 2 ** (l - 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> [unnormalized_variance(block) for block in (1, 2, 3)]
-        [1.0, 2.0, 4.0]
     """
     return 2.0 ** (_positive(block) - 1)
 
@@ -31,10 +27,6 @@ def batch_norm_variance(block: int) -> float:
     """Return the variance before block l if every branch is normalized, l, as BN's moving variance.
 
     Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> batch_norm_variance(7)
-        7.0
     """
     return float(_positive(block))
 
@@ -43,10 +35,6 @@ def branch_share(block: int) -> float:
     """Return the share of the variance after block l that its normalized branch adds, 1 / (l + 1).
 
     Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> branch_share(3)
-        0.25
     """
     return 1.0 / (_positive(block) + 1)
 
@@ -55,16 +43,9 @@ def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
     """Return the variance per channel after BatchNorm, activation and He-initialized convolution.
 
     It is 2 / gamma ** 2, the variance of the activation times He's gain: 1 - 1 / pi for ReLU.
-
-    Args:
-        activation: name of the activation.
-        fan_ratio: fan-in over fan-out, if the kernel was initialized by its fan-out.
+    ``fan_ratio`` is fan-in over fan-out, if the kernel was initialized by its fan-out.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> round(branch_variance("relu"), 3)
-        0.681
     """
     return 2.0 / ScaledActivation(activation).gamma ** 2 * fan_ratio
 
@@ -75,10 +56,6 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
     ReLU keeps every variance. SiLU and GELU keep only 1 and increase larger variances. A block
     activates first and then divides by the expected deviation, so with them the variance runs
     ahead of the ledger, further in deeper stages.
-
-    Example:
-        >>> [round(activated_variance(v, name), 2) for name in ("relu", "silu") for v in (1.0, 3.0)]
-        [1.0, 3.0, 1.0, 3.29]
     """
     if activation == "relu":
         return variance
@@ -91,10 +68,6 @@ def norm_free_variance(block: int, alpha: float = 0.2) -> float:
     """Return the variance after the k-th block of a stage, 1 + alpha ** 2 * k.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> round(norm_free_variance(3), 2)
-        1.12
     """
     return 1.0 + alpha**2 * _positive(block)
 
@@ -128,10 +101,6 @@ def border_factor(
         standardized: whether the kernel's mean is 0.
 
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
-
-    Example:
-        >>> [round(border_factor((8, 8), 3, mean_square=square), 2) for square in (0, 0.467)]
-        [0.84, 0.9]
     """
     axes = [_taps(n, kernel_size, strides, padding) for n in size]
     left = math.prod(_mean(_mean(met) for met in axis) for axis in axes)
@@ -142,12 +111,7 @@ def border_factor(
 
 
 def relative_squared_mean(activation: str = "relu") -> float:
-    """Return squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
-
-    Example:
-        >>> round(relative_squared_mean("relu"), 2)
-        0.47
-    """
+    """Return squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU."""
     return (ScaledActivation(activation).gamma * mean_of(activation)) ** 2
 
 
@@ -191,15 +155,6 @@ def predicted_variances(
             maps without a border.
         pooling: per block, the share of the variance that its shortcut's pooling leaves; None
             for all of it.
-
-    Returns:
-        One number, or None, per block.
-
-    Example:
-        >>> import nf_zoo
-        >>> model = nf_zoo.NFResNet50(variant="paper")
-        >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
-        [1.04, 1.08, 1.12, 1.04]
     """
     rule, activation = _rule(model), model.config.activation
     blocks = model.blocks
@@ -216,14 +171,7 @@ def predicted_variances(
 
 
 def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) -> str:
-    """Return the reason why theory does not apply to a measurement; empty if it does.
-
-    Args:
-        model: any Keras model.
-        trained: whether its weights are trained.
-        inputs: ``"noise"`` or ``"images"``.
-        batch_statistics: whether BatchNorm normalizes by the batch.
-    """
+    """Return the reason why theory does not apply to a measurement; empty if it does."""
     if not isinstance(model, ImageClassifier):
         return "it covers only a network of nf_zoo by itself, and this is another model"
     if trained:

@@ -16,12 +16,6 @@ def open_data(recipe):
 
     The result has ``labels``, ``train_size``, ``test_size``,
     ``train_batches(recipe, share, first_step)`` and ``test_batches(recipe, share)``.
-
-    Args:
-        recipe: a checked recipe.
-
-    Raises:
-        RecipeError: if the source is unknown, missing or incomplete.
     """
     given = recipe.data
     kind, _, place = given.source.partition(":")

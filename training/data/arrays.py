@@ -36,11 +36,7 @@ class ArrayPictures:
         self.train_size, self.test_size = len(train[1]), len(test[1])
 
     def fewer(self, per_class: int, seed: int) -> ArrayPictures:
-        """Return the same test pictures, and ``per_class`` training pictures of each class.
-
-        Raises:
-            RecipeError: if a class has fewer.
-        """
+        """Return the same test pictures, and ``per_class`` training pictures of each class."""
         images, classes = self.train
         counts = np.bincount(classes, minlength=len(self.labels))
         if counts.min() < per_class:
@@ -81,11 +77,7 @@ class ArrayPictures:
 
 
 def read_arrays(path: str | Path) -> ArrayPictures:
-    """Read the pictures of an .npz file made by ``python -m training.prepare``.
-
-    Raises:
-        RecipeError: if it is not such a file.
-    """
+    """Read the pictures of an .npz file made by ``python -m training.prepare``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             values = [file[key] for key in KEYS]
@@ -101,9 +93,6 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
     """Decode SPLIT/CLASS/picture of a folder or tar archive, or several (``"sets/*.tar.xz"``).
 
     Pictures of another size are resized and cropped to ``size`` pixels.
-
-    Raises:
-        RecipeError: if there are no such pictures, or one cannot be read.
     """
     splits: dict[str, dict[tuple[str, str], np.ndarray]] = {train: {}, test: {}}
 

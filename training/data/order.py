@@ -39,15 +39,6 @@ class Order:
 
     A batch may hold the end of one round and the beginning of the next, so that no picture is
     ever left out and no batch is smaller.
-
-    Args:
-        seed: any integer of at least 0.
-        size: number of pictures.
-        batch_size: pictures in a step.
-
-    Example:
-        >>> sorted(Order(seed=0, size=4, batch_size=2).indices(0)) != []
-        True
     """
 
     def __init__(self, seed: int, size: int, batch_size: int):
@@ -75,11 +66,6 @@ def evaluation_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarra
 
     All replicas have the same number of batches of the same size; rows that fill up a batch have
     weight 0.
-
-    Args:
-        size: number of pictures.
-        share: this host among all hosts.
-        batch: rows of a batch.
     """
     per_host = -(-size // share.hosts)
     batches = -(-per_host // (batch * share.replicas)) * share.replicas

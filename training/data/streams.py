@@ -22,15 +22,7 @@ MANIFEST = "dataset.json"
 
 
 class FolderPictures:
-    """Files SPLIT/CLASS/NAME of a folder; every host can read all of them.
-
-    Args:
-        root: the folder.
-        train, test: names of the splits.
-
-    Raises:
-        RecipeError: if a split is missing or holds no pictures.
-    """
+    """Files SPLIT/CLASS/NAME of a folder; every host can read all of them."""
 
     def __init__(self, root: str, train: str, test: str):
         try:
@@ -127,11 +119,7 @@ class RecordPictures:
 
 
 def open_records(root: str, train: str, test: str) -> RecordPictures:
-    """Open TFRecord shards made by ``python -m training.prepare``.
-
-    Raises:
-        RecipeError: if the folder was not prepared completely.
-    """
+    """Open TFRecord shards made by ``python -m training.prepare``."""
     folder = Path(root)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -165,11 +153,7 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
 
 
 def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPictures:
-    """Open a prepared TensorFlow data set of (image, label).
-
-    Raises:
-        RecipeError: without tensorflow-datasets, or if the set is not prepared.
-    """
+    """Open a prepared TensorFlow data set of (image, label)."""
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError as error:

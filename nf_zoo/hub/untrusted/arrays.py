@@ -28,24 +28,9 @@ _NUMPY = b"\x93NUMPY"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file of DeepMind's code by its flat name; runs nothing of the file.
+    """Return every array of a file of DeepMind's code by its flat name; run nothing of the file.
 
-    Args:
-        path: The file; a pickle, .npz or .npy, told by its first bytes.
-
-    Returns:
-        "module path/parameter" -> array, in the file's order. The whole file is in memory then.
-
-    Raises:
-        UnsafeWeights: if a pickle holds more than arrays.
-        CorruptWeights: if the file is none of these, damaged, or holds no tree of arrays.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "tree.npz"
-        >>> np.savez(path, **{"NFNet/~/linear/b": np.zeros(3)})
-        >>> read_arrays(path)
-        {'NFNet/~/linear/b': array([0., 0., 0.])}
+    A pickle, .npz or .npy is told by its first bytes. The whole file is in memory then.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:

@@ -62,19 +62,9 @@ _NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
 
 
 def open_keras(path: Path):
-    """A model that Keras saved, opened without running anything of the file.
+    """Open a model that Keras saved, a .keras file or a folder, without running anything of it.
 
-    Args:
-        path: A .keras file, or a folder that `model.save(folder, zipped=False)` made.
-
-    Returns:
-        An `ImageClassifier` or a `FoldedModel`, not compiled.
-
-    Raises:
-        InvalidConfig: if it is a Keras model, but none of nf_zoo, or asks for what no network has.
-        CorruptWeights: if it is damaged, or would unpack to far more than it is.
-        UnsafeWeights: if it holds files or links of other kinds than Keras writes.
-        WeightsMismatch: if its weights are not those of the model it describes.
+    The result, an ``ImageClassifier`` or a ``FoldedModel``, is not compiled.
     """
     import keras
 

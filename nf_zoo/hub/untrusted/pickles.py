@@ -41,27 +41,10 @@ _CODE = re.compile(r"[<>=|]?(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8|b1)")
 
 
 def load_tree(file: BinaryIO, size: int, name: str) -> Any:
-    """The nested dictionaries, lists and tuples of arrays that a pickle holds.
+    """Return the nested dictionaries, lists and tuples of arrays that a pickle holds.
 
-    Args:
-        file: Open at the start of the pickle.
-        size: Bytes from there to the end of the file.
-        name: What to call the file in errors.
-
-    Returns:
-        The root: dictionaries with keys of type str, lists, tuples, None, bool, int, float, str,
-        bytes and `PickledArray`.
-
-    Raises:
-        UnsafeWeights: if the pickle wants anything but that; names the function or instruction.
-        CorruptWeights: if it is truncated, damaged or no pickle.
-
-    Example:
-        >>> import io
-        >>> import numpy as np
-        >>> stream = io.BytesIO(pickle.dumps({"net": {"w": np.ones(3)}}))
-        >>> load_tree(stream, len(stream.getvalue()), "weights")["net"]["w"].array()
-        array([1., 1., 1.])
+    ``file`` is open at the start of the pickle, ``size`` bytes before its end; ``name`` is for
+    errors. Keys are text; leaves are None, bool, int, float, str, bytes and ``PickledArray``.
     """
     try:
         return _Interpreter(_BoundedReader(file, size)).load()
