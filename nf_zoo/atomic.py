@@ -1,7 +1,5 @@
 """Write a file or a folder to one side, then swap it in: whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Differences between the backends of Keras that no operation of Keras hides."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The graph of a functional Keras model, node by node."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import sys

@@ -12,8 +12,6 @@
 Nothing heavy is imported here: the command line reads the records to print its help.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

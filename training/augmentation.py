@@ -1,7 +1,5 @@
 """Variation and normalization of the pictures of a step, on the accelerator that trains."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from keras import ops

@@ -5,8 +5,6 @@ hold the step, the recipe and a digest of the values. The pictures of a step fol
 recipe's seed and the number of the step, so the step is also the position in the input.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

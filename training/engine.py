@@ -1,7 +1,5 @@
 """The base of the engines of both backends: state, batches, evaluation."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

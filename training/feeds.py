@@ -1,7 +1,5 @@
 """Batches of pictures for the engines."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Iterable, Iterator

@@ -11,8 +11,6 @@ most ``--largest`` bytes; ``cat NAME.tar.* | tar x`` puts them together again. T
 continues runs that were cut off. A run that diverges begins again at half its rate.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess

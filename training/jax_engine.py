@@ -1,7 +1,5 @@
 """Training and evaluation steps on one accelerator under JAX, for sets that fit in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import time

@@ -1,7 +1,5 @@
 """Logs of a run: lines of progress, JSON lines, TensorBoard."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -7,8 +7,6 @@ The same command continues an interrupted run. docs/training.md explains how to 
 several hosts and TPUs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Batch normalization by TensorFlow's fused operation, while a network trains."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

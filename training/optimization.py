@@ -1,7 +1,5 @@
 """The learning-rate schedule and the optimizer of a recipe."""
 
-from __future__ import annotations
-
 import keras
 
 import nf_zoo

@@ -8,8 +8,6 @@
 dataset.json, is written last; a set without it is not used.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

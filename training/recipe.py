@@ -5,8 +5,6 @@ defaults given here. Any field can be overridden from the command line:
 ``--config.optimizer.learning_rate=0.2``.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math

@@ -1,7 +1,5 @@
 """Sessions: the model, engine and pictures of a recipe."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

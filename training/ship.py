@@ -8,8 +8,6 @@ metrics.json; weights/catalog.toml receives a record. The accuracy is measured h
 folders of ``--pictures``, with the file that ships.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

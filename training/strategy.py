@@ -1,7 +1,5 @@
 """Devices and hosts of a run, and whether they can be reached."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

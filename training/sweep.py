@@ -9,8 +9,6 @@ The example sweeps learning rate by batch size. To compare depths:
 names the recipe, the seed, the commit and the device. Finished runs are not repeated.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json

@@ -6,8 +6,6 @@ shares. In networks in which no picture sees another this is the gradient of the
 however the batch is cut up.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 import tensorflow as tf

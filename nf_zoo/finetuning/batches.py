@@ -5,8 +5,6 @@ random variations and the normalization are one compiled program on the device t
 Python runs inside a ``tf.data`` pipeline: an error there can leave the process hanging.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Folders of labeled pictures: their classes, their files, and their split."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib

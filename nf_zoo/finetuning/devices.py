@@ -1,7 +1,5 @@
 """All devices of the machine, as one: the same result as on one of them, sooner."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

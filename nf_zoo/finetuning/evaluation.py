@@ -1,7 +1,5 @@
 """Evaluation of a classifier on labeled pictures: overall, by class, picture by picture."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

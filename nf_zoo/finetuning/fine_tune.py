@@ -1,7 +1,5 @@
 """``finetune``: turn a pretrained model and pictures into a fitted model and its report."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """Parts of a network that fine-tuning leaves as they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ The loop over steps is here, and not in ``Model.fit``: under TensorFlow that rea
 batch cannot be shared among the devices.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses

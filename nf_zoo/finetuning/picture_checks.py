@@ -3,8 +3,6 @@
 Every picture is looked at once before a run starts, so that this is said then and not hours later.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """The folder of a run: its checkpoints, resuming and replacing it, and its atomic appearance."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json

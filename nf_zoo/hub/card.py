@@ -1,7 +1,5 @@
 """The model card: README.md with the hub's metadata, written from a model and its results."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -4,8 +4,6 @@ The catalog is read once and checked as it is read: a field that is missing, unk
 wrong type raises a ``CatalogError`` that names the record. To add a checkpoint, add a record.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

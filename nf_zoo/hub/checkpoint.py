@@ -6,8 +6,6 @@ metadata. The same function opens files of DeepMind's code (.npz, .npy), and sev
 index. The module ``folder`` writes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Maintenance of the catalog: add the record of a published repository, check all records."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

@@ -1,7 +1,5 @@
 """Description of a model: its config.json, which is never trusted, and its graph without values."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -9,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
@@ -68,7 +66,7 @@ class ModelConfig:
     states: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model) -> ModelConfig:
+    def of(cls, model) -> Self:
         """Return the configuration of an ``ImageClassifier``."""
         return cls(
             model.architecture,

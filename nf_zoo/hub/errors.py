@@ -4,8 +4,6 @@ Every error here is a ``WeightsError``. A load that raises one leaves the model 
 before the call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 SHOWN = 5

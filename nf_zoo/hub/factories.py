@@ -1,7 +1,5 @@
 """The model factories: one per row of the families' tables, with its fields as arguments."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

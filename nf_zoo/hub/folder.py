@@ -1,7 +1,5 @@
 """A model as a self-describing folder, which is what the hub publishes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

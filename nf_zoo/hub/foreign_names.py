@@ -3,8 +3,6 @@
 The names are in the families' own files; see :class:`nf_zoo.models.family.Part`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -5,8 +5,6 @@ bit for bit. Names, types and shapes are in a file's header; tensors are read on
 load needs little more memory than the model it fills.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os

@@ -1,7 +1,5 @@
 """``load_pretrained``: a model and its weights from a self-describing source."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

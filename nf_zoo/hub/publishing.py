@@ -1,7 +1,5 @@
 """Publishing on the Hugging Face Hub: look first, then upload in one commit or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import tempfile

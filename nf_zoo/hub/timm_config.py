@@ -5,8 +5,6 @@ preprocessing as ``"pretrained_cfg"``. These functions only translate; ``descrip
 and types afterwards, as in our own files.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

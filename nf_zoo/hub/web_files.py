@@ -1,7 +1,5 @@
 """Weights files from elsewhere on the web than the Hugging Face Hub."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ gamma makes ``gamma * activation(z)`` have variance 1 for z ~ N(0, 1); see Brock
 ICLR 2021, section 4 and appendix D.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Factor and offset per channel: the part of a normalization that no convolution can absorb."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

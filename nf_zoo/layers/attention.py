@@ -1,7 +1,5 @@
 """Channel attention. Both gates halve the signal on average; normalizer-free nets multiply by 2."""
 
-from __future__ import annotations
-
 import math
 
 import keras

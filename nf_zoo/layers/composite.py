@@ -5,8 +5,6 @@ does not look inside a layer. The parts of a composite layer would come back as 
 makes them, and frozen parts would be trainable again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

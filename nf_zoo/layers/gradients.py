@@ -1,7 +1,5 @@
 """Custom gradients under TensorFlow that do not leak memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 

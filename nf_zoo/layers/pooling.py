@@ -1,7 +1,5 @@
 """Pooling with the paddings that published networks use."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,7 +1,5 @@
 """Layers whose config Keras records by itself."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

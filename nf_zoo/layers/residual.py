@@ -1,7 +1,5 @@
 """Layers for the end of a branch: SkipInit gain, stochastic depth, dropout."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

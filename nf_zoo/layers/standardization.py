@@ -1,7 +1,5 @@
 """Scaled weight standardization, and the convolution that uses it."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Training steps by micro-batches: the gradient of a whole batch in the memory of a part of it."""
 
-from __future__ import annotations
-
 import operator
 
 import keras

@@ -1,7 +1,5 @@
 """A model's graph, assembled around the trunk of its family: from images to outputs."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Sequence

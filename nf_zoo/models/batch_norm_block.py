@@ -1,7 +1,5 @@
 """Residual blocks with batch normalization, v1.5 and v2."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 

@@ -1,11 +1,9 @@
 """The Keras model of every family: trunk, global pooling, classifier."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -155,7 +153,7 @@ class ImageClassifier(PictureModel):
 
     def with_classifier(
         self, num_classes: int, labels: Sequence[str] | None = None, **overrides
-    ) -> ImageClassifier:
+    ) -> Self:
         """Return a new model with this one's body weights and a fresh classifier.
 
         Args:
@@ -178,7 +176,7 @@ class ImageClassifier(PictureModel):
         overrides = {"weights_tag": self.weights_tag, "model_name": self.name, **overrides}
         return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
 
-    def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> ImageClassifier:
+    def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> Self:
         """Return a new model with this one's weights that outputs maps of several strides.
 
         Args:
@@ -207,7 +205,7 @@ class ImageClassifier(PictureModel):
             model_name=self.name,
         )
 
-    def _rebuilt(self, **changes) -> ImageClassifier:
+    def _rebuilt(self, **changes) -> Self:
         options = {
             "preprocessing": self.preprocessing,
             "dtype": self.dtype_policy,
@@ -229,7 +227,7 @@ class ImageClassifier(PictureModel):
             variable.assign(keras.ops.copy(mine[name]))
         return model
 
-    def _hand_on_states(self, model: ImageClassifier) -> None:
+    def _hand_on_states(self, model: Self) -> None:
         """Give the body of ``model`` this one's layer settings; its head stays trainable."""
         names = [{layer.name for layer in parts_of(one)} - {"head"} for one in (self, model)]
         body = names[0] & names[1]

@@ -1,13 +1,11 @@
 """Common base of all architecture records: fields, checks, JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
 PROBABILITIES = ("drop_rate", "stochastic_depth_rate", "momentum")
@@ -112,7 +110,7 @@ class Config:
         """Return every field as a JSON-able value, so that a file outlives the tables."""
         return as_json(self)
 
-    def changes_from(self, other: Config) -> dict[str, Any]:
+    def changes_from(self, other: Self) -> dict[str, Any]:
         """Return the fields in which this record differs from ``other``, as JSON-able values."""
         theirs = other.to_dict()
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}

@@ -4,8 +4,6 @@ Source: Brock, De & Smith, ICLR 2021 (arXiv 2101.08692). Two published networks 
 they differ in the fields of :data:`PAPER`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

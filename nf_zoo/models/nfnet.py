@@ -4,8 +4,6 @@ Source: Brock, De, Smith & Simonyan, ICML 2021 (arXiv 2102.06171); timm ``nfnet.
 the forms with other epsilons and GELUs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

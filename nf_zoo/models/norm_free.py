@@ -7,8 +7,6 @@ down-scaled input, which resets the variance to 1 before that block's own growth
 Source: Brock, De & Smith, ICLR 2021, section 3.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Common base of the zoo's networks and their folded form: pictures in, class names out."""
 
-from __future__ import annotations
-
 import logging
 import re
 from typing import Any

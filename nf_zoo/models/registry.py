@@ -1,7 +1,5 @@
 """Table of architecture names, families and records. Reading it imports no Keras."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

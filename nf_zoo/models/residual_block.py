@@ -3,8 +3,6 @@
 A block exposes two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar

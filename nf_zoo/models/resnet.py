@@ -4,8 +4,6 @@ The twins of the normalizer-free networks. Sources: He et al., CVPR 2016 and ECC
 ``resnet.py`` and ``resnetv2.py``; DeepMind nfnets ``resnet.py`` for ``variant="paper"``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal

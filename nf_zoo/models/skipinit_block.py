@@ -1,7 +1,5 @@
 """Residual blocks without normalization or standardization: SkipInit and Fixup."""
 
-from __future__ import annotations
-
 import keras
 
 from nf_zoo import layers

@@ -3,8 +3,6 @@
 Source: De & Smith, NeurIPS 2020; DeepMind nfnets ``skipinit_resnet.py``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ Sources: Zagoruyko & Komodakis, BMVC 2016; De & Smith, NeurIPS 2020, section 4; 
 ICLR 2021, for ``"nf"``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

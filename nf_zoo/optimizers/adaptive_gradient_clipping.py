@@ -6,8 +6,6 @@ A unit of a variable is the set of weights that make one output. The published c
 Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import keras

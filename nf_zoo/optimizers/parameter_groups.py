@@ -3,8 +3,6 @@
 The published names are the same in all families, so one table of patterns serves all.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re

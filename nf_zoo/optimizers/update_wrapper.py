@@ -1,7 +1,5 @@
 """Wrapper around an optimizer that changes the update of each variable."""
 
-from __future__ import annotations
-
 import keras
 
 from nf_zoo.optimizers.variables import compiled_model

@@ -11,13 +11,11 @@ about a tenth of a second, once when an optimizer is built and once when one is 
 variable without a layer, or whose layer is not found (after ``gc.freeze()``), is no error here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -43,7 +41,7 @@ class Mark:
     variable: keras.Variable | None = None
 
     @classmethod
-    def make(cls, known: keras.Variable | str | dict[str, Any]) -> Mark:
+    def make(cls, known: keras.Variable | str | dict[str, Any]) -> Self:
         """Make the mark of a variable, of a path, or of a record from :func:`describe`."""
         if isinstance(known, str):
             return cls(known)

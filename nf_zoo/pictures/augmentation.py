@@ -10,8 +10,6 @@ neighbors in the batch is mixed, the first with the second and so on, so that no
 between replicas of an even number of pictures.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

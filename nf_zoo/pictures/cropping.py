@@ -1,7 +1,5 @@
 """Random crops of single pictures of any size, by Pillow."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -4,8 +4,6 @@ Geometry follows the evaluation transforms of timm, with which the published wei
 Pillow resamples there and here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Callable, Iterator

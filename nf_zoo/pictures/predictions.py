@@ -1,7 +1,5 @@
 """The most probable classes of a network's outputs, by name."""
 
-from __future__ import annotations
-
 import functools
 import importlib.resources
 import numbers

@@ -1,12 +1,10 @@
 """The record of how pictures become the input of a network."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
@@ -82,12 +80,12 @@ class Preprocessing:
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
-    def fitted_to(self, input_shape: Sequence[int | None]) -> Preprocessing:
+    def fitted_to(self, input_shape: Sequence[int | None]) -> Self:
         """The same, with the sides that a network of that (height, width, channels) is fixed to."""
         sides = zip(input_shape[:2], self.input_size, strict=True)
         return replace(self, input_size=tuple(fixed or own for fixed, own in sides))
 
-    def averaged(self) -> Preprocessing:
+    def averaged(self) -> Self:
         """The same, with the mean of ``mean`` and of ``std`` for every channel."""
         return replace(self, mean=(sum(self.mean) / 3,) * 3, std=(sum(self.std) / 3,) * 3)
 
@@ -96,7 +94,7 @@ class Preprocessing:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> Preprocessing:
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
         """The reverse of :meth:`to_dict`; absent fields take their default.
 
         Raises:

@@ -1,7 +1,5 @@
 """The operations of RandAugment (Cubuk et al. 2020), on batches and any backend."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

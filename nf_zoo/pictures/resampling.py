@@ -1,7 +1,5 @@
 """Geometry on batches of pictures: resizing of windows, rectangles, on any backend."""
 
-from __future__ import annotations
-
 
 class _Late:
     """``keras.ops``, imported at its first use: the command line reads the table for its help."""

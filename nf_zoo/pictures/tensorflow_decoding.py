@@ -6,8 +6,6 @@ them: a transparent color of a GIF becomes white, an animated WebP declares alph
 reads as Pillow does is refused. docs/deploy.md has the list.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

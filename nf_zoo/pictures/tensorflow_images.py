@@ -4,8 +4,6 @@ Every function takes sizes that are known only at run time, and works in ``tf.fu
 ``tf.map_fn`` and ``tf.data``. Resizing has a CPU kernel only.
 """
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 from nf_zoo.pictures.preprocessing import Preprocessing

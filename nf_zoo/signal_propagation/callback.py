@@ -1,7 +1,5 @@
 """Signal propagation while a model trains, and an alarm before the loss turns NaN."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import logging

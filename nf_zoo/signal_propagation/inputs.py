@@ -1,7 +1,5 @@
 """Batches to measure signals on: from noise, images, files or a dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Inspection of a model without a run: places where branches merge, and whether it is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Any

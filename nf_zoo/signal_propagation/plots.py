@@ -1,7 +1,5 @@
 """Plots of signal propagation, the papers' figures and the trainable depth, in one style."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,13 +1,11 @@
 """The result of a measurement: rows, table, CSV and plot."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nf_zoo import atomic
 
@@ -106,7 +104,7 @@ class SignalPropagation:
 
         return plot_signal_propagation({"": self}, path, title=title or self.model)
 
-    def expecting(self, variances: Sequence[float]) -> SignalPropagation:
+    def expecting(self, variances: Sequence[float]) -> Self:
         """Return the same measurement with these predicted variances of its blocks."""
         blocks = tuple(
             dataclasses.replace(block, predicted_variance=variance)

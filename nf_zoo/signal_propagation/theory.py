@@ -3,8 +3,6 @@
 This is plain arithmetic that looks at no tensor.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

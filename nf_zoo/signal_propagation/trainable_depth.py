@@ -1,7 +1,5 @@
 """Depths at which Wide ResNets train: gradients at the start, the loss a little later."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor

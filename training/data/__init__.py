@@ -1,7 +1,5 @@
 """The pictures of a recipe."""
 
-from __future__ import annotations
-
 from training.data.arrays import ArrayPictures, read_arrays, read_pictures
 from training.data.order import Share
 from training.recipe import RecipeError, in_memory

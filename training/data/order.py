@@ -1,7 +1,5 @@
 """Order of the pictures, the same for any number of hosts, replicas and interruptions."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

@@ -3,8 +3,6 @@
 The variation of a picture depends only on the recipe's seed and the picture's place in the run.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

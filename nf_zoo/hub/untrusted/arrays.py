@@ -5,8 +5,6 @@ A tree is {module path: {parameter: array}}. It may come alone or with the tree 
 per parameter, called "module path/parameter".
 """
 
-from __future__ import annotations
-
 import math
 import re
 import zipfile

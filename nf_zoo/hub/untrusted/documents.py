@@ -1,7 +1,5 @@
 """JSON that a stranger wrote, and links that a stranger made."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

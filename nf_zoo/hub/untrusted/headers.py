@@ -4,8 +4,6 @@ The layout of several files is the hub's: model-00001-of-00003.safetensors, ...,
 model.safetensors.index.json with {"metadata": {"total_size": bytes}, "weight_map": {name: file}}.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

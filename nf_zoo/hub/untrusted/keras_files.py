@@ -5,8 +5,6 @@ values, or a `FoldedModel` of layers of Keras and nf_zoo, and its parts are meas
 reads them.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re
