@@ -21,19 +21,12 @@ from training.logs import Log
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The length of a run, in steps.
+    """The length of a run, in steps."""
 
-    Attributes:
-        steps: steps of the whole run.
-        steps_per_epoch: may be a fraction.
-        evaluate_every: steps between evaluations.
-        early_steps: first steps, on pictures of the recipe's ``data.early_size``.
-    """
-
-    steps: int
-    steps_per_epoch: float
-    evaluate_every: int
-    early_steps: int
+    steps: int  # steps of the whole run
+    steps_per_epoch: float  # may be a fraction
+    evaluate_every: int  # steps between evaluations
+    early_steps: int  # first steps, on pictures of the recipe's ``data.early_size``
 
     @classmethod
     def of(cls, recipe, train_size: int) -> Plan:

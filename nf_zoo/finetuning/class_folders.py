@@ -37,19 +37,13 @@ class FolderError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """The pictures of one level of class folders, class by class, sorted within each.
-
-    Attributes:
-        files: paths relative to ``root``, with forward slashes.
-        classes: (len(files),) index into ``labels``.
-        ignored: number of files passed over, by suffix (``".txt"``) or reason.
-    """
+    """The pictures of one level of class folders, class by class, sorted within each."""
 
     root: Path
     labels: tuple[str, ...]
-    files: tuple[str, ...]
-    classes: np.ndarray
-    ignored: dict[str, int]
+    files: tuple[str, ...]  # paths relative to ``root``, with forward slashes
+    classes: np.ndarray  # (len(files),) index into ``labels``
+    ignored: dict[str, int]  # number of files passed over, by suffix (``".txt"``) or reason
 
 
 def find_splits(root: str | os.PathLike) -> dict[str, Path]:

@@ -32,21 +32,15 @@ class Sample(NamedTuple):
 
 @dataclasses.dataclass
 class Evaluation:
-    """Counts over a set of pictures.
-
-    Attributes:
-        confusion: (classes, classes) counts, row the true class, column the predicted one.
-        top5: pictures whose class is among the five likeliest.
-        cross_entropy: sum of -log(probability of the true class), in nats.
-        samples: pictures drawn at random.
-        mistakes: the most confident wrong predictions, worst first.
-    """
+    """Counts over a set of pictures."""
 
     labels: tuple[str, ...]
+    # (classes, classes) counts, row the true class, column the predicted one
     confusion: np.ndarray | None = None
-    top5: int = 0
-    cross_entropy: float = 0.0
-    samples: list[Sample] = dataclasses.field(default_factory=list)
+    top5: int = 0  # pictures whose class is among the five likeliest
+    cross_entropy: float = 0.0  # sum of -log(probability of the true class), in nats
+    samples: list[Sample] = dataclasses.field(default_factory=list)  # pictures drawn at random
+    # the most confident wrong predictions, worst first
     mistakes: list[Sample] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):

@@ -28,21 +28,18 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass
 class Data:
-    """The pictures of a run.
-
-    Attributes:
-        skipped: reason why a file could not be read, by name.
-        ignored: number of files passed over, by suffix or reason.
-        findings: names of pictures that look wrong, or lists of copies, by kind: see
-            ``nf_zoo.finetuning.picture_checks``.
-    """
+    """The pictures of a run."""
 
     labels: tuple[str, ...] = ()
     train: FilePictures | DatasetPictures | None = None
     validation: FilePictures | DatasetPictures | None = None
     test: FilePictures | DatasetPictures | None = None
+    # reason why a file could not be read, by name
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    # number of files passed over, by suffix or reason
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+    # names of pictures that look wrong, or lists of copies, by kind: see
+    # ``nf_zoo.finetuning.picture_checks``
     findings: dict[str, list] = dataclasses.field(default_factory=dict)
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:

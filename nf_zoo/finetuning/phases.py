@@ -38,20 +38,14 @@ FIGURES = (*_FIGURES, *(f"val_{name}" for name in _FIGURES))
 
 @dataclasses.dataclass
 class Progress:
-    """Progress of a run: the epochs done, a row for each, and the state of early stopping.
+    """Progress of a run: the epochs done, a row for each, and the state of early stopping."""
 
-    Attributes:
-        accumulate: micro-batches of a step.
-        best: accuracy and negative loss of the best validated epoch.
-        waited: epochs since then.
-    """
-
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches of a step
     epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped: bool = False
-    best: list[float] | None = None
-    waited: int = 0
+    best: list[float] | None = None  # accuracy and negative loss of the best validated epoch
+    waited: int = 0  # epochs since then
     best_weights: list[np.ndarray] | None = None
 
     def state(self) -> dict[str, Any]:

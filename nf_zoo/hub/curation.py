@@ -203,19 +203,13 @@ def _toml(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Result of checking one record.
+    """Result of checking one record."""
 
-    Attributes:
-        name: the record, ``"nf_resnet50.ra2_in1k"``, or ``"catalog"`` for problems of the catalog
-            itself.
-        problems: problems, in words; empty if there are none.
-        notes: remarks that are no problems.
-        facts: if asked online, the hub's size in bytes, revision (commit) and sha256.
-    """
-
+    # the record, ``"nf_resnet50.ra2_in1k"``, or ``"catalog"`` for problems of the catalog itself
     name: str
-    problems: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...]  # problems, in words; empty if there are none
+    notes: tuple[str, ...] = ()  # remarks that are no problems
+    # if asked online, the hub's size in bytes, revision (commit) and sha256
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -49,20 +49,14 @@ _COUNTS = ("num_classes", "input_shape")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything needed to rebuild a model.
+    """Everything needed to rebuild a model."""
 
-    Attributes:
-        architecture: a name of the registry, e.g. ``"nf_resnet50"``.
-        options: arguments of ``build_model`` other than those below; plain JSON values.
-        preprocessing: preparation of its pictures.
-        labels: its class names, or None for ImageNet's.
-        states: settings made on its layers by hand, as from ``ImageClassifier.layer_states``.
-    """
-
-    architecture: str
+    architecture: str  # a name of the registry, e.g. ``"nf_resnet50"``
+    # arguments of ``build_model`` other than those below; plain JSON values
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None  # its class names, or None for ImageNet's
+    # settings made on its layers by hand, as from ``ImageClassifier.layer_states``
     states: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -266,16 +260,15 @@ def build_blueprint(name: str, **options: Any):
 
 def without_values(make: Callable):
     """Return the model that ``make()`` builds, with variables that are not allocated."""
-    # Keras remembers per thread which variables await initialization: a short-lived thread forgets.
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(_in_stateless_scope, make).result()
-
-
-def _in_stateless_scope(make: Callable):
     import keras
 
-    with keras.StatelessScope(initialize_variables=False):
-        return make()
+    def made():
+        with keras.StatelessScope(initialize_variables=False):
+            return make()
+
+    # Keras remembers per thread which variables await initialization: a short-lived thread forgets.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(made).result()
 
 
 def count_parameters(model) -> int:

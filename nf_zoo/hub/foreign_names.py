@@ -24,18 +24,12 @@ IGNORED_SUFFIXES = ("num_batches_tracked", "_ema/hidden", "_ema/counter")
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """One tensor of a checkpoint and the variable it fills.
+    """One tensor of a checkpoint and the variable it fills."""
 
-    Attributes:
-        name: our published name, ``"stage1/block2/conv1/kernel"``.
-        variable: the Keras variable.
-        key: the tensor's name in the source.
-        convert: source array -> array in our layout, of the variable's shape.
-    """
-
-    name: str
+    name: str  # our published name, ``"stage1/block2/conv1/kernel"``
     variable: Any
-    key: str
+    key: str  # the tensor's name in the source
+    # source array -> array in our layout, of the variable's shape
     convert: Callable[[np.ndarray], np.ndarray]
 
 

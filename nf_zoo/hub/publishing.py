@@ -54,19 +54,13 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-    """State of the hub before an upload.
-
-    Attributes:
-        exists: the repository exists.
-        private: it is private.
-        head: the branch's commit; None if the repository or the branch does not exist.
-        files: files of that commit.
-    """
+    """State of the hub before an upload."""
 
     exists: bool = False
     private: bool = False
+    # the branch's commit; None if the repository or the branch does not exist
     head: str | None = None
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # files of that commit
 
 
 def push_to_hub(

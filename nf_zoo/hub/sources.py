@@ -204,11 +204,17 @@ def resolve_pretrained(
                 "path to weights of that variant."
             )
         return Cataloged(record)
-    if _looks_like_a_path(pretrained):
-        return Local(Path(pretrained))
-    if not records_of(architecture):
+    path = Path(pretrained)
+    if "/" in pretrained or os.sep in pretrained or path.suffix or path.exists():
+        return Local(path)
+    tags = [record.tag for record in records_of(architecture)]
+    if not tags:
         raise _no_weights(architecture)
-    raise _unknown_tag(architecture, pretrained)
+    near = difflib.get_close_matches(pretrained, tags, cutoff=0.4)
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownWeights(
+        f"{architecture} has no weights called {pretrained!r}.{meant} There are: {', '.join(tags)}."
+    )
 
 
 def fetch_pretrained(name: str) -> list[Path]:
@@ -231,19 +237,6 @@ def fetch_pretrained(name: str) -> list[Path]:
     if is_index(index):
         files += [index.with_name(name) for name in dict.fromkeys(read_index(index).values())]
     return files
-
-
-def _looks_like_a_path(text: str) -> bool:
-    return "/" in text or os.sep in text or bool(Path(text).suffix) or Path(text).exists()
-
-
-def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
-    tags = [record.tag for record in records_of(architecture)]
-    near = difflib.get_close_matches(tag.removeprefix(f"{architecture}."), tags, cutoff=0.4)
-    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return UnknownWeights(
-        f"{architecture} has no weights called {tag!r}.{meant} There are: {', '.join(tags)}."
-    )
 
 
 def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights:

@@ -68,19 +68,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """Blocks whose input is scaled by its expected variance, taken from a ledger.
+    """Blocks whose input is scaled by its expected variance, taken from a ledger."""
 
-    Attributes:
-        alpha: weight of every branch.
-        strength: factor on the branches at initialization, from gains that do not start at 1.
-        stem_gamma: the stem carries a gamma, although no activation precedes it.
-        stem_activations: scaled activations in the stem.
-    """
-
-    alpha: float
-    strength: float
-    stem_gamma: bool
-    stem_activations: int
+    alpha: float  # weight of every branch
+    strength: float  # factor on the branches at initialization, from gains that do not start at 1
+    stem_gamma: bool  # the stem carries a gamma, although no activation precedes it
+    stem_activations: int  # scaled activations in the stem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -171,19 +171,12 @@ def final_map(config: NormFreeConfig, x):
 
 @dataclasses.dataclass(frozen=True)
 class BlockVariance:
-    """Expected variance around one residual block at initialization.
+    """Expected variance around one residual block at initialization."""
 
-    Attributes:
-        stage: 1-based stage.
-        block: 1-based position in the stage.
-        before: variance of the block's input.
-        after: variance of its output, the branch counted at full strength.
-    """
-
-    stage: int
-    block: int
-    before: float
-    after: float
+    stage: int  # 1-based stage
+    block: int  # 1-based position in the stage
+    before: float  # variance of the block's input
+    after: float  # variance of its output, the branch counted at full strength
 
     @property
     def beta(self) -> float:

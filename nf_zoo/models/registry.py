@@ -29,18 +29,11 @@ FAMILIES: dict[str, Family] = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """One row of a family's table.
+    """One row of a family's table."""
 
-    Attributes:
-        name: ``"nf_resnet50"``.
-        family: ``"nf_resnet"``.
-        factory: ``"NFResNet50"``.
-        config: the architecture record.
-    """
-
-    name: str
-    family: str
-    factory: str
+    name: str  # ``"nf_resnet50"``
+    family: str  # ``"nf_resnet"``
+    factory: str  # ``"NFResNet50"``
     config: Config
 
     @property

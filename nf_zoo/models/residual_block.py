@@ -244,17 +244,11 @@ class ResidualBlock(CompositeLayer):
 
 @dataclasses.dataclass
 class Level:
-    """A feature map of the trunk.
+    """A feature map of the trunk."""
 
-    Attributes:
-        name: ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools.
-        stride: pixels of the picture per pixel of the map.
-        tensor: (N, H / stride, W / stride, channels).
-    """
-
-    name: str
-    stride: int
-    tensor: Any
+    name: str  # ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools
+    stride: int  # pixels of the picture per pixel of the map
+    tensor: Any  # (N, H / stride, W / stride, channels)
 
 
 def stack_blocks(

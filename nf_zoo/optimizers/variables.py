@@ -22,23 +22,15 @@ import keras
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
-    """Record that identifies one variable.
+    """Record that identifies one variable."""
 
-    Attributes:
-        path: path of the variable, or the one that a config or the user gives.
-        shape: shape of the variable; None if only the path is known.
-        position: place in the list that the optimizer was built with; None if it was not there.
-        of: length of that list; None if the optimizer was not built.
-        frozen: whether the variable was not trained, and so need not be found.
-        variable: the variable itself; None if the mark is from a config.
-    """
-
-    path: str
-    shape: tuple[int, ...] | None = None
+    path: str  # path of the variable, or the one that a config or the user gives
+    shape: tuple[int, ...] | None = None  # shape of the variable; None if only the path is known
+    # place in the list that the optimizer was built with; None if it was not there
     position: int | None = None
-    of: int | None = None
-    frozen: bool = False
-    variable: keras.Variable | None = None
+    of: int | None = None  # length of that list; None if the optimizer was not built
+    frozen: bool = False  # whether the variable was not trained, and so need not be found
+    variable: keras.Variable | None = None  # the variable itself; None if the mark is from a config
 
     @classmethod
     def make(cls, known: keras.Variable | str | dict[str, Any]) -> Self:

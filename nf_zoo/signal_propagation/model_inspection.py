@@ -20,21 +20,13 @@ DEVIATION = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
-    """A residual merge of a graph.
+    """A residual merge of a graph."""
 
-    Attributes:
-        name: name of the merging operation.
-        output: key of its output tensor.
-        residual: key of the tensor at the end of the branch.
-        split: key of the tensor that both paths start from.
-        branch: operations of the branch, in order.
-    """
-
-    name: str
-    output: int
-    residual: int
-    split: int
-    branch: tuple[Any, ...]
+    name: str  # name of the merging operation
+    output: int  # key of its output tensor
+    residual: int  # key of the tensor at the end of the branch
+    split: int  # key of the tensor that both paths start from
+    branch: tuple[Any, ...]  # operations of the branch, in order
 
 
 def find_merges(model) -> list[Merge]:

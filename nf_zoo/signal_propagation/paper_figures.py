@@ -72,22 +72,16 @@ def _draw(measured: PaperFigure | TrainableDepth, path: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One measured network.
+    """One measured network."""
 
-    Attributes:
-        label: label in the legend.
-        setting: its sizes and its input, in words.
-        result: the measurement.
-        skip_theory: expected variance on the skip path before every block.
-        residual_theory: expected variance at the end of every residual branch.
-        mean_square_theory: expected mean square on the skip path before every block.
-    """
-
-    label: str
-    setting: str
+    label: str  # label in the legend
+    setting: str  # its sizes and its input, in words
     result: SignalPropagation
+    # expected variance on the skip path before every block
     skip_theory: tuple[float, ...] | list[float] | None = None
+    # expected variance at the end of every residual branch
     residual_theory: tuple[float, ...] | list[float] | None = None
+    # expected mean square on the skip path before every block
     mean_square_theory: tuple[float, ...] | None = None
 
     @property
@@ -117,17 +111,12 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class PaperFigure:
-    """A measured figure.
+    """A measured figure."""
 
-    Attributes:
-        title: title above the panels; its second line gives sizes and input.
-        networks: the networks, in the order of the legend.
-        panels: ``"variance"`` (one panel per network) and ``"mean square"`` (one for all); empty
-            for the three panels of a signal propagation plot.
-    """
-
-    title: str
-    networks: tuple[Network, ...]
+    title: str  # title above the panels; its second line gives sizes and input
+    networks: tuple[Network, ...]  # the networks, in the order of the legend
+    # ``"variance"`` (one panel per network) and ``"mean square"`` (one for all); empty for the
+    # three panels of a signal propagation plot
     panels: tuple[str, ...] = ()
 
     fields = (*_OWN, *FIELDS)
@@ -307,18 +296,15 @@ def skipinit_fixup(**sizes) -> PaperFigure:
 
 @dataclasses.dataclass(frozen=True)
 class Bottlenecks:
-    """A network of four stages of bottleneck blocks: its label, architecture and fields.
-
-    Attributes:
-        gain: gain of kernels drawn as N(0, gain / fan-in), as in the papers; None keeps the zoo's
-            kernels, which follow the fan-out.
-        branch: expected variance of the branches, whose sum is plotted; None for the zoo's theory.
-    """
+    """A network of four stages of bottleneck blocks: its label, architecture and fields."""
 
     label: str
     name: str
     fields: dict[str, Any]
+    # gain of kernels drawn as N(0, gain / fan-in), as in the papers; None keeps the zoo's kernels,
+    # which follow the fan-out
     gain: float | None = None
+    # expected variance of the branches, whose sum is plotted; None for the zoo's theory
     branch: float | None = None
 
 

@@ -27,19 +27,13 @@ MOMENTUM = 0.9
 
 @dataclasses.dataclass
 class State:
-    """A network in training.
+    """A network in training."""
 
-    Attributes:
-        turns: number of turns of every repeated block, int32 scalar.
-        weights: per segment, the arrays of its variables; stacked if the segment is repeated.
-        velocities: velocities of the momentum, likewise.
-        betas: beta per segment; (largest number of turns,) if the segment is repeated.
-    """
-
-    turns: Any
+    turns: Any  # number of turns of every repeated block, int32 scalar
+    # per segment, the arrays of its variables; stacked if the segment is repeated
     weights: list[list[Any]]
-    velocities: list[list[Any]]
-    betas: list[Any]
+    velocities: list[list[Any]]  # velocities of the momentum, likewise
+    betas: list[Any]  # beta per segment; (largest number of turns,) if the segment is repeated
 
 
 class RepeatedBlocks:
@@ -223,15 +217,11 @@ def _draw(initializer, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of a network: layers that run once, or one block that is repeated.
+    """A stretch of a network: layers that run once, or one block that is repeated."""
 
-    Attributes:
-        layers: layers of the template, in order; a single one if it is repeated.
-        repeated: whether the weights are stacked and the layer runs over them.
-    """
-
+    # layers of the template, in order; a single one if it is repeated
     layers: tuple[keras.layers.Layer, ...]
-    repeated: bool = False
+    repeated: bool = False  # whether the weights are stacked and the layer runs over them
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -31,38 +31,25 @@ DEPTHS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One network trained at one learning rate.
-
-    Attributes:
-        rate: the learning rate.
-        updates: number of updates made; fewer than planned if the loss was no longer finite.
-        loss: mean over the last updates; NaN if the run diverged.
-    """
+    """One network trained at one learning rate."""
 
     rate: float
-    updates: int
-    loss: float
+    updates: int  # number of updates made; fewer than planned if the loss was no longer finite
+    loss: float  # mean over the last updates; NaN if the run diverged
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One scheme at one depth.
+    """One scheme at one depth."""
 
-    Attributes:
-        scheme: one of ``SCHEMES``.
-        layers: number of layers of the network.
-        gradients: norms at the start of the loss's gradient with respect to every block's input
-            and the last block's output, relative to the latter; NaN if it overflows, 0 if it
-            vanishes.
-        runs: one run per learning rate; the deepest only have the better rate of the depth before.
-        guessing: the loss of guessing, ln(classes).
-    """
-
-    scheme: str
-    layers: int
+    scheme: str  # one of ``SCHEMES``
+    layers: int  # number of layers of the network
+    # norms at the start of the loss's gradient with respect to every block's input and the last
+    # block's output, relative to the latter; NaN if it overflows, 0 if it vanishes
     gradients: tuple[float, ...]
+    # one run per learning rate; the deepest only have the better rate of the depth before
     runs: tuple[Run, ...]
-    guessing: float
+    guessing: float  # the loss of guessing, ln(classes)
 
     @property
     def best(self) -> Run:

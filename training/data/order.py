@@ -8,19 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """One host's share of every batch.
+    """One host's share of every batch."""
 
-    Attributes:
-        host: index of this host.
-        hosts: number of hosts.
-        replicas: replicas of this host.
-        replica_batch: pictures of one replica in a step.
-    """
-
-    host: int = 0
-    hosts: int = 1
-    replicas: int = 1
-    replica_batch: int = 1
+    host: int = 0  # index of this host
+    hosts: int = 1  # number of hosts
+    replicas: int = 1  # replicas of this host
+    replica_batch: int = 1  # pictures of one replica in a step
 
     def first(self, replica: int) -> int:
         """Return the position in the whole batch where a local replica's pictures begin."""

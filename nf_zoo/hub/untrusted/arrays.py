@@ -139,7 +139,11 @@ class _Visitor:
             for part, child in node.items():
                 self.visit(child, f"{key}/{part}" if key else part, level + 1)
             return
-        array = node.array() if isinstance(node, PickledArray) else _as_number(node)
+        array = None
+        if isinstance(node, PickledArray):
+            array = node.array()
+        elif type(node) in (bool, float):
+            array = np.asarray(node)
         if array is None:
             kind = "an array of objects" if isinstance(node, PickledArray) else type(node).__name__
             raise CorruptWeights(
@@ -147,10 +151,6 @@ class _Visitor:
                 "numbers only."
             )
         _merge(self.arrays, {key: array}, self._name)
-
-
-def _as_number(node: Any) -> np.ndarray | None:
-    return np.asarray(node) if type(node) in (bool, float) else None
 
 
 def _merge(arrays: dict[str, np.ndarray], more: dict[str, np.ndarray], name: str) -> None:
