@@ -220,6 +220,3 @@ class Rectifier(RecordedLayer):
 
     def call(self, x):
         return ops.maximum(x, ops.cast(0, x.dtype))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

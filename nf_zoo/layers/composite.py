@@ -82,23 +82,16 @@ def _apply(layer, prefix: str, left: dict[str, dict[str, Any]]) -> None:
         if "trainable" in state:
             part.trainable = state["trainable"]
         if "dtype" in state:
-            _set_policy(part, keras.dtype_policies.get(state["dtype"]))
-        if "lora_rank" in state:
-            _enable_lora(part, state["lora_rank"], state.get("lora_alpha"))
+            policy = keras.dtype_policies.get(state["dtype"])
+            if part.built and policy.quantization_mode is not None:
+                part.quantize(policy.quantization_mode)
+            part.dtype_policy = policy
+        rank, alpha = state.get("lora_rank"), state.get("lora_alpha")
+        if rank is not None and part.built:
+            part.enable_lora(rank, lora_alpha=alpha)
+        elif rank is not None:
+            part.lora_rank, part.lora_alpha = rank, alpha
         _apply(part, f"{path}/", left)
-
-
-def _set_policy(part, policy) -> None:
-    if part.built and policy.quantization_mode is not None:
-        part.quantize(policy.quantization_mode)
-    part.dtype_policy = policy
-
-
-def _enable_lora(part, rank: int, alpha: float | None) -> None:
-    if part.built:
-        part.enable_lora(rank, lora_alpha=alpha)
-    else:
-        part.lora_rank, part.lora_alpha = rank, alpha
 
 
 def plain_policy(policy) -> str | dict:

@@ -17,6 +17,10 @@ class RecordedLayer(keras.layers.Layer):
         args = map(_plain, args)
         return super().__new__(cls, *args, **{key: _plain(x) for key, x in kwargs.items()})
 
+    def compute_output_shape(self, input_shape):
+        """Return the same shape, which most of these layers keep."""
+        return input_shape
+
 
 def _plain(value):
     if isinstance(value, keras.initializers.Initializer):

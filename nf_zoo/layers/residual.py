@@ -39,9 +39,6 @@ class SkipInit(RecordedLayer):
     def call(self, x):
         return x * ops.cast(self.gain, x.dtype)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 class RandomStateSaved:
     """Mixin for layers with a ``seed_generator``: its state is saved with the weights.
@@ -125,9 +122,6 @@ class StochasticDepth(RandomStateSaved, RecordedLayer):
             keep = keep / (1.0 - self.rate)
         return x * keep
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class Dropout(RandomStateSaved, RecordedLayer):
@@ -158,9 +152,6 @@ class Dropout(RandomStateSaved, RecordedLayer):
         if not training or not self.rate:
             return x
         return keras.random.dropout(x, self.rate, seed=self.seed_generator)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
 
 def _probability(rate: float) -> float:
