@@ -42,11 +42,7 @@ class Checkpoints:
         """Write a checkpoint, and remove those that are no longer kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(step)
-        metadata = {
-            "step": str(step),
-            "recipe": json.dumps(self.identity),
-            "digest": digest(state),
-        }
+        metadata = {"step": str(step), "recipe": json.dumps(self.identity), "digest": digest(state)}
         values = {key: np.asarray(value, order="C") for key, value in state}
         try:
             with atomic.replacing(path) as written:

@@ -37,7 +37,14 @@ class Engine:
 
     def __init__(self, recipe, model, optimizer, replicas: int = 1):
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
-        self.replicas, self.replica_batch = replicas, check_batch(recipe, replicas)
+        batch, parts = recipe.batch_size, replicas * recipe.accumulate
+        if batch % parts:
+            near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
+            raise RecipeError(
+                f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
+                f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
+            )
+        self.replicas, self.replica_batch = replicas, batch // replicas
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def state(self) -> list[tuple[str, np.ndarray]]:
@@ -63,15 +70,3 @@ class Engine:
     def agree(self, value: float) -> float:
         """Return the largest of the values that the hosts hold."""
         return value
-
-
-def check_batch(recipe, replicas: int) -> int:
-    """Return the number of pictures of one replica in one step."""
-    batch, parts = recipe.batch_size, replicas * recipe.accumulate
-    if batch % parts:
-        near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
-        raise RecipeError(
-            f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
-            f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
-        )
-    return batch // replicas

@@ -49,14 +49,12 @@ class TensorFlowFeed:
         )
 
     def test(self):
-        """Return batches of (images, classes, weights) of every replica."""
         return self._distributed(
             lambda share: self.data.test_batches(self.recipe, share),
             self.recipe.evaluation.batch_size,
         )
 
     def pictures(self, step: int) -> np.ndarray:
-        """Return the first pictures of a step, uint8 (N, H, W, 3)."""
         batches = self.data.train_batches(self.recipe, self._share(0, 1), step)
         return np.asarray(next(iter(batches))[0])
 

@@ -88,7 +88,6 @@ def pack(folder: Path, output: Path, largest: int) -> list[Path]:
 
 
 def main(argv) -> int:
-    """Run the command line."""
     logging.set_verbosity(logging.INFO)
     words = argv[1:]
     jobs = [word.split("=", 1) for word in words if not word.startswith("--")]

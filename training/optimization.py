@@ -52,9 +52,7 @@ def make_optimizer(recipe, model, schedule):
     else:
         optimizer = keras.optimizers.Lamb(schedule, **betas, **common)
     groups = nf_zoo.parameter_groups(
-        model,
-        layer_decay=given.layer_decay,
-        weight_decay=recipe.regularization.weight_decay,
+        model, layer_decay=given.layer_decay, weight_decay=recipe.regularization.weight_decay
     )
     optimizer = nf_zoo.GroupedOptimizer(optimizer, groups, coupled=given.name == "sgd")
     if given.agc:

@@ -13,7 +13,7 @@ import nf_zoo
 from nf_zoo import atomic
 from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
-from training.checkpoints import Checkpoints
+from training.checkpoints import check_identity
 from training.data import open_data
 from training.loop import Clock, Diverged, Plan, Trainer
 from training.optimization import make_optimizer, make_schedule
@@ -103,7 +103,7 @@ class Session:
         self.data = open_data(recipe)
         self.plan = Plan.of(recipe, self.data.train_size)
         self.clock = Clock(started + 60.0 * minutes, self.plan.steps) if minutes else None
-        with self._scope():
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             self._make_model()
         self._make_engine()
 
@@ -130,7 +130,7 @@ class Session:
 
     def train(self) -> dict[str, float] | None:
         """Train to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
-        trainer = self._trainer()
+        trainer = Trainer(self)
         trainer.resume()
         values = trainer.run()
         if values is not None and self.chief:
@@ -139,7 +139,7 @@ class Session:
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the newest checkpoint."""
-        trainer = self._trainer()
+        trainer = Trainer(self)
         if not trainer.resume():
             raise RecipeError(f"There is no checkpoint to evaluate. Received: {self.folder}")
         return trainer.evaluate()
@@ -156,29 +156,10 @@ class Session:
         first = resolver.task_type == "worker" and resolver.task_id == 0
         return first and "chief" not in cluster
 
-    def _scope(self):
-        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
-
-    def _trainer(self) -> Trainer:
-        checkpoints = Checkpoints(self.folder / "checkpoints", self.identity, self.recipe.run.keep)
-        return Trainer(
-            self.recipe,
-            self.plan,
-            self.engine,
-            self.feed,
-            self.schedule,
-            checkpoints,
-            self.folder,
-            self.chief,
-            self.clock,
-        )
-
     def _claim(self, write: bool) -> None:
         """Check that the folder belongs to this recipe, or claim a new one."""
         path = self.folder / "recipe.json"
         if path.exists():
-            from training.checkpoints import check_identity
-
             check_identity(json.loads(path.read_bytes()), self.identity, self.folder)
         elif write and self.chief:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -255,12 +236,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         return expected
     from tensorflow import errors
 
-    return (
-        *expected,
-        errors.UnavailableError,
-        errors.AbortedError,
-        errors.ResourceExhaustedError,
-    )
+    return (*expected, errors.UnavailableError, errors.AbortedError, errors.ResourceExhaustedError)
 
 
 def activation_count(model, size: int) -> int:

@@ -122,27 +122,23 @@ def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes
     if not paths:
         raise RecipeError(f"There is no such folder or archive. Received: data.source={source}")
     for path in paths:
-        yield from _files(path, splits) if path.is_dir() else _members(path, splits)
-
-
-def _files(folder: Path, splits):
-    for split in splits:
-        for path in sorted((folder / split).glob("*/*")):
-            if path.suffix.lower() in SUFFIXES:
-                yield (split, path.parent.name, path.name), path.read_bytes()
-
-
-def _members(path: Path, splits):
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                key = Path(member.name).parts[-3:]
-                if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
-                    yield key, archive.extractfile(member).read()
-    except tarfile.TarError as error:
-        raise RecipeError(
-            f"The source must be a folder or a tar archive ({error}). Received: data.source={path}"
-        ) from error
+        if path.is_dir():
+            for split in splits:
+                for file in sorted((path / split).glob("*/*")):
+                    if file.suffix.lower() in SUFFIXES:
+                        yield (split, file.parent.name, file.name), file.read_bytes()
+            continue
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    key = Path(member.name).parts[-3:]
+                    if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
+                        yield key, archive.extractfile(member).read()
+        except tarfile.TarError as error:
+            raise RecipeError(
+                f"The source must be a folder or a tar archive ({error}). "
+                f"Received: data.source={path}"
+            ) from error
 
 
 def _decode(key, encoded: bytes, size: int) -> np.ndarray:

@@ -75,7 +75,6 @@ class RecordPictures:
         self._open, self._counts, self._splits = open_split, counts, splits
 
     def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
-        """Return endless batches of (images, classes, draws), one replica after the other."""
         split = self._splits[0]
         size = self._counts(split, share.host, share.hosts)
         if not size:
@@ -106,7 +105,6 @@ class RecordPictures:
         return _varied_batches(records, recipe, share, first_step)
 
     def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
-        """Return batches of (images, classes, weights) of this host."""
         split, batch = self._splits[1], recipe.evaluation.batch_size
         counts = [self._counts(split, host, share.hosts) for host in range(share.hosts)]
         rows = -(-max(counts) // (batch * share.replicas)) * batch * share.replicas
