@@ -84,13 +84,11 @@ def norms_after_activations(model) -> list[str]:
         if not isinstance(norm, keras.layers.BatchNormalization) or norm not in branches:
             continue
         before = maker.get(id(norm.input)) if len(norm._inbound_nodes) == 1 else None
-        if _is_convolution(node.operation) and _is_activation(before):
+        convolves = "Conv" in type(node.operation).__name__
+        convolves |= isinstance(node.operation, keras.layers.Dense)
+        if convolves and _is_activation(before):
             found.append(norm.name)
     return found
-
-
-def _is_convolution(operation) -> bool:
-    return "Conv" in type(operation).__name__ or isinstance(operation, keras.layers.Dense)
 
 
 def _is_activation(operation) -> bool:

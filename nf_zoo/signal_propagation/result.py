@@ -148,10 +148,7 @@ def write_rows(
 ) -> Path:
     """Write a CSV with a header and return its path; an existing file is replaced in one step."""
     path = Path(path)
-    with (
-        atomic.replacing(path) as written,
-        written.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with atomic.replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)

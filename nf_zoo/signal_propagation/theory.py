@@ -13,30 +13,6 @@ from nf_zoo.models.classifier import ImageClassifier
 from nf_zoo.models.family import Ledger, LinearGrowth
 
 
-def unnormalized_variance(block: int) -> float:
-    """Return the variance before block l of a linear network without normalization, 2 ** (l - 1).
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-    """
-    return 2.0 ** (_positive(block) - 1)
-
-
-def batch_norm_variance(block: int) -> float:
-    """Return the variance before block l if every branch is normalized, l, as BN's moving variance.
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-    """
-    return float(_positive(block))
-
-
-def branch_share(block: int) -> float:
-    """Return the share of the variance after block l that its normalized branch adds, 1 / (l + 1).
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-    """
-    return 1.0 / (_positive(block) + 1)
-
-
 def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
     """Return the variance per channel after BatchNorm, activation and He-initialized convolution.
 
@@ -60,14 +36,6 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
     function, deviation = activation_function(activation), math.sqrt(variance)
     scaled = gamma_of(lambda x: function(x * deviation), points=2001)
     return (ScaledActivation(activation).gamma / scaled) ** 2
-
-
-def norm_free_variance(block: int, alpha: float = 0.2) -> float:
-    """Return the variance after the k-th block of a stage, 1 + alpha ** 2 * k.
-
-    Source: Brock, De & Smith, ICLR 2021, section 3.
-    """
-    return 1.0 + alpha**2 * _positive(block)
 
 
 def border_factor(
@@ -141,18 +109,10 @@ def predicted_variances(
 
     Normalizer-free networks follow their ledger, except that skip gains and zero gains weaken the
     branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
-    again at every projection, for any pictures. Other networks have no such prediction. The share
-    of the variance that average-pool shortcuts leave must be given: it is a quarter on maps
-    without spatial correlation and nearly all on smooth maps.
-
-    Args:
-        model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
-        unit_gains: whether gains and skip gains are at one.
-        batch_statistics: whether BatchNorm normalizes by the batch.
-        size: (height, width) of the pictures, to account for the zeros at the border; None for
-            maps without a border.
-        pooling: per block, the share of the variance that its shortcut's pooling leaves; None
-            for all of it.
+    again at every projection, for any pictures. Other networks have no such prediction, and get
+    None. ``size``, (height, width) of the pictures, accounts for the zeros at the border.
+    ``pooling`` is the share of the variance that each average-pool shortcut leaves: a quarter on
+    maps without spatial correlation, nearly all on smooth maps.
     """
     rule, activation = _rule(model), model.config.activation
     blocks = model.blocks
@@ -239,9 +199,3 @@ def _border(
 def _fan_ratio(convolution) -> float:
     """Return fan-in over fan-out of a built convolution."""
     return convolution.kernel.shape[2] * convolution.groups / convolution.filters
-
-
-def _positive(block: int) -> int:
-    if block < 1:
-        raise ValueError(f"The block must be at least 1. Received: {block!r}")
-    return block

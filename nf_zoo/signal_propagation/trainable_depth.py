@@ -27,6 +27,7 @@ LAST = 10
 TRAINS = 0.9
 """A network trains if its loss falls below this share of the loss of guessing."""
 DEPTHS = 5
+"""Numbers of blocks per stage that are tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +123,6 @@ def synthetic_task(pictures: int, size: int, seed: int, classes: int = 10) -> Ta
     return Task(images.astype("float32"), labels, classes, kind)
 
 
-def depths_up_to(most: int) -> list[int]:
-    """Return numbers of blocks per stage, evenly spaced on a logarithmic scale from 1."""
-    return sorted({round(depth) for depth in np.geomspace(1, most, DEPTHS).tolist()})
-
-
 def measure(task: Task, most: int, width: int, seed: int) -> TrainableDepth:
     """Train networks of up to ``most`` blocks per stage on a task; the title tells the details.
 
@@ -173,7 +169,8 @@ def _network(scheme: str, task: Task, most: int, width: int) -> RepeatedBlocks:
 
 def _train_scheme(scheme, network, task, most: int, seed: int) -> list[Trained]:
     trained = []
-    for depth in depths_up_to(most):
+    # Evenly spaced on a logarithmic scale.
+    for depth in sorted({round(depth) for depth in np.geomspace(1, most, DEPTHS).tolist()}):
         layers, start = 6 * depth + 4, network.draw(depth, seed)
         updates = next(count for most, count in UPDATES if layers <= most)
         batches = _batches(task, seed)[:updates]
