@@ -45,14 +45,9 @@ def add_record(
     """Write a record for a repository that ``push_to_hub`` published, or for one of timm's.
 
     The record is pinned to the current commit of the revision and to the checksum of its weights.
-    Accuracies come from the repository's model card.
-
-    Args:
-        uri: ``"hf://owner/name[@revision]"``.
-        tag: its name among the architecture's checkpoints; None derives it from the repository's.
-        license: its license; None takes that of the model card.
-        default: make ``pretrained=True`` take it; None does so if the architecture has no default.
-        path: the catalog.toml to write; None for the one that comes with nf_zoo.
+    Accuracies come from the repository's model card, and so does the license unless given. By
+    default the tag is derived from the repository's name, and the record becomes the default if the
+    architecture has none. A catalog that would become malformed stays as it is.
     """
     path = path or weights_directory() / "catalog.toml"
     repository = HubRepository.parse(uri)

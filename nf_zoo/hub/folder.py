@@ -164,19 +164,6 @@ def _keep_others(folder: Path, made: Path) -> None:
             shutil.copy2(entry, made / entry.name, follow_symlinks=False)
 
 
-def save_weights(model: ImageClassifier, path: str | Path, dtype: str | None = None) -> Path:
-    """Write a model's weights as a safetensors file in nf_zoo's own format.
-
-    The file appears whole or not at all, and replaces an older one of the same name.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"A weights file must be called *.safetensors. Received: {path}")
-    check_dtype(dtype)
-    _write_variables(model, variable_names(model), path, dtype)
-    return path
-
-
 def save_shards(
     model: ImageClassifier,
     folder: Path,
@@ -202,7 +189,7 @@ def save_shards(
     )
     for filename, names in split.filename_to_tensors.items():
         part = {name: variables[name] for name in names}
-        _write_variables(model, part, folder / filename, dtype)
+        write_variables(model, part, folder / filename, dtype)
     if split.is_sharded:
         index = {
             "metadata": {"total_size": split.metadata["total_size"]},
@@ -218,7 +205,8 @@ def check_dtype(dtype: str | None) -> None:
         raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
 
 
-def _write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
+def write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
+    """Write some variables, by published name, as a safetensors file in nf_zoo's own format."""
     tensors = {name: _as_stored(name, variable, dtype) for name, variable in variables.items()}
     write_tensors(tensors, path, {"format": "nf_zoo", "architecture": model.architecture})
 

@@ -23,11 +23,9 @@ from nf_zoo.hub.foreign_names import (
     Assignment,
     check_variant,
     has_paper_form,
-    is_the_papers,
     plan,
     recognize_but_for_attention,
 )
-from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import Source, resolve_pretrained
 from nf_zoo.models.registry import architecture
 
@@ -37,9 +35,7 @@ _HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
 _HEAD_BIAS = re.compile(r"[./](bias|b)$")
 
 
-def load_pretrained_weights(
-    model, source: Source | PretrainedWeights | str | os.PathLike | bool
-) -> None:
+def fill(model, source: Source) -> None:
     """Fill a model with the weights of a checkpoint.
 
     A classifier keeps its initial values if the checkpoint has another number of classes, or no
@@ -47,14 +43,6 @@ def load_pretrained_weights(
     summed (one channel) or repeated (any other number). float16 and bfloat16 checkpoints are cast
     to the dtype of the model's variables.
     """
-    variant = "paper" if source is True and is_the_papers(model) else None
-    source = resolve_pretrained(model.architecture, source, variant)
-    with earlier_version_kept(source):
-        fill(model, source)
-
-
-def fill(model, source: Source) -> None:
-    """Load weights as ``load_pretrained_weights`` does, without care of the hub's cache."""
     record = source.record
     if record is not None:
         _check_record(model, record)
@@ -82,7 +70,17 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     """
     source = resolve_pretrained(name, source)
     record, path = source.record, source.description()
-    recorded = {} if record is None else _record_options(record)
+    recorded = (
+        {}
+        if record is None
+        else {
+            "num_classes": record.num_classes,
+            "preprocessing": record.preprocessing,
+            "labels": label_names(record),
+            "variant": record.variant,
+        }
+    )
+    recorded = {field: value for field, value in recorded.items() if value is not None}
     if path is not None and (record is not None or is_readable_config(path)):
         config = read_config(path)
         if record is not None and config.architecture != record.architecture:
@@ -98,16 +96,6 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     with open_weights(source.weights()) as file:
         classes = classes_of(file)
     return {} if classes is None else {"num_classes": classes}
-
-
-def _record_options(record: PretrainedWeights) -> dict[str, Any]:
-    options = {
-        "num_classes": record.num_classes,
-        "preprocessing": record.preprocessing,
-        "labels": label_names(record),
-        "variant": record.variant,
-    }
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_record(model, record: PretrainedWeights) -> None:

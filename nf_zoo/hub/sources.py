@@ -29,7 +29,7 @@ from nf_zoo.hub.catalog import (
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, open_weights
 from nf_zoo.hub.description import CONFIG_FILE
 from nf_zoo.hub.errors import UnknownWeights, WeightsNotFound, first_few
-from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_url
 from nf_zoo.hub.untrusted.documents import MOST_BYTES, refuse_way_out
 from nf_zoo.hub.untrusted.headers import (
     is_index,
@@ -38,7 +38,6 @@ from nf_zoo.hub.untrusted.headers import (
     read_index,
     refuse_pickle,
 )
-from nf_zoo.hub.web_files import fetch_url
 from nf_zoo.models.registry import architecture as row_of
 from nf_zoo.models.registry import architectures
 
@@ -51,16 +50,13 @@ class Cataloged:
 
     @property
     def tag(self) -> str:
-        """Tag of the record."""
         return self.record.tag
 
     @property
     def sha256(self) -> str | None:
-        """Checksum of its weights, if it is on record."""
         return self.record.sha256
 
     def weights(self) -> Path:
-        """Return the local path of its weights. Raises as ``HubRepository.fetch``."""
         record = self.record
         if record.source == "shipped":
             return weights_directory() / record.filename
@@ -78,17 +74,14 @@ class Cataloged:
         return None
 
     def files(self) -> list[Path]:
-        """Return all files a load needs, the weights last. Raises as ``HubRepository.fetch``."""
         is_here = self.record.source == "shipped"
         config = None if is_here else self.description()
         return [*filter(None, [config]), self.weights()]
 
     def pinned(self) -> Cataloged:
-        """Return itself."""
         return self
 
     def branch(self) -> Path | None:
-        """Return the file in the hub's cache that holds its version, if it has a repository."""
         return None if self.record.repository is None else self._repository().branch()
 
     def _repository(self) -> HubRepository:
@@ -120,7 +113,6 @@ class Local:
 
     @property
     def tag(self) -> str:
-        """Name of the file or folder."""
         return self.path.resolve().name
 
     def weights(self) -> Path:
@@ -132,7 +124,6 @@ class Local:
         return path
 
     def description(self) -> Path | None:
-        """Return the config.json beside model.safetensors."""
         if not self.path.is_dir() and self.path.name != WEIGHTS_FILE:
             return None
         folder = self.path if self.path.is_dir() else self.path.parent
@@ -140,7 +131,6 @@ class Local:
         return path if path.is_file() else None
 
     def pinned(self) -> Local:
-        """Return itself."""
         return self
 
     def branch(self) -> None:
@@ -169,13 +159,9 @@ def resolve_pretrained(
 ) -> Source:
     """Turn the ``pretrained`` argument of a factory into a source of weights; fetch nothing.
 
-    Args:
-        architecture: the network the weights are for, e.g. ``"nf_resnet50"``.
-        pretrained: True (the architecture's default checkpoint), a tag (``"ra2_in1k"``, or with its
-            architecture ``"nf_resnet50.ra2_in1k"``), ``"hf://owner/name[@revision]"``, or a local
-            path; a record or a source stands for itself.
-        variant: the variant of the architecture whose checkpoint True takes, and to which a tag
-            must belong; None for any tag, and for the plain network's default.
+    It may also be a record or a source, which stands for itself. A tag must belong to ``variant``,
+    and True takes that variant's default checkpoint; None stands for any tag, and for the plain
+    network's default.
     """
     if isinstance(pretrained, Source):
         return pretrained
@@ -195,7 +181,8 @@ def resolve_pretrained(
         )
     if pretrained.startswith(HUB):
         return HubRepository.parse(pretrained)
-    record = find_record(architecture, pretrained.removeprefix(f"{architecture}."))
+    tag = pretrained.removeprefix(f"{architecture}.")
+    record = find_record(architecture, tag)
     if record is not None:
         if variant not in (None, record.variant):
             raise UnknownWeights(
@@ -210,10 +197,10 @@ def resolve_pretrained(
     tags = [record.tag for record in records_of(architecture)]
     if not tags:
         raise _no_weights(architecture)
-    near = difflib.get_close_matches(pretrained, tags, cutoff=0.4)
+    near = difflib.get_close_matches(tag, tags, cutoff=0.4)
     meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise UnknownWeights(
-        f"{architecture} has no weights called {pretrained!r}.{meant} There are: {', '.join(tags)}."
+        f"{architecture} has no weights called {tag!r}.{meant} There are: {', '.join(tags)}."
     )
 
 

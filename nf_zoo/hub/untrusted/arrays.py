@@ -5,6 +5,7 @@ A tree is {module path: {parameter: array}}. It may come alone or with the tree 
 per parameter, called "module path/parameter".
 """
 
+import itertools
 import math
 import re
 import zipfile
@@ -110,34 +111,19 @@ def _flatten(root: Any, name: str) -> dict[str, np.ndarray]:
             entry.values() if isinstance(entry, dict) and set(entry) <= _TREES else [entry]
         )
     ]
-    visited = _Visitor(name)
-    for tree in trees:
-        if not isinstance(tree, dict):
+    arrays: dict[str, np.ndarray] = {}
+    nodes = itertools.count(1)
+
+    def visit(node: Any, key: str, level: int) -> None:
+        # The tree may be endless, or of other things than arrays.
+        if level > MOST_LEVELS or next(nodes) > MOST_NODES:
             raise CorruptWeights(
-                f"{name} holds no tree of parameters, {{module: {{parameter: array}}}}. "
-                f"Received: {type(tree).__name__}"
-            )
-        visited.visit(tree, "", 0)
-    return visited.arrays
-
-
-class _Visitor:
-    """Walks a tree that may be malformed: endless, or of other things than arrays."""
-
-    def __init__(self, name: str) -> None:
-        self.arrays: dict[str, np.ndarray] = {}
-        self._name, self._nodes = name, 0
-
-    def visit(self, node: Any, key: str, level: int) -> None:
-        self._nodes += 1
-        if level > MOST_LEVELS or self._nodes > MOST_NODES:
-            raise CorruptWeights(
-                f"{self._name} nests or repeats its dictionaries beyond any network's tree: "
+                f"{name} nests or repeats its dictionaries beyond any network's tree: "
                 f"{MOST_LEVELS} levels and {MOST_NODES} entries at most."
             )
         if isinstance(node, dict):
             for part, child in node.items():
-                self.visit(child, f"{key}/{part}" if key else part, level + 1)
+                visit(child, f"{key}/{part}" if key else part, level + 1)
             return
         array = None
         if isinstance(node, PickledArray):
@@ -147,10 +133,19 @@ class _Visitor:
         if array is None:
             kind = "an array of objects" if isinstance(node, PickledArray) else type(node).__name__
             raise CorruptWeights(
-                f"{self._name} holds {kind} at {key[:200]!r}; a tree of parameters holds arrays of "
+                f"{name} holds {kind} at {key[:200]!r}; a tree of parameters holds arrays of "
                 "numbers only."
             )
-        _merge(self.arrays, {key: array}, self._name)
+        _merge(arrays, {key: array}, name)
+
+    for tree in trees:
+        if not isinstance(tree, dict):
+            raise CorruptWeights(
+                f"{name} holds no tree of parameters, {{module: {{parameter: array}}}}. "
+                f"Received: {type(tree).__name__}"
+            )
+        visit(tree, "", 0)
+    return arrays
 
 
 def _merge(arrays: dict[str, np.ndarray], more: dict[str, np.ndarray], name: str) -> None:
