@@ -7,12 +7,7 @@ from typing import Any, Self
 
 import keras
 
-from nf_zoo.layers.composite import (
-    parts_of,
-    plain_policy,
-    set_states_of_parts,
-    states_of_parts,
-)
+from nf_zoo.layers.composite import parts_of, plain_policy, set_states_of_parts, states_of_parts
 from nf_zoo.models import registry
 from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.models.configuration import as_json
@@ -313,7 +308,7 @@ def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
     the keys in the zoo's safetensors files.
     """
     return {
-        published_name(name): variable
+        re.sub(r"^(stem|stage\d+)_", r"\1/", name): variable
         for layer in model.layers
         for name, variable in _names_below(layer, f"{layer.name}/").values()
     }
@@ -328,8 +323,3 @@ def _names_below(layer, prefix: str) -> dict[int, tuple[str, keras.Variable]]:
     for part in parts_of(layer):
         names |= _names_below(part, f"{prefix}{part.name}/")
     return names
-
-
-def published_name(name: str) -> str:
-    """Turn ``"stage1_block2/conv1/kernel"`` into ``"stage1/block2/conv1/kernel"``."""
-    return re.sub(r"^(stem|stage\d+)_", r"\1/", name)

@@ -116,6 +116,27 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
 
 
+DEPTHS = {
+    "18": (2, 2, 2, 2),
+    "26": (2, 2, 2, 2),
+    "34": (3, 4, 6, 3),
+    "50": (3, 4, 6, 3),
+    "101": (3, 4, 23, 3),
+    "152": (3, 8, 36, 3),
+    "200": (3, 24, 36, 3),
+    "288": (24, 24, 24, 24),
+    "600": (50, 50, 50, 50),
+}
+"""Layers of a ResNet -> blocks per stage."""
+
+_SMALL = {"block": "basic", "stem": "3x3", "stem_width": 16}
+SMALL = {
+    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
+    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL},
+}
+"""Layers -> shape, for pictures of about 32 pixels."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ResNetShape(Config):
     """Fields of every network built like a ResNet.
@@ -146,6 +167,10 @@ class ResNetShape(Config):
     def inner_width(self, filters: int) -> int:
         """Return the channels inside a block of ``filters``."""
         return int(filters * (1.0 if self.block == "basic" else self.bottleneck_ratio))
+
+    def block_arguments(self, index: int, channels: int, filters: int) -> dict[str, Any]:
+        """Return the arguments that every block of ``filters`` takes from the shape."""
+        return {"width": self.inner_width(filters), "block": self.block}
 
     @property
     def stem_strides(self) -> int:

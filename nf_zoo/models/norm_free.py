@@ -120,15 +120,6 @@ class NormFreeBlock(ResidualBlock):
             return self.activation(x * self.beta)
         return self.activation(x) * self.beta
 
-    def branch(self, activated, training=False):
-        """Compute the branch, from the activated input to its last convolution or attention."""
-        x = activated
-        for index, conv in enumerate(self.convs):
-            x = conv(self.activation(x) if index else x)
-            if self.attention is not None and index == self.attended:
-                x = self.attention(x)
-        return x
-
     def merge(self, residual, skip):
         """Scale the branch by skip gain (if any) and alpha, and add the shortcut."""
         if self.skip_gain is not None:
@@ -137,10 +128,7 @@ class NormFreeBlock(ResidualBlock):
 
 
 def stack_blocks(
-    config: NormFreeConfig,
-    x,
-    inside: Callable[[int, int, int], dict[str, Any]],
-    **arguments,
+    config: NormFreeConfig, x, inside: Callable[[int, int, int], dict[str, Any]], **arguments
 ) -> list[Level]:
     """Stack all residual blocks, each with the beta of the variance ledger.
 

@@ -24,12 +24,7 @@ class SkipInitBlock(ResidualBlock):
     fields = ("merge_scale",)
 
     def __init__(
-        self,
-        filters: int,
-        *,
-        skip_gain: float | None = 0.0,
-        merge_scale: float = 1.0,
-        **kwargs,
+        self, filters: int, *, skip_gain: float | None = 0.0, merge_scale: float = 1.0, **kwargs
     ):
         super().__init__(filters, **kwargs)
         self.merge_scale = merge_scale
