@@ -62,7 +62,10 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
             others.append(folder.name)
         elif splits.setdefault(match.lastgroup, folder) != folder:
             twice.append((match.lastgroup, folder))
-    sure = "train" in splits and len(splits) > 1 and _holds_only_folders(splits["train"])
+    sure = "train" in splits and len(splits) > 1
+    if sure:
+        place, inside, files = _listed(splits["train"])
+        sure = not _sort_out(place, inside, files, collections.Counter()) and len(inside) > 1
     if not splits or (others and not sure):
         return {"train": root}
     for split, folder in twice:
@@ -224,11 +227,6 @@ def _visible_folders(root) -> tuple[Path, list[Path]]:
 def _listed(root: Path) -> tuple[str, list[str], list[str]]:
     """Return the first step of ``os.walk``; nothing for a folder that cannot be read."""
     return next(os.walk(root), (str(root), [], []))
-
-
-def _holds_only_folders(root: Path) -> bool:
-    place, folders, files = _listed(root)
-    return not _sort_out(place, folders, files, collections.Counter()) and len(folders) > 1
 
 
 def _is_hidden(name: str) -> bool:

@@ -35,7 +35,13 @@ class Devices:
             finally:
                 keras.distribution.set_distribution(before)
         else:
-            self._strategy = self._strategy or _mirrored(self._names)
+            import tensorflow as tf
+
+            # Collectives on CPUs outlive their strategy and break the next one.
+            reduction = tf.distribute.ReductionToOneDevice() if "CPU" in self._names[0] else None
+            self._strategy = self._strategy or tf.distribute.MirroredStrategy(
+                self._names, cross_device_ops=reduction
+            )
             with self._strategy.scope():
                 yield
 
@@ -73,12 +79,3 @@ def _names() -> list[str]:
     else:
         names = []
     return [name for name in names if not name.startswith("cpu")] or ["one"]
-
-
-def _mirrored(names: list[str]):
-    import tensorflow as tf
-
-    on_cpu = "CPU" in names[0]
-    # Collectives on CPUs outlive their strategy and break the next one.
-    reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
-    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)

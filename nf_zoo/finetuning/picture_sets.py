@@ -98,7 +98,6 @@ class DatasetPictures:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the classes, in order."""
         return _digest(map(str, self.classes))
 
     def subset(self, indices: np.ndarray) -> DatasetPictures:
@@ -108,7 +107,6 @@ class DatasetPictures:
         return DatasetPictures(self._dataset, self._all_classes, members, self._typical_bytes)
 
     def in_order(self) -> Readers:
-        """Yield every picture, as it is read, and its class."""
         for index, (pixels, picture_class) in enumerate(self._dataset.as_numpy_iterator()):
             if self._members is None or self._members[index]:
                 yield functools.partial(np.asarray, pixels), int(picture_class)

@@ -126,7 +126,10 @@ class RunFolder:
             self.partial.mkdir(parents=True)
             self._write_record(description, failed=False)
             if listed:
-                _write_pictures(self.partial / PICTURES, listed)
+                with open(self.partial / PICTURES, "w", **_NAMES) as file:
+                    rows = csv.writer(file)
+                    rows.writerow(("file", "split", "label", "bytes"))
+                    rows.writerows((name, *row) for name, row in listed.items())
 
     def fail(self) -> None:
         """Note that the run cannot succeed as it is: another may start without ``overwrite``."""
@@ -201,13 +204,6 @@ class RunFolder:
 
 # Names may hold bytes that are not UTF-8.
 _NAMES = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-
-
-def _write_pictures(path: Path, listed: Mapping[str, tuple[str, str, str]]) -> None:
-    with atomic.replacing(path) as written, open(written, "w", **_NAMES) as file:
-        rows = csv.writer(file)
-        rows.writerow(("file", "split", "label", "bytes"))
-        rows.writerows((name, *row) for name, row in listed.items())
 
 
 def _check_same(

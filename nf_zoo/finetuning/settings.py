@@ -274,6 +274,7 @@ def decide(
         warmup = min(math.ceil(0.1 * epochs), epochs - 1) if pretrained else 0
     if warmup > epochs:
         raise ValueError(f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup}")
+    usual = 0.05 if settings.optimizer == "adamw" else 5e-4
     return dataclasses.replace(
         settings,
         epochs=epochs,
@@ -282,7 +283,7 @@ def decide(
         image_size=size,
         learning_rate=settings.learning_rate
         or default_learning_rate(batch_size, pretrained, settings.optimizer),
-        weight_decay=default_weight_decay(settings),
+        weight_decay=usual if settings.weight_decay is None else settings.weight_decay,
         class_weight=resolve_class_weight(settings.class_weight, classes, labels),
         ema=_ema_momentum(settings.ema, steps * (epochs - warmup)),
     )
@@ -307,13 +308,6 @@ def default_learning_rate(batch_size: int, pretrained: bool, optimizer: str = "s
     """
     rate = min(max(0.05 * batch_size / 64, 0.02), 0.1)
     return rate * (1 if pretrained else 2) / (100 if optimizer == "adamw" else 1)
-
-
-def default_weight_decay(settings: Settings) -> float:
-    """Return the weight decay that the user gives, or that of the optimizer."""
-    if settings.weight_decay is not None:
-        return settings.weight_decay
-    return 0.05 if settings.optimizer == "adamw" else 5e-4
 
 
 def _batch_size(settings: Settings, pictures: int, image_size: tuple[int, int]) -> int:

@@ -196,9 +196,7 @@ def _decode_webp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
         return tf.cond(has_alpha, lambda: _over_white(frame), lambda: frame[..., :3])
 
     pixels = tf.cond(
-        has_alpha | animated,
-        with_alpha,
-        lambda: tf.io.decode_webp(encoded, channels=3)[0],
+        has_alpha | animated, with_alpha, lambda: tf.io.decode_webp(encoded, channels=3)[0]
     )
 
     def metadata():

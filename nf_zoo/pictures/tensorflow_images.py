@@ -53,17 +53,13 @@ def random_view(
     crop: str = "resized",
     smallest_area: float = 0.25,
 ) -> tf.Tensor:
-    """A random crop of one picture, at the input size.
+    """Return a random view, float32 (height, width, 3) in 0..255, of one picture at the input size.
 
-    Args:
-        picture: uint8 (H, W, 3), or the bytes of a file. Of a JPEG only what is cropped is decoded.
-        preprocessing: size, crop fraction and interpolation.
-        seed: (2,) integers; decides the crop.
-        crop: ``"resized"``, a part of the picture at an aspect ratio of 3/4 to 4/3 (Szegedy et al.
-            2015, "Going deeper with convolutions"); ``"shift"``, the picture as it is evaluated,
-            shifted by up to an eighth, with gray around it; ``"none"``, the picture as it is
-            evaluated.
-        smallest_area: share of the picture that a resized crop keeps at least.
+    The picture is uint8 (H, W, 3), or the bytes of a file; of a JPEG only what is cropped is
+    decoded. ``seed``, two integers, decides the crop: ``"resized"`` takes a part of at least
+    ``smallest_area`` at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, "Going deeper with
+    convolutions"); ``"shift"`` moves the picture as it is evaluated by up to an eighth, with gray
+    around it; ``"none"`` leaves it there.
     """
     height, width = preprocessing.input_size
     if crop == "resized":
