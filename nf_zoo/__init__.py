@@ -3,8 +3,6 @@
 Names load on first use, so that ``import nf_zoo`` costs milliseconds and imports no Keras.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -10,8 +10,6 @@ already is, else by an import hook, so that ``import nf_zoo`` stays free of Kera
 import the modules themselves: one of them may be importing Keras at that moment.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """Factor and offset per channel: the part of a normalization that no convolution can absorb."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -59,9 +57,6 @@ class ChannelAffine(RecordedLayer):
             x = ops.add(x, ops.cast(self.offset, x.dtype))
         return x
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class ScalarBias(RecordedLayer):
@@ -80,6 +75,3 @@ class ScalarBias(RecordedLayer):
 
     def call(self, x):
         return x + self.bias
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

@@ -6,8 +6,6 @@ them: a transparent color of a GIF becomes white, an animated WebP declares alph
 reads as Pillow does is refused. docs/deploy.md has the list.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 
@@ -34,9 +32,6 @@ _LONGEST_TEXT = 2**16
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
-    Args:
-        encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
-
     Returns:
         uint8 tensor (H, W, 3), values 0..255: upright by EXIF or XMP, transparency over white, 16
         bits reduced to 8, the first frame of an animation. CMYK may differ by one gray level.
@@ -44,23 +39,13 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the picture is corrupt, too large for Pillow's
             decompression-bomb limit, or of a kind that only Pillow reads (docs/deploy.md).
-
-    Example:
-        >>> png = tf.io.encode_png(tf.zeros((4, 5, 1), tf.uint8))
-        >>> decode(png).shape
-        TensorShape([4, 5, 3])
     """
     return _decode(tf.convert_to_tensor(encoded), lambda read, *texts: read(*texts))
 
 
 @tf.autograph.experimental.do_not_convert
 def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one picture as :func:`decode` does, to an empty picture (0, 0, 3) if it would raise.
-
-    Example:
-        >>> decode_if_possible(tf.constant(b"GIF89a")).shape
-        TensorShape([0, 0, 3])
-    """
+    """Decode one picture as ``decode`` does, to an empty picture (0, 0, 3) if it would raise."""
 
     def attempt(read, *texts):
         # Nothing else goes on after an error. One format at a time, since the call is set up anew
@@ -211,9 +196,7 @@ def _decode_webp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
         return tf.cond(has_alpha, lambda: _over_white(frame), lambda: frame[..., :3])
 
     pixels = tf.cond(
-        has_alpha | animated,
-        with_alpha,
-        lambda: tf.io.decode_webp(encoded, channels=3)[0],
+        has_alpha | animated, with_alpha, lambda: tf.io.decode_webp(encoded, channels=3)[0]
     )
 
     def metadata():
