@@ -30,7 +30,13 @@ _LONGEST_TEXT = 2**16
 """Bytes of compressed metadata; more might be a decompression bomb."""
 
 
-@tf.autograph.experimental.do_not_convert  # which would only take time to trace it
+_traced_once = functools.partial(
+    tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False
+)
+"""Tracing takes a second: pipelines and exported functions share it."""
+
+
+@_traced_once
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
@@ -50,10 +56,10 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         >>> decode(png).shape
         TensorShape([4, 5, 3])
     """
-    return _decode(tf.convert_to_tensor(encoded), lambda read, *texts: read(*texts))
+    return _decode(encoded, lambda read, *texts: read(*texts))
 
 
-@tf.autograph.experimental.do_not_convert
+@_traced_once
 def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture as :func:`decode` does, to an empty picture (0, 0, 3) if it would raise.
 
@@ -76,7 +82,7 @@ def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
         kinds = [output.dtype for output in function.outputs]
         return tf.raw_ops.PartitionedCall(args=texts, Tout=kinds, f=function)
 
-    return _decode(tf.convert_to_tensor(encoded), attempt)
+    return _decode(encoded, attempt)
 
 
 def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
