@@ -74,6 +74,15 @@ class PictureModel(Accumulation, keras.Model):
         super().compile(optimizer, loss, **kwargs)
         sum_over_replicas_once(self.optimizer)
 
+    def make_train_function(self, force=False):
+        """Make what runs the steps of ``fit``. Keras calls this method.
+
+        TensorFlow traces a step twice if the first one makes variables.
+        """
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return {**config, "accumulate": self.accumulate} if config else config

@@ -28,7 +28,13 @@ _LONGEST_TEXT = 2**16
 """Bytes of compressed metadata; more might be a decompression bomb."""
 
 
-@tf.autograph.experimental.do_not_convert  # which would only take time to trace it
+_traced_once = functools.partial(
+    tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False
+)
+"""Tracing takes a second: pipelines and exported functions share it."""
+
+
+@_traced_once
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
 
@@ -40,10 +46,10 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: the picture is corrupt, too large for Pillow's
             decompression-bomb limit, or of a kind that only Pillow reads (docs/deploy.md).
     """
-    return _decode(tf.convert_to_tensor(encoded), lambda read, *texts: read(*texts))
+    return _decode(encoded, lambda read, *texts: read(*texts))
 
 
-@tf.autograph.experimental.do_not_convert
+@_traced_once
 def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture as ``decode`` does, to an empty picture (0, 0, 3) if it would raise."""
 
@@ -61,7 +67,7 @@ def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
         kinds = [output.dtype for output in function.outputs]
         return tf.raw_ops.PartitionedCall(args=texts, Tout=kinds, f=function)
 
-    return _decode(tf.convert_to_tensor(encoded), attempt)
+    return _decode(encoded, attempt)
 
 
 def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
