@@ -47,6 +47,7 @@ setup(
         "rich>=13.7",
         "safetensors>=0.8",
         "scikit-learn>=1.5",
+        "shtab>=1.7",
         "tensorflow>=2.21",
     ],
     extras_require=EXTRAS,
