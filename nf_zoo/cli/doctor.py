@@ -15,9 +15,11 @@ from rich.text import Text
 import nf_zoo
 from nf_zoo.cli.output import console, import_backend, print_json, table
 from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.extras import remedy
 
 _LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "huggingface-hub")
 _OPTIONAL = ("onnx", "tensorflow-datasets", "pillow-heif")
+MISSING = "not installed"
 SECONDS = 5
 """Time that the hub has to answer."""
 
@@ -59,7 +61,7 @@ def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
 def row_runtime(row) -> Callable[[], str]:
@@ -68,8 +70,7 @@ def row_runtime(row) -> Callable[[], str]:
     def ask() -> str:
         package = row.runtime.partition(".")[0].replace("_", "-")
         found = _version(package)
-        remedy = f": pip install 'nf-zoo[{row.extra}]'" if row.extra else ""
-        return f"{package} {found}" + (remedy if found == "not installed" else "")
+        return f"{package} {found}" + (f": {remedy(row.runtime)}" if found == MISSING else "")
 
     return ask
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nf_zoo.backend import require_tensorflow
+from nf_zoo.extras import remedy
 
 WIDTH_OF_A_PIPE = 200
 
@@ -122,7 +123,7 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
             if error.name not in _BACKENDS:
                 raise
             raise ImportError(
-                "Keras is set to a backend that is not installed: pip install it, or set "
+                f"Keras is set to a backend that is not installed: {remedy(error.name)}, or set "
                 f"KERAS_BACKEND to one that is. Received: backend {error.name!r}"
             ) from error
     if only_tensorflow:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nf_zoo.extras import require
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -81,7 +83,7 @@ class Format:
             FileNotFoundError: if there is no such file.
             ValueError: if the runtime cannot read it, or it has no such metadata.
         """
-        self.require_packages(self.runtime)
+        require(self.runtime, f"{self.title} files")
         if not path.is_file():
             raise FileNotFoundError(f"There is no such {self.title} file. Received: {path}")
         try:
@@ -161,21 +163,8 @@ class Format:
             from nf_zoo.backend import require_tensorflow
 
             require_tensorflow(f"{self.title} export")
-        self.require_packages(*self.packages)
-
-    def require_packages(self, *names: str) -> None:
-        """Import packages, or raise an ImportError that names what to install."""
-        for name in names:
-            try:
-                importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                package = str(error.name).partition(".")[0]
-                if package != name.partition(".")[0]:
-                    raise
-                raise ImportError(
-                    f"{self.title} files need {package}, which is not installed: "
-                    f"pip install 'nf-zoo[{self.extra}]'. Received: no module {name!r}"
-                ) from error
+        for name in self.packages:
+            require(name, f"{self.title} files")
 
 
 def _flag(name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import nf_zoo
+from nf_zoo.extras import require
 from nf_zoo.finetuning.class_folders import FolderError, scan
 from nf_zoo.pictures.tensorflow_images import decode, random_view, resize_and_crop
 from training.augmentation import augmentation_of
@@ -170,13 +171,8 @@ def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPicture
     Raises:
         RecipeError: without tensorflow-datasets, or if the set is not prepared.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            "TensorFlow data sets need a package: pip install 'nf-zoo[training]'. "
-            f"Received: data.source=tfds:{name}"
-        ) from error
+    what = f"Data sets by name, such as data.source=tfds:{name},"
+    tfds = require("tensorflow_datasets", what, RecipeError)
     try:
         builder = tfds.builder(name, data_dir=directory or None)
         info = {split: builder.info.splits[split] for split in (train, test)}
