@@ -99,8 +99,7 @@ def choose_backend():
         require("jax", "x", lambda text: ModuleNotFoundError(text, name="jax"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.delitem(sys.modules, "keras")
-        patch.setattr(output, "_import_quietly", missing)
+        patch.setattr(output, "_import", missing)
         output.import_backend()
 
 
