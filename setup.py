@@ -19,6 +19,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *(name for extra in ("training", "onnx", "litert", "heic", "jax") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
+    *("build>=1.2", "playwright>=1.50", "setuptools>=77", "twine>=6.1"),
 ]
 
 setup(
@@ -29,6 +30,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    keywords="keras tensorflow jax image classification normalizer-free resnet nfnet fine-tuning",
+    # The repository has no public address yet.
+    project_urls={
+        "Normalizer-free networks": "https://arxiv.org/abs/2101.08692",
+        "Why normalization works": "https://arxiv.org/abs/2002.10444",
+    },
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["nf_zoo", "nf_zoo.*"]), "nf_zoo.weights"],
     # The shipped checkpoints live at the top of the repository and travel inside the package.
@@ -53,7 +60,15 @@ setup(
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["nf-zoo = nf_zoo.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
