@@ -42,6 +42,7 @@ setup(
     package_dir={"nf_zoo.weights": "weights"},
     package_data={
         "nf_zoo": ["py.typed", "__init__.pyi", "data/*.tsv"],
+        "nf_zoo.finetuning": ["report.html"],
         "nf_zoo.weights": ["*.toml", "*/*.safetensors", "*/*.json", "*/*.md"],
     },
     install_requires=[

@@ -310,7 +310,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (output / "digits", "the pictures: a folder for each digit"),
         (tuned / "model.keras", "the fine-tuned network"),
         (tuned / "saved_model", "the same for TensorFlow Serving or plain TensorFlow"),
-        (tuned / "report.json", "every figure; beside it, the learning curve and confusion matrix"),
+        (tuned / "report.html", "the report: curves, confusion matrix, mistakes; for a browser"),
+        (tuned / "report.json", "every figure of it"),
         (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):
