@@ -1,14 +1,18 @@
 """Differences between the backends of Keras that no operation of Keras hides."""
 
+import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 from nf_zoo.atomic import is_full
 
 _INSTALL = "pip install tensorflow"
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def require_tensorflow(what: str) -> ModuleType:
@@ -63,3 +67,37 @@ def compiled(function: Callable) -> Callable:
 
         return tf.function(function, jit_compile=True, autograph=False)
     return function
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what TensorFlow prints on stderr while it is imported in the block.
+
+    Its notices of CUDA and oneDNN come before it reads ``TF_CPP_MIN_LOG_LEVEL``; later ones follow
+    that level, which becomes 3 unless it is set. Level 0 shows everything. If the block fails, what
+    was held back is shown.
+    """
+    if os.environ.setdefault(LOG_LEVEL, "3") == "0":
+        yield
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            with contextlib.suppress(OSError, AttributeError):
+                sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)

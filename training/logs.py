@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import logging
 
 from nf_zoo import atomic
+from nf_zoo.extras import remedy
 
 FILE = "log.jsonl"
 
@@ -99,6 +100,6 @@ def _summary_writer(folder: Path):
         import tensorboard  # noqa: F401
         import tensorflow as tf
     except ModuleNotFoundError as error:
-        logging.info("No TensorBoard files are written: %s is not installed", error.name)
+        logging.info("No TensorBoard files are written: %s", remedy(error.name))
         return None
     return tf.summary.create_file_writer(str(folder / "tensorboard"))

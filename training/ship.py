@@ -88,6 +88,7 @@ def ship(
         accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
         f"weights/{name}/metrics.json",
         labels=f"{name}/{LABELS_IN_CONFIG}",
+        dataset=details.dataset_name,
         default=has_no_default(weights / "catalog.toml", architecture)
         if default is None
         else default,

@@ -47,57 +47,77 @@ class Export:
 
 
 def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
-    """Return the public function of a format, made from its function that prepares an export."""
+    """Return the public function of a format, made from its function that prepares an export.
+
+    Its attribute ``measured`` takes the same, and returns the path and the largest deviation that
+    the check found.
+    """
     row = FORMATS[prepare.__name__.removeprefix("export_")]
 
-    @functools.wraps(prepare)
-    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+    def measured(model, path: str | os.PathLike, overwrite: bool = False, **options):
         path = row.target(path, overwrite)
         chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)
+        found = []
         with atomic.replacing(path) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)
                 if row.checks[precision] is None:
-                    check_rounded(expected, actual)
+                    found.append(check_rounded(expected, actual))
                 else:
                     tolerance = tolerance_for(model, row.checks[precision])
-                    check_answers(expected, actual, tolerance)
-        return path
+                    found.append(check_answers(expected, actual, tolerance))
+        return path, max(found)
 
+    @functools.wraps(prepare)
+    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+        return measured(model, path, overwrite, **options)[0]
+
+    export.measured = measured
     return export
 
 
-def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
+def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> float:
     """Check that the answers have the Keras model's shapes, and its values within a tolerance.
 
-    The tolerance is a share of the largest expected value, or of 1 if that is larger.
+    The tolerance is a share of the largest expected value, or of 1 if that is larger; so is the
+    largest difference, which is returned.
     """
+    largest = 0.0
     for wanted, found in zip(expected, actual, strict=True):
         wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")
         gap = np.inf
         if wanted.shape == found.shape:
             gap = float(np.abs(found - wanted).max(initial=0.0))
-        if not gap <= tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0))):
+        scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+        largest = max(largest, gap / scale)
+        if not gap <= tolerance * scale:
             raise RuntimeError(
                 "The exported model does not answer as the Keras model does, so nothing was "
                 f"written. Received: a difference of {gap:.2g}"
             )
+    return largest
 
 
-def check_rounded(expected: Arrays, actual: Arrays) -> None:
-    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`."""
+def check_rounded(expected: Arrays, actual: Arrays) -> float:
+    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`.
+
+    The largest change is returned.
+    """
+    changes = []
     for wanted, found in zip(expected, actual, strict=True):
         change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
+        changes.append(float(change))
         if not change <= LARGEST_CHANGE:
             raise RuntimeError(
                 "In eight bits the model does not answer as it does in float32, so nothing was "
                 "written: pass more pictures of the kind it will see, or keep_float=, the number "
                 f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
             )
+    return max(changes)
 
 
 def trials(model) -> list[tuple[Arrays, Arrays]]:

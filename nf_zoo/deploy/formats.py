@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from nf_zoo.extras import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +24,15 @@ class Format:
     Attributes:
         name: name behind ``export_`` in the function; ``--format`` spells it with hyphens.
         title: name of the format in sentences.
-        module: module that defines the function, imported at its first use.
+        module: module that defines the function, and ``read_NAME`` for :meth:`read`; imported
+            at its first use.
         checks: precision -> the share by which an answer may differ from the model's; None for
             precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
             The first one is the default.
         suffix: suffix of the file; empty for a folder.
         extra: extra of pip that installs ``packages``; empty for none.
         packages: modules beside TensorFlow that writing and checking need.
+        runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
         tensorflow: whether Keras must run on TensorFlow.
         options: options of the command line, and keyword arguments of the function.
         runs_on: runtimes, in words.
@@ -42,6 +46,7 @@ class Format:
     suffix: str = ""
     extra: str = ""
     packages: tuple[str, ...] = ()
+    runtime: str = "tensorflow"
     tensorflow: bool = True
     options: tuple[str, ...] = ()
     runs_on: str = ""
@@ -65,6 +70,29 @@ class Format:
     def load(self):
         """Import the module and return the public function."""
         return getattr(importlib.import_module(self.module), self.function)
+
+    def read(self, path: Path) -> tuple[Callable, Mapping[str, Any], Sequence]:
+        """Open an exported file.
+
+        Returns:
+            a function that runs it, array -> list of arrays; its metadata, those of
+            :func:`nf_zoo.deploy.exporting.metadata_of`; and the shape of its input.
+
+        Raises:
+            ImportError: if a package is missing.
+            FileNotFoundError: if there is no such file.
+            ValueError: if the runtime cannot read it, or it has no such metadata.
+        """
+        require(self.runtime, f"{self.title} files")
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no such {self.title} file. Received: {path}")
+        try:
+            return getattr(importlib.import_module(self.module), f"read_{self.name}")(path)
+        except Exception as error:
+            raise ValueError(
+                f"The {self.title} file must be one that nf-zoo exported. Received: {path}, which "
+                f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            ) from error
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
         """Return the path after checking that the export may be written there.
@@ -136,16 +164,7 @@ class Format:
 
             require_tensorflow(f"{self.title} export")
         for name in self.packages:
-            try:
-                importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                package = str(error.name).partition(".")[0]
-                if package != name.partition(".")[0]:
-                    raise
-                raise ImportError(
-                    f"This export needs {package}, which is not installed: "
-                    f"pip install 'nf-zoo[{self.extra}]'"
-                ) from error
+            require(name, f"{self.title} files")
 
 
 def _flag(name: str) -> str:
@@ -176,6 +195,7 @@ FORMATS = {
             suffix=".onnx",
             extra="onnx",
             packages=("onnx", "onnxruntime"),
+            runtime="onnxruntime",
             tensorflow=False,
             options=_EIGHT_BITS,
             runs_on="any ONNX runtime, opset 20",
@@ -189,6 +209,7 @@ FORMATS = {
             suffix=".tflite",
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
+            runtime="ai_edge_litert.interpreter",
             options=_EIGHT_BITS,
             runs_on="LiteRT",
             usage=_FILE,
@@ -196,6 +217,9 @@ FORMATS = {
     )
 }
 """Name -> row. A new format is one module and one row here."""
+
+SUFFIXES = {row.suffix: row for row in FORMATS.values() if row.suffix}
+"""Suffix of an exported file -> row."""
 
 
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
@@ -206,6 +230,6 @@ def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
         ('litert', 'saved_model')
     """
     suffix = Path(path).suffix
-    found = [row for row in FORMATS.values() if flag == row.flag]
-    found += [row for row in FORMATS.values() if not flag and suffix and row.suffix == suffix]
-    return found[0] if found else FORMATS["saved_model"]
+    if flag:
+        return next(row for row in FORMATS.values() if row.flag == flag)
+    return SUFFIXES.get(suffix, FORMATS["saved_model"])

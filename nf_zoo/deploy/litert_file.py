@@ -30,6 +30,10 @@ from nf_zoo.deploy.lowering import operation_of
 from nf_zoo.deploy.quantization import calibration
 from nf_zoo.functional import structures_of
 
+_METADATA = "metadata.json"
+MOST_METADATA = 2**24
+"""Most bytes of metadata that are read from a file, unpacked."""
+
 
 @exporter
 def export_litert(
@@ -214,10 +218,22 @@ def runner(
     return run
 
 
+def read_litert(path: Path) -> tuple[Callable, dict[str, Any], list]:
+    """Open a file of :func:`export_litert`; see :meth:`nf_zoo.deploy.formats.Format.read`."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(_METADATA).file_size > MOST_METADATA:
+            raise ValueError(f"{_METADATA} is larger than {MOST_METADATA} bytes")
+        record = json.loads(archive.read(_METADATA))
+    (images,) = Interpreter(model_path=str(path)).get_input_details()
+    return runner(path, [record["output"]]), record, images["shape_signature"].tolist()
+
+
 def _add_metadata(model, path: Path) -> None:
     """Append a zip archive to the file: the format allows both in one."""
     record = metadata_of(model)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         if record.get("labels"):
             archive.writestr(LABELS_FILE, labels_text(record["labels"]))
-        archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))
+        archive.writestr(_METADATA, json.dumps(record, ensure_ascii=False, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,15 +203,29 @@ def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
 
     ``entries`` are configuration entries of ONNX Runtime's session options.
     """
+    session = _session(path, entries)
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def read_onnx(path: Path) -> tuple[Callable, dict[str, Any], list]:
+    """Open a file of :func:`export_onnx`; see :meth:`nf_zoo.deploy.formats.Format.read`."""
+    # Sums of eight-bit products may saturate on processors without VNNI, but for this.
+    session = _session(path, {"session.x64quantprecision": "1"})
+    record = session.get_modelmeta().custom_metadata_map
+    record |= {key: json.loads(record[key]) for key in ("labels", "preprocessing")}
+    (images,) = session.get_inputs()
+    return lambda inputs: session.run(None, {images.name: inputs}), record, images.shape
+
+
+def _session(path: Path, entries: Mapping[str, str]):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    names = [entry.name for entry in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
 
 def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nf_zoo.backend import is_tensorflow_dataset
+from nf_zoo.extras import require
 from nf_zoo.finetuning import class_folders
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_counts, name_some
 from nf_zoo.finetuning.picture_checks import Picture, check_files, compare, digest
@@ -348,13 +349,7 @@ def _to_uint8(pixels, target):
 
 
 def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            "Data sets by name need tensorflow-datasets: pip install 'nf-zoo[training]'. "
-            f"Received: {data!r}"
-        ) from error
+    tfds = require("tensorflow_datasets", f"Data sets by name, such as {data!r},")
     loaded, info = tfds.load(data.removeprefix("tfds:"), as_supervised=True, with_info=True)
     if "train" not in loaded:
         raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")

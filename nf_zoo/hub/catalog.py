@@ -48,6 +48,7 @@ class PretrainedWeights:
         parameters: number of trainable parameters, or None.
         labels: ``"imagenet1k"``; ``"config.json"`` (in a repository that nf_zoo wrote); or a JSON
             file with a ``"labels"`` list, relative to the weights directory.
+        dataset: the data set whose classes it knows, in words; empty if unknown.
         default: ``pretrained=True`` takes this checkpoint.
     """
 
@@ -70,6 +71,7 @@ class PretrainedWeights:
     accuracy_source: str | None = None
     parameters: int | None = None
     labels: str = IMAGENET_LABELS
+    dataset: str = "ImageNet"
     default: bool = False
 
     @property

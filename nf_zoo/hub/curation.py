@@ -75,6 +75,7 @@ def add_record(
         num_classes=blueprint.num_classes if classes is None else classes,
         parameters=count_parameters(blueprint),
         labels=IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG,
+        dataset="ImageNet" if config.labels is None else _dataset(card),
         default=has_no_default(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )
@@ -123,6 +124,10 @@ def _card(repository: HubRepository):
         raise CatalogError(
             f"The model card of {repository} cannot be read: {printable(error)}"
         ) from error
+
+
+def _dataset(card) -> str:
+    return next((str(result.dataset_name) for result in card.eval_results or ()), "")
 
 
 def _accuracies(card, repository: HubRepository) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
@@ -20,6 +21,10 @@ from nf_zoo.models.registry import architecture, is_architecture
 RUN_MODEL_FILE = "model.keras"
 """The fitted model in a folder of ``finetune``."""
 SAVED_MODEL_FILE = "saved_model.pb"
+_ONLY_PREDICTS = (
+    "can only predict: load the .keras file or the folder it was made from, or run it with "
+    "`nf-zoo predict`"
+)
 
 
 def load_pretrained(source: str | os.PathLike):
@@ -59,7 +64,7 @@ def load_pretrained(source: str | os.PathLike):
             model = _from_hub(repository)
     elif (
         isinstance(source, str)
-        and not text.endswith(MODEL_SUFFIXES)
+        and not text.endswith((*MODEL_SUFFIXES, *SUFFIXES))
         and is_architecture(text.partition(".")[0])
     ):
         return create_model(text, pretrained=True)
@@ -119,10 +124,7 @@ def _from_folder(folder: Path):
         return keras_files.open_keras(folder / RUN_MODEL_FILE)
     path = folder / CONFIG_FILE
     if (folder / SAVED_MODEL_FILE).is_file() and not path.is_file():
-        raise InvalidConfig(
-            "A SavedModel can only predict: load the .keras file or the folder it was made from, "
-            f"or run it with tf.saved_model.load or `nf-zoo predict`. Received: {folder}"
-        )
+        raise InvalidConfig(f"A SavedModel {_ONLY_PREDICTS}. Received: {folder}")
     if not path.is_file():
         _check_unfinished(folder)
         held = sorted(entry.name for entry in folder.iterdir())
@@ -141,6 +143,8 @@ def _from_folder(folder: Path):
 
 
 def _from_file(path: Path):
+    if path.suffix in SUFFIXES:
+        raise InvalidConfig(f"An exported file {_ONLY_PREDICTS}. Received: {path}")
     if path.suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "

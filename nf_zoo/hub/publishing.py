@@ -89,7 +89,8 @@ def push_to_hub(
         revision: the branch; created from main if it does not exist.
         private: make the repository private if it is created.
         force: replace a model of another architecture, or of another library.
-        dry_run: only show what would be uploaded; write nothing on the hub.
+        dry_run: only show what would be uploaded, and the card; write nothing on the hub, which
+            need not be reached.
         dtype, metrics, saved_model, max_shard_size: as for ``save_pretrained``.
         card: contents of the model card that the model itself does not know.
         verbose: print the files uploaded, and the address.
@@ -151,6 +152,8 @@ def push_to_hub(
         plan = _plan(target, folder, remote)
         if verbose:
             print(_in_words(target, plan, remote, dry_run))
+        if verbose and dry_run and CARD_FILE in plan.files:
+            print(f"\n{CARD_FILE}:\n\n{(folder / CARD_FILE).read_text(encoding='utf-8')}")
         if dry_run:
             return plan
         commit = _upload(target, folder, plan, remote, private)

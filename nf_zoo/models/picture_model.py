@@ -2,9 +2,11 @@
 
 import logging
 import re
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from nf_zoo.models.accumulation import Accumulation, accumulation_of
 from nf_zoo.pictures.images import preprocess
@@ -27,6 +29,12 @@ class PictureModel(Accumulation, keras.Model):
     def preprocess(self, images):
         """Turn pictures into the array this model takes; see :func:`nf_zoo.preprocess`."""
         return preprocess(images, self)
+
+    def predict(self, x, *args, **kwargs):
+        """Predict as ``keras.Model.predict`` does; warns of pictures that were not preprocessed."""
+        if self.preprocessing is not None and not self.include_preprocessing:
+            warn_of_raw_pixels(x)
+        return super().predict(x, *args, **kwargs)
 
     def decode_predictions(self, predictions, top: int = 5) -> list[list[Prediction]]:
         """Name the most probable classes; see :func:`nf_zoo.decode_predictions`.
@@ -91,6 +99,24 @@ class PictureModel(Accumulation, keras.Model):
         """Compile as a saved model was compiled. Keras calls this method."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+LARGEST_NORMALIZED = 10.0
+"""Value that no normalized picture reaches; those of ImageNet end at 2.64."""
+
+
+def warn_of_raw_pixels(images: Any) -> None:
+    """Warn if the first pictures of an array or tensor have values that no prepared one has."""
+    if not (hasattr(images, "shape") and hasattr(images, "dtype") and len(images.shape)):
+        return
+    largest = float(np.max(keras.ops.convert_to_numpy(images[:32]), initial=0))
+    if largest > LARGEST_NORMALIZED:
+        warnings.warn(
+            "The pictures were probably not preprocessed: pass model.preprocess(pictures) to "
+            f"predict. Received: values up to {largest:g}, while the network takes normalized "
+            "ones, about -3 to 3",
+            stacklevel=3,
+        )
 
 
 CROSSENTROPIES = {

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nf_zoo.extras import require
 from nf_zoo.pictures.preprocessing import LUMA, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -183,13 +184,8 @@ def _is_heif(encoded: bytes) -> bool:
 
 
 def _heif(name: str) -> tuple[str]:
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        raise ValueError(
-            f"{name} is a HEIC picture: pip install 'nf-zoo[heic]', or convert it to JPEG."
-        ) from None
-    register_heif_opener()
+    what = f"{name} is a HEIC picture: convert it to JPEG, or install what reads it. Such pictures"
+    require("pillow_heif", what, ValueError).register_heif_opener()
     return ("HEIF",)
 
 

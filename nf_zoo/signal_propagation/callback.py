@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from nf_zoo.extras import remedy
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
 
@@ -159,8 +160,9 @@ def _with_tensorboard(log_dir: str) -> str | None:
         return log_dir
     logger.warning(
         "signal propagation: nothing is written for TensorBoard in %s, because this is not "
-        "installed: %s; records and CSV are still written.",
+        "installed: %s; records and CSV are still written. To install: %s",
         log_dir,
         " and ".join(missing),
+        " and ".join(map(remedy, missing)),
     )
     return None

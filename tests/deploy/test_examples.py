@@ -26,16 +26,23 @@ def test_example(kind, build_filled, tmp_path):
     # Smooth, so that the ways of resizing agree.
     grid = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in (90, 71)), [1, 2, 3]), -1)
     pixels = (127 + 120 * np.sin(grid.sum(-1))).astype("uint8")
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    names = ["picture.png", "turned.png"]
+    for name, picture in zip(names, (pixels, pixels[::-1]), strict=True):
+        Image.fromarray(picture).save(tmp_path / name)
     script = EXAMPLES / f"predict_{kind}.py"
     guarded = (
         "import runpy, sys; sys.modules['nf_zoo'] = None; sys.argv.pop(0); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = succeed(guarded, script, "exported", "picture.png", cwd=tmp_path)
-    said = [line.split() for line in done.stdout.splitlines()]
-    predictions = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
-    expected = nf_zoo.decode_predictions(predictions, top=5, labels=model)[0]
-    assert [label for _, label in said] == [prediction.name for prediction in expected]
-    for (probability, _), prediction in zip(said, expected, strict=True):
-        assert float(probability) == pytest.approx(prediction.probability, abs=2e-3)
+    done = succeed(guarded, script, "exported", *names, cwd=tmp_path)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    predictions = model.predict(model.preprocess([tmp_path / name for name in names]), verbose=0)
+    wanted = nf_zoo.decode_predictions(predictions, top=5, labels=model)
+    for index, (name, expected) in enumerate(zip(names, wanted, strict=True)):
+        title, *said = lines[6 * index : 6 * index + 6]
+        assert title == [name]
+        assert [label for _, label in said] == [prediction.name for prediction in expected]
+        for (probability, _), prediction in zip(said, expected, strict=True):
+            assert float(probability) == pytest.approx(prediction.probability, abs=2e-3)
+    helped = succeed(guarded, script, "--help", cwd=tmp_path).stdout
+    assert "usage: " in helped and f"python {script.name} " in " ".join(helped.split())

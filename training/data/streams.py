@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import nf_zoo
+from nf_zoo.extras import require
 from nf_zoo.finetuning.class_folders import FolderError, scan
 from nf_zoo.pictures.tensorflow_images import decode, random_view, resize_and_crop
 from training.augmentation import augmentation_of
@@ -150,13 +151,8 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
 
 def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPictures:
     """Open a prepared TensorFlow data set of (image, label)."""
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            "TensorFlow data sets need a package: pip install 'nf-zoo[training]'. "
-            f"Received: data.source=tfds:{name}"
-        ) from error
+    what = f"Data sets by name, such as data.source=tfds:{name},"
+    tfds = require("tensorflow_datasets", what, RecipeError)
     try:
         builder = tfds.builder(name, data_dir=directory or None)
         info = {split: builder.info.splits[split] for split in (train, test)}
