@@ -57,7 +57,7 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)
-        with atomic.replacing(path) as written:
+        with atomic.replacing(path, *row.second_of(path)) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)

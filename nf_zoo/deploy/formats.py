@@ -27,6 +27,8 @@ class Format:
             precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
             The first one is the default.
         suffix: suffix of the file; empty for a folder.
+        second: suffix of a second file beside it, which the runtime finds by its name; then the
+            path must have ``suffix``.
         extra: extra of pip that installs ``packages``; empty for none.
         packages: modules beside TensorFlow that writing and checking need.
         tensorflow: whether Keras must run on TensorFlow.
@@ -40,6 +42,7 @@ class Format:
     module: str
     checks: Mapping[str, float | None]
     suffix: str = ""
+    second: str = ""
     extra: str = ""
     packages: tuple[str, ...] = ()
     tensorflow: bool = True
@@ -72,19 +75,30 @@ class Format:
         Raises:
             FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
                 or the reverse.
+            ValueError: if it must end in the format's suffix and does not.
         """
         path, kind = Path(path), "file" if self.suffix else "folder"
-        if path.exists() and not overwrite:
-            raise FileExistsError(
-                f"The {kind} exists already: choose another, or pass overwrite=True "
-                f"(--overwrite). Received: {path}"
+        if self.second and path.suffix != self.suffix:
+            raise ValueError(
+                f"The path must end in {self.suffix}: {self.title} finds the weights by it, in a "
+                f"file that ends in {self.second}. Received: {path}"
             )
-        if path.exists() and path.is_dir() == bool(self.suffix):
-            raise FileExistsError(
-                f"The path must not hold anything but a {kind} to replace: choose another path. "
-                f"Received: {path}"
-            )
+        for found in filter(Path.exists, [path, *self.second_of(path)]):
+            if not overwrite:
+                raise FileExistsError(
+                    f"The {kind} exists already: choose another, or pass overwrite=True "
+                    f"(--overwrite). Received: {found}"
+                )
+            if found.is_dir() == bool(self.suffix):
+                raise FileExistsError(
+                    f"The path must not hold anything but a {kind} to replace: choose another "
+                    f"path. Received: {found}"
+                )
         return path
+
+    def second_of(self, path: Path) -> list[Path]:
+        """Return the second file that belongs to ``path``, if the format has one."""
+        return [path.with_suffix(self.second)] if self.second else []
 
     def check_flags(self, given: list[str]) -> None:
         """Check that the format has the given options of the command line."""
@@ -191,6 +205,20 @@ FORMATS = {
             packages=("ai_edge_litert.interpreter",),
             options=_EIGHT_BITS,
             runs_on="LiteRT",
+            usage=_FILE,
+        ),
+        Format(
+            "openvino",
+            "OpenVINO",
+            "nf_zoo.deploy.openvino_file",
+            checks={"float32": 1e-4, "float16": 2e-2, "int8": None},
+            suffix=".xml",
+            second=".bin",
+            extra="openvino",
+            packages=("onnx", "openvino", "nncf"),
+            tensorflow=False,
+            options=_EIGHT_BITS,
+            runs_on="OpenVINO",
             usage=_FILE,
         ),
     )

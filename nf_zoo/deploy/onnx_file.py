@@ -85,12 +85,7 @@ def export_onnx(
     import onnx
 
     folded = fold(model)
-    made = _to_onnx(onnx, folded, _properties(model))
-    if made.ByteSize() > LARGEST_FILE:
-        raise ValueError(
-            "An ONNX file must not exceed 2 GB: use model.export(folder) to write a SavedModel. "
-            f"Received: {made.ByteSize() / 2**30:.2f} GB"
-        )
+    made = to_onnx(folded, metadata_of(model))
     inputs, keep, tried = None, [], None
     if precision == "int8":
         inputs, keep, tried = calibration(model, folded, pictures, keep_float)
@@ -106,20 +101,16 @@ def export_onnx(
     return Export(write, tried)
 
 
-def _properties(model) -> dict[str, str]:
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in metadata_of(model).items()
-    }
-
-
-def _to_onnx(onnx, model, metadata: dict[str, str]):
+def to_onnx(model, metadata: dict[str, Any]):
     """Return the ``onnx.ModelProto`` of a folded Keras model, in float32 under any policy.
 
-    Inputs and outputs keep Keras's layout (NHWC) and order; the batch and free sides are dynamic.
-    Inside, pictures are turned to NCHW once, paddings go into the convolutions and poolings, and
-    grouped convolutions stay single nodes, which general converters do not achieve.
+    Metadata that are not strings are written as JSON. Inputs and outputs keep Keras's layout
+    (NHWC) and order; the batch and free sides are dynamic. Inside, pictures are turned to NCHW
+    once, paddings go into the convolutions and poolings, and grouped convolutions stay single
+    nodes, which general converters do not achieve.
     """
+    import onnx
+
     writer = GraphWriter(onnx)
     values: dict[int, Value] = {}
     inputs, outputs = [], []
@@ -137,7 +128,16 @@ def _to_onnx(onnx, model, metadata: dict[str, str]):
     opset = [onnx.helper.make_opsetid("", OPSET)]
     made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
     made.producer_name = "nf_zoo"
-    onnx.helper.set_model_props(made, metadata)
+    properties = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata.items()
+    }
+    onnx.helper.set_model_props(made, properties)
+    if made.ByteSize() > LARGEST_FILE:
+        raise ValueError(
+            "An ONNX graph must not exceed 2 GB: use model.export(folder) to write a SavedModel. "
+            f"Received: {made.ByteSize() / 2**30:.2f} GB"
+        )
     return made
 
 

@@ -13,16 +13,18 @@ import nf_zoo
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 EXPORTS = {
-    "saved_model": nf_zoo.export_saved_model,
-    "onnx": nf_zoo.export_onnx,
-    "litert": nf_zoo.export_litert,
+    "saved_model": ("exported", nf_zoo.export_saved_model),
+    "onnx": ("exported", nf_zoo.export_onnx),
+    "litert": ("exported", nf_zoo.export_litert),
+    "openvino": ("exported.xml", nf_zoo.export_openvino),
 }
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_example(kind, build_filled, tmp_path):
     model = build_filled("nf_resnet", classifier_activation="softmax" if kind == "onnx" else None)
-    EXPORTS[kind](model, tmp_path / "exported")
+    name, export = EXPORTS[kind]
+    export(model, tmp_path / name)
     # Smooth, so that the ways of resizing agree.
     grid = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in (90, 71)), [1, 2, 3]), -1)
     pixels = (127 + 120 * np.sin(grid.sum(-1))).astype("uint8")
@@ -32,7 +34,7 @@ def test_example(kind, build_filled, tmp_path):
         "import runpy, sys; sys.modules['nf_zoo'] = None; sys.argv.pop(0); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = succeed(guarded, script, "exported", "picture.png", cwd=tmp_path)
+    done = succeed(guarded, script, name, "picture.png", cwd=tmp_path)
     said = [line.split() for line in done.stdout.splitlines()]
     predictions = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
     expected = nf_zoo.decode_predictions(predictions, top=5, labels=model)[0]
