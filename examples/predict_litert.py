@@ -44,7 +44,14 @@ def main() -> None:
         labels = archive.read("labels.txt").decode().splitlines()
     pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
     network = Interpreter(model_path=file).get_signature_runner()
+    given = network.get_input_details()["images"]
+    if given["dtype"] == np.int8:
+        scale, zero = given["quantization"]
+        pixels = np.clip(np.round(pixels / scale) + zero, -128, 127).astype(np.int8)
     scores = network(images=pixels)[properties["output"]][0]
+    if scores.dtype == np.int8:
+        scale, zero = network.get_output_details()[properties["output"]]["quantization"]
+        scores = np.float32(scale) * (scores - np.float32(zero))
     if properties["output"] == "logits":
         scores = np.exp(scores - scores.max())
         scores /= scores.sum()

@@ -160,11 +160,13 @@ def _export(commands) -> None:
     parser.add_argument(
         "--keep-float", metavar="N|NAMES", help="for int8: layers to leave in float32, or how many"
     )
-    parser.add_argument(
-        "--constants",
-        action="store_true",
-        help="for a SavedModel: weights as constants; faster on CPU, more memory to load",
-    )
+    parser.add_argument("--opset", type=int, help="for ONNX: 13 to 20 (20)")
+    for flag, help in (
+        ("--symmetric", "for ONNX in int8: no zero points, as TensorRT requires"),
+        ("--full-integer", "for LiteRT in int8: input and output in int8 too"),
+        ("--constants", "for a SavedModel: weights as constants; faster on CPU, more memory"),
+    ):
+        parser.add_argument(flag, action="store_true", help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

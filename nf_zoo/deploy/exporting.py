@@ -20,7 +20,7 @@ import numpy as np
 
 import nf_zoo
 from nf_zoo import atomic, functional
-from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.formats import FORMATS, ONLY_EIGHT_BITS
 from nf_zoo.deploy.lowering import input_shapes
 from nf_zoo.pictures.predictions import class_names
 
@@ -53,7 +53,7 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
     @functools.wraps(prepare)
     def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
         path = row.target(path, overwrite)
-        chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
+        chosen = {key: x for key, x in options.items() if key in ONLY_EIGHT_BITS}
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)

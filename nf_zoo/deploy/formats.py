@@ -115,8 +115,12 @@ class Format:
                 f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
 
-    def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
+    def check_options(
+        self, precision: str = "float32", pictures: Any = None, keep_float=(), **switches: bool
+    ) -> str:
         """Return the precision after checking it and the options that go with it.
+
+        ``switches`` are the options that only eight bits have.
 
         Raises:
             ValueError: if the format does not have the precision, or an option does not fit it.
@@ -131,10 +135,17 @@ class Format:
                 "int8 needs pictures of the kind that the model will see, to measure the ranges of "
                 "its activations: pass pictures=[...], a few hundred of them. Received: none"
             )
-        if precision != "int8" and (pictures is not None or keep_float):
+        given = {"pictures": pictures is not None, "keep_float": keep_float, **switches}
+        given = [name for name, value in given.items() if value]
+        if precision != "int8" and given:
             raise ValueError(
-                "pictures and keep_float need precision='int8'. Received: "
-                f"precision={precision!r} with {'pictures' if not keep_float else 'both'}"
+                f"These options need precision='int8': {', '.join(given)}. "
+                f"Received: precision={precision!r}"
+            )
+        if switches.get("full_integer") and keep_float:
+            raise ValueError(
+                "A network in integers alone keeps no layer in float32: leave out keep_float, or "
+                f"full_integer. Received: keep_float={keep_float!r} with full_integer=True"
             )
         return precision
 
@@ -167,6 +178,8 @@ def _flag(name: str) -> str:
 
 
 _EIGHT_BITS = ("precision", "pictures", "keep_float")
+ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
+"""Options that need ``precision="int8"``."""
 _FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
 
 FORMATS = {
@@ -191,8 +204,8 @@ FORMATS = {
             extra="onnx",
             packages=("onnx", "onnxruntime"),
             tensorflow=False,
-            options=_EIGHT_BITS,
-            runs_on="any ONNX runtime, opset 20",
+            options=(*_EIGHT_BITS, "symmetric", "opset"),
+            runs_on="any ONNX runtime, opset 13 to 20",
             usage=_FILE,
         ),
         Format(
@@ -203,7 +216,7 @@ FORMATS = {
             suffix=".tflite",
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
-            options=_EIGHT_BITS,
+            options=(*_EIGHT_BITS, "full_integer"),
             runs_on="LiteRT",
             usage=_FILE,
         ),

@@ -142,3 +142,61 @@ def test_unknown_layers_to_keep(model, pictures, tmp_path):
     with pytest.raises(ValueError, match=r"must name layers with a kernel.*Received: haed"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+def test_a_symmetric_file_has_no_zero_points(opset, model, pictures, tmp_path):
+    options = {"precision": "int8", "pictures": pictures, "symmetric": True, "opset": opset}
+    path = nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
+    network = onnx.load(path)
+    assert [entry.version for entry in network.opset_import if not entry.domain] == [opset]
+    constants = {x.name: onnx.numpy_helper.to_array(x) for x in network.graph.initializer}
+    zeros = [
+        constants[node.input[2]]
+        for node in network.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    ]
+    assert len(zeros) > 20
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    inputs = model.preprocess(pictures[:8])
+    expected, found = np.asarray(model(inputs)), onnx_file.runner(path)(inputs)[0]
+    assert np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)) < 0.15
+
+
+@pytest.mark.parametrize("label", ["nf_resnet_paper", "nf_regnet", "nfnet_eca_paper"])
+def test_a_file_of_integers_alone(label, build_filled, pictures, tmp_path):
+    model = build_filled(label)
+    options = {"precision": "int8", "pictures": pictures, "full_integer": True}
+    path = nf_zoo.export_litert(model, tmp_path / "model.tflite", **options)
+    interpreter = Interpreter(model_path=str(path))
+    assert {x["dtype"] for x in interpreter.get_tensor_details()} <= {np.int8, np.int32}
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == made["dtype"] == np.int8
+    # As a program in another language would do it.
+    inputs = model.preprocess(pictures[:1])
+    scale, zero = given["quantization"]
+    interpreter.allocate_tensors()
+    steps = np.clip(np.rint(inputs / scale + zero), -128, 127).astype("int8")
+    interpreter.set_tensor(given["index"], steps)
+    interpreter.invoke()
+    scale, zero = made["quantization"]
+    found = scale * (interpreter.get_tensor(made["index"]).astype("float32") - zero)
+    expected = np.asarray(model(inputs))
+    assert np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)) < 0.3
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"full_integer": True}, "need precision='int8': full_integer"),
+        (
+            {"full_integer": True, "precision": "int8", "keep_float": 1, "pictures": []},
+            "leave out keep_float",
+        ),
+    ],
+)
+def test_options_of_integers_alone(options, message, model, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        nf_zoo.export_litert(model, tmp_path / "model.tflite", **options)
+    assert list(tmp_path.iterdir()) == []
