@@ -130,7 +130,7 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
 
 
 def _import_quietly(debug: bool) -> None:
-    with contextlib.nullcontext() if debug else _stderr_held_back():
+    with contextlib.nullcontext() if debug else stderr_held_back():
         keras = importlib.import_module("keras")
         if keras.backend.backend() == "tensorflow":
             tensorflow = importlib.import_module("tensorflow")
@@ -141,7 +141,7 @@ def _import_quietly(debug: bool) -> None:
 
 
 @contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
+def stderr_held_back() -> Iterator[None]:
     """Redirect file descriptor 2 to a file, and show its content only if the block fails."""
     sys.stderr.flush()
     try:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     for plan in plans:
         error = None
         for count, *sides in plan:
-            inputs = _noise(model, count, sides)
+            inputs = noise(model, count, sides)
             try:
                 found.append((inputs, flat_outputs(model, inputs)))
                 break
@@ -126,7 +126,8 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     return found
 
 
-def _noise(model, count: int, sides: list[int]) -> Arrays:
+def noise(model, count: int, sides: Sequence[int]) -> Arrays:
+    """Return noise in the range of a model's inputs: one array each, of ``count`` pictures."""
     rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
     arrays = []
     kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]

@@ -96,8 +96,8 @@ def test_text_is_taken_literally(capsys):
 def test_stderr_is_held_back():
     script = (
         "import os, sys\n"
-        "from nf_zoo.cli.output import _stderr_held_back\n"
-        "with _stderr_held_back():\n"
+        "from nf_zoo.cli.output import stderr_held_back\n"
+        "with stderr_held_back():\n"
         "    os.write(2, b'noise')\n"
         "    print('more', file=sys.stderr)\n"
         "print('after', file=sys.stderr)\n"
@@ -108,8 +108,8 @@ def test_stderr_is_held_back():
 def test_stderr_is_shown_if_the_import_fails():
     script = (
         "import os\n"
-        "from nf_zoo.cli.output import _stderr_held_back\n"
-        "with _stderr_held_back():\n"
+        "from nf_zoo.cli.output import stderr_held_back\n"
+        "with stderr_held_back():\n"
         "    os.write(2, b'the cause\\n')\n"
         "    raise ImportError('no luck')\n"
     )
