@@ -288,8 +288,10 @@ def openvino(precision: str) -> Callable[[Path], Opener]:
         ):
             raise RuntimeError("This processor has no bfloat16 instructions.")
 
+        network_of_any_shape = core.read_model(str(path))
+
         def opener(images):
-            network = core.read_model(str(path))
+            network = network_of_any_shape.clone()
             network.reshape(list(images.shape))
             options = {"INFERENCE_PRECISION_HINT": precision}
             request = core.compile_model(network, "CPU", options).create_infer_request()
@@ -304,8 +306,10 @@ def litert(path: Path) -> Opener:
     """Open a LiteRT file, to run on all cores."""
     from ai_edge_litert.interpreter import Interpreter
 
+    content = path.read_bytes()
+
     def opener(images):
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
         place = interpreter.get_input_details()[0]["index"]
         interpreter.resize_tensor_input(place, images.shape)
         interpreter.allocate_tensors()
