@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 
@@ -10,7 +11,8 @@ def with_own_gradient(function: Callable) -> Callable:
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
     and with it the traced graph: the weights of every model ever made. A graph that is traced once
-    for each shape, and takes all it needs as arguments, holds no weights.
+    for each shape, and takes all it needs as arguments, holds no weights. The graphs are
+    looked up here, because TensorFlow warns of a function that it has to trace for many shapes.
 
     Args:
         function: tensors -> (result, function of the upstream gradient -> gradients). Create it
@@ -21,4 +23,10 @@ def with_own_gradient(function: Callable) -> Callable:
     """
     import tensorflow as tf
 
-    return tf.function(tf.custom_gradient(function), autograph=False)
+    traced = tf.function(tf.custom_gradient(function), autograph=False)
+
+    @functools.cache
+    def of(*specs) -> Callable:
+        return traced.get_concrete_function(*specs)
+
+    return lambda *tensors: of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
