@@ -12,12 +12,14 @@ EXTRAS = {
     "training": ["tensorflow-datasets", "importlib-resources", "ml_collections", "tensorboard"],
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19"],
     "litert": ["ai-edge-litert"],
+    "openvino": ["onnx>=1.17", "openvino>=2025.0", "nncf>=2.15"],
     "heic": ["pillow-heif>=0.22"],
     "jax": ["jax"],
 }
 # Every recipe, format and backend is tried in the tests.
 EXTRAS["test"] = [
-    *(name for extra in ("training", "onnx", "litert", "heic", "jax") for name in EXTRAS[extra]),
+    *(name for extra in ("training", "onnx", "litert", "openvino") for name in EXTRAS[extra]),
+    *(name for extra in ("heic", "jax") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
     *("build>=1.2", "playwright>=1.50", "setuptools>=77", "twine>=6.1"),
 ]

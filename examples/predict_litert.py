@@ -51,9 +51,17 @@ def main() -> None:
         properties = json.loads(archive.read("metadata.json"))
         labels = archive.read("labels.txt").decode().splitlines()
     network = Interpreter(model_path=given.file).get_signature_runner()
+    entry = network.get_input_details()["images"]
+    answer = network.get_output_details()[properties["output"]]
     for picture in given.pictures:
         pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
+        if entry["dtype"] == np.int8:
+            scale, zero = entry["quantization"]
+            pixels = np.clip(np.round(pixels / scale) + zero, -128, 127).astype(np.int8)
         scores = network(images=pixels)[properties["output"]][0]
+        if scores.dtype == np.int8:
+            scale, zero = answer["quantization"]
+            scores = np.float32(scale) * (scores - np.float32(zero))
         if properties["output"] == "logits":
             scores = np.exp(scores - scores.max())
             scores /= scores.sum()

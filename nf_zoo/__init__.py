@@ -33,6 +33,7 @@ _HOMES = {
     "WeightsMismatch": "nf_zoo.hub.errors",
     "WeightsNotFound": "nf_zoo.hub.errors",
     "WeightsOffline": "nf_zoo.hub.errors",
+    "benchmark": "nf_zoo.deploy.benchmarking",
     "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.pictures.predictions",
     "diagnose": "nf_zoo.signal_propagation",

@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Of the tests and the programs that they start: what runs twice need not be compiled well.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# OpenVINO tells its makers of every use otherwise.
+os.environ.setdefault("CI", "true")
 
 import keras
 import pytest

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
+from nf_zoo.deploy.benchmarking import BenchmarkSettings
 from nf_zoo.deploy.formats import FORMATS, SUFFIXES
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
         add(commands)
-    for add in (_publish, _fetch, _catalog, _doctor, _completion):
+    for add in (_benchmark, _publish, _fetch, _catalog, _doctor, _completion):
         add(commands)
     return parser
 
@@ -209,12 +210,22 @@ def _export(commands) -> None:
     parser.add_argument(
         "--keep-float", metavar="N|NAMES", help="for int8: layers to leave in float32, or how many"
     )
-    parser.add_argument(
-        "--constants",
-        action="store_true",
-        help="for a SavedModel: weights as constants; faster on CPU, more memory to load",
-    )
+    parser.add_argument("--opset", type=int, help="for ONNX: 13 to 20 (20)")
+    for flag, help in (
+        ("--symmetric", "for ONNX in int8: no zero points, as TensorRT requires"),
+        ("--full-integer", "for LiteRT in int8: input and output in int8 too"),
+        ("--constants", "for a SavedModel: weights as constants; faster on CPU, more memory"),
+    ):
+        parser.add_argument(flag, action="store_true", help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def _benchmark(commands) -> None:
+    help = "the time of a model in every format whose runtime is installed, and the fastest"
+    parser = add_command(commands, "benchmark", "benchmarking:benchmark_command", help)
+    parser.add_argument("model", help=MODEL)
+    add_flags(parser, BenchmarkSettings)
+    add_json(parser)
 
 
 FIGURES = (

@@ -20,7 +20,7 @@ def export_command(args: Namespace) -> int:
     given = {name: value for name in names if (value := getattr(args, name)) not in (None, False)}
     row.check_flags(list(given))
     if "pictures" in given:
-        given["pictures"] = _some_pictures(args.pictures)
+        given["pictures"] = some_pictures(args.pictures)
     if "keep_float" in given:
         number = re.fullmatch(r"\d+", args.keep_float)
         given["keep_float"] = int(number[0]) if number else args.keep_float.split(",")
@@ -40,6 +40,7 @@ def export_command(args: Namespace) -> int:
     return 0
 
 
-def _some_pictures(folder: str) -> list[str]:
+def some_pictures(folder: str) -> list[str]:
+    """Return at most :data:`MOST_PICTURES` of a folder."""
     files = pictures_in(folder)
     return files[:: -(-len(files) // MOST_PICTURES)]

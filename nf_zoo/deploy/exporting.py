@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 import nf_zoo
 from nf_zoo import atomic, functional
-from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.formats import FORMATS, ONLY_EIGHT_BITS
 from nf_zoo.deploy.lowering import input_shapes
 from nf_zoo.pictures.predictions import class_names
 
@@ -56,12 +56,12 @@ def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
 
     def measured(model, path: str | os.PathLike, overwrite: bool = False, **options):
         path = row.target(path, overwrite)
-        chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
+        chosen = {key: x for key, x in options.items() if key in ONLY_EIGHT_BITS}
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)
         found = []
-        with atomic.replacing(path) as written:
+        with atomic.replacing(path, *row.second_of(path)) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)
@@ -134,7 +134,7 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     for plan in plans:
         error = None
         for count, *sides in plan:
-            inputs = _noise(model, count, sides)
+            inputs = noise(model, count, sides)
             try:
                 found.append((inputs, flat_outputs(model, inputs)))
                 break
@@ -146,7 +146,8 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     return found
 
 
-def _noise(model, count: int, sides: list[int]) -> Arrays:
+def noise(model, count: int, sides: Sequence[int]) -> Arrays:
+    """Return noise in the range of a model's inputs: one array each, of ``count`` pictures."""
     rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
     arrays = []
     kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]

@@ -30,6 +30,8 @@ class Format:
             precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
             The first one is the default.
         suffix: suffix of the file; empty for a folder.
+        second: suffix of a second file beside it, which the runtime finds by its name; then the
+            path must have ``suffix``.
         extra: extra of pip that installs ``packages``; empty for none.
         packages: modules beside TensorFlow that writing and checking need.
         runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
@@ -44,6 +46,7 @@ class Format:
     module: str
     checks: Mapping[str, float | None]
     suffix: str = ""
+    second: str = ""
     extra: str = ""
     packages: tuple[str, ...] = ()
     runtime: str = "tensorflow"
@@ -100,19 +103,30 @@ class Format:
         Raises:
             FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
                 or the reverse.
+            ValueError: if it must end in the format's suffix and does not.
         """
         path, kind = Path(path), "file" if self.suffix else "folder"
-        if path.exists() and not overwrite:
-            raise FileExistsError(
-                f"The {kind} exists already: choose another, or pass overwrite=True "
-                f"(--overwrite). Received: {path}"
+        if self.second and path.suffix != self.suffix:
+            raise ValueError(
+                f"The path must end in {self.suffix}: {self.title} finds the weights by it, in a "
+                f"file that ends in {self.second}. Received: {path}"
             )
-        if path.exists() and path.is_dir() == bool(self.suffix):
-            raise FileExistsError(
-                f"The path must not hold anything but a {kind} to replace: choose another path. "
-                f"Received: {path}"
-            )
+        for found in filter(Path.exists, [path, *self.second_of(path)]):
+            if not overwrite:
+                raise FileExistsError(
+                    f"The {kind} exists already: choose another, or pass overwrite=True "
+                    f"(--overwrite). Received: {found}"
+                )
+            if found.is_dir() == bool(self.suffix):
+                raise FileExistsError(
+                    f"The path must not hold anything but a {kind} to replace: choose another "
+                    f"path. Received: {found}"
+                )
         return path
+
+    def second_of(self, path: Path) -> list[Path]:
+        """Return the second file that belongs to ``path``, if the format has one."""
+        return [path.with_suffix(self.second)] if self.second else []
 
     def check_flags(self, given: list[str]) -> None:
         """Check that the format has the given options of the command line."""
@@ -129,8 +143,12 @@ class Format:
                 f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
 
-    def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
+    def check_options(
+        self, precision: str = "float32", pictures: Any = None, keep_float=(), **switches: bool
+    ) -> str:
         """Return the precision after checking it and the options that go with it.
+
+        ``switches`` are the options that only eight bits have.
 
         Raises:
             ValueError: if the format does not have the precision, or an option does not fit it.
@@ -145,10 +163,17 @@ class Format:
                 "int8 needs pictures of the kind that the model will see, to measure the ranges of "
                 "its activations: pass pictures=[...], a few hundred of them. Received: none"
             )
-        if precision != "int8" and (pictures is not None or keep_float):
+        given = {"pictures": pictures is not None, "keep_float": keep_float, **switches}
+        given = [name for name, value in given.items() if value]
+        if precision != "int8" and given:
             raise ValueError(
-                "pictures and keep_float need precision='int8'. Received: "
-                f"precision={precision!r} with {'pictures' if not keep_float else 'both'}"
+                f"These options need precision='int8': {', '.join(given)}. "
+                f"Received: precision={precision!r}"
+            )
+        if switches.get("full_integer") and keep_float:
+            raise ValueError(
+                "A network in integers alone keeps no layer in float32: leave out keep_float, or "
+                f"full_integer. Received: keep_float={keep_float!r} with full_integer=True"
             )
         return precision
 
@@ -172,6 +197,8 @@ def _flag(name: str) -> str:
 
 
 _EIGHT_BITS = ("precision", "pictures", "keep_float")
+ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
+"""Options that need ``precision="int8"``."""
 _FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
 
 FORMATS = {
@@ -197,8 +224,8 @@ FORMATS = {
             packages=("onnx", "onnxruntime"),
             runtime="onnxruntime",
             tensorflow=False,
-            options=_EIGHT_BITS,
-            runs_on="any ONNX runtime, opset 20",
+            options=(*_EIGHT_BITS, "symmetric", "opset"),
+            runs_on="any ONNX runtime, opset 13 to 20",
             usage=_FILE,
         ),
         Format(
@@ -210,8 +237,23 @@ FORMATS = {
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
             runtime="ai_edge_litert.interpreter",
-            options=_EIGHT_BITS,
+            options=(*_EIGHT_BITS, "full_integer"),
             runs_on="LiteRT",
+            usage=_FILE,
+        ),
+        Format(
+            "openvino",
+            "OpenVINO",
+            "nf_zoo.deploy.openvino_file",
+            checks={"float32": 1e-4, "float16": 2e-2, "int8": None},
+            suffix=".xml",
+            second=".bin",
+            extra="openvino",
+            packages=("onnx", "openvino", "nncf"),
+            runtime="openvino",
+            tensorflow=False,
+            options=_EIGHT_BITS,
+            runs_on="OpenVINO",
             usage=_FILE,
         ),
     )

@@ -57,7 +57,7 @@ def test_export(run, tmp_path, capsys):
     assert "leave --constants" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.xml"])
 def test_export_of_a_file(name, run, pictures, tmp_path, capsys):
     target = tmp_path / name
     assert main(["export", str(run), str(target)]) == 0
@@ -71,7 +71,8 @@ def test_export_of_a_file(name, run, pictures, tmp_path, capsys):
     assert "--format onnx has float32 and int8" in capsys.readouterr().err
     assert main([*small[:2], f"{tmp_path / 'other'}.onnx", "--precision", "int8"]) == 2
     assert "int8 needs pictures" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "small"])
+    written = [name, "small", *(["model.bin"] if name == "model.xml" else [])]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
 
 
 @pytest.mark.fast
