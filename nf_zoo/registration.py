@@ -20,7 +20,8 @@ CLASSES = {
     "nf_zoo.layers": (
         *("ChannelAffine", "Conv2D", "DilatedAveragePool2D", "Dropout"),
         *("EfficientChannelAttention", "MaxPool2D", "Rectifier", "ScalarBias"),
-        *("ScaledActivation", "ScaledWSConv2D", "SkipInit", "SqueezeExcite", "StochasticDepth"),
+        *("ScaledActivation", "ScaledWSConv2D", "ScaledWSDense", "ScaledWSDepthwiseConv2D"),
+        *("SkipInit", "SqueezeExcite", "StochasticDepth"),
     ),
     "nf_zoo.layers.residual": ("ReplicaSeedGenerator",),
     "nf_zoo.models.batch_norm_block": ("BatchNormBlock",),
