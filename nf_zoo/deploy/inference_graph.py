@@ -215,6 +215,20 @@ class Kept(Node):
     tensors: list = dataclasses.field(default_factory=list)
     foreign: bool = False
 
+    def call(self, operation, inputs: list, **changes):
+        """Return the result of an operation for these inputs, called as the one that stays is.
+
+        Args:
+            operation: the operation itself, or one that takes its place.
+            inputs: values of ``self.inputs``.
+            **changes: values for keyword arguments of the call, where it has them.
+        """
+        if self.arguments is None:
+            return operation(*inputs)
+        values = dict(zip(map(id, self.tensors), inputs, strict=True))
+        args, kwargs = self.arguments.fill_in(values)
+        return operation(*args, **{key: changes.get(key, x) for key, x in kwargs.items()})
+
 
 @dataclasses.dataclass(eq=False)
 class Part(Node):
