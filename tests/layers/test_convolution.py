@@ -370,8 +370,7 @@ def test_what_a_standardized_layer_of_another_kind_computes(label, eps_form):
     layer.gain.assign(gain)
     layer.bias.assign(gain)
     kernel = np.asarray(layer.kernel, "float64")
-    *fans, filters = kernel.shape
-    rows = kernel.reshape(-1, filters)
+    rows = kernel.reshape(-1, kernel.shape[-1])
     spread = len(rows) * rows.var(0)
     spread = np.maximum(spread, 1e-3) if eps_form == "floor" else spread + len(rows) * 1e-3
     expected = (gain * 1.7 * (rows - rows.mean(0)) / np.sqrt(spread)).reshape(kernel.shape)
