@@ -48,6 +48,7 @@ _HOMES = {
     "preprocess": "nf_zoo.pictures.images",
     "push_to_hub": "nf_zoo.hub.publishing",
     "quantization_report": "nf_zoo.deploy.quantization",
+    "remove_batch_norm": "nf_zoo.conversion.batch_norm_removal",
     "save_pretrained": "nf_zoo.hub.folder",
     **{row.function: row.module for row in FORMATS.values()},
 }

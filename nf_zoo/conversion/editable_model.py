@@ -134,11 +134,19 @@ class EditableModel:
             yield from one.calls()
 
     def calls_of(self) -> dict[Any, list[graph.Kept]]:
-        """Return layer or operation -> its calls, in all graphs."""
+        """Return layer or operation -> its calls, in all graphs, also through TimeDistributed."""
         found: dict[Any, list[graph.Kept]] = {}
         for call in self.calls():
-            found.setdefault(call.operation, []).append(call)
+            found.setdefault(inner(call.operation), []).append(call)
         return found
+
+    def name_of(self, operation) -> str:
+        """Return the name of a layer or operation in the new model."""
+        return self._names.get(id(operation), operation.name)
+
+    def copy_of(self, operation, **changes):
+        """Return a copy without weights, under the name in the new model."""
+        return functional.copy_of(operation, **{"name": self.name_of(operation), **changes})
 
     def replace(self, layer, new, weights: list | None = None) -> None:
         """Let a new layer take the place of a layer of the original, in all its calls.
@@ -208,11 +216,10 @@ class EditableModel:
     def _new(self, operation):
         if id(operation) in self.graphs:
             return self._new_model(self.graphs[id(operation)])
-        changes = {"name": self._names.get(id(operation), operation.name)}
         if type(operation) is keras.layers.TimeDistributed:
-            layer = self._copy(operation.layer)
-            return keras.layers.TimeDistributed(layer, dtype=operation.dtype_policy, **changes)
-        copy = functional.copy_of(operation, **changes)
+            own = {"name": self.name_of(operation), "dtype": operation.dtype_policy}
+            return keras.layers.TimeDistributed(self._copy(operation.layer), **own)
+        copy = self.copy_of(operation)
         self._originals.append((operation, copy))
         return copy
 

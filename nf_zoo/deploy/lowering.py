@@ -91,6 +91,8 @@ def _affine(layer, inputs: Inputs, name: str, scale=None, offset=None) -> graph.
 
 
 def _scale_and_offset(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    if getattr(layer, "axis", -1) != -1:
+        return None
     return _affine(layer, inputs, name, layer.scale, layer.offset)
 
 
