@@ -21,6 +21,7 @@ from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
 from nf_zoo.conversion.standardized_layers import activation_of, forms_of, is_sigmoid, named
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.deploy.lowering import TRAINING
+from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of, own_shape
 from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
@@ -107,7 +108,8 @@ def normalizer_free(
     network = next(iter(editable.graphs.values()))
     values, kind = _pictures(functional.as_functional(model), images)
     conversion = _Conversion(editable, float(alpha), weights == "keep", kind)
-    conversion.convert(network, values)
+    with no_gradients():
+        conversion.convert(network, values)
     result = editable.build()
     structures = functional.structures_of(functional.as_functional(result))
     return NormalizerFreeModel(
@@ -356,8 +358,7 @@ class _Conversion:
         elif kind in (*TRAINING, keras.layers.ZeroPadding2D):
             self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
         elif kind in PREPARATION and inputs[0].is_noise:
-            self._renew(call, layer)
-            self._set(call, inputs[0])
+            self._set(call, dataclasses.replace(inputs[0]))
         elif activation_of(layer) is not None and self._suits_gamma(inputs[0]):
             self._activate(call, layer)
         else:
@@ -390,7 +391,7 @@ class _Conversion:
         if isinstance(layer, NORMALIZATIONS):
             self.remaining[call.name] = type(layer).__name__
         has_weights = bool(getattr(layer, "weights", ()))
-        if has_weights:
+        if getattr(layer, "trainable_weights", ()) or getattr(layer, "stateful", False):
             self._renew(call, layer)
         self._measure(call)
         signal = self._signals[call]
@@ -414,7 +415,7 @@ class _Conversion:
         self._new[id(layer)] = new
         self._editable.replace(layer, new)
         self._result(call)  # builds it
-        if self._keeps or not layer.trainable or not layer.trainable_weights:
+        if self._keeps:
             functional.copy_weights(layer, new)
 
     # The rules.
@@ -516,31 +517,34 @@ class _Conversion:
             if form is not forms[-1]:
                 own["name"] = self._editable.names.unique(f"{name}_depthwise")
             keeps = self._keeps or not layer.trainable
-            new = _built(form, own, x, form.kernel if keeps else None)
-            effect = self._effect(new, x, free, keeps)
-            gamma = _inverse_root(variance * effect)
-            if abs(gamma - 1.0) > 1e-6:
-                new = _built(form, {**own, "gamma": gamma}, x, new.kernel)
+            kernel = form.kernel if keeps else None
+            effect = self._border(form, x, free)
+            if keeps or self._kind == "images" or effect is None:
+                new = _built(form, own, x, kernel)
+                effect = _moments(new(x)).variance / max(_moments(x).variance, 1e-30)
+                kernel = new.kernel
+            new = _built(form, {**own, "gamma": _inverse_root(variance * effect)}, x, kernel)
             made.append(new)
             x, variance = new(x), 1.0
         *self._depthwise[id(layer)], self._new[id(layer)] = made
         self._suited[id(layer)] = signal.variance
         self._editable.replace(layer, made[-1])
 
-    def _effect(self, layer, x, free: bool, keeps: bool) -> float:
-        """Return the factor by which a standardized layer changes the variance.
+    @staticmethod
+    def _border(form, x, free: bool) -> float | None:
+        """Return the share of the variance that zero padding leaves, or None if it is unknown.
 
-        It is 1 without a border; in pictures, with trained kernels and behind a depthwise
-        convolution it depends on how alike neighboring pixels are, and is measured.
+        It is 1 without a border. What a depthwise convolution leaves depends on how alike
+        neighboring pixels are; so does any, in pictures or with trained kernels.
         """
-        moments = _moments(x)
-        is_depthwise = isinstance(layer, layers.ScaledWSDepthwiseConv2D)
-        if is_depthwise or keeps or self._kind == "images":
-            return _moments(layer(x)).variance / max(moments.variance, 1e-30)
-        if isinstance(layer, layers.ScaledWSDense) or free or layer.dilation > 1:
+        own = form.own
+        if form.kind is layers.ScaledWSDepthwiseConv2D or own.get("dilation", 1) > 1:
+            return None
+        if form.kind is layers.ScaledWSDense or free:
             return 1.0
+        place = (own["kernel_size"], own.get("strides", 1), own.get("padding", "same"))
+        moments = _moments(x)
         shift = moments.squared_mean / max(moments.variance, 1e-30)
-        place = (layer.kernel_size, layer.strides, layer.padding)
         return theory.border_factor(tuple(x.shape[1:3]), *place, shift, standardized=True)
 
     def _split_activation(self, call: graph.Kept, layer) -> None:

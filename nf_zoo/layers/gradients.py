@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+_NONE = contextvars.ContextVar("no_gradients", default=False)
+
+
+@contextlib.contextmanager
+def no_gradients() -> Iterator[None]:
+    """Compute functions with a gradient of their own op by op, where no gradient is taken.
+
+    Layer after layer in eager mode, each would otherwise be traced for every shape.
+    """
+    token = _NONE.set(True)
+    try:
+        yield
+    finally:
+        _NONE.reset(token)
 
 
 def with_own_gradient(function: Callable) -> Callable:
@@ -21,4 +38,5 @@ def with_own_gradient(function: Callable) -> Callable:
     """
     import tensorflow as tf
 
-    return tf.function(tf.custom_gradient(function), autograph=False)
+    traced = tf.function(tf.custom_gradient(function), autograph=False)
+    return lambda *tensors: function(*tensors)[0] if _NONE.get() else traced(*tensors)

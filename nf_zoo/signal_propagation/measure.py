@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional
+from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of
@@ -95,6 +96,7 @@ def signal_propagation(
     batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
     walk = _Walk(batch_statistics, kind)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(no_gradients())
         if unit_gains:
             stack.enter_context(_gains_at_one(model))
         if batch_statistics:
