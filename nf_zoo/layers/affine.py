@@ -62,19 +62,24 @@ class ChannelAffine(RecordedLayer):
 
     def call(self, inputs):
         x = checked_channels(self, inputs)
-        if self.scale is not None:
-            x = ops.multiply(x, self._along_axis(self.scale, x))
-        if self.offset is not None:
-            x = ops.add(x, self._along_axis(self.offset, x))
-        return x
-
-    def _along_axis(self, values, x):
-        values = ops.cast(values, x.dtype)
         behind = -1 - self.axis if self.axis < 0 else len(x.shape) - 1 - self.axis
-        return ops.reshape(values, (-1, *[1] * behind)) if values.shape and behind else values
+        if self.scale is not None:
+            x = ops.multiply(x, _spread(self.scale, x.dtype, behind))
+        if self.offset is not None:
+            offset = _spread(self.offset, x.dtype, behind)
+            # On TensorFlow ops.add is a BiasAdd, which is fused with a convolution. It would take
+            # any vector of as many values as there are channels, along another axis too.
+            x = x + offset if behind else ops.add(x, offset)
+        return x
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def _spread(values, dtype, behind: int):
+    """Return a vector or scalar that broadcasts against maps with so many axes behind its own."""
+    values = ops.cast(values, dtype)
+    return ops.reshape(values, (-1, *[1] * behind)) if values.shape and behind else values
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
