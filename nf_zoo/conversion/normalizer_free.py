@@ -16,7 +16,14 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional, layers
-from nf_zoo.conversion.editable_model import EditableModel, Graph, inner
+from nf_zoo.conversion.editable_model import (
+    EditableModel,
+    Graph,
+    inner,
+    is_norm,
+    norms_in,
+    refuse_hidden_norms,
+)
 from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
 from nf_zoo.conversion.standardized_layers import activation_of, forms_of, is_sigmoid, named
 from nf_zoo.deploy import inference_graph as graph
@@ -34,6 +41,7 @@ CENTERED = 0.25
 FAR = 2.0
 """Factor from 1 beyond which a variance is brought back behind the layer that moved it."""
 GATE_GAIN = 2.0
+RECTIFIERS = ("relu", "relu6")
 
 NORMALIZATIONS = (
     *(keras.layers.LayerNormalization, keras.layers.GroupNormalization),
@@ -103,8 +111,9 @@ def normalizer_free(
         raise ValueError(f"alpha must be above 0. Received: {alpha!r}")
     if weights not in (None, "keep"):
         raise ValueError(f'weights must be None or "keep". Received: {weights!r}')
-    editable = EditableModel(model, opens=_has_batch_norm)
-    _refuse(editable)
+    editable = EditableModel(model, opens=norms_in)
+    refuse_hidden_norms(editable)
+    _refuse_other_axes(editable)
     network = next(iter(editable.graphs.values()))
     values, kind = _pictures(functional.as_functional(model), images)
     conversion = _Conversion(editable, float(alpha), weights == "keep", kind)
@@ -122,30 +131,13 @@ def normalizer_free(
     )
 
 
-def _has_batch_norm(layer) -> bool:
-    flatten = getattr(layer, "_flatten_layers", list)  # operations are no layers
-    return any(isinstance(x, keras.layers.BatchNormalization) for x in flatten())
-
-
-def _is_norm(operation) -> bool:
-    return type(inner(operation)) is keras.layers.BatchNormalization
-
-
-def _refuse(editable: EditableModel) -> None:
+def _refuse_other_axes(editable: EditableModel) -> None:
     for call in editable.calls():
         layer = inner(call.operation)
-        about = f"Received: {call.name!r} ({type(layer).__name__})"
-        if _is_norm(layer):
-            if layer.axis not in (-1, layer.input_spec.ndim - 1):
-                raise ValueError(
-                    "BatchNormalization must run over the last axis, the channels. "
-                    f"{about} with axis={layer.axis}"
-                )
-        elif id(layer) not in editable.graphs and _has_batch_norm(layer):
+        if is_norm(layer) and layer.axis not in (-1, layer.input_spec.ndim - 1):
             raise ValueError(
-                "BatchNormalization must be a layer of a functional or Sequential model, nested or "
-                "not. Inside a layer with code of its own it cannot be replaced: write that layer "
-                f"as keras.Model(inputs, outputs). {about}"
+                "BatchNormalization must run over the last axis, the channels. "
+                f"Received: {call.name!r} with axis={layer.axis}"
             )
 
 
@@ -197,6 +189,12 @@ def _measured(value, is_normalized: bool = False) -> Signal:
     is_float = "float" in keras.backend.standardize_dtype(value.dtype)
     variance = _moments(value).variance if is_float and len(value.shape) > 1 else 1.0
     return Signal(value, variance, is_normalized)
+
+
+def _followed(signal: Signal, value) -> Signal:
+    """Return the signal after a call that changes the expected variance as it does the measured."""
+    effect = _moments(value).variance / max(_moments(signal.value).variance, 1e-30)
+    return dataclasses.replace(signal, value=value, variance=signal.variance * effect)
 
 
 def _inverse_root(variance: float) -> float:
@@ -259,7 +257,7 @@ class _Conversion:
                     inside |= {node} if leads else set()
                 elif self._reaches(node, taker, direct):
                     direct.add(node)
-                if taker in inside or _has_batch_norm(getattr(taker, "operation", None)):
+                if taker in inside or norms_in(getattr(taker, "operation", None)):
                     inside.add(node)
             nested = self._editable.graphs.get(id(inner(getattr(node, "operation", None))))
             if nested is not None:
@@ -284,8 +282,8 @@ class _Conversion:
         nested = self._editable.graphs.get(id(layer))
         if nested is not None:
             first = nested.sources[taker.inputs.index(node)].consumers
-            return any(isinstance(x, graph.Kept) and _is_norm(x.operation) for x in first)
-        if _is_norm(layer):
+            return any(isinstance(x, graph.Kept) and is_norm(x.operation) for x in first)
+        if is_norm(layer):
             return True
         has_weights = bool(getattr(layer, "weights", ())) and not isinstance(
             layer, keras.layers.PReLU
@@ -342,21 +340,23 @@ class _Conversion:
         kind, inputs = type(layer), self._inputs(call)
         if id(layer) in self._editable.graphs:
             self._nested(call, self._editable.graphs[id(layer)])
-        elif _is_norm(layer):
+        elif is_norm(layer):
             self._remove(call)
         elif id(layer) in self._to_standardize:
             self._standardize(call, layer)
         elif kind in (layers.SqueezeExcite, layers.EfficientChannelAttention):
             self._renew(call, layer, gate_gain=GATE_GAIN)
-            self._note(call, dataclasses.replace(inputs[0], value=self._result(call)))
+            self._note(call, _followed(inputs[0], self._result(call)))
         elif kind.__name__ == "Add" and len(inputs) > 1:
             self._sum(call)
         elif kind.__name__ == "Concatenate" and layer.axis in (-1, len(inputs[0].value.shape) - 1):
             self._concatenate(call)
         elif _gate_of(call) is not None and _ends_in_sigmoid(_gate_of(call)):
             self._gate(call, _gate_of(call))
-        elif kind in (*TRAINING, keras.layers.ZeroPadding2D):
+        elif kind in TRAINING:
             self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
+        elif kind is keras.layers.ZeroPadding2D:
+            self._set(call, _followed(inputs[0], self._result(call)))
         elif kind in PREPARATION and inputs[0].is_noise:
             self._set(call, dataclasses.replace(inputs[0]))
         elif activation_of(layer) is not None and self._suits_gamma(inputs[0]):
@@ -399,10 +399,10 @@ class _Conversion:
             signal.is_normalized = False
             self.ledger[call.name] = signal.variance
         before = self._inputs(call)[0].value if call.inputs else signal.value
-        is_pooled = _positions(signal.value) == 1 < _positions(before)
+        if _positions(signal.value) == 1 < _positions(before):
+            signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
         near = 1 / FAR <= signal.variance <= FAR
-        norms = any(_is_norm(getattr(x, "operation", None)) for x in call.consumers)
-        if not (is_pooled or near or norms) and call in self._inside and signal.is_normalized:
+        if signal.is_normalized and call in self._inside and not near:
             factor = _inverse_root(signal.variance)
             if factor != 1.0:
                 self._scale_behind(call, factor, f"{call.name}_scale")
@@ -521,7 +521,7 @@ class _Conversion:
             effect = self._border(form, x, free)
             if keeps or self._kind == "images" or effect is None:
                 new = _built(form, own, x, kernel)
-                effect = _moments(new(x)).variance / max(_moments(x).variance, 1e-30)
+                effect = _followed(Signal(x, 1.0), new(x)).variance
                 kernel = new.kernel
             new = _built(form, {**own, "gamma": _inverse_root(variance * effect)}, x, kernel)
             made.append(new)
@@ -562,8 +562,15 @@ class _Conversion:
         self._set(new, self._activated(new, activation))
 
     def _activated(self, call: graph.Kept, activation) -> Signal:
-        variance = theory.activated_variance(self._signals[call.input].variance, activation)
-        return Signal(self._result(call), variance, True)
+        """Return the signal after an activation with its gamma.
+
+        One that is no rectifier increases large variances the more, so an error would grow from
+        layer to layer: behind it the ledger goes on from what is measured.
+        """
+        value, before = self._result(call), self._signals[call.input].variance
+        if activation in RECTIFIERS:
+            return Signal(value, theory.activated_variance(before, activation), True)
+        return _measured(value, is_normalized=True)
 
     @staticmethod
     def _suits_gamma(signal: Signal) -> bool:
@@ -577,9 +584,8 @@ class _Conversion:
         """Give an activation its gamma."""
         activation = activation_of(layer)
         if activation is layer:  # one with settings of its own
-            signal = self._activated(call, activation)
+            self._set(call, _measured(self._result(call), is_normalized=True))
             gamma = layers.ScaledActivation(activation).gamma
-            self._set(call, dataclasses.replace(signal, variance=signal.variance / gamma**2))
             self._scale_behind(call, gamma, f"{call.name}_gamma")
             return
         name, policy = call.name, getattr(layer, "dtype_policy", None)
@@ -613,8 +619,7 @@ class _Conversion:
         """Double a gate, whose sigmoid averages 1/2."""
         (gated,) = (x for x in call.inputs if x is not gate)
         self._scale_for(call, gate, GATE_GAIN, f"{call.name}_gate_gain")
-        signal = self._signals[gated]
-        self._note(call, dataclasses.replace(signal, value=self._result(call)))
+        self._note(call, _followed(self._signals[gated], self._result(call)))
 
 
 def _built(form, own: dict[str, Any], x, kernel):
