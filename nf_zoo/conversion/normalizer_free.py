@@ -401,11 +401,10 @@ class _Conversion:
         before = self._inputs(call)[0].value if call.inputs else signal.value
         if _positions(signal.value) == 1 < _positions(before):
             signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
-        near = 1 / FAR <= signal.variance <= FAR
-        if signal.is_normalized and call in self._inside and not near:
-            factor = _inverse_root(signal.variance)
-            if factor != 1.0:
-                self._scale_behind(call, factor, f"{call.name}_scale")
+        factor, is_alone = _inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
+        near = 1 / FAR <= factor**2 <= FAR
+        if signal.is_normalized and call in self._inside and is_alone and not near:
+            self._scale_behind(call, factor, f"{call.name}_scale")
 
     def _renew(self, call: graph.Kept, layer, **changes) -> None:
         """Put a copy in the place of a layer, with its weights if they are kept."""
