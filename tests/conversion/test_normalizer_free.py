@@ -312,9 +312,9 @@ def test_it_trains_saves_loads_and_folds(tmp_path):
     x = np.random.default_rng(0).standard_normal((32, 16, 16, 3)).astype("float32")
     labels = np.arange(32) % 4
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    result.compile(keras.optimizers.Adam(1e-3), loss)
+    result.compile(keras.optimizers.Adam(1e-2), loss)
     before = [v.numpy().copy() for v in result.trainable_variables]
-    history = result.fit(x, labels, epochs=8, batch_size=2, verbose=0).history["loss"]
+    history = result.fit(x, labels, epochs=16, batch_size=8, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]
     for old, variable in zip(before, result.trainable_variables, strict=True):
         assert not np.array_equal(old, variable), variable.path
@@ -337,7 +337,7 @@ x, answers = np.load(f"{folder}/x.npy"), np.load(f"{folder}/answers.npy")
 model = keras.saving.load_model(f"{folder}/model.keras")
 assert model.ledger == json.loads(ledger) and model.alpha == 0.2 and model.remaining == {}
 np.testing.assert_allclose(model.predict(x, verbose=0), answers, atol=1e-4)
-assert model.optimizer.iterations.numpy() == 128
+assert model.optimizer.iterations.numpy() == 64
 session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
 (found,) = session.run(None, {session.get_inputs()[0].name: x})
 np.testing.assert_allclose(found, answers, atol=1e-4)
@@ -415,27 +415,14 @@ def test_a_network_of_the_zoo_with_batch_norm():
 
 @pytest.mark.fast
 def test_dtype_policies_are_kept():
-    with (
-        keras.dtype_policies.DTypePolicyScope("mixed_bfloat16")
-        if hasattr(keras.dtype_policies, "DTypePolicyScope")
-        else _policy("mixed_bfloat16")
-    ):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
         model = preactivated((1,), 8, 8)
+    finally:
+        keras.config.set_dtype_policy("float32")
     result = converted(model)
     assert {x.dtype_policy.name for x in result.layers[1:]} == {"mixed_bfloat16"}
     assert result(np.ones((1, 8, 8, 3))).dtype == "bfloat16"
-
-
-class _policy:
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        self.before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.name)
-
-    def __exit__(self, *error):
-        keras.config.set_dtype_policy(self.before)
 
 
 class Subclassed(keras.Model):
