@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 
 _NONE = contextvars.ContextVar("no_gradients", default=False)
@@ -27,7 +28,8 @@ def with_own_gradient(function: Callable) -> Callable:
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
     and with it the traced graph: the weights of every model ever made. A graph that is traced once
-    for each shape, and takes all it needs as arguments, holds no weights.
+    for each shape, and takes all it needs as arguments, holds no weights. The graphs are
+    looked up here, because TensorFlow warns of a function that it has to trace for many shapes.
 
     Args:
         function: tensors -> (result, function of the upstream gradient -> gradients). Create it
@@ -39,4 +41,14 @@ def with_own_gradient(function: Callable) -> Callable:
     import tensorflow as tf
 
     traced = tf.function(tf.custom_gradient(function), autograph=False)
-    return lambda *tensors: function(*tensors)[0] if _NONE.get() else traced(*tensors)
+
+    @functools.cache
+    def of(*specs) -> Callable:
+        return traced.get_concrete_function(*specs)
+
+    def call(*tensors):
+        if _NONE.get():
+            return function(*tensors)[0]
+        return of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
+
+    return call
