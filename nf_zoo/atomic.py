@@ -1,7 +1,5 @@
 """Write a file or a folder to one side, then swap it in: whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -17,16 +15,6 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     The yielded path has the same name and lies in a new, empty folder beside ``path``; missing
     parents are created. If the block or the final move fails, ``path`` stays as it was and nothing
     is left behind.
-
-    Args:
-        path: the file or folder to write or replace.
-
-    Yields:
-        the path to write; nothing exists there yet.
-
-    Example:
-        >>> with replacing("notes.txt") as written:  # doctest: +SKIP
-        ...     written.write_text("whole")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """Differences between the backends of Keras that no operation of Keras hides."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
@@ -18,22 +16,7 @@ LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def require_tensorflow(what: str) -> ModuleType:
-    """Return TensorFlow if Keras runs on it.
-
-    Args:
-        what: the subject of the message, such as ``"Fine-tuning"``.
-
-    Returns:
-        the module.
-
-    Raises:
-        RuntimeError: if Keras runs on another backend.
-        ImportError: if TensorFlow is not installed.
-
-    Example:
-        >>> require_tensorflow("A SavedModel").__name__
-        'tensorflow'
-    """
+    """Return TensorFlow if Keras runs on it; ``what`` is the subject of the error."""
     import keras
 
     backend = keras.backend.backend()
@@ -47,14 +30,7 @@ def require_tensorflow(what: str) -> ModuleType:
 
 
 def import_tensorflow(what: str) -> ModuleType:
-    """Return TensorFlow, whichever backend Keras runs on.
-
-    Args:
-        what: the subject of the message.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+    """Return TensorFlow, whichever backend Keras runs on; ``what`` is the subject of the error."""
     try:
         return importlib.import_module("tensorflow")
     except ModuleNotFoundError as error:
@@ -64,12 +40,7 @@ def import_tensorflow(what: str) -> ModuleType:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error of Python, TensorFlow or JAX means that memory ran out.
-
-    Example:
-        >>> is_out_of_memory(MemoryError())
-        True
-    """
+    """Return True if an error of Python, TensorFlow or JAX means that memory ran out."""
     text = str(error)
     exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
     # TensorFlow calls a full disk an exhausted resource too.

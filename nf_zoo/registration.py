@@ -11,8 +11,6 @@ import the modules themselves: one of them may be importing Keras at that moment
 import silent.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

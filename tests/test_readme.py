@@ -10,22 +10,32 @@ import pytest
 from PIL import Image
 from programs import succeed
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+
+
+def blocks_of(page: str) -> list[str]:
+    """The blocks of Python of a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_loop_of_ones_own(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (block for block in blocks if "model.fit(" in block)
+    (block,) = (block for block in blocks_of("README.md") if "model.fit(" in block)
     succeed(block, cwd=tmp_path)
     assert (tmp_path / "mine.keras").is_file()
 
 
 def test_the_guide_to_fine_tuning(few_pets):
-    text = (README.parent / "docs" / "finetuning.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = blocks_of("docs/finetuning.md")
     assert len(blocks) == 4
     succeed("\n".join(blocks), cwd=few_pets)
     assert (few_pets / "pets-model" / "model.keras").is_file()
+
+
+def test_the_guide_to_conversion(tmp_path):
+    said = succeed("\n".join(blocks_of("docs/convert.md")), cwd=tmp_path).stdout
+    assert said.startswith("156 104\n{}\n")
+    assert (tmp_path / "mine.keras").is_file()
 
 
 @pytest.fixture

@@ -175,11 +175,20 @@ def _affine(writer, layer, inputs) -> Value:
     return _scaled(writer, layer.name, inputs[0], layer.scale, layer.offset)
 
 
+def _channel_affine(writer, layer, inputs) -> Value:
+    return _per_channel(writer, layer, inputs[0], (layer.scale, layer.offset))
+
+
 def _batch_norm(writer, layer, inputs) -> Value:
-    shape = [1] * inputs[0].rank
+    return _per_channel(writer, layer, inputs[0], batch_norm_terms(layer))
+
+
+def _per_channel(writer, layer, value: Value, terms) -> Value:
+    """Write a factor and a term of a layer with an axis of channels."""
+    shape = [1] * value.rank
     shape[layer.axis] = -1
-    terms = [term.reshape(shape) for term in batch_norm_terms(layer)]
-    return _scaled(writer, layer.name, inputs[0], *terms)
+    terms = [x if x is None else values_of(x).reshape(shape) for x in terms]
+    return _scaled(writer, layer.name, value, *terms)
 
 
 def _layer_norm(writer, layer, inputs) -> Value:
@@ -301,7 +310,7 @@ LAYERS: dict[type, Writer] = {
     keras.layers.SeparableConv2D: _separable,
     keras.layers.Conv2DTranspose: _transposed,
     keras.layers.Dense: _dense,
-    layers.ChannelAffine: _affine,
+    layers.ChannelAffine: _channel_affine,
     keras.layers.Rescaling: _affine,
     keras.layers.BatchNormalization: _batch_norm,
     keras.layers.LayerNormalization: _layer_norm,

@@ -1,7 +1,5 @@
 """``finetune``: turn a pretrained model and pictures into a fitted model and its report."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import csv
@@ -196,13 +194,13 @@ def _check_model(model) -> None:
 
 
 def _check_input_shape(model, image_size: tuple[int, int]) -> None:
-    for fixed, side in zip(model.input_shape[1:3], image_size, strict=True):
-        if fixed not in (None, side):
-            raise ValueError(
-                "The model takes one input size only. Pass it as image_size, or build the model "
-                "with input_shape=(None, None, 3). Received: image_size="
-                f"{image_size} with a model for {tuple(model.input_shape[1:3])}"
-            )
+    sides = zip(model.input_shape[1:3], image_size, strict=True)
+    if any(fixed not in (None, side) for fixed, side in sides):
+        raise ValueError(
+            "The model takes one input size only. Pass it as image_size, or build the model "
+            "with input_shape=(None, None, 3). Received: image_size="
+            f"{image_size} with a model for {tuple(model.input_shape[1:3])}"
+        )
 
 
 def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
@@ -221,12 +219,9 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
 
 def list_pictures(data: Data) -> Iterator[tuple[str, str, str, int]]:
     """Yield split, file, label and size in bytes of every picture that is a file."""
-    splits = data.splits()
-    held_out = splits["train"].root if splits["train"].names else None
-    for split, pictures in splits.items():
-        prefix = "" if pictures.names and pictures.root == held_out else f"{split}/"
-        for name, index in zip(pictures.names or (), pictures.classes, strict=False):
-            size = (pictures.root / name).stat().st_size
+    for split, pictures in data.splits().items():
+        prefix = "" if data.held_out and split != "test" else f"{split}/"
+        for name, index, size in pictures.files():
             yield split, prefix + name, data.labels[index], size
 
 

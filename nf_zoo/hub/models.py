@@ -1,7 +1,5 @@
 """The zoo's front door: factories, create_model, list_models, model_info."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import functools

@@ -1,7 +1,5 @@
 """``load_pretrained``: a model and its weights from a self-describing source."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -64,19 +62,17 @@ def load_pretrained(source: str | os.PathLike):
         repository = HubRepository.parse(text)
         with earlier_version_kept(repository):
             model = _from_hub(repository)
-    elif _is_name(source):
+    elif (
+        isinstance(source, str)
+        and not text.endswith((*MODEL_SUFFIXES, *SUFFIXES))
+        and is_architecture(text.partition(".")[0])
+    ):
         return create_model(text, pretrained=True)
     else:
         model = _from_path(Path(text).expanduser(), text)
     # A .keras file may remember an earlier one.
     model.weights_tag = model.weights_tag or text
     return model
-
-
-def _is_name(source: str | os.PathLike) -> bool:
-    if not isinstance(source, str) or source.endswith((*MODEL_SUFFIXES, *SUFFIXES)):
-        return False
-    return is_architecture(source.partition(".")[0])
 
 
 def _from_path(path: Path, text: str):
@@ -168,15 +164,7 @@ def _described(path: Path, source: Source):
 
 
 def check_described(path: Path, source: Source) -> ModelConfig:
-    """Read a model's description and check it against its weights, before allocating anything.
-
-    Args:
-        path: its config.json.
-        source: the source of its weights.
-
-    Raises:
-        WeightsError: as ``load_pretrained``.
-    """
+    """Read a model's config.json and check it against its weights, before allocating anything."""
     config = read_config(path)
     with open_weights(source.weights()) as file:
         blocks = config.count_blocks(path)

@@ -1,7 +1,5 @@
 """Common base of the zoo's networks and their folded form: pictures in, class names out."""
 
-from __future__ import annotations
-
 import logging
 import re
 import warnings
@@ -84,6 +82,15 @@ class PictureModel(Accumulation, keras.Model):
         super().compile(optimizer, loss, **kwargs)
         sum_over_replicas_once(self.optimizer)
 
+    def make_train_function(self, force=False):
+        """Make what runs the steps of ``fit``. Keras calls this method.
+
+        TensorFlow traces a step twice if the first one makes variables.
+        """
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return {**config, "accumulate": self.accumulate} if config else config
@@ -125,14 +132,8 @@ CROSSENTROPIES = {
 def loss_of(loss: Any, gives_logits: bool):
     """Return the loss to compile with.
 
-    Args:
-        loss: the user's loss.
-        gives_logits: the classifier is linear.
-
-    Returns:
-        for the name, function or class of a cross-entropy and a linear classifier, that
-        cross-entropy for logits; else ``loss`` unchanged. A loss object that expects the other kind
-        of output than the classifier's is kept, with a warning in the log.
+    For a linear classifier the name, function or class of a cross-entropy means that for logits. A
+    loss object that expects the other kind of output is kept, with a warning in the log.
     """
     if isinstance(loss, list | tuple | dict):
         return keras.tree.map_structure(lambda one: loss_of(one, gives_logits), loss)

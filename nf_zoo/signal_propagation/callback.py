@@ -1,7 +1,5 @@
 """Signal propagation while a model trains, and an alarm before the loss turns NaN."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import logging
@@ -113,7 +111,12 @@ class SignalPropagationCallback(keras.callbacks.Callback):
         if epoch and not self.alarms:
             self._look_for_trouble(result)
         if self.csv_path is not None:
-            self._write_csv()
+            rows = [
+                {"epoch": epoch, **dataclasses.asdict(block)}
+                for epoch, result in self.records
+                for block in result
+            ]
+            write_rows(self.csv_path, ("epoch", *FIELDS), rows)
         if self._writer is not None:
             self._write_summary(epoch, result)
 
@@ -135,14 +138,6 @@ class SignalPropagationCallback(keras.callbacks.Callback):
             if self.stop:
                 self.model.stop_training = True
             return
-
-    def _write_csv(self) -> None:
-        rows = [
-            {"epoch": epoch, **dataclasses.asdict(block)}
-            for epoch, result in self.records
-            for block in result
-        ]
-        write_rows(self.csv_path, ("epoch", *FIELDS), rows)
 
     def _write_summary(self, epoch: int, result: SignalPropagation) -> None:
         import tensorflow as tf
