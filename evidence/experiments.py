@@ -7,6 +7,7 @@ one run after the other; tasks do not depend on each other and may go to differe
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -102,18 +103,39 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
 
 def small_batches(setting: Setting) -> Iterator[Task]:
     """Compare batches of 2 to 128, the rate in proportion (2021, section 5: 4 against 1024)."""
-    table = Table(setting.output / "small_batches.csv", ("scheme", "batch_size"))
-    for batch_size in (128, 32, 8, 4, 2):
-        for scheme in ("bn", "nf"):
+    starts = {"bn": {"scheme": "bn"}, "nf": {"scheme": "nf"}}
+    return by_batch_size(setting, "small_batches", starts, seen=12800, rate=0.1 / 64)
 
-            def task(scheme=scheme, batch_size=batch_size):
-                for seed in range(setting.seeds):
-                    rate = 0.1 * batch_size / 64
-                    recipe = setting.recipe("10-1", 12800, batch_size, rate, scheme=scheme)
-                    recipe.seed = seed
-                    table.measure({"scheme": scheme, "batch_size": batch_size}, recipe)
 
-            yield task
+def small_batches_open(setting: Setting) -> Iterator[Task]:
+    """Compare the same batches over two passes, with the gains of ``nf`` from 1 and clipping."""
+    starts = {"bn": {"scheme": "bn"}, "nf, gains from 1": {"scheme": "nf", "zero_init_gain": False}}
+    return by_batch_size(setting, "small_batches_open", starts, seen=100000, rate=0.2 / 128)
+
+
+def by_batch_size(
+    setting: Setting, name: str, starts: dict, seen: int, rate: float
+) -> Iterator[Task]:
+    """Yield a task for each batch size and start of Wide ResNet 10-1.
+
+    Args:
+        setting: settings that all runs share.
+        name: name of the CSV file.
+        starts: name -> fields of the Wide ResNet; those with gains from 1 are clipped at 0.1.
+        seen: number of pictures that a run sees.
+        rate: learning rate for each picture of a batch.
+    """
+    table = Table(setting.output / f"{name}.csv", ("scheme", "batch_size"))
+    for batch_size, (start, fields) in itertools.product((128, 32, 8, 4, 2), starts.items()):
+
+        def task(start=start, fields=fields, batch_size=batch_size):
+            for seed in range(setting.seeds):
+                recipe = setting.recipe("10-1", seen, batch_size, rate * batch_size, **fields)
+                recipe.optimizer.agc = 0.1 if "zero_init_gain" in fields else 0.0
+                recipe.seed = seed
+                table.measure({"scheme": start, "batch_size": batch_size}, recipe)
+
+        yield task
 
 
 DEPTH_SCHEMES = {
@@ -247,6 +269,7 @@ def small_data(setting: Setting) -> Iterator[Task]:
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
     "learning_rate": learning_rate,
     "small_batches": small_batches,
+    "small_batches_open": small_batches_open,
     "depth": depth,
     "ablation": ablation,
     "small_data": small_data,

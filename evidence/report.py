@@ -257,6 +257,10 @@ def curves_plot(rows: list[dict], figure, across: str, one_line: str) -> None:
     curves_on(figure.subplots(), rows, across, one_line)
 
 
+def by_batch_size_plot(rows: list[dict], figure) -> None:
+    curves_plot(rows, figure, "batch_size", "scheme")
+
+
 def curves_on(panel, rows: list[dict], across: str, one_line: str) -> None:
     for name in values_of(rows, one_line):
         xs = values_of(where(rows, **{one_line: name}), across)
@@ -292,6 +296,7 @@ def bars_plot(rows: list[dict], figure) -> None:
 TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "learning_rate": learning_rate_lines,
     "small_batches": small_batches_lines,
+    "small_batches_open": small_batches_lines,
     "depth": depth_lines,
     "ablation": variant_lines,
     "small_data": variant_lines,
@@ -303,7 +308,8 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((11, 6.4), learning_rate_plot),
-    "small_batches": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "batch_size", "scheme")),
+    "small_batches": ((6, 4), by_batch_size_plot),
+    "small_batches_open": ((6, 4), by_batch_size_plot),
     "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),
     "ablation": ((7, 3.5), bars_plot),
     "small_data": ((7, 3), bars_plot),

@@ -221,12 +221,9 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
 
 def list_pictures(data: Data) -> Iterator[tuple[str, str, str, int]]:
     """Yield split, file, label and size in bytes of every picture that is a file."""
-    splits = data.splits()
-    held_out = splits["train"].root if splits["train"].names else None
-    for split, pictures in splits.items():
-        prefix = "" if pictures.names and pictures.root == held_out else f"{split}/"
-        for name, index in zip(pictures.names or (), pictures.classes, strict=False):
-            size = (pictures.root / name).stat().st_size
+    for split, pictures in data.splits().items():
+        prefix = "" if data.held_out and split != "test" else f"{split}/"
+        for name, index, size in pictures.files():
             yield split, prefix + name, data.labels[index], size
 
 

@@ -16,7 +16,7 @@ from nf_zoo.backend import is_tensorflow_dataset
 from nf_zoo.finetuning import class_folders
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_counts, name_some
 from nf_zoo.finetuning.picture_checks import Picture, check_files, compare, digest
-from nf_zoo.finetuning.picture_sets import DatasetPictures, FilePictures
+from nf_zoo.finetuning.picture_sets import ArrayPictures, DatasetPictures, FilePictures
 from nf_zoo.finetuning.settings import Settings
 from nf_zoo.pictures.images import load_images
 
@@ -35,6 +35,7 @@ class Data:
         ignored: number of files passed over, by suffix or reason.
         findings: names of pictures that look wrong, or lists of copies, by kind: see
             ``nf_zoo.finetuning.picture_checks``.
+        held_out: True if the validation pictures were taken from the training pictures.
     """
 
     labels: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Data:
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
     findings: dict[str, list] = dataclasses.field(default_factory=dict)
+    held_out: bool = False
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:
         """Return the pictures of each split that exists."""
@@ -179,9 +181,8 @@ def _open_pair(sources, targets, labels: Sequence[str] | None, strict: bool) -> 
         return _open_files(Path.cwd(), names, classes, labels, strict)
     pixels = list(load_images(list(sources) if isinstance(sources, tuple) else sources))
     _check_length(pixels, classes)
-    names = [str(i) for i in range(len(pixels))]
-    pictures = FilePictures(Path(), names, classes, dict(zip(names, pixels, strict=True)))
-    return _Opened(pictures, labels, contents=[digest(picture) for picture in pixels])
+    contents = [digest(picture) for picture in pixels]
+    return _Opened(ArrayPictures(pixels, classes, contents), labels, contents=contents)
 
 
 def _check_length(pictures: Sequence, classes: np.ndarray) -> None:
@@ -246,6 +247,7 @@ def _hold_out(opened: Data, settings: Settings, contents: Sequence) -> None:
         names, pictures.classes, settings.validation_fraction, settings.seed, contents
     )
     opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
+    opened.held_out = True
     missing = set(_of_so_many(opened.labels, pictures, 0))
     if single := [x for x in _of_so_many(opened.labels, opened.validation, 0) if x not in missing]:
         warnings.warn(
@@ -291,8 +293,8 @@ def _open_dataset(source: tf.data.Dataset, labels: Sequence[str] | None) -> _Ope
         classes = order[classes]
         dataset = dataset.map(lambda pixels, target: (pixels, tf.gather(order, target)))
     labels = _labels_for(classes, own if labels is None else labels)
-    pictures = DatasetPictures(dataset.map(_to_uint8), classes, None, typical_bytes)
-    return _Opened(pictures, labels, contents=contents)
+    pictures = DatasetPictures(dataset.map(_to_uint8), classes, contents, None, typical_bytes)
+    return _Opened(pictures, labels, contents=contents.tolist())
 
 
 def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -321,7 +323,7 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset
 
 
-def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, list[int]]:
+def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, np.ndarray]:
     """Return the classes in order, the mean size of a picture, and a hash of each one's pixels.
 
     Raises:
@@ -344,7 +346,7 @@ def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, list[int]]:
             "Pixels must run from 0 to 255; finetune scales and normalizes them itself. Received: "
             f"pixels from {low.min():.4g} to {high.max():.4g}"
         )
-    return classes.astype(np.int64), int(sizes.mean()), contents.tolist()
+    return classes.astype(np.int64), int(sizes.mean()), contents
 
 
 def _to_uint8(pixels, target):

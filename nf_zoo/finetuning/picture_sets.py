@@ -8,6 +8,7 @@ break. A picture is given as a function that reads it, which a thread can call.
 from __future__ import annotations
 
 import collections
+import copy
 import functools
 import hashlib
 import os
@@ -56,10 +57,16 @@ class FilePictures:
         pairs = zip(self.names, self.classes, strict=True)
         return _digest(f"{name}\0{index}" for name, index in pairs)
 
+    def files(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the name, the class index and the size in bytes of each file."""
+        for name, index in zip(self.names, self.classes, strict=True):
+            yield name, int(index), (self.root / name).stat().st_size
+
     def subset(self, indices: np.ndarray) -> FilePictures:
         """Return some of the pictures, in the order of the indices."""
-        names = [self.names[i] for i in indices]
-        return FilePictures(self.root, names, self.classes[indices], self._cache)
+        part = copy.copy(self)
+        part.names, part.classes = tuple(self.names[i] for i in indices), self.classes[indices]
+        return part
 
     def in_order(self) -> Readers:
         """Yield every picture, as it is read, and its class."""
@@ -82,19 +89,47 @@ class FilePictures:
             raise RuntimeError(f"{self.root / name} can no longer be read: {error}") from error
 
 
+class ArrayPictures(FilePictures):
+    """Pictures given as arrays, named by their numbers.
+
+    Args:
+        pixels: uint8 (H, W, 3) of each.
+        classes: (len(pixels),) class index of each.
+        contents: digest of each.
+    """
+
+    def __init__(self, pixels: Sequence[np.ndarray], classes, contents: Sequence[bytes]):
+        names = [str(i) for i in range(len(pixels))]
+        super().__init__(Path(), names, classes, dict(zip(names, pixels, strict=True)))
+        self._contents = dict(zip(names, contents, strict=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the pixels and the classes, in order."""
+        pairs = zip(self.names, self.classes, strict=True)
+        return _digest(f"{self._contents[name].hex()}\0{index}" for name, index in pairs)
+
+    def files(self) -> Iterator[tuple[str, int, int]]:
+        """Yield nothing."""
+        return iter(())
+
+
 class DatasetPictures:
     """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
 
     Args:
         classes: (N,) class index of each, in the order of the data set.
+        contents: (N,) digest of each, in the same order.
         members: (N,) bool, True for the pictures of this part; None for all.
         typical_bytes: size of one picture's pixels.
     """
 
     names = None
 
-    def __init__(self, dataset: tf.data.Dataset, classes, members=None, typical_bytes=3 * 224**2):
-        self._all_classes, self._dataset = classes, dataset
+    def __init__(
+        self, dataset: tf.data.Dataset, classes, contents, members=None, typical_bytes=3 * 224**2
+    ):
+        self._all_classes, self._contents, self._dataset = classes, contents, dataset
         self._members, self._typical_bytes = members, typical_bytes
         self.classes = classes if members is None else classes[members]
 
@@ -103,14 +138,22 @@ class DatasetPictures:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the classes, in order."""
-        return _digest(map(str, self.classes))
+        """Digest of the pixels and the classes, in order."""
+        contents = self._contents if self._members is None else self._contents[self._members]
+        pairs = zip(contents, self.classes, strict=True)
+        return _digest(f"{content}\0{index}" for content, index in pairs)
+
+    def files(self) -> Iterator[tuple[str, int, int]]:
+        """Yield nothing."""
+        return iter(())
 
     def subset(self, indices: np.ndarray) -> DatasetPictures:
         """Return some of the pictures, in the order of the data set."""
         members = np.zeros(len(self._all_classes), dtype=bool)
         members[indices] = True
-        return DatasetPictures(self._dataset, self._all_classes, members, self._typical_bytes)
+        return DatasetPictures(
+            self._dataset, self._all_classes, self._contents, members, self._typical_bytes
+        )
 
     def in_order(self) -> Readers:
         """Yield every picture, as it is read, and its class."""

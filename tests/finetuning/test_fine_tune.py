@@ -187,6 +187,31 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert not (tmp_path / "killed.partial").exists()
 
 
+@pytest.mark.parametrize("kind", ["arrays", "data set"])
+def test_a_run_from_memory_goes_on_with_the_same_pixels_only(kind, tiny, tmp_path, monkeypatch):
+    def data(changed: int, seed: int = 0):
+        pixels = np.random.default_rng(seed).integers(0, 255, (12, 18, 16, 3), np.uint8)
+        pixels[changed, 5, 5] ^= 1
+        pair = pixels, np.arange(12) % 2
+        if kind == "arrays":
+            return pair
+        return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(pair)
+
+    options = {"epochs": 1, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
+    # Numbers of pictures name no files, and are the same in each split.
+    options["validation_data"] = data(1, seed=1)
+    start = tiny()
+    kill_after(monkeypatch, 0)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            finetune(start, data(2), resume=True, **options)
+    folder = tmp_path / "out.partial"
+    (folder / "epoch-00001").mkdir()
+    (folder / "epoch-00001" / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other settings or pictures.*pictures train"):
+        finetune(start, data(3), resume=True, **options)
+
+
 def test_whole_network_epochs_change_the_body_in_mixed_precision(tiny):
     pixels = np.random.default_rng(0).integers(0, 255, (20, 18, 16, 3), np.uint8)
     start = tiny()
