@@ -37,6 +37,7 @@ def folder(tmp_path, hub_server):
     for name in "abcd":
         picture = tmp_path / "pets" / ("cat" if name in "ac" else "dog") / f"{ord(name) % 10}.png"
         Image.open(picture).save(tmp_path / f"{name}.jpg")
+    (tmp_path / "flowers").symlink_to("pets")
     return tmp_path
 
 
@@ -49,7 +50,9 @@ def run(program: str, folder: Path, hub) -> None:
 
 def test_every_block_of_readme_stands_alone(folder, hub_server):
     hub_server.add("timm/nf_resnet50.ra2_in1k", "model.safetensors", zeros_of("nf_resnet50"))
-    programs = blocks(ROOT / "README.md", "python")
+    page = ROOT / "README.md"
+    programs = blocks(page, "python")
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 150
     assert len(programs) >= 5
     run("\n".join(f"exec({text!r}, {{}})" for text in programs), folder, hub_server)
     made = ("mine.keras", "runs/digits/report.json", "cifar10.onnx", "cifar10.tflite")
@@ -68,10 +71,34 @@ def test_the_blocks_of_a_guide_run_one_after_the_other(page, folder, hub_server)
         assert (folder / name).exists(), name
 
 
-BEFORE: dict[str, str] = {}
+BEFORE = {
+    "training.md": """
+import numpy as np, os
+os.symlink(os.environ["PYTHONPATH"].split(os.pathsep)[1] + "/training", "training")
+random = np.random.default_rng(0)
+numbers = {"train": 256, "test": 64}
+np.savez(
+    "cifar10.npz",
+    labels=[f"class {n}" for n in range(10)],
+    **{f"{s}_images": random.integers(0, 256, (n, 32, 32, 3), "uint8") for s, n in numbers.items()},
+    **{f"{s}_classes": random.integers(0, 10, n, "int32") for s, n in numbers.items()},
+)
+""",
+    "deploy.md": """
+import glob, nf_zoo, onnxruntime
+model = nf_zoo.NFResNet14(pretrained="cifar10")
+pictures = sorted(glob.glob("pets/*/*.png"))
+""",
+}
 """Page -> what its reader has before its first block."""
 
-MADE = {"finetuning.md": ["pets-model/model.keras"]}
+MADE = {
+    "features.md": ["segmenter.onnx"],
+    "finetuning.md": ["pets-model/model.keras"],
+    "gradcam.md": ["gradcam.png"],
+    "hub.md": ["runs/flowers/report.json"],
+    "training.md": ["runs/smoke/results.json"],
+}
 """Page -> files that its blocks write."""
 
 
