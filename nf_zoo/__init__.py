@@ -3,8 +3,6 @@
 Names load on first use, so that ``import nf_zoo`` costs milliseconds and imports no Keras.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 
@@ -35,6 +33,7 @@ _HOMES = {
     "WeightsMismatch": "nf_zoo.hub.errors",
     "WeightsNotFound": "nf_zoo.hub.errors",
     "WeightsOffline": "nf_zoo.hub.errors",
+    "benchmark": "nf_zoo.deploy.benchmarking",
     "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.pictures.predictions",
     "diagnose": "nf_zoo.signal_propagation",
@@ -48,6 +47,7 @@ _HOMES = {
     "preprocess": "nf_zoo.pictures.images",
     "push_to_hub": "nf_zoo.hub.publishing",
     "quantization_report": "nf_zoo.deploy.quantization",
+    "remove_batch_norm": "nf_zoo.conversion.batch_norm_removal",
     "save_pretrained": "nf_zoo.hub.folder",
     **{row.function: row.module for row in FORMATS.values()},
 }

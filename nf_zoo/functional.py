@@ -1,7 +1,5 @@
 """The graph of a functional Keras model, node by node."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import sys
@@ -33,17 +31,42 @@ def structures_of(model) -> tuple[Any, Any]:
     return model._inputs_struct, model._outputs_struct
 
 
+def copy_of(operation, **changes):
+    """Return a new operation or layer of the same config, without weights.
+
+    Args:
+        operation: of a Keras graph.
+        **changes: entries of the config to change, such as ``name``.
+
+    Raises:
+        ValueError: if its config does not make it again.
+    """
+    if type(operation) is keras.layers.Lambda:
+        # Keras reads no function back from a config, but the function is at hand here.
+        own = {"name": operation.name, "dtype": operation.dtype_policy, "mask": operation.mask}
+        own |= {"output_shape": operation._output_shape, "arguments": operation.arguments}
+        return keras.layers.Lambda(operation.function, **{**own, **changes})
+    try:
+        return type(operation).from_config({**operation.get_config(), **changes})
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            "A layer must support get_config and from_config, by which it is copied: give the "
+            f"layer a get_config. Received: {operation.name!r} ({type(operation).__name__})"
+        ) from error
+
+
+def copy_weights(operation, copy) -> None:
+    """Give a built copy of a layer the layer's weights; other operations have none."""
+    if isinstance(operation, keras.layers.Layer):
+        copy.set_weights(operation.get_weights())
+    if hasattr(copy, "finalize_state"):
+        # A preprocessing layer computes with values derived from its weights.
+        copy.finalize_state()
+
+
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
-    """Let Keras build models thousands of layers deep, whose graphs it walks recursively.
-
-    Example:
-        >>> with deep_graphs():
-        ...     inputs = x = keras.Input((1,))
-        ...     for _ in range(1500):
-        ...         x = keras.layers.Activation("relu")(x)
-        ...     model = keras.Model(inputs, x)
-    """
+    """Let Keras build models thousands of layers deep, whose graphs it walks recursively."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, 100_000))
     try:
@@ -53,15 +76,10 @@ def deep_graphs() -> Iterator[None]:
 
 
 def run(model, inputs, call: Callable[[Any, tuple, dict], Any]) -> Iterator[tuple[int, Any]]:
-    """Execute a functional model, holding each tensor only while something needs it.
+    """Execute a functional model of one input, holding each tensor only while something needs it.
 
-    Args:
-        model: a Functional model of one input.
-        inputs: its input.
-        call: (operation, positional arguments, keyword arguments) -> outputs.
-
-    Yields:
-        (key of the tensor, its value) as they are computed.
+    ``call`` is (operation, positional arguments, keyword arguments) -> outputs. Yield the key and
+    the value of each tensor as it is computed.
     """
     nodes = nodes_of(model)
     needed = collections.Counter(id(x) for node in nodes for x in node.input_tensors)

@@ -7,14 +7,15 @@ load after a bare ``import nf_zoo``.
 Every class therefore has a stand-in in Keras's table of custom objects, which imports the class
 when a file names it. The stand-ins are added once both packages are imported: at once if Keras
 already is, else by an import hook, so that ``import nf_zoo`` stays free of Keras. The hook cannot
-import the modules themselves: one of them may be importing Keras at that moment.
+import the modules themselves: one of them may be importing Keras at that moment. It also keeps that
+import silent.
 """
-
-from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
+
+from nf_zoo.backend import quiet
 
 CLASSES = {
     "nf_zoo.layers": (
@@ -85,7 +86,8 @@ class _KerasHook:
 
     def _then_register(self, exec_module):
         def exec_and_register(module):
-            exec_module(module)
+            with quiet():
+                exec_module(module)
             sys.meta_path.remove(self)
             _register()
 

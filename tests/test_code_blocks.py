@@ -41,11 +41,12 @@ def folder(tmp_path, hub_server):
     return tmp_path
 
 
-def run(program: str, folder: Path, hub) -> None:
+def run(program: str, folder: Path, hub) -> str:
     hub.token = TOKEN
     cache = {"HF_HOME": str(folder / "huggingface"), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
     path = f"{folder}:{ROOT}"  # training/ is not installed
-    succeed(program, cwd=folder, HF_HUB_OFFLINE="0", PYTHONPATH=path, MPLBACKEND="agg", **cache)
+    settings = {"HF_HUB_OFFLINE": "0", "PYTHONPATH": path, "MPLBACKEND": "agg", **cache}
+    return succeed(program, cwd=folder, **settings).stdout
 
 
 def test_every_block_of_readme_stands_alone(folder, hub_server):
@@ -66,7 +67,7 @@ def test_every_block_of_readme_stands_alone(folder, hub_server):
 )
 def test_the_blocks_of_a_guide_run_one_after_the_other(page, folder, hub_server):
     program = "\n".join([BEFORE.get(page.name, ""), *blocks(page, "python")])
-    run(program, folder, hub_server)
+    assert PRINTED.get(page.name, "") in run(program, folder, hub_server)
     for name in MADE.get(page.name, ()):
         assert (folder / name).exists(), name
 
@@ -85,14 +86,16 @@ np.savez(
 )
 """,
     "deploy.md": """
-import glob, nf_zoo, onnxruntime
+import glob, nf_zoo, onnxruntime, openvino
 model = nf_zoo.NFResNet14(pretrained="cifar10")
+nf_zoo.export_openvino(model, "m.xml")
 pictures = sorted(glob.glob("pets/*/*.png"))
 """,
 }
 """Page -> what its reader has before its first block."""
 
 MADE = {
+    "convert.md": ["mine.keras"],
     "features.md": ["segmenter.onnx"],
     "finetuning.md": ["pets-model/model.keras"],
     "gradcam.md": ["gradcam.png"],
@@ -100,6 +103,9 @@ MADE = {
     "training.md": ["runs/smoke/results.json"],
 }
 """Page -> files that its blocks write."""
+
+PRINTED = {"convert.md": "156 104\n{}\n", "knn.md": "(500, 1024)\n"}
+"""Page -> what a comment of a block says that it prints."""
 
 
 def zeros_of(name: str) -> bytes:

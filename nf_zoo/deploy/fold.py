@@ -278,19 +278,8 @@ class _Emitter:
         if node.foreign:
             kind = type(node.operation).__name__
             self.remaining[operation.name] = f"{kind}, which folding does not know"
-        if node.arguments is None:
-            x = operation(*inputs)
-        else:
-            values = dict(zip(map(id, node.tensors), inputs, strict=True))
-            args, kwargs = node.arguments.fill_in(values)
-            if "training" in kwargs:
-                kwargs["training"] = False
-            x = operation(*args, **kwargs)
-        if isinstance(operation, keras.layers.Layer):
-            operation.set_weights(node.operation.get_weights())
-        if hasattr(operation, "finalize_state"):
-            # A preprocessing layer computes with values derived from its weights.
-            operation.finalize_state()
+        x = node.call(operation, inputs, training=False)
+        functional.copy_weights(node.operation, operation)
         return x
 
     def _part(self, node: graph.Part, inputs: list):
@@ -298,13 +287,9 @@ class _Emitter:
 
     def _copy(self, operation, name: str, **changes):
         changes["name"] = self._names.unique(name)
-        if type(operation) is keras.layers.Lambda:
-            # Keras reads no function back from a config, but the function is at hand here.
-            own = {"output_shape": operation._output_shape, "arguments": operation.arguments}
-            return keras.layers.Lambda(operation.function, mask=operation.mask, **own, **changes)
         try:
-            return type(operation).from_config({**operation.get_config(), **changes})
-        except (TypeError, ValueError, NotImplementedError) as error:
+            return functional.copy_of(operation, **changes)
+        except ValueError as error:
             raise ValueError(
                 "A layer that folding keeps must support get_config and from_config, by which it "
                 "is copied: give the layer a get_config, or do not fold the model "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,24 @@ class Kept(Node):
     arguments: Any = None
     tensors: list = dataclasses.field(default_factory=list)
     foreign: bool = False
+
+    def call(self, operation, inputs: list, **changes):
+        """Return the result of an operation for these inputs, called as the one that stays is.
+
+        Args:
+            operation: the operation itself, or one that takes its place; if that is of another
+                class, keyword arguments that it does not know, such as a mask, are left out.
+            inputs: values of ``self.inputs``.
+            **changes: values for keyword arguments of the call, where it has them.
+        """
+        if self.arguments is None:
+            return operation(*inputs)
+        values = dict(zip(map(id, self.tensors), inputs, strict=True))
+        args, kwargs = self.arguments.fill_in(values)
+        if type(operation) is not type(self.operation):
+            known = inspect.signature(operation.call).parameters
+            kwargs = {key: x for key, x in kwargs.items() if key in known}
+        return operation(*args, **{key: changes.get(key, x) for key, x in kwargs.items()})
 
 
 @dataclasses.dataclass(eq=False)

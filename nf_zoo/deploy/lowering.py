@@ -91,6 +91,8 @@ def _affine(layer, inputs: Inputs, name: str, scale=None, offset=None) -> graph.
 
 
 def _scale_and_offset(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    if getattr(layer, "axis", -1) != -1:
+        return None
     return _affine(layer, inputs, name, layer.scale, layer.offset)
 
 
@@ -203,7 +205,7 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
     sources = [
         graph.Source(operation_of(x).name, [], model.dtype_policy, tensor=x) for x in network.inputs
     ]
-    outputs = _walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), "")
+    outputs = walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), _call)
     sink = graph.Sink("outputs", outputs)
     for node in graph.upwards(sink):
         if isinstance(node, graph.Pool | graph.Affine) and node.name in anchors:
@@ -261,26 +263,25 @@ def operation_of(tensor):
     return tensor._keras_history.operation
 
 
-def _walk(network, values: dict[int, graph.Node], prefix: str) -> list[graph.Node]:
+def walk(
+    network, values: dict[int, graph.Node], call: Callable[[Any, list], list]
+) -> list[graph.Node]:
+    """Translate a functional model, call by call, and return the nodes of its outputs.
+
+    Args:
+        network: the model.
+        values: key of a Keras tensor -> its node; has those of the inputs, gets all others.
+        call: (Keras's node, nodes of its inputs) -> a node for each of its outputs.
+    """
     for node in functional.nodes_of(network):
-        inputs = [values[id(x)] for x in node.input_tensors]
-        results = _call(node, inputs, prefix)
+        results = call(node, [values[id(x)] for x in node.input_tensors])
         values.update(zip(map(id, node.outputs), results, strict=True))
     return [values[id(x)] for x in network.outputs]
 
 
-def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
+def keep(node, inputs: Inputs, name: str) -> list[graph.Node]:
+    """Return the nodes of a call that stays as it is, one for each of its outputs."""
     operation = node.operation
-    name = f"{prefix}{operation.name}"
-    if takes_only_tensors(node):
-        nested = graph_of(operation)
-        if nested is not None:
-            tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
-            return _walk(nested, tensors, f"{name}_")
-        floats = [_floating(x, operation) for x in inputs] if type(operation) in RULES else inputs
-        result = lower_layer(operation, floats, prefix)
-        if result is not None:
-            return [result]
     kept = graph.Kept(
         name,
         inputs,
@@ -295,6 +296,21 @@ def _call(node, inputs: list[graph.Node], prefix: str) -> list[graph.Node]:
     return [
         graph.Part(f"{name}_{index}", [kept], index=index) for index in range(len(node.outputs))
     ]
+
+
+def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
+    operation = node.operation
+    name = f"{prefix}{operation.name}"
+    if takes_only_tensors(node):
+        nested = graph_of(operation)
+        if nested is not None:
+            tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
+            return walk(nested, tensors, functools.partial(_call, prefix=f"{name}_"))
+        floats = [_floating(x, operation) for x in inputs] if type(operation) in RULES else inputs
+        result = lower_layer(operation, floats, prefix)
+        if result is not None:
+            return [result]
+    return keep(node, inputs, name)
 
 
 def _floating(node: graph.Node, layer) -> graph.Node:

@@ -1,7 +1,5 @@
 """Factor and offset per channel: the part of a normalization that no convolution can absorb."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -16,8 +14,9 @@ class ChannelAffine(RecordedLayer):
     Args:
         scale: ``"channels"``, ``"scalar"`` or None; the factor starts at 1.
         offset: the same; the offset starts at 0.
+        axis: axis of the channels.
 
-    Input and output: (..., C), the same.
+    Input and output: (..., C), the same; with another ``axis`` than -1 the channels are there.
 
     Raises:
         ValueError: on any other value.
@@ -28,21 +27,29 @@ class ChannelAffine(RecordedLayer):
         TensorShape([1, 2, 2, 3])
     """
 
-    def __init__(self, scale: str | None = "channels", offset: str | None = None, **kwargs):
+    def __init__(
+        self,
+        scale: str | None = "channels",
+        offset: str | None = None,
+        axis: int = -1,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         for name, extent in (("scale", scale), ("offset", offset)):
             if extent not in ("channels", "scalar", None):
                 raise ValueError(
                     f"{name} must be 'channels', 'scalar' or None. Received: {extent!r}"
                 )
-        self._extents = {"scale": scale, "offset": offset}
+        self._extents, self.axis = {"scale": scale, "offset": offset}, axis
         self.scale = self.offset = None
+        self.supports_masking = True
 
     def build(self, input_shape):
         # A vector would broadcast one input channel to many.
-        require_channels(self, input_shape[-1])
-        self.scale = self._vector("scale", "ones", input_shape[-1])
-        self.offset = self._vector("offset", "zeros", input_shape[-1])
+        channels = input_shape[self.axis]
+        require_channels(self, channels, axis=self.axis)
+        self.scale = self._vector("scale", "ones", channels)
+        self.offset = self._vector("offset", "zeros", channels)
 
     def _vector(self, name: str, initializer: str, channels: int):
         extent = self._extents[name]
@@ -51,16 +58,23 @@ class ChannelAffine(RecordedLayer):
         shape = (channels,) if extent == "channels" else ()
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
-    def call(self, x):
-        x = checked_channels(self, x)
+    def call(self, inputs):
+        x = checked_channels(self, inputs)
+        behind = -1 - self.axis if self.axis < 0 else len(x.shape) - 1 - self.axis
         if self.scale is not None:
-            x = ops.multiply(x, ops.cast(self.scale, x.dtype))
+            x = ops.multiply(x, _spread(self.scale, x.dtype, behind))
         if self.offset is not None:
-            x = ops.add(x, ops.cast(self.offset, x.dtype))
+            offset = _spread(self.offset, x.dtype, behind)
+            # On TensorFlow ops.add is a BiasAdd, which is fused with a convolution. It would take
+            # any vector of as many values as there are channels, along another axis too.
+            x = x + offset if behind else ops.add(x, offset)
         return x
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+
+def _spread(values, dtype, behind: int):
+    """Return a vector or scalar that broadcasts against maps with so many axes behind its own."""
+    values = ops.cast(values, dtype)
+    return ops.reshape(values, (-1, *[1] * behind)) if values.shape and behind else values
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -80,6 +94,3 @@ class ScalarBias(RecordedLayer):
 
     def call(self, x):
         return x + self.bias
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

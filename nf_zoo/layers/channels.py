@@ -1,13 +1,11 @@
 """Checks that a layer is called with the channels it was built for."""
 
-from __future__ import annotations
-
 import keras
 
 
-def require_channels(layer, channels: int, ndim: int | None = None) -> None:
+def require_channels(layer, channels: int, ndim: int | None = None, axis: int = -1) -> None:
     """Make Keras reject inputs with other channels, or of another rank, from now on."""
-    layer.input_spec = keras.layers.InputSpec(ndim=ndim, axes={-1: channels})
+    layer.input_spec = keras.layers.InputSpec(ndim=ndim, axes={axis: channels})
 
 
 def checked_channels(layer, x):
@@ -17,8 +15,11 @@ def checked_channels(layer, x):
     channels are then unknown too, and Keras's check sees nothing. TensorFlow's convolution would
     treat a multiple of the kernel's channels as a grouped convolution.
     """
-    if x.shape[-1] is not None or keras.backend.backend() != "tensorflow":
+    ((axis, channels),) = layer.input_spec.axes.items()
+    if x.shape[axis] is not None or keras.backend.backend() != "tensorflow":
         return x
     import tensorflow as tf
 
-    return tf.ensure_shape(x, [*x.shape[:-1], layer.input_spec.axes[-1]])
+    shape = list(x.shape)
+    shape[axis] = channels
+    return tf.ensure_shape(x, shape)

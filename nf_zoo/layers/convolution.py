@@ -1,7 +1,5 @@
 """Plain convolution, the base class of both convolutions, and the choice of primitive."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 

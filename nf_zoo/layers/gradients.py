@@ -1,7 +1,6 @@
 """Custom gradients under TensorFlow that do not leak memory."""
 
-from __future__ import annotations
-
+import functools
 from collections.abc import Callable
 
 
@@ -10,15 +9,16 @@ def with_own_gradient(function: Callable) -> Callable:
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
     and with it the traced graph: the weights of every model ever made. A graph that is traced once
-    for each shape, and takes all it needs as arguments, holds no weights.
-
-    Args:
-        function: tensors -> (result, function of the upstream gradient -> gradients). Create it
-            once per process, not once per call.
-
-    Returns:
-        a function of the same tensors.
+    for each shape, and takes all it needs as arguments, holds no weights. The graphs are looked up
+    here, because TensorFlow warns of a function that it has to trace for many shapes. So create the
+    function, tensors -> (result, upstream gradient -> gradients), once per process.
     """
     import tensorflow as tf
 
-    return tf.function(tf.custom_gradient(function), autograph=False)
+    traced = tf.function(tf.custom_gradient(function), autograph=False)
+
+    @functools.cache
+    def of(*specs) -> Callable:
+        return traced.get_concrete_function(*specs)
+
+    return lambda *tensors: of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)

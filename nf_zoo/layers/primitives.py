@@ -5,8 +5,6 @@ kernel is slow in bfloat16, the more so the smaller the map. All forms are exact
 ``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Layers whose config Keras records by itself."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 
@@ -18,6 +16,10 @@ class RecordedLayer(keras.layers.Layer):
         kwargs.pop("dtype", None)  # only from the record: __init__ gets the caller's value
         args = map(_plain, args)
         return super().__new__(cls, *args, **{key: _plain(x) for key, x in kwargs.items()})
+
+    def compute_output_shape(self, input_shape):
+        """Return the same shape, which most of these layers keep."""
+        return input_shape
 
 
 def _plain(value):

@@ -1,7 +1,5 @@
 """Scaled weight standardization, and the convolution that uses it."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -18,14 +16,8 @@ EPS_FORMS = ("floor", "added")
 def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
     """Return ``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``; see :class:`ScaledWSConv2D`.
 
-    Args:
-        kernel: (kh, kw, C / groups, filters), float32 or float64.
-        gain: (filters,), of the same type.
-        gamma: a constant factor.
-        eps, eps_form: as in ScaledWSConv2D.
-
-    Returns:
-        a tensor of the kernel's shape and type.
+    The kernel is (kh, kw, C / groups, filters), the gain (filters,), both float32 or float64. On
+    TensorFlow a formula gives the gradient, which is less work than going back op by op.
 
     On TensorFlow a formula gives the gradient, which is less work than going back op by op.
     """

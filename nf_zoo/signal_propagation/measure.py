@@ -1,7 +1,5 @@
 """Measurement of signal propagation, block by block while pictures stream through."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Inspection of a model without a run: places where branches merge, and whether it is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -22,21 +20,13 @@ DEVIATION = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
-    """A residual merge of a graph.
+    """A residual merge of a graph."""
 
-    Attributes:
-        name: name of the merging operation.
-        output: key of its output tensor.
-        residual: key of the tensor at the end of the branch.
-        split: key of the tensor that both paths start from.
-        branch: operations of the branch, in order.
-    """
-
-    name: str
-    output: int
-    residual: int
-    split: int
-    branch: tuple[Any, ...]
+    name: str  # name of the merging operation
+    output: int  # key of its output tensor
+    residual: int  # key of the tensor at the end of the branch
+    split: int  # key of the tensor that both paths start from
+    branch: tuple[Any, ...]  # operations of the branch, in order
 
 
 def find_merges(model) -> list[Merge]:
@@ -94,13 +84,11 @@ def norms_after_activations(model) -> list[str]:
         if not isinstance(norm, keras.layers.BatchNormalization) or norm not in branches:
             continue
         before = maker.get(id(norm.input)) if len(norm._inbound_nodes) == 1 else None
-        if _is_convolution(node.operation) and _is_activation(before):
+        convolves = "Conv" in type(node.operation).__name__
+        convolves |= isinstance(node.operation, keras.layers.Dense)
+        if convolves and _is_activation(before):
             found.append(norm.name)
     return found
-
-
-def _is_convolution(operation) -> bool:
-    return "Conv" in type(operation).__name__ or isinstance(operation, keras.layers.Dense)
 
 
 def _is_activation(operation) -> bool:
@@ -119,14 +107,6 @@ def is_trained(model: keras.Model) -> bool:
     or else the distance of the kernels' deviations from their initializers'. A fresh body under a
     trained classifier counts as fresh. So does a copy of a pretrained model with fresh weights,
     even if it has a tag.
-
-    Args:
-        model: any Keras model, built.
-
-    Example:
-        >>> import nf_zoo
-        >>> is_trained(nf_zoo.WideResNet16_1(num_classes=10))
-        False
     """
     moved, kernels = [], []
     for variable, initializer in _variables(model):

@@ -113,3 +113,11 @@ def test_kernels_are_given_to_convolutions():
     dense = keras.layers.Dense(1)
     with pytest.raises(TypeError, match=r"convolutions of .*Dense"), given_kernels({dense: 0}):
         pass
+
+
+def test_many_shapes_are_no_cause_for_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(tf.get_logger(), "handle", said.append)
+    for filters in range(3, 12):
+        ScaledWSConv2D(filters, 3, gamma=1.125)(np.zeros((1, 4, 4, 2), "float32"))
+    assert not [record.getMessage() for record in said]

@@ -1,0 +1,1 @@
+"""Networks of any origin, rebuilt without normalization by the batch."""

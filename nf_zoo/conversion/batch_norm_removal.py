@@ -1,0 +1,169 @@
+"""The same function without BatchNormalization: its statistics move into the layers beside it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from nf_zoo import layers
+from nf_zoo.conversion.absorption import KINDS, Absorber, can_absorb, channel_axis, is_linear
+from nf_zoo.conversion.editable_model import EditableModel, inner
+from nf_zoo.deploy.inference_graph import Kept
+from nf_zoo.deploy.lowering import batch_norm_terms
+
+
+def remove_batch_norm(model: keras.Model) -> keras.Model:
+    """Return a new model that computes the same at inference, and trains without batch statistics.
+
+    Every BatchNormalization disappears into a layer beside it, with its moving statistics: into
+    the kernel and bias of the convolution (depthwise, separable and transposed ones too) or dense
+    layer before it, or of those behind it. Where none can take it exactly, it becomes a
+    :class:`~nf_zoo.layers.ChannelAffine` of its name, with a trainable scale and offset per
+    channel:
+
+    - next to it there is no such layer, or one with an activation in between, with other uses,
+      with a constraint or LoRA, of another dtype, or one that is frozen while the
+      BatchNormalization is not;
+    - the layer behind it pads with zeros, to which no offset was added.
+
+    Training then goes on as with frozen statistics, with any batch size; no picture influences
+    another.
+
+    Args:
+        model: a functional or built Sequential model, trained or not. Models nested in it, shared
+            layers and TimeDistributed are followed.
+
+    Returns:
+        a new Keras model with the inputs, outputs, layer names, ``trainable`` flags and dtype
+        policies of ``model``, not compiled; its attribute ``remaining`` tells what stayed, by the
+        name of the layer. It is a Sequential or a ``keras.Model``, or of the class of ``model`` if
+        that has no constructor of its own. The residual blocks of this package's BatchNorm
+        networks appear as their parts. ``model`` is not changed.
+
+    Raises:
+        ValueError: if ``model`` is neither functional nor Sequential, or hides a
+            BatchNormalization in a layer with code of its own, or has a layer that does not
+            support ``get_config``.
+
+    Source: Ioffe & Szegedy, ICML 2015, section 3.1, on inference with fixed statistics.
+
+    Example:
+        >>> import keras, nf_zoo
+        >>> model = keras.Sequential([
+        ...     keras.Input((32, 32, 3)),
+        ...     keras.layers.Conv2D(8, 3, use_bias=False, name="conv"),
+        ...     keras.layers.BatchNormalization(name="norm"),
+        ...     keras.layers.ReLU(name="activation"),
+        ... ])
+        >>> result = nf_zoo.remove_batch_norm(model)
+        >>> [layer.name for layer in result.layers]
+        ['conv', 'activation']
+        >>> result.remaining
+        {}
+    """
+    editable = EditableModel(model, opens=_norms_in)
+    _refuse_hidden(editable)
+    removal = _Removal(editable)
+    removal.remove_all()
+    result = editable.build()
+    result.remaining = removal.remaining
+    return result
+
+
+def _norms_in(layer) -> list:
+    flatten = getattr(layer, "_flatten_layers", list)  # operations are no layers
+    return [x for x in flatten() if isinstance(x, keras.layers.BatchNormalization)]
+
+
+def _refuse_hidden(editable: EditableModel) -> None:
+    hidden = {}
+    for call in editable.calls():
+        layer = inner(call.operation)
+        is_open = type(layer) is keras.layers.BatchNormalization or id(layer) in editable.graphs
+        if not is_open and _norms_in(layer):
+            hidden[f"{call.name!r} ({type(layer).__name__})"] = None
+    if hidden:
+        raise ValueError(
+            "BatchNormalization must be a layer of a functional or Sequential model, nested or "
+            "not. Inside a layer with code of its own it cannot be replaced: write that layer as "
+            f"keras.Model(inputs, outputs). Received: {', '.join(hidden)}"
+        )
+
+
+class _Removal:
+    """Removal of every BatchNormalization of a model.
+
+    Attributes:
+        remaining: name of a layer -> what could not be absorbed.
+    """
+
+    def __init__(self, editable: EditableModel):
+        self.remaining: dict[str, str] = {}
+        self._editable, self._calls = editable, editable.calls_of()
+        self._absorbers: dict[int, Absorber] = {}
+
+    def remove_all(self) -> None:
+        """Remove them in the order of their first calls."""
+        for layer, calls in self._calls.items():
+            if type(layer) is keras.layers.BatchNormalization:
+                self._remove(layer, calls)
+        for absorber in self._absorbers.values():
+            copy = self._editable.copy_of(absorber.layer, use_bias=True)
+            self._editable.replace(absorber.layer, copy, absorber.weights())
+
+    def _remove(self, norm, calls: list[Kept]) -> None:
+        scale, offset = batch_norm_terms(norm)
+        before, behind = self._before(norm, calls), self._behind(norm, calls, offset)
+        if before is not None:
+            self._absorber(before).absorb_after(scale, offset)
+        for layer in behind if before is None else ():
+            self._absorber(layer).absorb_before(scale, offset)
+        if before is not None or behind:
+            for call in calls:
+                self._editable.bypass(call)
+            return
+        name = self._editable.name_of(norm)
+        own = {"trainable": norm.trainable, "dtype": norm.dtype_policy, "name": name}
+        affine = layers.ChannelAffine("channels", "channels", axis=_axis(norm), **own)
+        weights = [scale.astype("float32"), offset.astype("float32")]
+        self._editable.replace(norm, affine, weights)
+        self.remaining[name] = "scale and offset per channel"
+
+    def _absorber(self, layer) -> Absorber:
+        return self._absorbers.setdefault(id(layer), KINDS[type(layer)](layer))
+
+    def _before(self, norm, calls: list[Kept]):
+        """Return the one layer whose every result these calls take, and nobody else."""
+        makers = [call.input for call in calls]
+        found = {inner(x.operation): None for x in makers if isinstance(x, Kept)}
+        if len(found) != 1 or not all(x.has_one_consumer for x in makers):
+            return None
+        (layer,) = found
+        suits = _suits(norm, layer) and is_linear(layer)
+        return layer if suits and set(self._calls[layer]) == set(makers) else None
+
+    def _behind(self, norm, calls: list[Kept], offset: np.ndarray) -> list:
+        """Return the layers that take the results of these calls, if they can take the norm."""
+        takers = [taker for call in calls for taker in call.consumers]
+        if not all(isinstance(x, Kept) and x.input in calls for x in takers):
+            return []
+        found = {inner(x.operation): None for x in takers}
+        for layer in found:
+            if not _suits(norm, layer) or set(self._calls[layer]) - set(takers):
+                return []
+            if np.any(offset) and not KINDS[type(layer)].takes_offsets(layer):
+                return []
+        return list(found)
+
+
+def _suits(norm, layer) -> bool:
+    """Return True if the layer's weights may take the norm's."""
+    if not can_absorb(layer) or channel_axis(layer) != _axis(norm):
+        return False
+    frozen = norm.trainable and (norm.scale or norm.center) and not layer.trainable
+    return layer.compute_dtype == norm.compute_dtype and not frozen
+
+
+def _axis(norm) -> int:
+    """Return the axis of a built layer's channels, counted from the end."""
+    return norm.axis if norm.axis < 0 else norm.axis - norm.input_spec.ndim
