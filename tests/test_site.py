@@ -43,6 +43,12 @@ def test_every_public_name_is_in_the_reference(monkeypatch):
     assert not [name for name in shown if f"][{name}]" not in index]
 
 
+@pytest.mark.fast
+def test_the_citation_has_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {nf_zoo.__version__}\n" in text
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages that `mkdocs build --strict` makes; .ci/run installs what it needs."""
