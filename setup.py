@@ -15,6 +15,10 @@ EXTRAS = {
     "openvino": ["onnx>=1.17", "openvino>=2025.0", "nncf>=2.15"],
     "heic": ["pillow-heif>=0.22"],
     "jax": ["jax"],
+    "docs": [
+        *("mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"),
+        *("latex2mathml>=3.77", "ruff>=0.14"),
+    ],
 }
 # Every recipe, format and backend is tried in the tests.
 EXTRAS["test"] = [
