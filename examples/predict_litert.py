@@ -1,10 +1,10 @@
-"""Say what a picture shows with an LiteRT file of nf_zoo; needs ai-edge-litert, numpy and Pillow.
+"""Say what pictures show with an LiteRT file of nf_zoo; needs ai-edge-litert, numpy and Pillow.
 
-python predict_litert.py model.tflite picture.jpg
+python predict_litert.py model.tflite picture.jpg [picture.jpg ...]
 """
 
+import argparse
 import json
-import sys
 import zipfile
 
 import numpy as np
@@ -36,20 +36,38 @@ def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     return pixels[None]
 
 
+def arguments() -> argparse.Namespace:
+    what, usage = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(description=what, epilog=usage)
+    parser.add_argument("file", help="what nf_zoo.export_litert wrote")
+    parser.add_argument("pictures", nargs="+", help="picture files")
+    return parser.parse_args()
+
+
 def main() -> None:
-    file, picture = sys.argv[1:]
+    given = arguments()
     # The file is a zip archive too, which holds its metadata.
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(given.file) as archive:
         properties = json.loads(archive.read("metadata.json"))
         labels = archive.read("labels.txt").decode().splitlines()
-    pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
-    network = Interpreter(model_path=file).get_signature_runner()
-    scores = network(images=pixels)[properties["output"]][0]
-    if properties["output"] == "logits":
-        scores = np.exp(scores - scores.max())
-        scores /= scores.sum()
-    for index in np.argsort(-scores)[:5]:
-        print(f"{scores[index]:.4f} {labels[index]}")
+    network = Interpreter(model_path=given.file).get_signature_runner()
+    entry = network.get_input_details()["images"]
+    answer = network.get_output_details()[properties["output"]]
+    for picture in given.pictures:
+        pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
+        if entry["dtype"] == np.int8:
+            scale, zero = entry["quantization"]
+            pixels = np.clip(np.round(pixels / scale) + zero, -128, 127).astype(np.int8)
+        scores = network(images=pixels)[properties["output"]][0]
+        if scores.dtype == np.int8:
+            scale, zero = answer["quantization"]
+            scores = np.float32(scale) * (scores - np.float32(zero))
+        if properties["output"] == "logits":
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        print(picture)
+        for index in np.argsort(-scores)[:5]:
+            print(f"  {scores[index]:.4f} {labels[index]}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Say what a picture shows with an ONNX file of nf_zoo; needs onnxruntime, numpy and Pillow.
+"""Say what pictures show with an ONNX file of nf_zoo; needs onnxruntime, numpy and Pillow.
 
-python predict_onnx.py model.onnx picture.jpg
+python predict_onnx.py model.onnx picture.jpg [picture.jpg ...]
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
 import onnxruntime
@@ -35,22 +35,32 @@ def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     return pixels[None]
 
 
+def arguments() -> argparse.Namespace:
+    what, usage = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(description=what, epilog=usage)
+    parser.add_argument("file", help="what nf_zoo.export_onnx wrote")
+    parser.add_argument("pictures", nargs="+", help="picture files")
+    return parser.parse_args()
+
+
 def main() -> None:
-    file, picture = sys.argv[1:]
+    given = arguments()
     options = onnxruntime.SessionOptions()
     # Sums of eight-bit products may saturate on processors without VNNI, but for this.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(given.file, options, providers=["CPUExecutionProvider"])
     properties = session.get_modelmeta().custom_metadata_map
     labels = json.loads(properties["labels"])
     settings = json.loads(properties["preprocessing"])
-    pixels = prepare(picture, settings, raw=properties["input"] == "pixels")
-    scores = session.run(None, {session.get_inputs()[0].name: pixels})[0][0]
-    if properties["output"] == "logits":
-        scores = np.exp(scores - scores.max())
-        scores /= scores.sum()
-    for index in np.argsort(-scores)[:5]:
-        print(f"{scores[index]:.4f} {labels[index]}")
+    for picture in given.pictures:
+        pixels = prepare(picture, settings, raw=properties["input"] == "pixels")
+        scores = session.run(None, {session.get_inputs()[0].name: pixels})[0][0]
+        if properties["output"] == "logits":
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        print(picture)
+        for index in np.argsort(-scores)[:5]:
+            print(f"  {scores[index]:.4f} {labels[index]}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 Names load on first use, so that ``import nf_zoo`` costs milliseconds and imports no Keras.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 
@@ -35,6 +33,7 @@ _HOMES = {
     "WeightsMismatch": "nf_zoo.hub.errors",
     "WeightsNotFound": "nf_zoo.hub.errors",
     "WeightsOffline": "nf_zoo.hub.errors",
+    "benchmark": "nf_zoo.deploy.benchmarking",
     "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.pictures.predictions",
     "diagnose": "nf_zoo.signal_propagation",
@@ -44,6 +43,7 @@ _HOMES = {
     "list_models": "nf_zoo.hub.models",
     "load_pretrained": "nf_zoo.hub.pretrained",
     "model_info": "nf_zoo.hub.models",
+    "normalizer_free": "nf_zoo.conversion.normalizer_free",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.pictures.images",
     "push_to_hub": "nf_zoo.hub.publishing",

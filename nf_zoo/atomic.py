@@ -1,7 +1,5 @@
 """Write a file or a folder to one side, then swap it in: whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -11,7 +9,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Path]:
     """Yield a path to write to; it replaces ``path`` only if nothing fails.
 
     The yielded path has the same name and lies in a new, empty folder beside ``path``; missing
@@ -20,20 +18,33 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: the file or folder to write or replace.
-
-    Yields:
-        the path to write; nothing exists there yet.
-
-    Example:
-        >>> with replacing("notes.txt") as written:  # doctest: +SKIP
-        ...     written.write_text("whole")
+        *more: files beside ``path`` that belong to it; the block writes them beside the yielded
+            path, under their names. ``path`` never lies beside those of another writing: it goes
+            first and comes last.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         written = Path(scratch, path.name)
         yield written
-        swap(written, path, Path(scratch, f"{path.name}.former"))
+        if more:
+            _swap_together([*map(Path, more), path], Path(scratch))
+        else:
+            swap(written, path, Path(scratch, f"{path.name}.former"))
+
+
+def _swap_together(paths: list[Path], scratch: Path) -> None:
+    """Move files of the scratch folder to ``paths``, the last one last, or put all back."""
+    with contextlib.ExitStack() as undo:
+        for path in reversed(paths):
+            if path.exists():
+                former = scratch / f"{path.name}.former"
+                os.replace(path, former)
+                undo.callback(os.replace, former, path)
+        for path in paths:
+            os.replace(scratch / path.name, path)
+            undo.callback(os.remove, path)
+        undo.pop_all()
 
 
 def swap(written: Path, path: Path, former: Path) -> None:

@@ -1,35 +1,22 @@
 """Differences between the backends of Keras that no operation of Keras hides."""
 
-from __future__ import annotations
-
+import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 from nf_zoo.atomic import is_full
 
 _INSTALL = "pip install tensorflow"
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def require_tensorflow(what: str) -> ModuleType:
-    """Return TensorFlow if Keras runs on it.
-
-    Args:
-        what: the subject of the message, such as ``"Fine-tuning"``.
-
-    Returns:
-        the module.
-
-    Raises:
-        RuntimeError: if Keras runs on another backend.
-        ImportError: if TensorFlow is not installed.
-
-    Example:
-        >>> require_tensorflow("A SavedModel").__name__
-        'tensorflow'
-    """
+    """Return TensorFlow if Keras runs on it; ``what`` is the subject of the error."""
     import keras
 
     backend = keras.backend.backend()
@@ -43,14 +30,7 @@ def require_tensorflow(what: str) -> ModuleType:
 
 
 def import_tensorflow(what: str) -> ModuleType:
-    """Return TensorFlow, whichever backend Keras runs on.
-
-    Args:
-        what: the subject of the message.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+    """Return TensorFlow, whichever backend Keras runs on; ``what`` is the subject of the error."""
     try:
         return importlib.import_module("tensorflow")
     except ModuleNotFoundError as error:
@@ -60,12 +40,7 @@ def import_tensorflow(what: str) -> ModuleType:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error of Python, TensorFlow or JAX means that memory ran out.
-
-    Example:
-        >>> is_out_of_memory(MemoryError())
-        True
-    """
+    """Return True if an error of Python, TensorFlow or JAX means that memory ran out."""
     text = str(error)
     exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
     # TensorFlow calls a full disk an exhausted resource too.
@@ -92,3 +67,37 @@ def compiled(function: Callable) -> Callable:
 
         return tf.function(function, jit_compile=True, autograph=False)
     return function
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what TensorFlow prints on stderr while it is imported in the block.
+
+    Its notices of CUDA and oneDNN come before it reads ``TF_CPP_MIN_LOG_LEVEL``; later ones follow
+    that level, which becomes 3 unless it is set. Level 0 shows everything. If the block fails, what
+    was held back is shown.
+    """
+    if os.environ.setdefault(LOG_LEVEL, "3") == "0":
+        yield
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            with contextlib.suppress(OSError, AttributeError):
+                sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,7 +1,5 @@
 """The graph of a functional Keras model, node by node."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import sys
@@ -68,15 +66,7 @@ def copy_weights(operation, copy) -> None:
 
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
-    """Let Keras build models thousands of layers deep, whose graphs it walks recursively.
-
-    Example:
-        >>> with deep_graphs():
-        ...     inputs = x = keras.Input((1,))
-        ...     for _ in range(1500):
-        ...         x = keras.layers.Activation("relu")(x)
-        ...     model = keras.Model(inputs, x)
-    """
+    """Let Keras build models thousands of layers deep, whose graphs it walks recursively."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, 100_000))
     try:
@@ -86,15 +76,10 @@ def deep_graphs() -> Iterator[None]:
 
 
 def run(model, inputs, call: Callable[[Any, tuple, dict], Any]) -> Iterator[tuple[int, Any]]:
-    """Execute a functional model, holding each tensor only while something needs it.
+    """Execute a functional model of one input, holding each tensor only while something needs it.
 
-    Args:
-        model: a Functional model of one input.
-        inputs: its input.
-        call: (operation, positional arguments, keyword arguments) -> outputs.
-
-    Yields:
-        (key of the tensor, its value) as they are computed.
+    ``call`` is (operation, positional arguments, keyword arguments) -> outputs. Yield the key and
+    the value of each tensor as it is computed.
     """
     nodes = nodes_of(model)
     needed = collections.Counter(id(x) for node in nodes for x in node.input_tensors)

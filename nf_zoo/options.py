@@ -7,12 +7,10 @@
 ... def fit(data, *, settings):
 ...     return settings.epochs
 >>> fit([], epochs=5), str(inspect.signature(fit))
-(5, "(data, *, epochs: 'int' = 3)")
+(5, '(data, *, epochs: int = 3)')
 
 Nothing heavy is imported here: the command line reads the records to print its help.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib

@@ -201,8 +201,7 @@ def _serve(output: Path, model) -> list[dict[str, Any]]:
     """Predict with the SavedModel in a process without nf_zoo; compare with the Keras model."""
     script = output / "predict.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    pictures = [min(folder.iterdir()) for folder in sorted((output / "digits" / "test").iterdir())]
-    pictures = pictures[::2]
+    pictures = [_first_of(folder) for folder in sorted((output / "digits" / "test").iterdir())[::2]]
     run = subprocess.run(
         [sys.executable, "-P", script.name, *(str(path.relative_to(output)) for path in pictures)],
         cwd=output,
@@ -227,6 +226,10 @@ def _serve(output: Path, model) -> list[dict[str, Any]]:
         )
     _check_served(served)
     return served
+
+
+def _first_of(folder: Path) -> Path:
+    return min(folder.iterdir())
 
 
 def _check_served(served: list[dict[str, Any]]) -> None:
@@ -307,7 +310,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (output / "digits", "the pictures: a folder for each digit"),
         (tuned / "model.keras", "the fine-tuned network"),
         (tuned / "saved_model", "the same for TensorFlow Serving or plain TensorFlow"),
-        (tuned / "report.json", "every figure; beside it, the learning curve and confusion matrix"),
+        (tuned / "report.html", "the report: curves, confusion matrix, mistakes; for a browser"),
+        (tuned / "report.json", "every figure of it"),
         (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):
@@ -315,10 +319,12 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
             rows.add_row(str(path.relative_to(output)), Text(what, style="dim"))
     console.print(rows)
     console.print(Text("\nWhat next", style="bold"))
-    sevens = output / "digits" / "test" / "7"
-    network, pictures, digits = (shlex.quote(str(x)) for x in (tuned, sevens, output / "digits"))
+    folders = sorted((output / "digits" / "test").iterdir())[1::3]
+    network, digits, *pictures = (
+        shlex.quote(str(x)) for x in (tuned, output / "digits", *map(_first_of, folders))
+    )
     for line in (
-        f"nf-zoo predict {network} {pictures}",
+        f"nf-zoo predict {network} {' '.join(pictures)} --top 3",
         f"nf-zoo evaluate {network} {digits}",
         "nf-zoo finetune YOUR_PICTURES --output my_model      # a folder for each class",
         "nf-zoo list --pretrained",

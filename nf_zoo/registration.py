@@ -7,26 +7,29 @@ load after a bare ``import nf_zoo``.
 Every class therefore has a stand-in in Keras's table of custom objects, which imports the class
 when a file names it. The stand-ins are added once both packages are imported: at once if Keras
 already is, else by an import hook, so that ``import nf_zoo`` stays free of Keras. The hook cannot
-import the modules themselves: one of them may be importing Keras at that moment.
+import the modules themselves: one of them may be importing Keras at that moment. It also keeps that
+import silent.
 """
-
-from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
 
+from nf_zoo.backend import quiet
+
 CLASSES = {
     "nf_zoo.layers": (
         *("ChannelAffine", "Conv2D", "DilatedAveragePool2D", "Dropout"),
         *("EfficientChannelAttention", "MaxPool2D", "Rectifier", "ScalarBias"),
-        *("ScaledActivation", "ScaledWSConv2D", "SkipInit", "SqueezeExcite", "StochasticDepth"),
+        *("ScaledActivation", "ScaledWSConv2D", "ScaledWSDense", "ScaledWSDepthwiseConv2D"),
+        *("SkipInit", "SqueezeExcite", "StochasticDepth"),
     ),
     "nf_zoo.layers.residual": ("ReplicaSeedGenerator",),
     "nf_zoo.models.batch_norm_block": ("BatchNormBlock",),
     "nf_zoo.models.classifier": ("ImageClassifier",),
     "nf_zoo.models.norm_free": ("NormFreeBlock",),
     "nf_zoo.models.skipinit_block": ("FixupBlock", "SkipInitBlock"),
+    "nf_zoo.conversion.normalizer_free_model": ("NormalizerFreeModel",),
     "nf_zoo.deploy.folded": ("FoldedModel",),
     "nf_zoo.optimizers": ("AdaptiveGradientClipping", "GroupedOptimizer"),
 }
@@ -85,7 +88,8 @@ class _KerasHook:
 
     def _then_register(self, exec_module):
         def exec_and_register(module):
-            exec_module(module)
+            with quiet():
+                exec_module(module)
             sys.meta_path.remove(self)
             _register()
 

@@ -6,6 +6,10 @@ import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Of the tests and the programs that they start: what runs twice need not be compiled well.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# OpenVINO tells its makers of every use otherwise.
+os.environ.setdefault("CI", "true")
 
 import keras
 import pytest
@@ -24,9 +28,23 @@ tf.config.set_logical_device_configuration(
 )
 
 
+SEED = 20261123
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow_seeded():
+    """TensorFlow's own seed: for operations with a state, of which the zoo has none.
+
+    Setting it makes TensorFlow forget all kernels, and optimize every traced function anew.
+    """
+    tf.random.set_seed(SEED)
+
+
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch):
     # Parallel test runners set it; tables would then be cut to their width.
     monkeypatch.delenv("COLUMNS", raising=False)
 
-    keras.utils.set_random_seed(20261123)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.random, "set_seed", lambda seed: None)
+        keras.utils.set_random_seed(SEED)

@@ -18,8 +18,6 @@ import types
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-HASTY = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-"""Environment of programs under JAX: what runs twice need not be compiled well."""
 
 READ_ON_IMPORT = ("KERAS_", "TF_ENABLE_", "TF_CPP_", "JAX_")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -68,6 +69,29 @@ def test_a_failure_of_the_move_leaves_what_was_there(kind, tmp_path, monkeypatch
         write(written, "new")
     assert read(path) == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+@pytest.mark.parametrize("fails", [None, "thing.xml", "thing.bin"])
+def test_two_files_of_one_writing_stay_together(fails, tmp_path, monkeypatch):
+    path, second = tmp_path / "thing.xml", tmp_path / "thing.bin"
+    path.write_text("old")
+    second.write_text("old")
+    replace = os.replace
+
+    def watched(source, target):
+        if target.name == fails and "former" not in source.name:
+            raise OSError("no")
+        replace(source, target)
+        if path.exists() and second.exists():
+            assert path.read_text() == second.read_text()
+
+    monkeypatch.setattr(os, "replace", watched)
+    error = pytest.raises(OSError, match="no") if fails else contextlib.nullcontext()
+    with error, atomic.replacing(path, second) as written:
+        written.write_text("new")
+        written.with_suffix(".bin").write_text("new")
+    assert {path.read_text(), second.read_text()} == {"old" if fails else "new"}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_nothing_written_is_an_error(tmp_path):

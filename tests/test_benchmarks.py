@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import training_forms
+from benchmarks.speed import __main__ as speed
 from benchmarks.speed import report
 from benchmarks.tables import read_table, write_table
 
@@ -57,6 +59,62 @@ def test_ratios_take_the_fastest_of_each_side():
         ("nf_resnet50 exported, float32, against timm compiled with constants", 8): 2.0,
         ("step of nf_resnet50 against resnetv2_50", 8): 2.0,
     }
+
+
+def test_a_form_is_compared_at_its_own_precision():
+    def contender(form, network, seconds, size=100, **facts):
+        task = {"form": form, "network": network, "size": size, "runtime": "keras"}
+        task["training"] = False
+        memory = {8: {"peak_bytes": 0, "step_bytes": 0}}
+        facts = {"version": "1", "threads": 2, **facts}
+        return SimpleNamespace(task=task, seconds={8: seconds}, memory=memory, facts=facts)
+
+    work = {"multiply_adds": 10**6}
+    contenders = [
+        contender("OpenVINO", "net", [8.0], **work),
+        contender("OpenVINO bfloat16", "net", [4.0], **work),
+        contender("OpenVINO int8", "net", [2.0], **work),
+        contender("matrix product", "", [1.0]),
+        contender("matrix product", "", [0.5]),
+        contender("matrix product, bfloat16", "", [0.25]),
+    ]
+    rows = speed.rows_of("inference", "net", 8, contenders, {})
+    assert [r["precision"] for r in rows[:3]] == ["float32", "bfloat16", "int8"]
+    assert [r["share"] for r in rows] == [0.5, 0.5, "", 0.5, 1.0, 1.0]
+
+
+def test_every_precision_is_measured_and_compared():
+    forms = speed.FORMS["inference"]
+    tasks = speed.tasks_of("inference", ["nf_regnet_b1"])
+    for runtime in ("keras", "pytorch"):
+        ours = [t["form"] for t in tasks if t["runtime"] == runtime and t["network"]]
+        assert tuple(ours) == forms[runtime]
+        products = {t["form"] for t in tasks if t["runtime"] == runtime and not t["network"]}
+        kinds = {speed.precision_of(form) for form in products}
+        assert {speed.precision_of(form) for form in ours} <= kinds
+    assert set(report.BFLOAT16) | set(report.EIGHT_BITS) < set(forms["keras"])
+    assert {*report.TENSORFLOW, *report.EXPORTED} < set(forms["keras"])
+    assert {report.FROZEN, report.FROZEN_BFLOAT16} < set(forms["pytorch"])
+    rows = [
+        row("net", "keras", "folded", 80),
+        row("net", "keras", "OpenVINO bfloat16", 20),
+        row("net", "keras", "OpenVINO int8", 40),
+        row("net", "pytorch", "eager", 90),
+        row("net", "pytorch", "torch.compile, frozen, bfloat16", 30),
+    ]
+    found = {
+        what: other["milliseconds"] / our["milliseconds"]
+        for what, _, our, other in report.ratios(rows)
+    }
+    assert found["net in TensorFlow, against the best timm mode"] == 90 / 80
+    assert found["net in bfloat16, against timm's best"] == 1.5
+    assert found["net, eight bits against our bfloat16"] == 0.5
+
+
+def test_rows_of_before_the_precisions_stay():
+    rows = speed.with_precisions(read_table(ROOT / "benchmarks" / "speed.csv"))
+    assert {r["precision"] for r in rows if r["form"] == "LiteRT int8"} == {"int8"}
+    assert {r["precision"] for r in rows if r["form"] == "OpenVINO"} == {"float32"}
 
 
 def test_report_of_a_table(tmp_path, capsys):

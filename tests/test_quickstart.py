@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from rich.status import Status
 
 from nf_zoo import quickstart as module
@@ -89,6 +92,20 @@ def test_training_digits_come_before_the_others(finished):
             for split in ("train", "val", "test")
         )
         assert max(train) < min(val) and max(val) < min(test)
+
+
+def test_what_next_shows_a_few_pictures_of_several_classes(tmp_path, finished, capsys):
+    output, record = finished
+    module._print_end(Console(width=200), output, record["seconds"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    command = next(line for line in lines if line.startswith("nf-zoo predict "))
+    _, _, network, *pictures = shlex.split(command)
+    pictures = pictures[: pictures.index("--top")]
+    assert Path(network, "model.keras").is_file()
+    assert [Path(name).parent.name for name in pictures] == ["1", "4", "7"]
+    assert all(Path(name).is_file() for name in pictures)
+    assert main(shlex.split(command)[1:]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * len(pictures)
 
 
 def test_an_earlier_one_is_replaced_on_request_only(finished, capsys):

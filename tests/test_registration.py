@@ -94,9 +94,7 @@ def saved(tmp_path_factory) -> Path:
 def test_every_kind_of_model_opens_in_a_new_process(imports, backend, saved):
     program = LOADER.format(imports=imports, names=list(MODELS), folder=saved)
     # The copies of a running process have imported Keras already.
-    settings = (
-        {} if imports.startswith("import keras") else {"KERAS_BACKEND": backend, **programs.HASTY}
-    )
+    settings = {} if imports.startswith("import keras") else {"KERAS_BACKEND": backend}
     differences = json.loads(programs.printed_by(program, **settings))
     assert set(differences) == set(MODELS)
     assert max(differences.values()) < 1e-4, differences

@@ -5,6 +5,11 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
+from nf_zoo import list_models, model_info
+from nf_zoo.hub.models import parameter_counts
+
 ROOT = Path(__file__).parents[1]
 REMEDY = "run python docs/make_models_table.py"
 
@@ -14,3 +19,12 @@ def test_the_tables_say_what_the_catalog_says():
     assert made["models_page"]() == (ROOT / "docs/models.md").read_text(), REMEDY
     readme = (ROOT / "README.md").read_text()
     assert made["with_table"](readme) == readme, REMEDY
+
+
+@pytest.mark.fast
+def test_the_parameters_of_every_network_are_known():
+    counts = parameter_counts()
+    remedy = "run python docs/make_parameters_table.py"
+    assert set(list_models()) <= set(counts), remedy
+    for name in ("nf_resnet26", "wide_resnet16_1", "nf_resnet26.tiny_imagenet", "nf_resnet10"):
+        assert counts[name] == model_info(name).parameters, remedy

@@ -1,7 +1,5 @@
 """Variation and normalization of the pictures of a step, on the accelerator that trains."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from keras import ops
@@ -22,19 +20,11 @@ def augmentation_of(recipe) -> Augmentation:
 
 
 def vary(recipe, images, classes, draws, num_classes: int, size: int | None = None):
-    """Return the pictures and targets that a step trains on.
+    """Return the normalized pictures and the smoothed targets that a step trains on, float32.
 
-    Args:
-        recipe: a :func:`training.recipe.default`.
-        images: (N, H, W, 3) uint8.
-        classes: (N,) integers.
-        draws: draws of the recipe's :func:`augmentation_of`.
-        num_classes: length of a target.
-        size: side in pixels to resize them to; None: the recipe's ``input_size``.
-
-    Returns:
-        Normalized pictures, (N, size, size, 3), and targets with label smoothing,
-        (N, num_classes), both float32.
+    They are made of uint8 ``images`` (N, H, W, 3), ``classes`` (N,), and the draws of the recipe's
+    :func:`augmentation_of`. ``size`` is the side in pixels to resize to; None stands for the
+    recipe's ``input_size``.
     """
     augment = augmentation_of(recipe)
     images = augment(images, draws, size or recipe.data.input_size or None)

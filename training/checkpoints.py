@@ -5,8 +5,6 @@ hold the step, the recipe and a digest of the values. The pictures of a step fol
 recipe's seed and the number of the step, so the step is also the position in the input.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -28,13 +26,7 @@ BEST = "best.json"
 
 
 class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-        folder: created if it does not exist.
-        identity: fields that identify the run; see :func:`training.recipe.identity`.
-        keep: number of newest checkpoints to keep, beside the best.
-    """
+    """The checkpoints of one run: the ``keep`` newest and the best."""
 
     def __init__(self, folder: str | os.PathLike, identity: dict, keep: int = 3):
         self.folder, self.identity, self.keep = Path(folder), identity, keep
@@ -47,18 +39,10 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, state: list[tuple[str, np.ndarray]]) -> Path:
-        """Write a checkpoint, and remove those that are no longer kept.
-
-        Raises:
-            OSError: if the disk is full; earlier checkpoints stay, and no partial file does.
-        """
+        """Write a checkpoint, and remove those that are no longer kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(step)
-        metadata = {
-            "step": str(step),
-            "recipe": json.dumps(self.identity),
-            "digest": digest(state),
-        }
+        metadata = {"step": str(step), "recipe": json.dumps(self.identity), "digest": digest(state)}
         values = {key: np.asarray(value, order="C") for key, value in state}
         try:
             with atomic.replacing(path) as written:
@@ -82,12 +66,7 @@ class Checkpoints:
         return None
 
     def load_newest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Return the newest undamaged checkpoint; warn about each damaged one.
-
-        Raises:
-            RecipeError: if it belongs to another recipe.
-            OSError: if there are checkpoints, but none can be read.
-        """
+        """Return the newest undamaged checkpoint; warn about each damaged one."""
         steps = self.steps()
         for step in reversed(steps):
             try:
@@ -106,12 +85,7 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> dict[str, np.ndarray]:
-        """Return the values of one checkpoint.
-
-        Raises:
-            RecipeError: if it belongs to another recipe; names the fields that differ.
-            ValueError: if the values are not those that were written.
-        """
+        """Return the values of one checkpoint."""
         with safetensors.safe_open(self._path(step), framework="numpy") as file:
             metadata = file.metadata() or {}
             check_identity(json.loads(metadata["recipe"]), self.identity, self.folder)
@@ -143,11 +117,7 @@ def digest(state) -> str:
 
 
 def check_identity(found: dict, expected: dict, folder) -> None:
-    """Check that a run may go on from another's state.
-
-    Raises:
-        RecipeError: naming the fields that differ.
-    """
+    """Check that a run may go on from another's state."""
     keys = sorted(set(found) | set(expected))
     different = [key for key in keys if found.get(key) != expected.get(key)]
     if different:

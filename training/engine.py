@@ -1,7 +1,5 @@
 """The base of the engines of both backends: state, batches, evaluation."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 
@@ -33,23 +31,20 @@ def averages_of(optimizer) -> list:
 
 
 class Engine:
-    """Steps of one model.
-
-    Args:
-        recipe: a checked recipe.
-        model: an ImageClassifier.
-        optimizer: built for the model's trainable variables.
-        replicas: devices that share a batch.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into replicas and micro-batches.
-    """
+    """Steps of one model."""
 
     hosts = 1
 
     def __init__(self, recipe, model, optimizer, replicas: int = 1):
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
-        self.replicas, self.replica_batch = replicas, check_batch(recipe, replicas)
+        batch, parts = recipe.batch_size, replicas * recipe.accumulate
+        if batch % parts:
+            near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
+            raise RecipeError(
+                f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
+                f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
+            )
+        self.replicas, self.replica_batch = replicas, batch // replicas
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def state(self) -> list[tuple[str, np.ndarray]]:
@@ -75,19 +70,3 @@ class Engine:
     def agree(self, value: float) -> float:
         """Return the largest of the values that the hosts hold."""
         return value
-
-
-def check_batch(recipe, replicas: int) -> int:
-    """Return the number of pictures of one replica in one step.
-
-    Raises:
-        RecipeError: if the batch cannot be cut into equal parts.
-    """
-    batch, parts = recipe.batch_size, replicas * recipe.accumulate
-    if batch % parts:
-        near = [n for n in (batch // parts * parts, -(-batch // parts) * parts) if n]
-        raise RecipeError(
-            f"batch_size must be a multiple of replicas x accumulate = {replicas} x "
-            f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
-        )
-    return batch // replicas

@@ -1,7 +1,5 @@
 """Batches of pictures for the engines."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,10 +13,7 @@ from training.data import Share
 class JaxFeed:
     """Batches for one accelerator, made by a thread while it computes.
 
-    Args:
-        recipe: a checked recipe.
-        data: an :class:`~training.data.ArrayPictures`.
-        resident: give rows of pictures that the accelerator holds, instead of images.
+    ``resident`` batches have rows of pictures that the accelerator holds, instead of images.
     """
 
     def __init__(self, recipe, data, resident: bool = False):
@@ -40,13 +35,7 @@ class JaxFeed:
 
 
 class TensorFlowFeed:
-    """Batches for every replica of a strategy.
-
-    Args:
-        recipe: a checked recipe.
-        data: the result of :func:`training.data.open_data`.
-        strategy: a tf.distribute.Strategy.
-    """
+    """Batches for every replica of a strategy."""
 
     def __init__(self, recipe, data, strategy):
         self.recipe, self.data, self.strategy = recipe, data, strategy
@@ -60,14 +49,12 @@ class TensorFlowFeed:
         )
 
     def test(self):
-        """Return batches of (images, classes, weights) of every replica."""
         return self._distributed(
             lambda share: self.data.test_batches(self.recipe, share),
             self.recipe.evaluation.batch_size,
         )
 
     def pictures(self, step: int) -> np.ndarray:
-        """Return the first pictures of a step, uint8 (N, H, W, 3)."""
         batches = self.data.train_batches(self.recipe, self._share(0, 1), step)
         return np.asarray(next(iter(batches))[0])
 

@@ -11,8 +11,6 @@ most ``--largest`` bytes; ``cat NAME.tar.* | tar x`` puts them together again. T
 continues runs that were cut off. A run that diverges begins again at half its rate.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess
@@ -90,7 +88,6 @@ def pack(folder: Path, output: Path, largest: int) -> list[Path]:
 
 
 def main(argv) -> int:
-    """Run the command line."""
     logging.set_verbosity(logging.INFO)
     words = argv[1:]
     jobs = [word.split("=", 1) for word in words if not word.startswith("--")]

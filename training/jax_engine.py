@@ -1,7 +1,5 @@
 """Training and evaluation steps on one accelerator under JAX, for sets that fit in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import time
@@ -50,13 +48,7 @@ class JaxEngine(Engine):
         return loss
 
     def compile_ahead(self, batch, sizes, test_batch) -> None:
-        """Compile the step of the first size; start to compile other sizes and the evaluation.
-
-        Args:
-            batch: a batch of :meth:`train_step`.
-            sizes: picture sizes of the run, in their order.
-            test_batch: a batch of :meth:`evaluate`.
-        """
+        """Compile the step of the first size; start to compile other sizes and the evaluation."""
         started = time.monotonic()
         trainable, other, _ = self._state
         pool = ThreadPoolExecutor()

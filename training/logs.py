@@ -1,7 +1,5 @@
 """Logs of a run: lines of progress, JSON lines, TensorBoard."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -10,19 +8,16 @@ from pathlib import Path
 from absl import logging
 
 from nf_zoo import atomic
+from nf_zoo.extras import remedy
 
 FILE = "log.jsonl"
 
 
 class Log:
-    """Log of a run.
+    """Log of a run; without a folder, as on hosts other than the first, it writes no files.
 
-    Args:
-        folder: working folder; None writes no files (hosts other than the first).
-        first_step: the step a run goes on from; records of later steps are removed, since those
-            steps are done again.
-        total_steps: steps of the whole run.
-        batch_size: pictures in a step.
+    Records of steps after ``first_step``, from which the run goes on, are removed: those steps are
+    done again.
     """
 
     def __init__(self, folder: Path | None, first_step: int, total_steps: int, batch_size: int):
@@ -61,7 +56,9 @@ class Log:
     def _write(self, kind: str, step: int, **values: float) -> None:
         if self._folder is None:
             return
-        row = {"kind": kind, "step": step, "time": round(time.time(), 3), **_finite(values)}
+        # JSON has neither infinities nor NaN.
+        finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
+        row = {"kind": kind, "step": step, "time": round(time.time(), 3), **finite}
         with (self._folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._writer is not None:
@@ -93,11 +90,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02d} s"
 
 
-def _finite(values: dict[str, float]) -> dict:
-    """Replace infinities and NaN by None, since JSON has neither."""
-    return {k: v if math.isfinite(v) else None for k, v in values.items()}
-
-
 def _summary_writer(folder: Path):
     import keras
 
@@ -108,6 +100,6 @@ def _summary_writer(folder: Path):
         import tensorboard  # noqa: F401
         import tensorflow as tf
     except ModuleNotFoundError as error:
-        logging.info("No TensorBoard files are written: %s is not installed", error.name)
+        logging.info("No TensorBoard files are written: %s", remedy(error.name))
         return None
     return tf.summary.create_file_writer(str(folder / "tensorboard"))

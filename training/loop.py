@@ -16,24 +16,18 @@ from absl import logging
 import nf_zoo
 from nf_zoo import atomic
 from training import augmentation, provenance
+from training.checkpoints import Checkpoints
 from training.logs import Log
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The length of a run, in steps.
+    """The length of a run, in steps."""
 
-    Attributes:
-        steps: steps of the whole run.
-        steps_per_epoch: may be a fraction.
-        evaluate_every: steps between evaluations.
-        early_steps: first steps, on pictures of the recipe's ``data.early_size``.
-    """
-
-    steps: int
-    steps_per_epoch: float
-    evaluate_every: int
-    early_steps: int
+    steps: int  # steps of the whole run
+    steps_per_epoch: float  # may be a fraction
+    evaluate_every: int  # steps between evaluations
+    early_steps: int  # first steps, on pictures of the recipe's ``data.early_size``
 
     @classmethod
     def of(cls, recipe, train_size: int) -> Plan:
@@ -75,24 +69,16 @@ class Trainer:
     """Training of one model to the end of its plan, or to an interruption it can resume from.
 
     Args:
-        recipe: a checked recipe.
-        plan: length of the run.
-        engine: a TensorFlowEngine or JaxEngine.
-        feed: gives ``train(first_step)`` and ``test()``, iterables of the engine's batches.
-        schedule: step -> learning rate, for the log.
-        checkpoints: the Checkpoints of the working folder.
-        folder: working folder.
-        chief: True on the host that writes.
-        clock: the Clock of a run that ends at a time instead of a step.
+        session: a :class:`training.session.Session`.
     """
 
-    def __init__(
-        self, recipe, plan, engine, feed, schedule, checkpoints, folder, chief=True, clock=None
-    ):
-        self.recipe, self.plan, self.engine, self.feed = recipe, plan, engine, feed
-        self.schedule, self.chief = schedule, chief
-        self.folder, self.checkpoints = Path(folder), checkpoints
-        self.clock = clock
+    def __init__(self, session):
+        self.recipe, self.plan, self.clock = session.recipe, session.plan, session.clock
+        self.engine, self.feed, self.schedule = session.engine, session.feed, session.schedule
+        self.folder, self.chief = session.folder, session.chief
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints", session.identity, self.recipe.run.keep
+        )
         self.step = self.place = 0
         self._stop = False
         self._saved = (-1, time.monotonic())
@@ -115,15 +101,8 @@ class Trainer:
         return self.step
 
     def run(self) -> dict[str, float] | None:
-        """Train to the end.
-
-        Returns:
-            The last evaluation; None if the run was interrupted by SIGTERM, after a checkpoint.
-
-        Raises:
-            Diverged: naming the step and the layer; earlier checkpoints stay.
-        """
-        before = signal.signal(signal.SIGTERM, self._on_signal)
+        """Train to the end; return the last evaluation, or None if SIGTERM interrupts."""
+        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
         try:
             return self._run()
         finally:
@@ -235,7 +214,7 @@ class Trainer:
         self.log.training(self.step, float(losses.mean()), rate)
 
     def _diverged(self, step: int):
-        place = report_divergence(self.engine, self.feed, self.recipe, step)
+        place = self._where_it_diverged(step)
         steps = self.checkpoints.steps()
         kept = f"the last good checkpoint is of step {steps[-1]}" if steps else "no checkpoint yet"
         message = (
@@ -246,6 +225,30 @@ class Trainer:
             row = {"step": step, "where": place, "checkpoints": steps}
             atomic.write_text(self.folder / "diverged.json", json.dumps(row) + "\n")
         raise Diverged(message)
+
+    def _where_it_diverged(self, step: int) -> str:
+        """Return in words which block diverged, given the pictures of the step, counted from 0.
+
+        Updates that are not finite are skipped, so the weights are still those of the step.
+        """
+        images = np.asarray(self.feed.pictures(step))
+        self.engine.state()  # brings the model up to date
+        images = np.asarray(augmentation.normalize(self.recipe, images))
+        try:
+            rows = nf_zoo.signal_propagation(self.engine.model, images).to_dict()["blocks"]
+        except (ValueError, FloatingPointError) as error:
+            logging.warning("The signal could not be measured: %s", error)
+            return "the signal could not be measured"
+        if not rows:
+            return "the network has no residual blocks to measure"
+        for row in rows:
+            if not math.isfinite(row["variance"]):
+                return f"the output of {row['name']} is the first that is not finite"
+        largest = max(rows, key=lambda row: row["variance"])
+        return (
+            "all activations are finite, and their variance is largest, "
+            f"{largest['variance']:.3g}, after {largest['name']}"
+        )
 
     def _due(self) -> bool:
         """Return True if a checkpoint is due, by steps or by time."""
@@ -264,37 +267,3 @@ class Trainer:
         if self.step % self.recipe.run.log_every:
             return False
         return self.engine.agree(float(self._stop)) > 0
-
-    def _on_signal(self, number, frame) -> None:
-        self._stop = True
-
-
-def report_divergence(engine, feed, recipe, step: int) -> str:
-    """Return in words which block diverged, given the pictures of the step and the present weights.
-
-    Updates that are not finite are skipped, so the weights are still those of the step.
-
-    Args:
-        engine: holds the model.
-        feed: gives the pictures of a step.
-        recipe: gives their normalization.
-        step: counted from 0.
-    """
-    images = np.asarray(feed.pictures(step))
-    engine.state()  # brings the model up to date
-    images = np.asarray(augmentation.normalize(recipe, images))
-    try:
-        rows = nf_zoo.signal_propagation(engine.model, images).to_dict()["blocks"]
-    except (ValueError, FloatingPointError) as error:
-        logging.warning("The signal could not be measured: %s", error)
-        return "the signal could not be measured"
-    if not rows:
-        return "the network has no residual blocks to measure"
-    for row in rows:
-        if not math.isfinite(row["variance"]):
-            return f"the output of {row['name']} is the first that is not finite"
-    largest = max(rows, key=lambda row: row["variance"])
-    return (
-        "all activations are finite, and their variance is largest, "
-        f"{largest['variance']:.3g}, after {largest['name']}"
-    )

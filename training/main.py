@@ -7,8 +7,6 @@ The same command continues an interrupted run. docs/training.md explains how to 
 several hosts and TPUs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -22,23 +20,28 @@ from training.recipe import RecipeError
 STRATEGIES = "auto, one_device, mirrored, multi_worker, tpu"
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
+OPTIONS = (
+    *("strategy", "replicas", "peer_timeout", "tpu", "precision", "jit", "minutes"),
+    *("eval_only", "dry_run"),
+)
+"""Flags that are arguments of :func:`training.session.run`."""
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a file of training/configs, FILE.py or FILE.py:VARIANTS."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
-STRATEGY = flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}.")
-REPLICAS = flags.DEFINE_integer("replicas", 0, "Number of devices to cut the CPU into.")
-PEER_TIMEOUT = flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers.")
-TPU = flags.DEFINE_string("tpu", "", "Name of the TPU.")
-PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras dtype policy.")
-JIT = flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
-MINUTES = flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule.")
-EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Describe the run, and end.")
+flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}.")
+flags.DEFINE_integer("replicas", 0, "Number of devices to cut the CPU into.")
+flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers.")
+flags.DEFINE_string("tpu", "", "Name of the TPU.")
+flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras dtype policy.")
+flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
+flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule.")
+flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
+flags.DEFINE_bool("dry_run", False, "Describe the run, and end.")
 
 
 def main(argv) -> int:
-    """Run the command line."""
     if len(argv) > 1:
         raise app.UsageError(f"All arguments must be flags. Received: {argv[1:]}")
     logging.set_verbosity(logging.INFO)
@@ -46,22 +49,12 @@ def main(argv) -> int:
 
     try:
         values = run(
-            CONFIG.value,
-            WORKDIR.value,
-            strategy=STRATEGY.value,
-            replicas=REPLICAS.value,
-            peer_timeout=PEER_TIMEOUT.value,
-            tpu=TPU.value,
-            precision=PRECISION.value,
-            jit=JIT.value,
-            minutes=MINUTES.value,
-            eval_only=EVAL_ONLY.value,
-            dry_run=DRY_RUN.value,
+            CONFIG.value, WORKDIR.value, **{name: flags.FLAGS[name].value for name in OPTIONS}
         )
     except expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if values and not EVAL_ONLY.value:
+    if values and not flags.FLAGS.eval_only:
         logging.info("Done: %s", json.dumps(values))
     return 0
 

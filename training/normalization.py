@@ -1,7 +1,5 @@
 """Batch normalization by TensorFlow's fused operation, while a network trains."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 
@@ -48,14 +46,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def fuse_batch_normalization(model) -> None:
-    """Change every ``keras.layers.BatchNormalization`` of a model to the fused class, in place.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.BatchNormalization()])
-        >>> fuse_batch_normalization(model)
-        >>> type(model.layers[0]).__name__
-        'FusedBatchNormalization'
-    """
+    """Change every ``keras.layers.BatchNormalization`` of a model to the fused class, in place."""
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.BatchNormalization:
             layer.__class__ = FusedBatchNormalization

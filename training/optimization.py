@@ -1,7 +1,5 @@
 """The learning-rate schedule and the optimizer of a recipe."""
 
-from __future__ import annotations
-
 import keras
 
 import nf_zoo
@@ -15,16 +13,6 @@ def make_schedule(recipe, steps: int, steps_per_epoch: float):
     ``"cosine"`` and ``"constant"`` first rise linearly, from above 0, so that no step is lost.
     ``"step"`` is constant for a share of the run and is then halved at regular intervals (De &
     Smith 2020).
-
-    Args:
-        recipe: a checked recipe.
-        steps: steps of the whole run.
-        steps_per_epoch: may be a fraction.
-
-    Example:
-        >>> from training import recipe as recipes
-        >>> float(make_schedule(recipes.default(), steps=100, steps_per_epoch=1.0)(5))
-        0.10000000149011612
     """
     given, peak = recipe.schedule, recipe.optimizer.learning_rate
     if recipe.optimizer.per_batch:
@@ -64,9 +52,7 @@ def make_optimizer(recipe, model, schedule):
     else:
         optimizer = keras.optimizers.Lamb(schedule, **betas, **common)
     groups = nf_zoo.parameter_groups(
-        model,
-        layer_decay=given.layer_decay,
-        weight_decay=recipe.regularization.weight_decay,
+        model, layer_decay=given.layer_decay, weight_decay=recipe.regularization.weight_decay
     )
     optimizer = nf_zoo.GroupedOptimizer(optimizer, groups, coupled=given.name == "sgd")
     if given.agc:

@@ -8,8 +8,6 @@
 dataset.json, is written last; a set without it is not used.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -39,11 +37,7 @@ def write_arrays(source: str, output: Path, splits: list[str], size: int) -> Non
 
 
 def write_shards(source: str, output: Path, splits: list[str], shards: int) -> None:
-    """Copy the encoded pictures into TFRecord files, and then write the manifest.
-
-    Raises:
-        RecipeError: if a split is missing, or the output holds a set already.
-    """
+    """Copy the encoded pictures into TFRecord files, and then write the manifest."""
     import tensorflow as tf
 
     from nf_zoo.finetuning.class_folders import FolderError, scan

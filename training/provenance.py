@@ -1,7 +1,5 @@
 """Origin of a figure: the commit of the code and the machine it ran on."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

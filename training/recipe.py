@@ -5,8 +5,6 @@ defaults given here. Any field can be overridden from the command line:
 ``--config.optimizer.learning_rate=0.2``.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math
@@ -117,11 +115,7 @@ def smoke(recipe: ConfigDict) -> ConfigDict:
 
 
 def load(path: str) -> ConfigDict:
-    """Load the recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``.
-
-    Raises:
-        RecipeError: if there is no such file, or it has no such variant.
-    """
+    """Load the recipe of a file, ``FILE.py`` or ``FILE.py:VARIANTS``."""
     name, _, variants = path.partition(":")
     if not Path(name).is_file():
         near = sorted(Path(__file__).parent.joinpath("configs").glob("[a-z]*.py"))
@@ -136,11 +130,7 @@ def load(path: str) -> ConfigDict:
 
 
 def words(variants: str, allowed) -> list[str]:
-    """Split ``"nf_resnet101,smoke"`` into words, and check each.
-
-    Raises:
-        RecipeError: on a word that is not allowed.
-    """
+    """Split ``"nf_resnet101,smoke"`` into words, and check each."""
     chosen = [word for word in variants.split(",") if word]
     unknown = [word for word in chosen if word not in allowed]
     if unknown:
@@ -151,11 +141,7 @@ def words(variants: str, allowed) -> list[str]:
 
 
 def check(recipe: ConfigDict) -> None:
-    """Check that every field is within its range.
-
-    Raises:
-        RecipeError: naming the field, its range and its value.
-    """
+    """Check that every field is within its range."""
     for field, value in flatten(recipe).items():
         row = FIELDS[field]
         if isinstance(row, tuple) and field not in PLAIN:

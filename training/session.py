@@ -1,7 +1,5 @@
 """Sessions: the model, engine and pictures of a recipe."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -15,7 +13,7 @@ import nf_zoo
 from nf_zoo import atomic
 from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
-from training.checkpoints import Checkpoints
+from training.checkpoints import check_identity
 from training.data import open_data
 from training.loop import Clock, Diverged, Plan, Trainer
 from training.optimization import make_optimizer, make_schedule
@@ -30,13 +28,6 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
         workdir: folder that the run writes; may hold an earlier part of the same run.
         **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
             ``minutes``, ``eval_only`` and ``dry_run``, as on the command line.
-
-    Returns:
-        The last evaluation; None if the run was interrupted, or only described.
-
-    Raises:
-        RecipeError: if the recipe, the data or the folder is wrong.
-        training.loop.Diverged: if the loss is no longer finite.
     """
     recipes.check(recipe)
     session = Session(recipe, workdir, **options)
@@ -62,9 +53,6 @@ class Session:
         minutes: above 0: minutes after which the run ends; the recipe's epochs then give the shape
             of its schedule, not its length.
         eval_only, dry_run: write nothing to the folder.
-
-    Raises:
-        RecipeError: if the recipe, the options and the machine do not go together.
     """
 
     def __init__(
@@ -115,7 +103,7 @@ class Session:
         self.data = open_data(recipe)
         self.plan = Plan.of(recipe, self.data.train_size)
         self.clock = Clock(started + 60.0 * minutes, self.plan.steps) if minutes else None
-        with self._scope():
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             self._make_model()
         self._make_engine()
 
@@ -142,7 +130,7 @@ class Session:
 
     def train(self) -> dict[str, float] | None:
         """Train to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
-        trainer = self._trainer()
+        trainer = Trainer(self)
         trainer.resume()
         values = trainer.run()
         if values is not None and self.chief:
@@ -150,12 +138,8 @@ class Session:
         return values
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate the newest checkpoint.
-
-        Raises:
-            RecipeError: if there is none.
-        """
-        trainer = self._trainer()
+        """Evaluate the newest checkpoint."""
+        trainer = Trainer(self)
         if not trainer.resume():
             raise RecipeError(f"There is no checkpoint to evaluate. Received: {self.folder}")
         return trainer.evaluate()
@@ -172,29 +156,10 @@ class Session:
         first = resolver.task_type == "worker" and resolver.task_id == 0
         return first and "chief" not in cluster
 
-    def _scope(self):
-        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
-
-    def _trainer(self) -> Trainer:
-        checkpoints = Checkpoints(self.folder / "checkpoints", self.identity, self.recipe.run.keep)
-        return Trainer(
-            self.recipe,
-            self.plan,
-            self.engine,
-            self.feed,
-            self.schedule,
-            checkpoints,
-            self.folder,
-            self.chief,
-            self.clock,
-        )
-
     def _claim(self, write: bool) -> None:
         """Check that the folder belongs to this recipe, or claim a new one."""
         path = self.folder / "recipe.json"
         if path.exists():
-            from training.checkpoints import check_identity
-
             check_identity(json.loads(path.read_bytes()), self.identity, self.folder)
         elif write and self.chief:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -271,12 +236,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         return expected
     from tensorflow import errors
 
-    return (
-        *expected,
-        errors.UnavailableError,
-        errors.AbortedError,
-        errors.ResourceExhaustedError,
-    )
+    return (*expected, errors.UnavailableError, errors.AbortedError, errors.ResourceExhaustedError)
 
 
 def activation_count(model, size: int) -> int:

@@ -8,8 +8,6 @@ metrics.json; weights/catalog.toml receives a record. The accuracy is measured h
 folders of ``--pictures``, with the file that ships.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -49,20 +47,11 @@ def ship(
     weights: Path | None = None,
     default: bool | None = None,
 ) -> PretrainedWeights:
-    """Write ``weights/NAME/`` and its record.
+    """Write ``weights/NAME/`` and its record; the flags of this module describe the arguments.
 
-    Args:
-        run: working folder of a finished run.
-        name: ``"architecture.tag"``.
-        pictures: folder of class folders that the run has not seen.
-        details: fields of the card; ``license`` and ``dataset_name`` are needed.
-        weights: folder of catalog.toml; the checkout's by default.
-        default: make it the checkpoint that ``pretrained=True`` loads; None: if there is no other.
-
-    Raises:
-        RecipeError: if the run is not finished, of another architecture, or too large.
-        FileExistsError: if the checkpoint exists already.
-        WeightsError: if the record cannot be written; the folder is then removed.
+    ``weights`` is the folder of catalog.toml, by default the checkout's. Of ``details``,
+    ``license`` and ``dataset_name`` are needed. If the record cannot be written, the folder is
+    removed.
     """
     weights = weights or weights_directory()
     architecture, _, tag = name.partition(".")
@@ -99,6 +88,7 @@ def ship(
         accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
         f"weights/{name}/metrics.json",
         labels=f"{name}/{LABELS_IN_CONFIG}",
+        dataset=details.dataset_name,
         default=has_no_default(weights / "catalog.toml", architecture)
         if default is None
         else default,

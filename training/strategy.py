@@ -1,7 +1,5 @@
 """Devices and hosts of a run, and whether they can be reached."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -36,12 +34,6 @@ def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu
         replicas: above 0: number of logical devices to cut the CPU into (for tests).
         peer_timeout: seconds to wait for the other workers.
         tpu: name of the TPU, for ``"tpu"``.
-
-    Returns:
-        A tf.distribute.Strategy.
-
-    Raises:
-        RecipeError: on another kind, an invalid TF_CONFIG, or without a TPU.
     """
     if kind in REFUSED:
         raise RecipeError(f"{REFUSED[kind]}. Received: --strategy={kind}")
@@ -95,11 +87,7 @@ def _two_threads() -> None:
 
 
 def read_tf_config(environment=os.environ) -> tuple[dict, dict | None]:
-    """Return ``(cluster, task)`` of TF_CONFIG; ``({}, None)`` if there is none.
-
-    Raises:
-        RecipeError: if it is not JSON, or this task is not in the cluster.
-    """
+    """Return ``(cluster, task)`` of TF_CONFIG; ``({}, None)`` if there is none."""
     text = environment.get("TF_CONFIG", "")
     if not text.strip():
         return {}, None
@@ -136,9 +124,6 @@ def meet(cluster: dict, task: dict, timeout: float) -> None:
 
     Forming the cluster blocks inside TensorFlow, which does not report a missing worker. So each
     worker first listens on its own address until it has reached the others on theirs.
-
-    Raises:
-        RecipeError: naming the addresses that did not answer within ``timeout`` seconds.
     """
     own = cluster[task["type"]][task["index"]]
     missing = [a for hosts in cluster.values() for a in hosts if a != own]

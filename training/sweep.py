@@ -9,8 +9,6 @@ The example sweeps learning rate by batch size. To compare depths:
 names the recipe, the seed, the commit and the device. Finished runs are not repeated.
 """
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json
@@ -36,11 +34,7 @@ READERS = {int: int, float: float, str: str, bool: {"True": True, "False": False
 
 
 def read_grid(rows: list[str], recipe) -> dict[str, list]:
-    """Parse ``["batch_size=64,128"]`` to ``{"batch_size": [64, 128]}``, by the fields' types.
-
-    Raises:
-        RecipeError: on a field that the recipe does not have, or a value of another type.
-    """
+    """Parse ``["batch_size=64,128"]`` to ``{"batch_size": [64, 128]}``, by the fields' types."""
     flat = recipes.flatten(recipe)
     grid: dict[str, list] = {}
     for row in rows:

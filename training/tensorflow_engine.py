@@ -6,8 +6,6 @@ shares. In networks in which no picture sees another this is the gradient of the
 however the batch is cut up.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 import tensorflow as tf
@@ -60,16 +58,13 @@ class TensorFlowEngine(Engine):
         return self._train(batch, size)
 
     def iterations(self) -> int:
-        """Return the position of the next step on the learning-rate schedule."""
         return int(innermost(self.optimizer).iterations)
 
     def set_iterations(self, step: int) -> None:
-        """Move to a step of the learning-rate schedule."""
         innermost(self.optimizer).iterations.assign(step)
 
     @contextlib.contextmanager
     def averaged(self):
-        """Give the model the averaged weights inside a ``with`` block."""
         self._swap()
         try:
             yield

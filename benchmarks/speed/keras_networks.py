@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib.metadata
 import multiprocessing
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from nf_zoo.deploy.benchmarking import litert, onnx_runtime, openvino, saved_model
+from nf_zoo.deploy.formats import FORMATS
 
 CALIBRATION_PICTURES = 8
 
@@ -16,17 +19,20 @@ CALIBRATION_PICTURES = 8
 def prepare(task: dict):
     """Return a function from a batch size to a run of the task, and facts about it.
 
-    ``task["form"]`` is a key of ``FORMS`` or ``"matrix product"``; for training ``"TensorFlow"``,
-    ``"XLA"`` or a key of ``TRAINING_CHANGES``. ``task["precision"]``, if any, is a dtype policy.
+    ``task["form"]`` is a key of ``FORMS`` or ``FILES``, or a matrix product; for training
+    ``"TensorFlow"``, ``"XLA"`` or a key of ``TRAINING_CHANGES``. ``task["precision"]``, if any, is
+    a dtype policy.
     """
     size = task["size"]
     if task["form"] in FILES and not task["training"]:
-        form, facts = _of_file(*FILES[task["form"]], task["network"], size)
+        form, facts = _of_file(task["form"], task["network"], size)
+    elif task["form"] == "matrix product, int8":
+        form, facts = _onnx_product(size)
     else:
         form, facts = _in_keras(task)
 
     def make(batch: int):
-        if task["form"] == "matrix product":
+        if task["form"].startswith("matrix product"):
             return form(None)
         rng = np.random.default_rng(0)
         return form(rng.standard_normal((batch, size, size, 3)).astype("float32"))
@@ -39,39 +45,34 @@ def _in_keras(task: dict):
     import tensorflow as tf
 
     version = {"version": f"TensorFlow {tf.__version__}"}
-    if task["form"] == "matrix product":
-        a = tf.random.normal((task["size"], task["size"]))
+    if task["form"].startswith("matrix product"):
+        kind = "bfloat16" if "bfloat16" in task["form"] else "float32"
+        a = tf.cast(tf.random.normal((task["size"], task["size"])), kind)
         return lambda images: lambda: tf.matmul(a, a).numpy(), version
     model, facts = _network(task["network"], task["size"], task.get("precision"))
     form = _training(model, task["form"]) if task["training"] else FORMS[task["form"]](model)
     return form, facts | version
 
 
-def _of_file(suffix: str, precision: str, runner, network: str, size: int):
+def _of_file(form: str, network: str, size: int):
     """Return the same for an exported file; another process writes it, so this one stays small."""
+    kind, options, opener, package = FILES[form]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{suffix}"
+        path = Path(folder) / f"model{FORMATS[kind].suffix}"
         spawn = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            facts = pool.submit(_write, network, size, path, precision).result()
-        form, version = runner(path)
-    return form, facts | {"version": version}
+            facts = pool.submit(_write, network, size, path, kind, options).result()
+        opened = opener(path)
+    return opened, facts | {"version": f"{package} {importlib.metadata.version(package)}"}
 
 
-def _write(network: str, size: int, path: Path, precision: str) -> dict:
-    import nf_zoo
-
+def _write(network: str, size: int, path: Path, kind: str, options: dict) -> dict:
     model, facts = _network(network, size)
-    options = {"precision": precision}
-    if precision == "int8":
+    if options.get("precision") == "int8":
         shape = (CALIBRATION_PICTURES, size, size, 3)
-        options["pictures"] = np.random.default_rng(1).integers(0, 256, shape, "uint8")
-    if path.suffix == ".onnx":
-        nf_zoo.export_onnx(model, path, **options)
-    elif path.suffix == ".tflite":
-        nf_zoo.export_litert(model, path, **options)
-    else:
-        nf_zoo.export_saved_model(model, path, constants=True)
+        pictures = np.random.default_rng(1).integers(0, 256, shape, "uint8")
+        options = {**options, "pictures": pictures}
+    FORMATS[kind].load()(model, path, **options)
     return facts
 
 
@@ -121,90 +122,58 @@ def _in_tensorflow(model, jit: bool | None = None):
     return form
 
 
-def _folded(jit: bool | None = None):
+def _folded(jit: bool | None = None, **options):
     def form(model):
         import nf_zoo
 
-        return _in_tensorflow(nf_zoo.fold(model), jit)
+        return _in_tensorflow(nf_zoo.fold(model, **options), jit)
 
     return form
 
 
-def _saved_model(path: Path):
-    """Return the form of export_saved_model(constants=True), without the preprocessing."""
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(path))
-
-    def form(images):
-        images = tf.constant(images)
-        return lambda: loaded.network(images)[0].numpy()
-
-    return form, f"TensorFlow {tf.__version__}"
-
-
-def _onnx_runtime(path: Path):
+def _onnx_product(side: int):
+    """Return a run of ONNX Runtime's product of two matrices in eight bits."""
+    import onnx
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def form(images):
-        return lambda: session.run(None, {name: images})
-
-    return form, f"ONNX Runtime {onnxruntime.__version__}"
-
-
-def _openvino(path: Path):
-    """Return the form of OpenVINO in float32, as it uses bfloat16 by itself where it can."""
-    import openvino
-
-    core, content = openvino.Core(), path.read_bytes()
-
-    def form(images):
-        network = core.read_model(content)
-        network.reshape(list(images.shape))
-        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        request = compiled.create_infer_request()
-        return lambda: request.infer([images])
-
-    return form, f"OpenVINO {openvino.__version__}"
+    helper, kinds = onnx.helper, onnx.TensorProto
+    given = helper.make_tensor_value_info("a", kinds.UINT8, [side, side])
+    b = np.random.default_rng(0).integers(-127, 128, (side, side), dtype="int8")
+    weight = onnx.numpy_helper.from_array(b, "b")
+    made = helper.make_tensor_value_info("c", kinds.INT32, [side, side])
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "product", [given], [made], [weight])
+    opset = [helper.make_opsetid("", 13)]
+    content = helper.make_model(graph, opset_imports=opset, ir_version=7).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    a = np.random.default_rng(1).integers(0, 256, (side, side), dtype="uint8")
+    version = {"version": f"ONNX Runtime {onnxruntime.__version__}"}
+    return lambda images: lambda: session.run(None, {"a": a}), version
 
 
-def _litert(path: Path):
-    from importlib.metadata import version
-
-    from ai_edge_litert.interpreter import Interpreter
-
-    content = path.read_bytes()
-
-    def form(images):
-        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        place = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(place, images.shape)
-        interpreter.allocate_tensors()
-
-        def run():
-            interpreter.set_tensor(place, images)
-            interpreter.invoke()
-
-        return run
-
-    return form, f"LiteRT {version('ai-edge-litert')}"
-
-
-FORMS = {"unfolded": _in_tensorflow, "folded": _folded(), "folded, XLA": _folded(jit=True)}
+FORMS = {
+    "unfolded": _in_tensorflow,
+    "folded": _folded(),
+    "folded, XLA": _folded(jit=True),
+    "folded, bfloat16": _folded(dtype="mixed_bfloat16"),
+}
 """Form -> function from the model to a function from images to a run."""
 
+_INT8 = {"precision": "int8"}
 FILES = {
-    "SavedModel, constants": ("", "float32", _saved_model),
-    "ONNX Runtime": (".onnx", "float32", _onnx_runtime),
-    "ONNX Runtime int8": (".onnx", "int8", _onnx_runtime),
-    "OpenVINO": (".onnx", "float32", _openvino),
-    "LiteRT": (".tflite", "float32", _litert),
-    "LiteRT int8": (".tflite", "int8", _litert),
+    "SavedModel, constants": ("saved_model", {"constants": True}, saved_model, "tensorflow"),
+    "ONNX Runtime": ("onnx", {}, onnx_runtime, "onnxruntime"),
+    "ONNX Runtime int8": ("onnx", _INT8, onnx_runtime, "onnxruntime"),
+    "OpenVINO": ("onnx", {}, openvino("f32"), "openvino"),
+    "OpenVINO bfloat16": ("onnx", {}, openvino("bf16"), "openvino"),
+    "OpenVINO int8": ("openvino", _INT8, openvino("f32"), "openvino"),
+    "LiteRT": ("litert", {}, litert, "ai-edge-litert"),
+    "LiteRT int8": ("litert", _INT8, litert, "ai-edge-litert"),
 }
-"""Form -> (suffix of the file, precision, function that opens it)."""
+"""Form -> (format, options of its export, function that opens the file, distribution that runs it).
+
+OpenVINO reads the ONNX file, so that two runtimes are compared on one graph.
+"""
 
 
 def _fuse_normalization(model) -> None:

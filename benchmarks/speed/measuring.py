@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,8 +91,14 @@ def build(tasks: Iterable[dict], pythons: dict[str, str]) -> list[Contender]:
     return contenders
 
 
-def take_turns(contenders: list[Contender], batch: int, turns: int, runs: int) -> None:
-    """Let every contender run ``runs`` times in each of ``turns`` turns."""
+def take_turns(
+    contenders: list[Contender],
+    batch: int,
+    turns: int,
+    runs: int,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Let every contender run ``runs`` times in each of ``turns`` turns; call ``after`` each."""
     for contender in list(contenders):
         try:
             contender.warm(batch)
@@ -103,3 +109,4 @@ def take_turns(contenders: list[Contender], batch: int, turns: int, runs: int) -
     for _ in range(turns):
         for contender in contenders:
             contender.run(runs, batch)
+        after()

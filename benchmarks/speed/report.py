@@ -14,6 +14,9 @@ APPLICATIONS = "keras.applications ResNet50V2"
 TENSORFLOW = ("folded", "folded, XLA", "SavedModel, constants")
 EXPORTED = ("ONNX Runtime", "OpenVINO", "LiteRT")
 FROZEN = "torch.compile, frozen"
+BFLOAT16 = ("folded, bfloat16", "OpenVINO bfloat16")
+FROZEN_BFLOAT16 = f"{FROZEN}, bfloat16"
+EIGHT_BITS = ("ONNX Runtime int8", "OpenVINO int8")
 
 
 class Times:
@@ -72,7 +75,7 @@ def _lines(rows: list[dict], batches: list[int]) -> Iterator[str]:
             cells.append(f"{float(row['milliseconds']):.0f}" if row else "")
             if row and row["table"] == "training":
                 cells[-1] += f" ({row['step_megabytes']} MB)"
-            elif row and network:
+            elif row and network and row["share"]:
                 cells[-1] += f" ({100 * float(row['share']):.0f} %)"
         name = f"timm, {form}" if runtime == "pytorch" and network else f"{runtime}, {form}"
         name = form if runtime == "keras" and network else name
@@ -94,11 +97,16 @@ def _inference(times: Times):
             "exported, float32": times.fastest(network, "keras", EXPORTED),
         }
         for where, mine in ours.items():
-            best = times.fastest(network, "pytorch", without=(FROZEN,))
+            best = times.fastest(network, "pytorch", without=(FROZEN, FROZEN_BFLOAT16))
             yield f"{network} {where}, against the best timm mode", mine, best
             frozen = times.fastest(network, "pytorch", (FROZEN,))
             yield f"{network} {where}, against timm compiled with constants", mine, frozen
-        eight = times.fastest(network, "keras", ("ONNX Runtime int8",))
+        half = times.fastest(network, "keras", BFLOAT16)
+        frozen = times.fastest(network, "pytorch", (FROZEN_BFLOAT16,))
+        yield f"{network} in bfloat16, against timm compiled in bfloat16", half, frozen
+        yield f"{network} in bfloat16, against timm's best", half, times.fastest(network, "pytorch")
+        eight = times.fastest(network, "keras", EIGHT_BITS)
+        yield f"{network}, eight bits against our bfloat16", eight, half
         floats = times.fastest(network, "keras", (*TENSORFLOW, *EXPORTED))
         yield f"{network}, eight bits against our best float32", eight, floats
     folded = times.fastest("nf_resnet50", "keras", TENSORFLOW)

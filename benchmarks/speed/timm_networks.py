@@ -5,34 +5,44 @@ from __future__ import annotations
 import timm
 import torch
 
-FORMS = {  # form -> (memory format, compiled, weights are constants to the compiler)
-    "eager": (torch.contiguous_format, False, False),
-    "channels-last": (torch.channels_last, False, False),
-    "torch.compile": (torch.contiguous_format, True, False),
-    "torch.compile, frozen": (torch.contiguous_format, True, True),
+FORMS = {  # form -> (memory format, compiled, weights are constants to the compiler, precision)
+    "eager": (torch.contiguous_format, False, False, torch.float32),
+    "channels-last": (torch.channels_last, False, False, torch.float32),
+    "torch.compile": (torch.contiguous_format, True, False, torch.float32),
+    "torch.compile, frozen": (torch.contiguous_format, True, True, torch.float32),
+    "torch.compile, frozen, bfloat16": (torch.channels_last, True, True, torch.bfloat16),
 }
 
 
 def prepare(task: dict):
     """Return a function from a batch size to a run of the task, and facts about it."""
     facts = {"version": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
-    if task["form"] == "matrix product":
-        a = torch.randn(task["size"], task["size"])
-        return lambda batch: lambda: torch.mm(a, a), facts
-    layout, compiled, frozen = FORMS[task["form"]]
+    if task["form"].startswith("matrix product"):
+        return _product(task["form"], task["size"]), facts
+    layout, compiled, frozen, precision = FORMS[task["form"]]
     torch._inductor.config.freezing = frozen
     torch._dynamo.config.automatic_dynamic_shapes = False  # compile for every batch size
     torch.manual_seed(0)
-    model = timm.create_model(task["network"], pretrained=False).to(memory_format=layout)
+    model = timm.create_model(task["network"], pretrained=False)
+    model = model.to(precision, memory_format=layout)
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     model = model.train() if task["training"] else model.eval()
     run = torch.compile(model) if compiled else model
 
     def make(batch: int):
-        images = torch.randn(batch, 3, task["size"], task["size"]).to(memory_format=layout)
+        images = torch.randn(batch, 3, task["size"], task["size"])
+        images = images.to(precision, memory_format=layout)
         return _training(model, run, images) if task["training"] else _inference(run, images)
 
     return make, facts
+
+
+def _product(form: str, side: int):
+    if form.endswith("int8"):
+        a = torch.randint(-127, 128, (side, side), dtype=torch.int8)
+        return lambda batch: lambda: torch._int_mm(a, a)
+    a = torch.randn(side, side).to(torch.bfloat16 if form.endswith("bfloat16") else torch.float32)
+    return lambda batch: lambda: torch.mm(a, a)
 
 
 def _inference(model, images):

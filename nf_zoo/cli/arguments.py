@@ -8,7 +8,8 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
-from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.benchmarking import BenchmarkSettings
+from nf_zoo.deploy.formats import FORMATS, SUFFIXES
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
 
@@ -16,9 +17,48 @@ DEFAULT_MODEL = "nf_resnet50"
 
 MODEL = (
     "a checkpoint (nf_resnet50.ra2_in1k, or nf_resnet50 for its default one), hf://owner/name, a "
-    ".keras file, or a folder: from finetune, from save_pretrained, or a SavedModel. A name wins "
-    "over a path; ./name is always a path"
+    ".keras file, or a folder: from finetune or from save_pretrained. A name wins over a path; "
+    "./name is always a path"
 )
+EXPORTED = f"{MODEL}. Also what `nf-zoo export` wrote: a SavedModel, {', '.join(SUFFIXES)}"
+
+_EXAMPLES = {
+    "list": ("tiny", "'nf_*50' --pretrained"),
+    "info": ("nf_resnet50", "nf_resnet26.tiny_imagenet --size 64"),
+    "predict": ("nf_resnet50 cat.jpg dog.png", "runs/flowers holiday/ --top 1 --json"),
+    "evaluate": ("runs/flowers flowers/test", "flowers.onnx flowers/test --json"),
+    "finetune": (
+        "flowers/ --output runs/flowers",
+        "flowers/ --output runs/large --model nfnet_l0 --accumulate auto",
+    ),
+    "export": (
+        "runs/flowers flowers.onnx",
+        "runs/flowers flowers.tflite --precision int8 --pictures flowers/train",
+    ),
+    "signal-propagation figure": (
+        "norm_free --output figures",
+        "bn_order --depth 20 --output figures",
+    ),
+    "signal-propagation measure": (
+        "nf_resnet50 --shape 224",
+        "nf_resnet50 --pretrained --images holiday/ --output figures",
+    ),
+    "quickstart": ("", "--output first-steps --epochs 20"),
+    "publish": (
+        "runs/flowers me/flowers --dry-run",
+        "runs/flowers me/flowers --license mit --private",
+    ),
+    "fetch": ("nf_resnet50.ra2_in1k", "'resnet18.*'"),
+    "catalog check": ("", "--online --json"),
+    "catalog add": ("hf://me/flowers", "hf://me/flowers --tag flowers --license mit"),
+    "doctor": ("", "--json"),
+    "completion": (
+        "bash > ~/.local/share/bash-completion/completions/nf-zoo",
+        "zsh > ~/.zfunc/_nf-zoo",
+    ),
+}
+"""Command -> two examples, which end its help: what follows its name."""
+
 _PICTURES = "a folder with a folder of pictures for each class"
 
 
@@ -43,14 +83,25 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
         add(commands)
-    for add in (_publish, _fetch, _catalog):
+    for add in (_benchmark, _publish, _fetch, _catalog, _doctor, _completion):
         add(commands)
     return parser
 
 
+class _Help(argparse.HelpFormatter):
+    """Help whose examples keep their lines."""
+
+    def _fill_text(self, text, width, indent):
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
+
 def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
     """Add a command, run by ``function``, a ``"module:function"`` of ``nf_zoo.cli``."""
-    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    description = f"{help[0].upper()}{help[1:]}."
+    parser = commands.add_parser(name, help=help, description=description, formatter_class=_Help)
+    examples = _EXAMPLES[parser.prog.removeprefix("nf-zoo ")]
+    lines = (f"  {parser.prog} {example}".rstrip() for example in examples)
+    parser.epilog = "\n".join(["examples:", *lines])
     parser.set_defaults(command=f"nf_zoo.cli.{function}")
     # No default here: it would undo a --debug before the command.
     parser.add_argument(
@@ -82,7 +133,7 @@ def field_value(text: str) -> tuple[str, Any]:
 
 def _list(commands) -> None:
     parser = add_command(commands, "list", "catalog:list_command", "list networks and checkpoints")
-    help = "part of a name, or a pattern such as 'nf_*50'"
+    help = "part of a name, checkpoint or data set, or a pattern such as 'nf_*50'"
     parser.add_argument("pattern", nargs="?", default="*", help=help)
     parser.add_argument("--pretrained", action="store_true", help="one line for each checkpoint")
     add_json(parser)
@@ -100,7 +151,7 @@ def _info(commands) -> None:
 def _predict(commands) -> None:
     help = "predict the classes of pictures"
     parser = add_command(commands, "predict", "predicting:predict_command", help)
-    parser.add_argument("model", help=MODEL)
+    parser.add_argument("model", help=EXPORTED)
     parser.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of pictures")
     add_flags(parser, PredictionSettings)
     add_json(parser)
@@ -109,7 +160,7 @@ def _predict(commands) -> None:
 def _evaluate(commands) -> None:
     help = "accuracy of a model on labeled pictures"
     parser = add_command(commands, "evaluate", "predicting:evaluate_command", help)
-    parser.add_argument("model", help=MODEL)
+    parser.add_argument("model", help=EXPORTED)
     parser.add_argument("folder", help=f"{_PICTURES}; if split, test/ is used, or else val/")
     add_flags(parser, EvaluationSettings)
     add_json(parser)
@@ -138,7 +189,6 @@ def _finetune(commands) -> None:
 
 
 def _export(commands) -> None:
-    suffixes = [row.suffix for row in FORMATS.values() if row.suffix]
     precisions = list(dict.fromkeys(x for row in FORMATS.values() for x in row.precisions))
     parser = add_command(
         commands,
@@ -151,7 +201,7 @@ def _export(commands) -> None:
     parser.add_argument(
         "--format",
         choices=[row.flag for row in FORMATS.values()],
-        help=f"(by the ending: {', '.join(suffixes)}, or else a SavedModel)",
+        help=f"(by the ending: {', '.join(SUFFIXES)}, or else a SavedModel)",
     )
     parser.add_argument("--precision", choices=precisions, help="(float32)")
     parser.add_argument(
@@ -160,12 +210,22 @@ def _export(commands) -> None:
     parser.add_argument(
         "--keep-float", metavar="N|NAMES", help="for int8: layers to leave in float32, or how many"
     )
-    parser.add_argument(
-        "--constants",
-        action="store_true",
-        help="for a SavedModel: weights as constants; faster on CPU, more memory to load",
-    )
+    parser.add_argument("--opset", type=int, help="for ONNX: 13 to 20 (20)")
+    for flag, help in (
+        ("--symmetric", "for ONNX in int8: no zero points, as TensorRT requires"),
+        ("--full-integer", "for LiteRT in int8: input and output in int8 too"),
+        ("--constants", "for a SavedModel: weights as constants; faster on CPU, more memory"),
+    ):
+        parser.add_argument(flag, action="store_true", help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def _benchmark(commands) -> None:
+    help = "the time of a model in every format whose runtime is installed, and the fastest"
+    parser = add_command(commands, "benchmark", "benchmarking:benchmark_command", help)
+    parser.add_argument("model", help=MODEL)
+    add_flags(parser, BenchmarkSettings)
+    add_json(parser)
 
 
 FIGURES = (
@@ -227,7 +287,7 @@ def _publish(commands) -> None:
     parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch (main)")
     for flag, help in (
         ("--private", "make a new repository private"),
-        ("--dry-run", "only show what would be uploaded"),
+        ("--dry-run", "only show what would be uploaded, and the card; works offline"),
         ("--force", "replace a model of another architecture"),
         ("--saved-model", "add a SavedModel"),
     ):
@@ -277,3 +337,14 @@ def _catalog(commands) -> None:
     for command in (check, add):
         help = "a catalog.toml other than nf_zoo's own"
         command.add_argument("--catalog", metavar="FILE", help=help)
+
+
+def _doctor(commands) -> None:
+    help = "versions, devices, runtimes and cache: what to paste into a report of a bug"
+    add_json(add_command(commands, "doctor", "doctor:doctor_command", help))
+
+
+def _completion(commands) -> None:
+    help = "print what makes a shell complete this command's options and arguments"
+    parser = add_command(commands, "completion", "completion:completion_command", help)
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])

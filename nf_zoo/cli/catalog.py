@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any
@@ -11,37 +12,53 @@ from rich.text import Text
 
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
-from nf_zoo.hub.models import list_models, model_info
+from nf_zoo.hub.models import list_models, model_info, parameter_counts
 from nf_zoo.models.registry import architecture
 
 
 def list_command(args: Namespace) -> int:
-    """Print every network, or every checkpoint, whose name matches."""
-    pattern = args.pattern
-    if not set("*?[") & set(pattern):
-        pattern = f"*{pattern}*"
-    rows = [_row(name) for name in list_models(pattern, pretrained=args.pretrained)]
+    """Print every network, or every checkpoint, whose name or data set matches."""
+    rows = [_row(name) for name in list_models(pretrained=args.pretrained)]
+    rows = [row for row in rows if _matches(args.pattern, row)]
     if args.json:
         print_json(rows)
     elif rows:
         _print_rows(rows)
     if not rows:
-        hint = "" if args.pretrained else " (with --pretrained, checkpoints are searched)"
-        print_error(f"nothing is called {args.pattern!r}{hint}; nf-zoo list shows everything")
+        print_error(f"nothing is called {args.pattern!r}; nf-zoo list shows everything")
     return 0 if rows else 1
+
+
+def _matches(pattern: str, row: dict[str, Any]) -> bool:
+    """Return True if a pattern fits a name of the row, or a part of one if it has no wildcard."""
+    name = row["name"]
+    names = [name, *(f"{name}.{tag}" for tag in row.get("checkpoints", ())), row["dataset"] or ""]
+    if not set("*?[") & set(pattern):
+        pattern = f"*{pattern}*"
+    return any(fnmatch.fnmatchcase(each.lower(), pattern.lower()) for each in names)
 
 
 def _row(name: str) -> dict[str, Any]:
     """Return a network with the figures of its first checkpoint, or a checkpoint with its own."""
     bare, _, tag = name.partition(".")
     records = _default_first(record for record in records_of(bare) if tag in ("", record.tag))
-    figures = dict.fromkeys(("input_size", "top1", "license"))
+    counts = parameter_counts()
+    parameters = counts.get(name) or (records[0].parameters if records else None)
+    parameters = parameters or counts.get(bare)
+    figures = dict.fromkeys(("dataset", "input_size", "top1", "license", "shipped"))
     if records:
-        size = list(records[0].preprocessing.input_size)
-        figures = {"input_size": size, "top1": records[0].top1, "license": records[0].license}
+        figures = {key: getattr(records[0], key) for key in ("dataset", "top1", "license")}
+        figures["input_size"] = list(records[0].preprocessing.input_size)
+        figures["shipped"] = records[0].source == "shipped"
     own = {"checkpoints": [record.tag for record in records]}
     own = {"default": records[0].default} if tag else own
-    return {"name": name, "factory": architecture(bare).factory, **own, **figures}
+    return {
+        "name": name,
+        "factory": architecture(bare).factory,
+        "parameters": parameters,
+        **own,
+        **figures,
+    }
 
 
 def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeights]:
@@ -51,22 +68,27 @@ def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeigh
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     networks = "checkpoints" in rows[0]
     more = ["Checkpoints"] if networks else []
-    shown = table("=Name", "=Factory", *more, ">Input", ">Top-1", "=License")
+    names = ("=Data set", ">Input", ">Top-1", "=License", "=Weights")
+    shown = table("=Name", "=Factory", ">Parameters", *more, *names)
+    places = {None: "", True: "shipped", False: "to download"}
     for row in rows:
         tags = [", ".join(row["checkpoints"]) or Text("none", style="dim")] if networks else []
         shown.add_row(
             row["name"],
             Text(row["factory"], style="dim"),
+            f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
             *tags,
+            row["dataset"] or "",
             _size(row["input_size"]) if row["input_size"] else "",
             f"{row['top1']:.1f}" if row["top1"] else "",
             row["license"] or "",
+            places[row["shipped"]],
         )
     console().print(shown)
     if networks:
         note = (
-            "\nInput (pixels), top-1 (%) and license are those of the first checkpoint, which "
-            "pretrained=True loads (for haiku, with variant='paper')."
+            "\nEverything after the checkpoints is that of the first one, which pretrained=True "
+            "loads (for haiku, with variant='paper'). Input in pixels, top-1 in %."
         )
         console().print(Text(note, style="dim"))
 

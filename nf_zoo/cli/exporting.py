@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 
-from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend
 from nf_zoo.deploy.formats import FORMATS, format_of
 from nf_zoo.finetuning.class_folders import pictures_in
@@ -21,19 +20,27 @@ def export_command(args: Namespace) -> int:
     given = {name: value for name in names if (value := getattr(args, name)) not in (None, False)}
     row.check_flags(list(given))
     if "pictures" in given:
-        given["pictures"] = _some_pictures(args.pictures)
+        given["pictures"] = some_pictures(args.pictures)
     if "keep_float" in given:
         number = re.fullmatch(r"\d+", args.keep_float)
         given["keep_float"] = int(number[0]) if number else args.keep_float.split(",")
     row.target(args.output, args.overwrite)
     import_backend(args.debug, only_tensorflow=row.tensorflow)
-    path = row.load()(open_classifier(args.model), args.output, args.overwrite, **given)
+    from nf_zoo.hub.pretrained import load_pretrained
+
+    model = load_pretrained(args.model)
+    path, deviation = row.load().measured(model, args.output, args.overwrite, **given)
     out = console()
-    out.print(f"Exported to {path}; its outputs match those of the Keras model.")
+    change = f"at most {deviation:.1e} of the largest"
+    if row.checks[given.get("precision", next(iter(row.checks)))] is None:
+        change = f"{100 * deviation:.1f} % (rms), the price of eight bits"
+    out.print(f"Exported to {path}. Run once more from there, its outputs differ from those of the")
+    out.print(f"Keras model by {change}.")
     out.print(row.usage.format(path=path, name=row.name))
     return 0
 
 
-def _some_pictures(folder: str) -> list[str]:
+def some_pictures(folder: str) -> list[str]:
+    """Return at most :data:`MOST_PICTURES` of a folder."""
     files = pictures_in(folder)
     return files[:: -(-len(files) // MOST_PICTURES)]

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nf_zoo.backend import import_tensorflow
+from nf_zoo.deploy.formats import SUFFIXES, Format
 from nf_zoo.pictures.images import preprocess
+from nf_zoo.pictures.preprocessing import Preprocessing
 
 
 class SavedModel:
@@ -43,8 +45,36 @@ class SavedModel:
         return answer["probabilities"].numpy(), answer["valid"].numpy()
 
 
+class ExportedFile:
+    """File that ``nf-zoo export`` wrote, as a classifier of pictures.
+
+    It has what :func:`nf_zoo.preprocess` and :func:`nf_zoo.evaluate` ask of a model.
+    """
+
+    def __init__(self, path: Path, row: Format):
+        self._run, record, self.input_shape = row.read(path)
+        try:
+            self.preprocessing = Preprocessing.from_dict(record["preprocessing"])
+            self.labels = tuple(map(str, record["labels"]))
+            self.include_preprocessing = record["input"] == "pixels"
+            output = record["output"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The {row.title} file must be a classifier that nf-zoo exported. "
+                f"Received: {path}, whose metadata say otherwise ({error!r})"
+            ) from error
+        self.name, self.num_classes = path.name, len(self.labels)
+        self.classifier_activation = None if output == "logits" else output
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """Return (N, classes) logits or probabilities for prepared pictures."""
+        return self._run(images)[0]
+
+
 def open_model(source: str):
-    """Open the ImageClassifier, FoldedModel or :class:`SavedModel` that a MODEL argument names.
+    """Open the model that a MODEL argument names: one that can predict.
+
+    It is an ImageClassifier, a FoldedModel, a :class:`SavedModel` or an :class:`ExportedFile`.
 
     Raises:
         ValueError: if it is neither a name nor a path; suggests near names.
@@ -55,18 +85,9 @@ def open_model(source: str):
     path = Path(source).expanduser()
     if (path / SAVED_MODEL_FILE).is_file() and not (path / RUN_MODEL_FILE).is_file():
         return SavedModel(path)
+    if path.suffix in SUFFIXES:
+        return ExportedFile(path, SUFFIXES[path.suffix])
     return load_pretrained(source)
-
-
-def open_classifier(source: str):
-    """Open a model that can be trained and exported, which a SavedModel cannot."""
-    model = open_model(source)
-    if isinstance(model, SavedModel):
-        raise ValueError(
-            "A SavedModel can only predict: take the .keras file or the folder it was made from. "
-            f"Received: {source}"
-        )
-    return model
 
 
 def answers(model, pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nf_zoo.backend import require_tensorflow
+from nf_zoo.backend import LOG_LEVEL, require_tensorflow
+from nf_zoo.extras import remedy
 
 WIDTH_OF_A_PIPE = 200
 
-_ENVIRONMENT = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    # Off by default on some processors, where convolutions then take about twice as long.
-    "TF_ENABLE_ONEDNN_OPTS": "1",
-}
 _BACKENDS = ("tensorflow", "jax", "torch")
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -103,7 +98,7 @@ def plain_warnings(shown_in_full: bool = False) -> Iterator[None]:
 
 
 def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
-    """Import Keras and its backend without the notices that their C++ parts print on stderr.
+    """Import Keras and its backend, in silence as :func:`nf_zoo.backend.quiet` says.
 
     Args:
         debug: let them print.
@@ -113,52 +108,24 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
         RuntimeError: if ``only_tensorflow`` and another backend is set.
         ImportError: if the backend is not installed.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if "keras" not in sys.modules:
-        try:
-            _import_quietly(debug)
-        except ModuleNotFoundError as error:
-            if error.name not in _BACKENDS:
-                raise
-            raise ImportError(
-                "Keras is set to a backend that is not installed: pip install it, or set "
-                f"KERAS_BACKEND to one that is. Received: backend {error.name!r}"
-            ) from error
+    # Off by default on some processors, where convolutions then take about twice as long.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if debug:
+        os.environ.setdefault(LOG_LEVEL, "0")
+    try:
+        _import(debug)
+    except ModuleNotFoundError as error:
+        if error.name not in _BACKENDS:
+            raise
+        raise ImportError(
+            f"Keras is set to a backend that is not installed: {remedy(error.name)}, or set "
+            f"KERAS_BACKEND to one that is. Received: backend {error.name!r}"
+        ) from error
     if only_tensorflow:
         require_tensorflow("This command")
 
 
-def _import_quietly(debug: bool) -> None:
-    with contextlib.nullcontext() if debug else _stderr_held_back():
-        keras = importlib.import_module("keras")
-        if keras.backend.backend() == "tensorflow":
-            tensorflow = importlib.import_module("tensorflow")
-            # Most notices come from the search for a GPU where there is none.
-            tensorflow.config.list_physical_devices()
-            if not debug:
-                tensorflow.get_logger().setLevel("ERROR")
-
-
-@contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
-    """Redirect file descriptor 2 to a file, and show its content only if the block fails."""
-    sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(terminal, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
+def _import(debug: bool) -> None:
+    keras = importlib.import_module("keras")
+    if keras.backend.backend() == "tensorflow" and not debug:
+        importlib.import_module("tensorflow").get_logger().setLevel("ERROR")

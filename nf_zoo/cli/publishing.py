@@ -26,12 +26,12 @@ def publish_command(args: Namespace) -> int:
     details |= {"datasets": tuple(args.datasets), "command": args.training_command}
     card = CardDetails(**details) if any(details.values()) else None
     import_backend(args.debug, only_tensorflow=args.saved_model)
-    from nf_zoo.cli.opening import open_classifier
+    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.hub.publishing import push_to_hub
 
     names = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
     options = {name: getattr(args, name) for name in names}
-    push_to_hub(open_classifier(args.model), args.repository, card=card, metrics=metrics, **options)
+    push_to_hub(load_pretrained(args.model), args.repository, card=card, metrics=metrics, **options)
     return 0
 
 

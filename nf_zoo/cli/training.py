@@ -7,7 +7,6 @@ import sys
 import warnings
 from argparse import Namespace
 
-from nf_zoo.cli.opening import open_classifier
 from nf_zoo.cli.output import console, import_backend, print_error
 from nf_zoo.finetuning.class_folders import find_splits, scan
 from nf_zoo.finetuning.settings import QuickstartSettings, Settings
@@ -50,6 +49,7 @@ def _check_folder(data: str) -> None:
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
     from nf_zoo.hub.models import create_model
+    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.models.registry import is_architecture
 
     fields, pretrained = dict(args.fields), args.pretrained
@@ -59,7 +59,7 @@ def _starting_model(args: Namespace):
                 "--pretrained and --set go with the name of a network, not with a finished model. "
                 f"Received: --model {args.model}"
             )
-        return open_classifier(args.model)
+        return load_pretrained(args.model)
     chosen = {None: True, "none": False}.get(pretrained, pretrained)
     try:
         return create_model(args.model, chosen, **fields)

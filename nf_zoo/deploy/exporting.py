@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 import nf_zoo
 from nf_zoo import atomic, functional
-from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.formats import FORMATS, ONLY_EIGHT_BITS
 from nf_zoo.deploy.lowering import input_shapes
 from nf_zoo.pictures.predictions import class_names
 
@@ -47,57 +47,77 @@ class Export:
 
 
 def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
-    """Return the public function of a format, made from its function that prepares an export."""
+    """Return the public function of a format, made from its function that prepares an export.
+
+    Its attribute ``measured`` takes the same, and returns the path and the largest deviation that
+    the check found.
+    """
     row = FORMATS[prepare.__name__.removeprefix("export_")]
 
-    @functools.wraps(prepare)
-    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+    def measured(model, path: str | os.PathLike, overwrite: bool = False, **options):
         path = row.target(path, overwrite)
-        chosen = {key: x for key, x in options.items() if key in ("pictures", "keep_float")}
+        chosen = {key: x for key, x in options.items() if key in ONLY_EIGHT_BITS}
         precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
         made = prepare(model, path, overwrite, **options)
-        with atomic.replacing(path) as written:
+        found = []
+        with atomic.replacing(path, *row.second_of(path)) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)
                 if row.checks[precision] is None:
-                    check_rounded(expected, actual)
+                    found.append(check_rounded(expected, actual))
                 else:
                     tolerance = tolerance_for(model, row.checks[precision])
-                    check_answers(expected, actual, tolerance)
-        return path
+                    found.append(check_answers(expected, actual, tolerance))
+        return path, max(found)
 
+    @functools.wraps(prepare)
+    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
+        return measured(model, path, overwrite, **options)[0]
+
+    export.measured = measured
     return export
 
 
-def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> None:
+def check_answers(expected: Arrays, actual: Arrays, tolerance: float) -> float:
     """Check that the answers have the Keras model's shapes, and its values within a tolerance.
 
-    The tolerance is a share of the largest expected value, or of 1 if that is larger.
+    The tolerance is a share of the largest expected value, or of 1 if that is larger; so is the
+    largest difference, which is returned.
     """
+    largest = 0.0
     for wanted, found in zip(expected, actual, strict=True):
         wanted, found = np.asarray(wanted, "float32"), np.asarray(found, "float32")
         gap = np.inf
         if wanted.shape == found.shape:
             gap = float(np.abs(found - wanted).max(initial=0.0))
-        if not gap <= tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0))):
+        scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+        largest = max(largest, gap / scale)
+        if not gap <= tolerance * scale:
             raise RuntimeError(
                 "The exported model does not answer as the Keras model does, so nothing was "
                 f"written. Received: a difference of {gap:.2g}"
             )
+    return largest
 
 
-def check_rounded(expected: Arrays, actual: Arrays) -> None:
-    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`."""
+def check_rounded(expected: Arrays, actual: Arrays) -> float:
+    """Check that eight bits change the answers by no more than :data:`LARGEST_CHANGE`.
+
+    The largest change is returned.
+    """
+    changes = []
     for wanted, found in zip(expected, actual, strict=True):
         change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
+        changes.append(float(change))
         if not change <= LARGEST_CHANGE:
             raise RuntimeError(
                 "In eight bits the model does not answer as it does in float32, so nothing was "
                 "written: pass more pictures of the kind it will see, or keep_float=, the number "
                 f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
             )
+    return max(changes)
 
 
 def trials(model) -> list[tuple[Arrays, Arrays]]:
@@ -114,7 +134,7 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     for plan in plans:
         error = None
         for count, *sides in plan:
-            inputs = _noise(model, count, sides)
+            inputs = noise(model, count, sides)
             try:
                 found.append((inputs, flat_outputs(model, inputs)))
                 break
@@ -126,7 +146,8 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     return found
 
 
-def _noise(model, count: int, sides: list[int]) -> Arrays:
+def noise(model, count: int, sides: Sequence[int]) -> Arrays:
+    """Return noise in the range of a model's inputs: one array each, of ``count`` pictures."""
     rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
     arrays = []
     kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]

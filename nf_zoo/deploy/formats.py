@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from nf_zoo.extras import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +24,17 @@ class Format:
     Attributes:
         name: name behind ``export_`` in the function; ``--format`` spells it with hyphens.
         title: name of the format in sentences.
-        module: module that defines the function, imported at its first use.
+        module: module that defines the function, and ``read_NAME`` for :meth:`read`; imported
+            at its first use.
         checks: precision -> the share by which an answer may differ from the model's; None for
             precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
             The first one is the default.
         suffix: suffix of the file; empty for a folder.
+        second: suffix of a second file beside it, which the runtime finds by its name; then the
+            path must have ``suffix``.
         extra: extra of pip that installs ``packages``; empty for none.
         packages: modules beside TensorFlow that writing and checking need.
+        runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
         tensorflow: whether Keras must run on TensorFlow.
         options: options of the command line, and keyword arguments of the function.
         runs_on: runtimes, in words.
@@ -40,8 +46,10 @@ class Format:
     module: str
     checks: Mapping[str, float | None]
     suffix: str = ""
+    second: str = ""
     extra: str = ""
     packages: tuple[str, ...] = ()
+    runtime: str = "tensorflow"
     tensorflow: bool = True
     options: tuple[str, ...] = ()
     runs_on: str = ""
@@ -66,25 +74,59 @@ class Format:
         """Import the module and return the public function."""
         return getattr(importlib.import_module(self.module), self.function)
 
+    def read(self, path: Path) -> tuple[Callable, Mapping[str, Any], Sequence]:
+        """Open an exported file.
+
+        Returns:
+            a function that runs it, array -> list of arrays; its metadata, those of
+            :func:`nf_zoo.deploy.exporting.metadata_of`; and the shape of its input.
+
+        Raises:
+            ImportError: if a package is missing.
+            FileNotFoundError: if there is no such file.
+            ValueError: if the runtime cannot read it, or it has no such metadata.
+        """
+        require(self.runtime, f"{self.title} files")
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no such {self.title} file. Received: {path}")
+        try:
+            return getattr(importlib.import_module(self.module), f"read_{self.name}")(path)
+        except Exception as error:
+            raise ValueError(
+                f"The {self.title} file must be one that nf-zoo exported. Received: {path}, which "
+                f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            ) from error
+
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
         """Return the path after checking that the export may be written there.
 
         Raises:
             FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
                 or the reverse.
+            ValueError: if it must end in the format's suffix and does not.
         """
         path, kind = Path(path), "file" if self.suffix else "folder"
-        if path.exists() and not overwrite:
-            raise FileExistsError(
-                f"The {kind} exists already: choose another, or pass overwrite=True "
-                f"(--overwrite). Received: {path}"
+        if self.second and path.suffix != self.suffix:
+            raise ValueError(
+                f"The path must end in {self.suffix}: {self.title} finds the weights by it, in a "
+                f"file that ends in {self.second}. Received: {path}"
             )
-        if path.exists() and path.is_dir() == bool(self.suffix):
-            raise FileExistsError(
-                f"The path must not hold anything but a {kind} to replace: choose another path. "
-                f"Received: {path}"
-            )
+        for found in filter(Path.exists, [path, *self.second_of(path)]):
+            if not overwrite:
+                raise FileExistsError(
+                    f"The {kind} exists already: choose another, or pass overwrite=True "
+                    f"(--overwrite). Received: {found}"
+                )
+            if found.is_dir() == bool(self.suffix):
+                raise FileExistsError(
+                    f"The path must not hold anything but a {kind} to replace: choose another "
+                    f"path. Received: {found}"
+                )
         return path
+
+    def second_of(self, path: Path) -> list[Path]:
+        """Return the second file that belongs to ``path``, if the format has one."""
+        return [path.with_suffix(self.second)] if self.second else []
 
     def check_flags(self, given: list[str]) -> None:
         """Check that the format has the given options of the command line."""
@@ -101,8 +143,12 @@ class Format:
                 f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
 
-    def check_options(self, precision: str = "float32", pictures: Any = None, keep_float=()) -> str:
+    def check_options(
+        self, precision: str = "float32", pictures: Any = None, keep_float=(), **switches: bool
+    ) -> str:
         """Return the precision after checking it and the options that go with it.
+
+        ``switches`` are the options that only eight bits have.
 
         Raises:
             ValueError: if the format does not have the precision, or an option does not fit it.
@@ -117,10 +163,17 @@ class Format:
                 "int8 needs pictures of the kind that the model will see, to measure the ranges of "
                 "its activations: pass pictures=[...], a few hundred of them. Received: none"
             )
-        if precision != "int8" and (pictures is not None or keep_float):
+        given = {"pictures": pictures is not None, "keep_float": keep_float, **switches}
+        given = [name for name, value in given.items() if value]
+        if precision != "int8" and given:
             raise ValueError(
-                "pictures and keep_float need precision='int8'. Received: "
-                f"precision={precision!r} with {'pictures' if not keep_float else 'both'}"
+                f"These options need precision='int8': {', '.join(given)}. "
+                f"Received: precision={precision!r}"
+            )
+        if switches.get("full_integer") and keep_float:
+            raise ValueError(
+                "A network in integers alone keeps no layer in float32: leave out keep_float, or "
+                f"full_integer. Received: keep_float={keep_float!r} with full_integer=True"
             )
         return precision
 
@@ -136,16 +189,7 @@ class Format:
 
             require_tensorflow(f"{self.title} export")
         for name in self.packages:
-            try:
-                importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                package = str(error.name).partition(".")[0]
-                if package != name.partition(".")[0]:
-                    raise
-                raise ImportError(
-                    f"This export needs {package}, which is not installed: "
-                    f"pip install 'nf-zoo[{self.extra}]'"
-                ) from error
+            require(name, f"{self.title} files")
 
 
 def _flag(name: str) -> str:
@@ -153,6 +197,8 @@ def _flag(name: str) -> str:
 
 
 _EIGHT_BITS = ("precision", "pictures", "keep_float")
+ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
+"""Options that need ``precision="int8"``."""
 _FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
 
 FORMATS = {
@@ -176,9 +222,10 @@ FORMATS = {
             suffix=".onnx",
             extra="onnx",
             packages=("onnx", "onnxruntime"),
+            runtime="onnxruntime",
             tensorflow=False,
-            options=_EIGHT_BITS,
-            runs_on="any ONNX runtime, opset 20",
+            options=(*_EIGHT_BITS, "symmetric", "opset"),
+            runs_on="any ONNX runtime, opset 13 to 20",
             usage=_FILE,
         ),
         Format(
@@ -189,13 +236,32 @@ FORMATS = {
             suffix=".tflite",
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
-            options=_EIGHT_BITS,
+            runtime="ai_edge_litert.interpreter",
+            options=(*_EIGHT_BITS, "full_integer"),
             runs_on="LiteRT",
+            usage=_FILE,
+        ),
+        Format(
+            "openvino",
+            "OpenVINO",
+            "nf_zoo.deploy.openvino_file",
+            checks={"float32": 1e-4, "float16": 2e-2, "int8": None},
+            suffix=".xml",
+            second=".bin",
+            extra="openvino",
+            packages=("onnx", "openvino", "nncf"),
+            runtime="openvino",
+            tensorflow=False,
+            options=_EIGHT_BITS,
+            runs_on="OpenVINO",
             usage=_FILE,
         ),
     )
 }
 """Name -> row. A new format is one module and one row here."""
+
+SUFFIXES = {row.suffix: row for row in FORMATS.values() if row.suffix}
+"""Suffix of an exported file -> row."""
 
 
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
@@ -206,6 +272,6 @@ def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
         ('litert', 'saved_model')
     """
     suffix = Path(path).suffix
-    found = [row for row in FORMATS.values() if flag == row.flag]
-    found += [row for row in FORMATS.values() if not flag and suffix and row.suffix == suffix]
-    return found[0] if found else FORMATS["saved_model"]
+    if flag:
+        return next(row for row in FORMATS.values() if row.flag == flag)
+    return SUFFIXES.get(suffix, FORMATS["saved_model"])

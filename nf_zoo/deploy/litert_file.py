@@ -30,6 +30,10 @@ from nf_zoo.deploy.lowering import operation_of
 from nf_zoo.deploy.quantization import calibration
 from nf_zoo.functional import structures_of
 
+_METADATA = "metadata.json"
+MOST_METADATA = 2**24
+"""Most bytes of metadata that are read from a file, unpacked."""
+
 
 @exporter
 def export_litert(
@@ -40,6 +44,7 @@ def export_litert(
     precision: str = "float32",
     pictures: Any = None,
     keep_float: int | Sequence[str] = (),
+    full_integer: bool = False,
 ) -> Path:
     """Write a LiteRT file of the folded network.
 
@@ -59,11 +64,13 @@ def export_litert(
         overwrite: replace an existing file.
         precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32;
             ``"int8"``, weights and activations in 8 bits, a scale per channel for the weights,
-            input and output still float32.
+            input and output still float32, unless ``full_integer`` is set.
         pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
             :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
         keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
             worst of :func:`nf_zoo.quantization_report` on the pictures.
+        full_integer: for ``"int8"``, integers alone, as microcontrollers and some accelerators
+            require: input and output are int8 too, with a scale and zero point in the file.
 
     Returns:
         ``path``.
@@ -91,7 +98,7 @@ def export_litert(
 
     def write(written: Path):
         saved = _saved(tf, folded, shapes, written.parent / "network")
-        converter = _converter(tf, saved, precision, inputs)
+        converter = _converter(tf, saved, precision, inputs, full_integer)
         written.write_bytes(_convert(tf, converter, folded, keep, inputs))
         _add_metadata(model, written)
         run = runner(written, output_names(folded), input_names(folded))
@@ -111,7 +118,7 @@ def _answers(run, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         ) from error
 
 
-def _converter(tf, saved: Path, precision: str, inputs):
+def _converter(tf, saved: Path, precision: str, inputs, full_integer: bool):
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -120,7 +127,11 @@ def _converter(tf, saved: Path, precision: str, inputs):
     if precision == "int8":
         converter.representative_dataset = _one_by_one(inputs)
         own = tf.lite.OpsSet
-        converter.target_spec.supported_ops = [own.TFLITE_BUILTINS_INT8, own.TFLITE_BUILTINS]
+        converter.target_spec.supported_ops = [own.TFLITE_BUILTINS_INT8]
+        if full_integer:
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        else:
+            converter.target_spec.supported_ops.append(own.TFLITE_BUILTINS)
     return converter
 
 
@@ -201,17 +212,47 @@ def input_names(model) -> list[str]:
 def runner(
     path: Path, outputs: Sequence[str], inputs: Sequence[str] = ("images",)
 ) -> Callable[..., list[np.ndarray]]:
-    """Return a function that runs the file on one array per input and returns ``outputs``."""
+    """Return a function that runs the file on one array per input and returns ``outputs``.
+
+    Arrays are float32, also for a file whose inputs and outputs are int8.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
     network = interpreter.get_signature_runner()
+    given, made = network.get_input_details(), network.get_output_details()
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        answers = network(**dict(zip(inputs, arrays, strict=True)))
-        return [answers[name] for name in outputs]
+        pairs = zip(inputs, arrays, strict=True)
+        answers = network(**{name: _to_steps(array, given[name]) for name, array in pairs})
+        return [_from_steps(answers[name], made[name]) for name in outputs]
 
     return run
+
+
+def read_litert(path: Path) -> tuple[Callable, dict[str, Any], list]:
+    """Open a file of :func:`export_litert`; see :meth:`nf_zoo.deploy.formats.Format.read`."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(_METADATA).file_size > MOST_METADATA:
+            raise ValueError(f"{_METADATA} is larger than {MOST_METADATA} bytes")
+        record = json.loads(archive.read(_METADATA))
+    (images,) = Interpreter(model_path=str(path)).get_input_details()
+    return runner(path, [record["output"]]), record, images["shape_signature"].tolist()
+
+
+def _to_steps(array: np.ndarray, details: dict) -> np.ndarray:
+    """Return the array as the tensor with these details holds it."""
+    scale, zero = details["quantization"]
+    if details["dtype"] != np.int8:
+        return array
+    return np.clip(np.round(array / scale) + zero, -128, 127).astype("int8")
+
+
+def _from_steps(array: np.ndarray, details: dict) -> np.ndarray:
+    scale, zero = details["quantization"]
+    return np.float32(scale) * (array - np.float32(zero)) if array.dtype == np.int8 else array
 
 
 def _add_metadata(model, path: Path) -> None:
@@ -220,4 +261,4 @@ def _add_metadata(model, path: Path) -> None:
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         if record.get("labels"):
             archive.writestr(LABELS_FILE, labels_text(record["labels"]))
-        archive.writestr("metadata.json", json.dumps(record, ensure_ascii=False, indent=2))
+        archive.writestr(_METADATA, json.dumps(record, ensure_ascii=False, indent=2))

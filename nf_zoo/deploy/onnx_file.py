@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,19 @@ from nf_zoo.deploy.exporting import (
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
-from nf_zoo.deploy.onnx_graph import GraphWriter, Unsupported, Value
+from nf_zoo.deploy.onnx_graph import (
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    GraphWriter,
+    Unsupported,
+    Value,
+)
 from nf_zoo.deploy.onnx_layers import LAYERS, OPERATIONS
 from nf_zoo.deploy.onnx_operations import ARITHMETIC
 from nf_zoo.deploy.quantization import calibration
 
 LARGEST_FILE = 2**31 - 1
 """Limit of the format in bytes; larger weights would need a second file."""
-OPSET = 20
-"""The first opset with Gelu and dilated average pooling; ONNX Runtime 1.17 reads it."""
-IR_VERSION = 9
 
 
 @exporter
@@ -45,6 +48,8 @@ def export_onnx(
     precision: str = "float32",
     pictures: Any = None,
     keep_float: int | Sequence[str] = (),
+    symmetric: bool = False,
+    opset: int = NEWEST_OPSET,
 ) -> Path:
     """Write an ONNX file of the folded network.
 
@@ -67,6 +72,9 @@ def export_onnx(
             :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
         keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
             worst of :func:`nf_zoo.quantization_report` on the pictures.
+        symmetric: for ``"int8"``, signed activations whose zero point is 0, as for the weights,
+            and biases in float32, which TensorRT requires; slower in ONNX Runtime on x86.
+        opset: version of ONNX's operations, 13 to 20, for runtimes that read no newer one.
 
     Returns:
         ``path``.
@@ -84,13 +92,10 @@ def export_onnx(
     """
     import onnx
 
+    if opset not in range(OLDEST_OPSET, NEWEST_OPSET + 1):
+        raise ValueError(f"opset must be {OLDEST_OPSET} to {NEWEST_OPSET}. Received: {opset!r}")
     folded = fold(model)
-    made = _to_onnx(onnx, folded, _properties(model))
-    if made.ByteSize() > LARGEST_FILE:
-        raise ValueError(
-            "An ONNX file must not exceed 2 GB: use model.export(folder) to write a SavedModel. "
-            f"Received: {made.ByteSize() / 2**30:.2f} GB"
-        )
+    made = to_onnx(folded, metadata_of(model), opset)
     inputs, keep, tried = None, [], None
     if precision == "int8":
         inputs, keep, tried = calibration(model, folded, pictures, keep_float)
@@ -100,27 +105,23 @@ def export_onnx(
         onnx.save(made, written)
         if precision == "int8":
             _check_unquantized(model, written)
-            _quantize(written, inputs, keep)
+            _quantize(written, inputs, keep, symmetric)
         return runner(written)
 
     return Export(write, tried)
 
 
-def _properties(model) -> dict[str, str]:
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in metadata_of(model).items()
-    }
-
-
-def _to_onnx(onnx, model, metadata: dict[str, str]):
+def to_onnx(model, metadata: dict[str, Any], opset: int = NEWEST_OPSET):
     """Return the ``onnx.ModelProto`` of a folded Keras model, in float32 under any policy.
 
-    Inputs and outputs keep Keras's layout (NHWC) and order; the batch and free sides are dynamic.
-    Inside, pictures are turned to NCHW once, paddings go into the convolutions and poolings, and
-    grouped convolutions stay single nodes, which general converters do not achieve.
+    Metadata that are not strings are written as JSON. Inputs and outputs keep Keras's layout
+    (NHWC) and order; the batch and free sides are dynamic. Inside, pictures are turned to NCHW
+    once, paddings go into the convolutions and poolings, and grouped convolutions stay single
+    nodes, which general converters do not achieve.
     """
-    writer = GraphWriter(onnx)
+    import onnx
+
+    writer = GraphWriter(onnx, opset)
     values: dict[int, Value] = {}
     inputs, outputs = [], []
     for name, tensor in zip(output_names(model), model.outputs, strict=True):
@@ -134,10 +135,20 @@ def _to_onnx(onnx, model, metadata: dict[str, str]):
         value, name = values[id(tensor)], f"{entry.name}_output"
         writer.node("Identity", [writer.to_keras(value, entry.name)], name, entry.name)
     graph = onnx.helper.make_graph(writer.nodes, model.name, inputs, outputs, writer.weights)
-    opset = [onnx.helper.make_opsetid("", OPSET)]
-    made = onnx.helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+    version = [onnx.helper.make_opsetid("", opset)]
+    ir_version = onnx.helper.find_min_ir_version_for(version)
+    made = onnx.helper.make_model(graph, opset_imports=version, ir_version=ir_version)
     made.producer_name = "nf_zoo"
-    onnx.helper.set_model_props(made, metadata)
+    properties = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata.items()
+    }
+    onnx.helper.set_model_props(made, properties)
+    if made.ByteSize() > LARGEST_FILE:
+        raise ValueError(
+            "An ONNX graph must not exceed 2 GB: use model.export(folder) to write a SavedModel. "
+            f"Received: {made.ByteSize() / 2**30:.2f} GB"
+        )
     return made
 
 
@@ -203,18 +214,32 @@ def runner(path: Path, **entries: str) -> Callable[..., list[np.ndarray]]:
 
     ``entries`` are configuration entries of ONNX Runtime's session options.
     """
+    session = _session(path, entries)
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def read_onnx(path: Path) -> tuple[Callable, dict[str, Any], list]:
+    """Open a file of :func:`export_onnx`; see :meth:`nf_zoo.deploy.formats.Format.read`."""
+    # Sums of eight-bit products may saturate on processors without VNNI, but for this.
+    session = _session(path, {"session.x64quantprecision": "1"})
+    record = session.get_modelmeta().custom_metadata_map
+    record |= {key: json.loads(record[key]) for key in ("labels", "preprocessing")}
+    (images,) = session.get_inputs()
+    return lambda inputs: session.run(None, {images.name: inputs}), record, images.shape
+
+
+def _session(path: Path, entries: Mapping[str, str]):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    names = [entry.name for entry in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
 
-def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
+def _quantize(written: Path, inputs: np.ndarray, keep: list[str], symmetric: bool) -> None:
     """Replace the float32 file with its quantized form."""
     import onnx
     from onnxruntime import quantization
@@ -231,9 +256,10 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str]) -> None:
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         # Signed activations take half as long again on x86.
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=quantization.QuantType["QInt8" if symmetric else "QUInt8"],
         weight_type=quantization.QuantType.QInt8,
         nodes_to_exclude=[*keep, *shields],
+        extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
     )
     properties = {entry.key: entry.value for entry in onnx.load(written).metadata_props}
     made = onnx.load(quantized)

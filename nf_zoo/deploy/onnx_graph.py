@@ -15,6 +15,12 @@ TO_FILE, TO_KERAS = [0, 3, 1, 2], [0, 2, 3, 1]
 NO_PADS = (0, 0, 0, 0)
 
 
+NEWEST_OPSET = 20
+"""The first opset with Gelu; ONNX Runtime 1.17 reads it."""
+OLDEST_OPSET = 13
+"""The first opset in which weights have a scale per channel and axes may be inputs."""
+
+
 class Unsupported(Exception):
     """Error for a layer without a counterpart in ONNX; the text names the option at fault."""
 
@@ -46,10 +52,11 @@ class GraphWriter:
 
     Attributes:
         tensors: names of inputs, outputs, weights and results.
+        opset: version of the operations.
     """
 
-    def __init__(self, onnx):
-        self._onnx = onnx
+    def __init__(self, onnx, opset: int):
+        self._onnx, self.opset = onnx, opset
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.tensors, self._nodes = Names(), Names()
@@ -60,10 +67,26 @@ class GraphWriter:
     ) -> str:
         """Add a node, after any pending zeros of its inputs; return the name of its result."""
         inputs = [self.padded(x, name).name if isinstance(x, Value) else x for x in inputs]
+        self._check_opset(kind, len(inputs), attributes)
         result, name = result or self.tensors.unique(name), self._nodes.unique(name)
         made = self._onnx.helper.make_node(kind, inputs, [result], name=name, **attributes)
         self.nodes.append(made)
         return result
+
+    def _check_opset(self, kind: str, inputs: int, attributes: dict) -> None:
+        """Check that the opset has the operation, with that many inputs and these attributes."""
+        defs = self._onnx.defs
+
+        def knows(opset: int) -> bool:
+            try:
+                schema = defs.get_schema(kind, opset)
+            except defs.SchemaError:
+                return False
+            return inputs <= schema.max_input and attributes.keys() <= schema.attributes.keys()
+
+        if not knows(self.opset):
+            first = next(n for n in range(self.opset, NEWEST_OPSET + 1) if knows(n))
+            raise Unsupported(f"with opset={self.opset}: it needs {first}")
 
     def apply(self, kind: str, inputs: Sequence[str | Value], name: str, **attributes) -> Value:
         """Add a node whose result has the rank of the first input."""

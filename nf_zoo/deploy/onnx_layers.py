@@ -103,6 +103,8 @@ def _convolved(writer, layer, value: Value, kernel, groups: int, part: str = "")
     reach = [d * (size - 1) for d, size in zip(dilations, kernel.shape[2:], strict=True)]
     half, padding = [extent // 2 for extent in reach], layer.padding
     if padding in ("reflect", "circular"):
+        if padding == "circular" and writer.opset < 19:
+            raise Unsupported(f"with opset={writer.opset}: its padding needs 19")
         pads = writer.integers([0, 0, *half, 0, 0, *half], f"{layer.name}_pads")
         mode = {"reflect": "reflect", "circular": "wrap"}[padding]
         value = writer.apply("Pad", [value, pads], f"{layer.name}_padded", mode=mode)
@@ -224,6 +226,8 @@ def _activated(writer, value: Value, activation, name: str) -> Value:
         return writer.apply("Mul", [value, gate], made)
     if kind == "relu6":
         return _clipped(writer, value, 6.0, made)
+    if kind in _PARTS and writer.opset < _PARTS[kind][0]:
+        return _PARTS[kind][1](writer, value, made)
     if kind not in _ACTIVATIONS:
         known = ", ".join(sorted([*_ACTIVATIONS, "silu", "relu6"]))
         raise Unsupported(f"with activation={kind!r}, which must be one of {known}")
@@ -232,6 +236,38 @@ def _activated(writer, value: Value, activation, name: str) -> Value:
         attributes = {"axis": value.axis(-1)}
     value = writer.apply(operation, [value], made, **attributes)
     return dataclasses.replace(value, not_negative=kind == "relu")
+
+
+def _gelu(writer, value: Value, name: str) -> Value:
+    """Write ``x / 2 * (1 + erf(x / sqrt(2)))``."""
+    part = _scaled(writer, f"{name}_part", value, np.sqrt(0.5), None)
+    return _gated(writer, value, writer.apply("Erf", [part], f"{name}_erf"), name)
+
+
+def _gelu_tanh(writer, value: Value, name: str) -> Value:
+    """Write ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``."""
+    square = writer.apply("Mul", [value, value], f"{name}_square")
+    root = np.sqrt(2 / np.pi)
+    factor = _scaled(writer, f"{name}_part", square, 0.044715 * root, root)
+    part = writer.apply("Mul", [value, factor], f"{name}_part")
+    return _gated(writer, value, writer.apply("Tanh", [part], f"{name}_tanh"), name)
+
+
+def _gated(writer, value: Value, gate: Value, name: str) -> Value:
+    """Write ``x * (gate + 1) / 2``."""
+    gate = _scaled(writer, f"{name}_gate", gate, 0.5, 0.5)
+    return writer.apply("Mul", [value, gate], name)
+
+
+def _mish(writer, value: Value, name: str) -> Value:
+    """Write ``x * tanh(softplus(x))``."""
+    gate = writer.apply("Softplus", [value], f"{name}_softplus")
+    gate = writer.apply("Tanh", [gate], f"{name}_tanh")
+    return writer.apply("Mul", [value, gate], name)
+
+
+_PARTS = {"gelu": (20, _gelu), "gelu_tanh": (20, _gelu_tanh), "mish": (18, _mish)}
+"""Activation -> the first opset that has it, and what writes it in an older one."""
 
 
 def _clipped(writer, value: Value, most: float, name: str) -> Value:
@@ -303,6 +339,23 @@ def _global_pool(operation: str) -> Writer:
     return write
 
 
+def _dilated_pool(writer, layer, inputs) -> Value:
+    """Write the mean of a map and itself shifted, rows first; past the border it is unshifted.
+
+    AveragePool has dilations, but ONNX Runtime allows no padding as wide as the kernel.
+    """
+    value, name, ends = writer.padded(inputs[0], layer.name), layer.name, np.iinfo("int64").max
+    for axis in (2, 3):
+        parts = []
+        for start in (layer.dilation, -layer.dilation):
+            bounds = [writer.integers([x], f"{name}_bound") for x in (start, ends, axis)]
+            parts.append(writer.apply("Slice", [value, *bounds], f"{name}_part"))
+        shifted = writer.apply("Concat", parts, f"{name}_shifted", axis=axis)
+        total = writer.apply("Add", [value, shifted], f"{name}_sum")
+        value = _scaled(writer, name, total, 0.5, None)
+    return value
+
+
 LAYERS: dict[type, Writer] = {
     layers.Conv2D: _convolution,
     keras.layers.Conv2D: _convolution,
@@ -325,14 +378,7 @@ LAYERS: dict[type, Writer] = {
     keras.layers.MaxPooling2D: _pool("MaxPool"),
     layers.MaxPool2D: _pool("MaxPool"),
     keras.layers.AveragePooling2D: _pool("AveragePool"),
-    layers.DilatedAveragePool2D: plain(
-        "AveragePool",
-        lambda x, _: {
-            "kernel_shape": [2, 2],
-            "dilations": [x.dilation] * 2,
-            "pads": [0, 0, x.dilation, x.dilation],
-        },
-    ),
+    layers.DilatedAveragePool2D: _dilated_pool,
     keras.layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
     keras.layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
     keras.layers.ZeroPadding2D: zero_padding,

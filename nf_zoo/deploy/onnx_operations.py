@@ -107,14 +107,22 @@ def resize(writer, operation, inputs) -> Value:
         for axis, side in zip((2, 3), size, strict=True):
             value = _nearest(writer, value, axis, side, name)
         return value
-    sides = writer.integers(size, f"{name}_size")
-    return writer.apply("Resize", [value, "", "", sides], name, axes=[2, 3], **_BILINEAR)
+    value = writer.padded(value, name)
+    sides = [_sides(writer, value, [0, 1], name), writer.integers(size, f"{name}_size")]
+    sides = writer.node("Concat", sides, f"{name}_sides", axis=0)
+    return writer.apply("Resize", [value, "", "", sides], name, **_BILINEAR)
+
+
+def _sides(writer, value: Value, axes: list[int], name: str) -> str:
+    """Return the name of a vector of the tensor's lengths along axes of the file."""
+    shape = writer.node("Shape", [value], f"{name}_shape")
+    return writer.node("Gather", [shape, writer.integers(axes, f"{name}_axes")], f"{name}_side")
 
 
 def _nearest(writer, value: Value, axis: int, side: int, name: str) -> Value:
     """Pick rows or columns as TensorFlow does; Resize breaks ties differently."""
     value = writer.padded(value, name)
-    before = writer.node("Shape", [value], f"{name}_side", start=axis, end=axis + 1)
+    before = _sides(writer, value, [axis], name)
     before = writer.node("Cast", [before], f"{name}_side", to=_FLOAT)
     after = writer.weight(np.float32(side), f"{name}_side")
     scale = writer.node("Div", [before, after], f"{name}_scale")
@@ -175,8 +183,12 @@ def reduce(kind: str) -> Writer:
         axes = sorted({x % value.rank for x in ([given] if isinstance(given, int) else given)})
         if getattr(operation, "initial", None) is not None:
             raise Unsupported(f"with initial={operation.initial}")
-        over = writer.integers([value.axis(axis) for axis in axes], f"{name}_axes")
-        reduced = writer.apply(kind, [value, over], name, keepdims=1)
+        over = [value.axis(axis) for axis in axes]
+        if writer.opset >= 18 or kind == "ReduceSum":
+            over = writer.integers(over, f"{name}_axes")
+            reduced = writer.apply(kind, [value, over], name, keepdims=1)
+        else:
+            reduced = writer.apply(kind, [value], name, keepdims=1, axes=over)
         if operation.keepdims:
             return reduced
         # The tensor is small by now, so transposing it costs nothing.

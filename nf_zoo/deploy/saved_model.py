@@ -250,7 +250,7 @@ def _servable(tf, model, constants: bool):
         return network(tf.map_fn(prepare, images, fn_output_signature=crop))[1]
 
     module = _module(tf, model, constants)
-    module.network, module.predict = trunk, tf.function(predict)
+    module.network, module.predict = trunk, tf.function(predict, autograph=False)
     floats, integers = (
         tf.TensorSpec([None, None, None, 3], dtype, name="images")
         for dtype in (tf.float32, tf.uint8)
@@ -260,7 +260,7 @@ def _servable(tf, model, constants: bool):
         "serving_default": module.predict.get_concrete_function(floats),
         "serving_uint8": module.predict.get_concrete_function(integers),
         "serving_bytes": tf.function(predict_bytes, autograph=False).get_concrete_function(encoded),
-        "features": tf.function(embed).get_concrete_function(floats),
+        "features": tf.function(embed, autograph=False).get_concrete_function(floats),
     }
     return module, signatures
 

@@ -3,8 +3,6 @@
 TensorFlow is imported on first use; only ``finetune`` needs it.
 """
 
-from __future__ import annotations
-
 import importlib
 
 _HOMES = {"FineTuneResult": "fine_tune", "evaluate": "evaluation", "finetune": "fine_tune"}

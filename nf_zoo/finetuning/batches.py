@@ -5,19 +5,17 @@ random variations and the normalization are one compiled program on the device t
 Python runs inside a ``tf.data`` pipeline: an error there can leave the process hanging.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from keras import ops
+from PIL import Image
 
 from nf_zoo.backend import compiled
 from nf_zoo.finetuning.picture_sets import CACHE_BYTES, in_threads
 from nf_zoo.pictures import augmentation
-from nf_zoo.pictures.cropping import random_crop
 from nf_zoo.pictures.images import as_input, resize_and_crop
 from nf_zoo.pictures.preprocessing import Preprocessing
 
@@ -34,17 +32,9 @@ class TrainingBatches:
     """Batches of randomly varied pictures.
 
     Each epoch has ``len(pictures) // batch_size`` batches, and draws anew the pictures that fill
-    them. The same seed and epoch always give the same batches.
-
-    Args:
-        pictures: a FilePictures or DatasetPictures.
-        preprocessing: input size, interpolation, mean and std.
-        batch_size: pictures in a batch.
-        num_classes: length of the one-hot targets.
-        settings: random variations after the crop.
-        class_weights: (num_classes,) weight of each class in the loss, or None.
-        channels, raw: see :func:`nf_zoo.pictures.images.as_input`.
-        seed: any integer.
+    them. The same seed and epoch always give the same batches. ``settings`` are the random
+    variations after the crop, ``class_weights`` the weight of each class in the loss; ``channels``
+    and ``raw`` are as in :func:`nf_zoo.pictures.images.as_input`.
     """
 
     def __init__(
@@ -81,9 +71,6 @@ class TrainingBatches:
 
         They are float32 tensors (N, h, w, channels), (N, num_classes) and (N,); weights are None
         without class weights.
-
-        Raises:
-            RuntimeError: if a picture can no longer be read.
         """
         views = in_threads(self._view, self._drawn(epoch), _AHEAD * self._batch_size)
         try:
@@ -109,11 +96,7 @@ class TrainingBatches:
 class EvaluationBatches:
     """Batches of every picture once, in order, prepared as ``nf_zoo.preprocess`` does.
 
-    Args:
-        pictures: a FilePictures or DatasetPictures.
-        preprocessing: input size, crop and interpolation.
-        batch_size: pictures in a batch; the last one may hold fewer.
-        cache: keep the batches in memory if they are small.
+    They stay in memory with ``cache`` if they are small; the last one may hold fewer pictures.
 
     Iteration yields (pixels, classes): uint8 (N, h, w, 3) and int64 (N,).
     """
@@ -140,3 +123,26 @@ class EvaluationBatches:
 
     def _view(self, picture) -> tuple[np.ndarray, int]:
         return resize_and_crop(picture[0](), self._preprocessing), picture[1]
+
+
+def random_crop(pixels: np.ndarray, preprocessing: Preprocessing, draws, given) -> np.ndarray:
+    """Return a random view of a picture, uint8 (H, W, 3), at the input size.
+
+    The crop uses the first four of the picture's ``draws``, and ``given.crop``: ``"shift"`` moves
+    the picture as it is evaluated, with its mirror image around it; ``"none"`` leaves it there.
+    """
+    height, width = preprocessing.input_size
+    if given.crop == "resized":
+        tall, wide = pixels.shape[:2]
+        top, left, tall, wide = augmentation.window(draws, tall, wide, given, width / height, np)
+        box = left, top, min(left + wide, pixels.shape[1]), min(top + tall, pixels.shape[0])
+        method = Image.Resampling[preprocessing.interpolation.upper()]
+        return np.asarray(Image.fromarray(pixels).resize((width, height), method, box))
+    view = resize_and_crop(pixels, preprocessing)
+    if given.crop == "none":
+        return view
+    top, left, _, _ = augmentation.window(draws, height, width, given, 1.0, np)
+    room = height // 8, width // 8
+    view = np.pad(view, [(side, side) for side in room] + [(0, 0)], "reflect")
+    top, left = int(top) + room[0], int(left) + room[1]
+    return view[top : top + height, left : left + width]

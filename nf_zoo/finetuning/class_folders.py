@@ -1,7 +1,5 @@
 """Folders of labeled pictures: their classes, their files, and their split."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib
@@ -39,19 +37,13 @@ class FolderError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """The pictures of one level of class folders, class by class, sorted within each.
-
-    Attributes:
-        files: paths relative to ``root``, with forward slashes.
-        classes: (len(files),) index into ``labels``.
-        ignored: number of files passed over, by suffix (``".txt"``) or reason.
-    """
+    """The pictures of one level of class folders, class by class, sorted within each."""
 
     root: Path
     labels: tuple[str, ...]
-    files: tuple[str, ...]
-    classes: np.ndarray
-    ignored: dict[str, int]
+    files: tuple[str, ...]  # paths relative to ``root``, with forward slashes
+    classes: np.ndarray  # (len(files),) index into ``labels``
+    ignored: dict[str, int]  # number of files passed over, by suffix (``".txt"``) or reason
 
 
 def find_splits(root: str | os.PathLike) -> dict[str, Path]:
@@ -61,13 +53,6 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
     train or training; val, valid, validation or dev; test or testing; in any case, also with
     ``set``, ``data`` or ``images`` behind. Other folders are ignored, with a warning, beside two
     splits of which train/ holds folders alone. The keys are train, validation and test.
-
-    Raises:
-        FolderError: if there is no such folder, it is a file, or two folders name one split.
-
-    Example:
-        >>> find_splits("flowers/")
-        {'train': PosixPath('flowers')}
     """
     root, folders = _visible_folders(root)
     splits: dict[str, Path] = {}
@@ -77,7 +62,10 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
             others.append(folder.name)
         elif splits.setdefault(match.lastgroup, folder) != folder:
             twice.append((match.lastgroup, folder))
-    sure = "train" in splits and len(splits) > 1 and _holds_only_folders(splits["train"])
+    sure = "train" in splits and len(splits) > 1
+    if sure:
+        place, inside, files = _listed(splits["train"])
+        sure = not _sort_out(place, inside, files, collections.Counter()) and len(inside) > 1
     if not splits or (others and not sure):
         return {"train": root}
     for split, folder in twice:
@@ -102,15 +90,6 @@ def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassF
     thumbnails (``@eaDir``, ``__MACOSX``) are counted as ignored. A file without a suffix is a
     picture if it starts like one. With ``labels``, their order is kept and a class may be empty;
     a folder matches its label in any form of Unicode.
-
-    Raises:
-        FolderError: if there is no such folder, there are fewer than two classes, a class folder
-            has no picture, all have the same folders in them, a class name is not one line of
-            UTF-8, two names look the same, or (with ``labels``) a folder is not among the labels.
-
-    Example:
-        >>> scan("flowers/").labels
-        ('daisy', 'rose')
     """
     root, folders = _visible_folders(root)
     ignored: collections.Counter[str] = collections.Counter()
@@ -164,12 +143,7 @@ def count_unlabeled(folder: Path, labels: Sequence[str]) -> int | None:
 
 
 def check_names(labels: Sequence[str]) -> None:
-    """Check that class names can be written, one a line, and told apart.
-
-    Raises:
-        FolderError: if a name has a line break, a control character or bytes that are not UTF-8,
-            or two names look the same.
-    """
+    """Check that class names can be written, one a line, and told apart."""
     if broken := [label for label in labels if _NOT_IN_ONE_LINE.search(label)]:
         raise FolderError(
             "Class names must be text of one line, without control characters and bytes that are "
@@ -195,19 +169,11 @@ def stratified_split(
     seed: int,
     contents: Sequence | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split pictures class by class, the same way on every machine.
+    """Return the indices of the training pictures and of those held out, class by class, ascending.
 
     The split depends only on the names and the seed: the pictures of a class are ranked by a hash
-    of both. A class of two pictures or more has at least one held out, and never all. Pictures
-    of equal ``contents`` stay together; a class of nothing but copies has none held out.
-
-    Returns:
-        Indices of the training pictures and of those held out, both ascending.
-
-    Example:
-        >>> train, held_out = stratified_split(["a", "b", "c"], np.array([0, 0, 1]), 0.5, seed=0)
-        >>> len(train), len(held_out)
-        (2, 1)
+    of both. A class of two pictures or more has at least one held out, and never all. Pictures of
+    equal ``contents`` stay together; a class of nothing but copies has none held out.
     """
     copies: dict = {}
     for i, content in enumerate(range(len(names)) if contents is None else contents):
@@ -263,11 +229,6 @@ def _listed(root: Path) -> tuple[str, list[str], list[str]]:
     return next(os.walk(root), (str(root), [], []))
 
 
-def _holds_only_folders(root: Path) -> bool:
-    place, folders, files = _listed(root)
-    return not _sort_out(place, folders, files, collections.Counter()) and len(folders) > 1
-
-
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
@@ -298,9 +259,6 @@ def pictures_in(folder: str | os.PathLike) -> list[str]:
     """Return the paths of all pictures in a folder and its folders, sorted.
 
     A warning counts the files that are ignored.
-
-    Raises:
-        FolderError: if there is no such folder, or no picture in it.
     """
     if not os.path.isdir(folder):
         raise FolderError(f"There is no such folder of pictures. Received: {folder}")

@@ -1,7 +1,5 @@
 """All devices of the machine, as one: the same result as on one of them, sooner."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +12,6 @@ class Devices:
 
     They are GPUs, or TPUs under JAX; without them it is the one CPU. As many take part as divide
     the pictures of a micro-batch evenly.
-
-    Args:
-        pictures: in a micro-batch of one device.
     """
 
     def __init__(self, pictures: int):
@@ -40,7 +35,13 @@ class Devices:
             finally:
                 keras.distribution.set_distribution(before)
         else:
-            self._strategy = self._strategy or _mirrored(self._names)
+            import tensorflow as tf
+
+            # Collectives on CPUs outlive their strategy and break the next one.
+            reduction = tf.distribute.ReductionToOneDevice() if "CPU" in self._names[0] else None
+            self._strategy = self._strategy or tf.distribute.MirroredStrategy(
+                self._names, cross_device_ops=reduction
+            )
             with self._strategy.scope():
                 yield
 
@@ -78,12 +79,3 @@ def _names() -> list[str]:
     else:
         names = []
     return [name for name in names if not name.startswith("cpu")] or ["one"]
-
-
-def _mirrored(names: list[str]):
-    import tensorflow as tf
-
-    on_cpu = "CPU" in names[0]
-    # Collectives on CPUs outlive their strategy and break the next one.
-    reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
-    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)

@@ -1,7 +1,5 @@
 """Evaluation of a classifier on labeled pictures: overall, by class, picture by picture."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os
@@ -34,21 +32,15 @@ class Sample(NamedTuple):
 
 @dataclasses.dataclass
 class Evaluation:
-    """Counts over a set of pictures.
-
-    Attributes:
-        confusion: (classes, classes) counts, row the true class, column the predicted one.
-        top5: pictures whose class is among the five likeliest.
-        cross_entropy: sum of -log(probability of the true class), in nats.
-        samples: pictures drawn at random.
-        mistakes: the most confident wrong predictions, worst first.
-    """
+    """Counts over a set of pictures."""
 
     labels: tuple[str, ...]
+    # (classes, classes) counts, row the true class, column the predicted one
     confusion: np.ndarray | None = None
-    top5: int = 0
-    cross_entropy: float = 0.0
-    samples: list[Sample] = dataclasses.field(default_factory=list)
+    top5: int = 0  # pictures whose class is among the five likeliest
+    cross_entropy: float = 0.0  # sum of -log(probability of the true class), in nats
+    samples: list[Sample] = dataclasses.field(default_factory=list)  # pictures drawn at random
+    # the most confident wrong predictions, worst first
     mistakes: list[Sample] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
@@ -143,9 +135,8 @@ def evaluate_pictures(
 ) -> Evaluation:
     """Count right and wrong predictions in one pass, and keep some pictures.
 
-    Args:
-        samples: number of pictures to keep, drawn at random by ``seed``.
-        mistakes: number of wrong predictions to keep, the most confident ones.
+    ``samples`` pictures are drawn at random by ``seed``; ``mistakes`` wrong predictions are the
+    most confident ones.
     """
     result = Evaluation(labels)
     chosen = np.random.default_rng(abs(seed)).permutation(len(pictures))[:samples]
@@ -169,13 +160,7 @@ def evaluate_pictures(
 
 
 def interval(share: float, pictures: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927).
-
-    Example:
-        >>> low, high = interval(54 / 60, pictures=60)
-        >>> round(low, 2), round(high, 2)
-        (0.8, 0.95)
-    """
+    """Return the 95 % confidence interval of a share of pictures (Wilson, 1927)."""
     z = 1.959964
     weight = z * z / pictures
     center = (share + weight / 2) / (1 + weight)
@@ -208,13 +193,7 @@ def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndar
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return precision, recall, F1 and support of each class; a ratio over no pictures is 0.
-
-    Example:
-        >>> import numpy as np
-        >>> per_class(np.array([[3, 1], [0, 4]]), ("a", "b"))[0]["recall"]
-        0.75
-    """
+    """Return precision, recall, F1 and support of each class; a ratio over no pictures is 0."""
     hits = np.diag(confusion).astype(float)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)

@@ -1,7 +1,5 @@
 """``finetune``: turn a pretrained model and pictures into a fitted model and its report."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import csv
@@ -196,13 +194,13 @@ def _check_model(model) -> None:
 
 
 def _check_input_shape(model, image_size: tuple[int, int]) -> None:
-    for fixed, side in zip(model.input_shape[1:3], image_size, strict=True):
-        if fixed not in (None, side):
-            raise ValueError(
-                "The model takes one input size only. Pass it as image_size, or build the model "
-                "with input_shape=(None, None, 3). Received: image_size="
-                f"{image_size} with a model for {tuple(model.input_shape[1:3])}"
-            )
+    sides = zip(model.input_shape[1:3], image_size, strict=True)
+    if any(fixed not in (None, side) for fixed, side in sides):
+        raise ValueError(
+            "The model takes one input size only. Pass it as image_size, or build the model "
+            "with input_shape=(None, None, 3). Received: image_size="
+            f"{image_size} with a model for {tuple(model.input_shape[1:3])}"
+        )
 
 
 def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:

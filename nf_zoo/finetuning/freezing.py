@@ -1,7 +1,5 @@
 """Parts of a network that fine-tuning leaves as they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
@@ -31,9 +29,6 @@ def freeze(model, patterns: Sequence[str]) -> None:
         patterns: ``"batch_norm"``; or regular expressions for published names of variables, as
             :func:`~nf_zoo.models.classifier.variable_names` has them, or for a part that they
             begin with, such as ``"stage1"``.
-
-    Raises:
-        ValueError: if a pattern fits nothing.
     """
     names = {id(variable): name for name, variable in variable_names(model).items()}
     layers = list(model._flatten_layers(include_self=False, recursive=True))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nf_zoo.backend import is_tensorflow_dataset
+from nf_zoo.extras import require
 from nf_zoo.finetuning import class_folders
 from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_counts, name_some
 from nf_zoo.finetuning.picture_checks import Picture, check_files, compare, digest
@@ -28,24 +29,20 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass
 class Data:
-    """The pictures of a run.
-
-    Attributes:
-        skipped: reason why a file could not be read, by name.
-        ignored: number of files passed over, by suffix or reason.
-        findings: names of pictures that look wrong, or lists of copies, by kind: see
-            ``nf_zoo.finetuning.picture_checks``.
-        held_out: True if the validation pictures were taken from the training pictures.
-    """
+    """The pictures of a run."""
 
     labels: tuple[str, ...] = ()
     train: FilePictures | DatasetPictures | None = None
     validation: FilePictures | DatasetPictures | None = None
     test: FilePictures | DatasetPictures | None = None
+    # reason why a file could not be read, by name
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    # number of files passed over, by suffix or reason
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+    # names of pictures that look wrong, or lists of copies, by kind: see
+    # ``nf_zoo.finetuning.picture_checks``
     findings: dict[str, list] = dataclasses.field(default_factory=dict)
-    held_out: bool = False
+    held_out: bool = False  # the validation pictures were taken from the training pictures
 
     def splits(self) -> dict[str, FilePictures | DatasetPictures]:
         """Return the pictures of each split that exists."""
@@ -84,10 +81,6 @@ def open_data(data, settings: Settings) -> Data:
     """Find, check and split the pictures.
 
     Uses labels, validation_data, validation_fraction, seed and strict of ``settings``.
-
-    Raises:
-        FolderError: if a folder cannot be used as it is.
-        TypeError, ValueError: if a data set does not yield pictures and classes as expected.
     """
     labels = settings.labels
     if is_tensorflow_dataset(data) or _is_pair(data):
@@ -324,11 +317,7 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return the classes in order, the mean size of a picture, and a hash of each one's pixels.
-
-    Raises:
-        ValueError: if there is no picture, or pixels do not run from 0 to 255.
-    """
+    """Return the classes in order, the mean size of a picture, and a hash of each one's pixels."""
     import tensorflow as tf
 
     def summary(pixels, target):
@@ -360,13 +349,7 @@ def _to_uint8(pixels, target):
 
 
 def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            "Data sets by name need tensorflow-datasets: pip install 'nf-zoo[training]'. "
-            f"Received: {data!r}"
-        ) from error
+    tfds = require("tensorflow_datasets", f"Data sets by name, such as {data!r},")
     loaded, info = tfds.load(data.removeprefix("tfds:"), as_supervised=True, with_info=True)
     if "train" not in loaded:
         raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")

@@ -5,8 +5,6 @@ The loop over steps is here, and not in ``Model.fit``: under TensorFlow that rea
 batch cannot be shared among the devices.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses
@@ -40,20 +38,14 @@ FIGURES = (*_FIGURES, *(f"val_{name}" for name in _FIGURES))
 
 @dataclasses.dataclass
 class Progress:
-    """Progress of a run: the epochs done, a row for each, and the state of early stopping.
+    """Progress of a run: the epochs done, a row for each, and the state of early stopping."""
 
-    Attributes:
-        accumulate: micro-batches of a step.
-        best: accuracy and negative loss of the best validated epoch.
-        waited: epochs since then.
-    """
-
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches of a step
     epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped: bool = False
-    best: list[float] | None = None
-    waited: int = 0
+    best: list[float] | None = None  # accuracy and negative loss of the best validated epoch
+    waited: int = 0  # epochs since then
     best_weights: list[np.ndarray] | None = None
 
     def state(self) -> dict[str, Any]:
@@ -62,16 +54,7 @@ class Progress:
 
 
 class Run:
-    """Everything that the epochs of a run need.
-
-    Args:
-        model: the network to train in place, built in the scope of the devices.
-        data: its pictures.
-        settings: fully decided.
-        folder: takes a checkpoint after each epoch.
-        devices: that share a micro-batch.
-        progress: so far; changed in place.
-    """
+    """Everything that the epochs of a run need."""
 
     def __init__(self, model, data: Data, settings: Settings, folder: RunFolder, devices: Devices):
         self.model, self.settings, self.folder, self.devices = model, settings, folder, devices
@@ -104,16 +87,7 @@ def first_accumulate(settings: Settings) -> int:
 def fit(
     model: keras.Model, data: Data, settings: Settings, folder: RunFolder, devices: Devices
 ) -> Progress:
-    """Train a model in place, from its latest checkpoint if there is one.
-
-    Returns:
-        The progress. Its history has a row for each epoch: epoch, phase, the figures of
-        ``FIGURES``, learning_rate, seconds.
-
-    Raises:
-        FloatingPointError: if the loss stops being a number.
-        RuntimeError: if a picture can no longer be read.
-    """
+    """Train a model in place, from its latest checkpoint if there is one."""
     run = Run(model, data, settings, folder, devices)
     progress, done = run.progress, run.progress.epoch
     progress.stopped |= settings.finish
@@ -143,10 +117,6 @@ def learning_rate_schedule(peak: float, steps: int) -> keras.optimizers.schedule
     """Return a linear rise to ``peak`` over a tenth of the steps, then half a cosine down to 0.
 
     The rise starts above 0, so that a run of a single step learns something.
-
-    Example:
-        >>> float(learning_rate_schedule(0.1, steps=100)(10))
-        0.10000000149011612
     """
     rise = max(steps // 10, 1)
     return keras.optimizers.schedules.CosineDecay(

@@ -3,8 +3,6 @@
 Every picture is looked at once before a run starts, so that this is said then and not hours later.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import hashlib
@@ -42,28 +40,21 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass
 class Checked:
-    """Findings about pictures, each of which was read once.
+    """Findings about pictures, each of which was read once."""
 
-    Attributes:
-        skipped: reason why a file could not be read, by name.
-        cache: pixels by name. There are none if they would take more than ``CACHE_BYTES`` in all,
-            and none of a picture above 4 MB.
-        contents: digest of the pixels, by name.
-        findings: names of pictures, under the keys of the report.
-    """
-
+    # reason why a file could not be read, by name
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    # pixels by name. There are none if they would take more than ``CACHE_BYTES`` in all, and none
+    # of a picture above 4 MB
     cache: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    # digest of the pixels, by name
     contents: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    # names of pictures, under the keys of the report
     findings: dict[str, list] = dataclasses.field(default_factory=dict)
 
 
 def check_files(root, names: Sequence[str], strict: bool) -> Checked:
-    """Decode the files once, and warn of what is wrong with them.
-
-    Raises:
-        FolderError: if ``strict`` and a file cannot be read.
-    """
+    """Decode the files once, and warn of what is wrong with them."""
 
     def look(name: str):
         path = root / name

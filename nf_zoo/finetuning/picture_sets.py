@@ -37,11 +37,8 @@ Readers = Iterator[tuple[Callable[[], np.ndarray], int]]
 class FilePictures:
     """Pictures in files, decoded by Pillow as ``nf_zoo.preprocess`` does.
 
-    Args:
-        root: folder that the names are relative to.
-        names: path of each picture, with forward slashes.
-        classes: (len(names),) class index of each.
-        cache: decoded pixels by name, for pictures that need not be read again.
+    ``names`` are relative to ``root``, with forward slashes. ``cache`` holds the decoded pixels, by
+    name, of pictures that need not be read again.
     """
 
     def __init__(self, root: Path, names: Sequence[str], classes: np.ndarray, cache: dict):
@@ -117,11 +114,9 @@ class ArrayPictures(FilePictures):
 class DatasetPictures:
     """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
 
-    Args:
-        classes: (N,) class index of each, in the order of the data set.
-        contents: (N,) digest of each, in the same order.
-        members: (N,) bool, True for the pictures of this part; None for all.
-        typical_bytes: size of one picture's pixels.
+    ``classes`` and ``contents``, a digest of each, are in the order of the data set. ``members`` is
+    true for the pictures of this part; None stands for all. ``typical_bytes`` is the size of one
+    picture's pixels.
     """
 
     names = None
@@ -138,7 +133,6 @@ class DatasetPictures:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the pixels and the classes, in order."""
         contents = self._contents if self._members is None else self._contents[self._members]
         pairs = zip(contents, self.classes, strict=True)
         return _digest(f"{content}\0{index}" for content, index in pairs)
@@ -156,7 +150,6 @@ class DatasetPictures:
         )
 
     def in_order(self) -> Readers:
-        """Yield every picture, as it is read, and its class."""
         for index, (pixels, picture_class) in enumerate(self._dataset.as_numpy_iterator()):
             if self._members is None or self._members[index]:
                 yield functools.partial(np.asarray, pixels), int(picture_class)

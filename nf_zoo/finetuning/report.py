@@ -1,4 +1,4 @@
-"""Files of a finished run: the model in two forms, its figures in report.json, and plots.
+"""Files of a finished run: the model in two forms, its figures in report.json, plots and a page.
 
 The plots use matplotlib's object interface: no pyplot.
 """
@@ -38,6 +38,7 @@ from nf_zoo.finetuning.evaluation import (
     interval,
 )
 from nf_zoo.finetuning.labeled_pictures import Data
+from nf_zoo.finetuning.report_page import write_page
 from nf_zoo.finetuning.run_folder import REPORT
 from nf_zoo.finetuning.settings import Settings
 
@@ -131,6 +132,8 @@ def write_report(
             families = families or _fonts_of_names(labels)
             with literal_text(families):
                 plot(place)
+    with _optional(path / "report.html", missing) as place:
+        write_page(place, model, report, history, evaluation)
     if missing:
         report["missing"] = missing
         _write_figures(path, report)

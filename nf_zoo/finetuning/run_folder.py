@@ -1,7 +1,5 @@
 """The folder of a run: its checkpoints, resuming and replacing it, and its atomic appearance."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json
@@ -56,11 +54,6 @@ class RunFolder:
 
     Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
     finished one; ``finish`` does the same and requires one; ``overwrite`` discards or replaces it.
-
-    Raises:
-        FileExistsError: if there is something at ``output`` that may not be replaced.
-        FileNotFoundError: if there is no run to finish.
-        ValueError: if the arguments contradict each other.
     """
 
     def __init__(
@@ -112,17 +105,10 @@ class RunFolder:
         raise FileExistsError(f"{problem}. Received: output={str(output)!r}")
 
     def begin(self, description: dict[str, Any], pictures: Iterable[Sequence] = ()) -> None:
-        """Start or resume the run.
+        """Start or resume the run; one without a checkpoint is started anew.
 
-        A run without a checkpoint is started anew.
-
-        Args:
-            description: everything that decides the outcome of the run.
-            pictures: (split, file, label, size in bytes) of each picture.
-
-        Raises:
-            ValueError: if the run to be resumed was started with another description, or with
-                other pictures.
+        ``description`` is everything that decides the outcome, ``pictures`` (split, file, label,
+        size in bytes) of each picture. To be resumed, a run must have the same.
         """
         if self.output is None:
             return
@@ -140,7 +126,10 @@ class RunFolder:
             self.partial.mkdir(parents=True)
             self._write_record(description, failed=False)
             if listed:
-                _write_pictures(self.partial / PICTURES, listed)
+                with open(self.partial / PICTURES, "w", **_NAMES) as file:
+                    rows = csv.writer(file)
+                    rows.writerow(("file", "split", "label", "bytes"))
+                    rows.writerows((name, *row) for name, row in listed.items())
 
     def fail(self) -> None:
         """Note that the run cannot succeed as it is: another may start without ``overwrite``."""
@@ -217,13 +206,6 @@ class RunFolder:
 _NAMES = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-def _write_pictures(path: Path, listed: Mapping[str, tuple[str, str, str]]) -> None:
-    with atomic.replacing(path) as written, open(written, "w", **_NAMES) as file:
-        rows = csv.writer(file)
-        rows.writerow(("file", "split", "label", "bytes"))
-        rows.writerows((name, *row) for name, row in listed.items())
-
-
 def _check_same(
     before: dict[str, Any], now: dict[str, Any], pictures: Path, listed: Mapping[str, tuple]
 ) -> None:
@@ -256,12 +238,7 @@ def _changed_pictures(before: Mapping[str, tuple], now: Mapping[str, tuple]) -> 
 
 
 def differences(before: Mapping, now: Mapping) -> list[str]:
-    """Return the entries in which two dicts differ, as ``"epochs: 5 then, 6 now"``.
-
-    Example:
-        >>> differences({"epochs": 5}, {"epochs": 6})
-        ['epochs: 5 then, 6 now']
-    """
+    """Return the entries in which two dicts differ, as ``"epochs: 5 then, 6 now"``."""
     found = []
     for key in sorted({*before, *now}):
         if isinstance(before.get(key), Mapping) and isinstance(now.get(key), Mapping):

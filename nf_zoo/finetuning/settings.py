@@ -253,6 +253,7 @@ def decide(
 ) -> Settings:
     """Fill in the options that the user left open.
 
+    Then ``class_weight`` is a weight for each class, or None, and ``ema`` the momentum, or None.
     Few pictures get small batches and many epochs, many pictures large batches and few epochs, so
     that a run takes between a few hundred and a few thousand steps:
 
@@ -264,21 +265,6 @@ def decide(
     10 000    64     13      2 028
     100 000   64     5       7 810
     ========  =====  ======  =====
-
-    Args:
-        settings: as the user gave them.
-        classes: (N,) class index of each training picture.
-        labels: class names.
-        pretrained: whether the body holds trained weights.
-        input_size: (height, width) that the model was evaluated at.
-
-    Returns:
-        The :class:`Settings` of a run, fully decided: with the same settings and pictures, two runs
-        are the same. ``class_weight`` holds a weight for each class, or None; ``ema`` holds the
-        momentum, or None.
-
-    Raises:
-        ValueError: if warmup_epochs, class_weight or accumulate do not fit the run.
     """
     size = settings.image_size or tuple(input_size)
     batch_size = _batch_size(settings, len(classes), size)
@@ -288,6 +274,7 @@ def decide(
         warmup = min(math.ceil(0.1 * epochs), epochs - 1) if pretrained else 0
     if warmup > epochs:
         raise ValueError(f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup}")
+    usual = 0.05 if settings.optimizer == "adamw" else 5e-4
     return dataclasses.replace(
         settings,
         epochs=epochs,
@@ -296,7 +283,7 @@ def decide(
         image_size=size,
         learning_rate=settings.learning_rate
         or default_learning_rate(batch_size, pretrained, settings.optimizer),
-        weight_decay=default_weight_decay(settings),
+        weight_decay=usual if settings.weight_decay is None else settings.weight_decay,
         class_weight=resolve_class_weight(settings.class_weight, classes, labels),
         ema=_ema_momentum(settings.ema, steps * (epochs - warmup)),
     )
@@ -323,13 +310,6 @@ def default_learning_rate(batch_size: int, pretrained: bool, optimizer: str = "s
     return rate * (1 if pretrained else 2) / (100 if optimizer == "adamw" else 1)
 
 
-def default_weight_decay(settings: Settings) -> float:
-    """Return the weight decay that the user gives, or that of the optimizer."""
-    if settings.weight_decay is not None:
-        return settings.weight_decay
-    return 0.05 if settings.optimizer == "adamw" else 5e-4
-
-
 def _batch_size(settings: Settings, pictures: int, image_size: tuple[int, int]) -> int:
     """Return a batch size that micro-batches divide evenly."""
     batch_size = min(settings.batch_size or default_batch_size(pictures, image_size), pictures)
@@ -351,10 +331,6 @@ def resolve_class_weight(
     """Return one weight for each class, or None.
 
     Balanced weights are N / (number of classes * pictures of the class).
-
-    Example:
-        >>> resolve_class_weight("balanced", np.array([0, 0, 0, 1]), ["a", "b"])
-        (0.6666666666666666, 2.0)
     """
     if class_weight is None:
         return None

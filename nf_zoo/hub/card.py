@@ -1,7 +1,5 @@
 """The model card: README.md with the hub's metadata, written from a model and its results."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -124,25 +122,7 @@ class Result(NamedTuple):
 def model_card(
     model, details: CardDetails | None = None, metrics: Mapping[str, Any] | None = None
 ) -> str:
-    """Write the text of README.md for a model.
-
-    Args:
-        model: an ``ImageClassifier``.
-        details: contents that the model itself does not know.
-        metrics: the result of ``evaluate``, or the metrics of a ``finetune`` result.
-
-    Returns:
-        Markdown with a YAML head that the hub accepts.
-
-    Raises:
-        ValueError: if an accuracy is not between 0 and 1.
-
-    Example:
-        >>> import nf_zoo
-        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> model_card(model, CardDetails(license="mit")).startswith("---")
-        True
-    """
+    """Write the text of README.md for a model: Markdown with a YAML head that the hub accepts."""
     details = _completed(model, details or CardDetails(), metrics or {})
     results = list(read_results(metrics or {}))
     name = details.checkpoint or (details.repository or model.name).rpartition("/")[2]
@@ -160,11 +140,7 @@ def is_generated(path: Path) -> bool:
 
 
 def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
-    """Yield the figures of a report that belong in a card.
-
-    Raises:
-        ValueError: if an accuracy is not between 0 and 1.
-    """
+    """Yield the figures of a report that belong in a card, after a check of their ranges."""
     # A finetune report has a separate "test" entry; a result of evaluate is of any pictures.
     of_a_run = "run" in metrics or "test" in metrics
     parts = [("validation" if of_a_run else "test", metrics), ("test", metrics.get("test"))]

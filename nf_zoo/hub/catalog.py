@@ -4,8 +4,6 @@ The catalog is read once and checked as it is read: a field that is missing, unk
 wrong type raises a ``CatalogError`` that names the record. To add a checkpoint, add a record.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib
@@ -50,12 +48,8 @@ class PretrainedWeights:
         parameters: number of trainable parameters, or None.
         labels: ``"imagenet1k"``; ``"config.json"`` (in a repository that nf_zoo wrote); or a JSON
             file with a ``"labels"`` list, relative to the weights directory.
+        dataset: the data set whose classes it knows, in words; empty if unknown.
         default: ``pretrained=True`` takes this checkpoint.
-
-    Example:
-        >>> from nf_zoo.hub.catalog import find_record
-        >>> find_record("nf_resnet50", "ra2_in1k").preprocessing.input_size
-        (288, 288)
     """
 
     architecture: str
@@ -77,6 +71,7 @@ class PretrainedWeights:
     accuracy_source: str | None = None
     parameters: int | None = None
     labels: str = IMAGENET_LABELS
+    dataset: str = "ImageNet"
     default: bool = False
 
     @property
@@ -114,9 +109,6 @@ def weights_directory() -> Path:
 
     It is the package's own weights/ when nf_zoo is installed, and the checkout's top-level weights/
     when nf_zoo runs from a clone.
-
-    Raises:
-        CatalogError: if neither exists.
     """
     package = Path(__file__).resolve().parent.parent
     places = (package / "weights", package.parent / "weights")
@@ -131,14 +123,7 @@ def weights_directory() -> Path:
 
 @lru_cache(maxsize=8)
 def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
-    """Return every record of the catalog, in the file's order; the file is read once.
-
-    Args:
-        path: a catalog.toml other than the one that comes with nf_zoo.
-
-    Raises:
-        CatalogError: if the file is not TOML, or a record is malformed; the message names it.
-    """
+    """Return every record of a catalog, by default nf_zoo's own; the file is read once."""
     records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
     if problems:
         raise CatalogError(problems[0])
@@ -146,17 +131,7 @@ def read_catalog(path: Path | None = None) -> tuple[PretrainedWeights, ...]:
 
 
 def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str]]:
-    """Return the sound records of a catalog, and the problems of the others.
-
-    Args:
-        path: a catalog.toml.
-
-    Returns:
-        the records, and one line per problem, which names its record.
-
-    Raises:
-        CatalogError: if the file is not TOML.
-    """
+    """Return the sound records of a catalog, and a line for each problem of the others."""
     document = read_tables(path)
     recipes = {
         name: _preprocessing(name, table)
@@ -175,11 +150,7 @@ def examine_catalog(path: Path) -> tuple[tuple[PretrainedWeights, ...], list[str
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """Return the raw tables of a catalog.toml.
-
-    Raises:
-        CatalogError: if it is not TOML, or has tables that do not belong in a catalog.
-    """
+    """Return the raw tables of a catalog.toml."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

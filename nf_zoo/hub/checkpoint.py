@@ -6,8 +6,6 @@ metadata. The same function opens files of DeepMind's code (.npz, .npy), and sev
 index. The module ``folder`` writes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -77,20 +75,9 @@ class WeightsFile:
 def open_weights(path: Path | str, sha256: str | None = None) -> Iterator[WeightsFile]:
     """Open a safetensors file after checking its header and length, or a file of DeepMind's.
 
-    Args:
-        path: the file; .npz and .npy are read whole, as trees of DeepMind's code. An index of
-            several files opens them all.
-        sha256: its expected checksum; None to accept any.
-
-    Yields:
-        the open file. A prefix that a PyTorch wrapper put before all of timm's names is removed.
-
-    Raises:
-        WeightsNotFound: if there is no such file.
-        UnsafeWeights: if it is a pickle, by its name or by its content; for .npz or .npy, if it
-            pickles more than arrays; if an index leads out of its folder.
-        CorruptWeights: if it is truncated or is not a weights file.
-        ChecksumMismatch: if its checksum differs.
+    An index opens all of its files; .npz and .npy are read whole. A prefix that a PyTorch wrapper
+    put before all of timm's names is removed. ``sha256`` is the expected checksum; None accepts
+    any.
     """
     path = Path(path)
     headers.refuse_pickle(path)

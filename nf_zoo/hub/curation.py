@@ -1,7 +1,5 @@
 """Maintenance of the catalog: add the record of a published repository, check all records."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -47,25 +45,9 @@ def add_record(
     """Write a record for a repository that ``push_to_hub`` published, or for one of timm's.
 
     The record is pinned to the current commit of the revision and to the checksum of its weights.
-    Accuracies come from the repository's model card.
-
-    Args:
-        uri: ``"hf://owner/name[@revision]"``.
-        tag: its name among the architecture's checkpoints; None derives it from the repository's.
-        license: its license; None takes that of the model card.
-        default: make ``pretrained=True`` take it; None does so if the architecture has no default.
-        path: the catalog.toml to write; None for the one that comes with nf_zoo.
-
-    Returns:
-        the record, as read from the new catalog.
-
-    Raises:
-        CatalogError: if the repository lacks something that a record needs, or the catalog would
-            become malformed; the catalog is then unchanged.
-        WeightsError: if the repository cannot be read.
-
-    Example:
-        >>> add_record("hf://me/my-nf-resnet", license="mit")  # doctest: +SKIP
+    Accuracies come from the repository's model card, and so does the license unless given. By
+    default the tag is derived from the repository's name, and the record becomes the default if the
+    architecture has none. A catalog that would become malformed stays as it is.
     """
     path = path or weights_directory() / "catalog.toml"
     repository = HubRepository.parse(uri)
@@ -93,6 +75,7 @@ def add_record(
         num_classes=blueprint.num_classes if classes is None else classes,
         parameters=count_parameters(blueprint),
         labels=IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG,
+        dataset="ImageNet" if config.labels is None else _dataset(card),
         default=has_no_default(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )
@@ -143,6 +126,10 @@ def _card(repository: HubRepository):
         ) from error
 
 
+def _dataset(card) -> str:
+    return next((str(result.dataset_name) for result in card.eval_results or ()), "")
+
+
 def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
     """Return top1, top5 and their source from a card of ours, preferably of the test pictures."""
     results = sorted(card.eval_results or (), key=lambda r: r.dataset_split == "test")
@@ -158,12 +145,7 @@ def _accuracies(card, repository: HubRepository) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: PretrainedWeights) -> None:
-    """Append a record to a catalog.toml, with the source of its accuracies.
-
-    Raises:
-        CatalogError: if the name is taken, or the catalog would become malformed; it is then
-            unchanged.
-    """
+    """Append a record to a catalog.toml, with the source of its accuracies."""
     text = path.read_text(encoding="utf-8").rstrip() + "\n"
     tables = read_tables(path)
     values = {
@@ -221,19 +203,13 @@ def _toml(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Result of checking one record.
+    """Result of checking one record."""
 
-    Attributes:
-        name: the record, ``"nf_resnet50.ra2_in1k"``, or ``"catalog"`` for problems of the catalog
-            itself.
-        problems: problems, in words; empty if there are none.
-        notes: remarks that are no problems.
-        facts: if asked online, the hub's size in bytes, revision (commit) and sha256.
-    """
-
+    # the record, ``"nf_resnet50.ra2_in1k"``, or ``"catalog"`` for problems of the catalog itself
     name: str
-    problems: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...]  # problems, in words; empty if there are none
+    notes: tuple[str, ...] = ()  # remarks that are no problems
+    # if asked online, the hub's size in bytes, revision (commit) and sha256
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -242,20 +218,6 @@ def check_catalog(path: Path | None = None, online: bool = False) -> list[Findin
 
     The check covers fields, architecture, license and labels of each record; checksum, card and
     config.json of the shipped ones; online also existence, size, revision and checksum of the rest.
-
-    Args:
-        path: a catalog.toml; None for the one that comes with nf_zoo.
-        online: ask the hub.
-
-    Returns:
-        a ``Finding`` for each record, and one for the catalog itself if it has problems.
-
-    Raises:
-        CatalogError: if the file is not TOML.
-
-    Example:
-        >>> [finding for finding in check_catalog() if finding.problems]
-        []
     """
     records, problems = examine_catalog(path or weights_directory() / "catalog.toml")
     findings = [Finding("catalog", tuple(problems))] if problems else []

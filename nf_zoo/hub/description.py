@@ -1,7 +1,5 @@
 """Description of a model: its config.json, which is never trusted, and its graph without values."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -9,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
@@ -51,24 +49,18 @@ _COUNTS = ("num_classes", "input_shape")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything needed to rebuild a model.
+    """Everything needed to rebuild a model."""
 
-    Attributes:
-        architecture: a name of the registry, e.g. ``"nf_resnet50"``.
-        options: arguments of ``build_model`` other than those below; plain JSON values.
-        preprocessing: preparation of its pictures.
-        labels: its class names, or None for ImageNet's.
-        states: settings made on its layers by hand, as from ``ImageClassifier.layer_states``.
-    """
-
-    architecture: str
+    architecture: str  # a name of the registry, e.g. ``"nf_resnet50"``
+    # arguments of ``build_model`` other than those below; plain JSON values
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None  # its class names, or None for ImageNet's
+    # settings made on its layers by hand, as from ``ImageClassifier.layer_states``
     states: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model) -> ModelConfig:
+    def of(cls, model) -> Self:
         """Return the configuration of an ``ImageClassifier``."""
         return cls(
             model.architecture,
@@ -99,11 +91,7 @@ class ModelConfig:
         return arguments if self.labels is None else {**arguments, "labels": self.labels}
 
     def build(self, origin: str | Path = CONFIG_FILE):
-        """Build the model, freshly initialized.
-
-        Raises:
-            InvalidConfig: if no such model can be built; the message names ``origin``.
-        """
+        """Build the model, freshly initialized; ``InvalidConfig`` names ``origin``."""
         from nf_zoo.models.classifier import build_model
 
         def make(architecture: str, **arguments):
@@ -135,12 +123,7 @@ class ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read config.json as nf_zoo or timm writes it.
-
-    Raises:
-        InvalidConfig: if it is not JSON, has unknown, missing or wrongly typed fields, or has
-            impossible sizes.
-    """
+    """Read config.json as nf_zoo or timm writes it."""
     try:
         document = read_json(path)
     except (OSError, ValueError) as error:
@@ -164,11 +147,7 @@ def is_keras_config(path: Path) -> bool:
 
 
 def parse_config(document: dict[str, Any]) -> ModelConfig:
-    """Check every field of nf_zoo's config.json and return them.
-
-    Raises:
-        ValueError, TypeError: on a bad field; the message names it.
-    """
+    """Check every field of nf_zoo's config.json and return them."""
     states = {name: document[name] for name in ("trainable", "parts") if name in document}
     unknown = sorted(set(document) - set(_FIELDS) - set(states))
     missing = sorted(set(_FIELDS) - set(document))
@@ -271,22 +250,8 @@ def _shown(value: Any) -> str:
 def build_blueprint(name: str, **options: Any):
     """Build the graph of a model; its variables have names and shapes but no memory.
 
-    A blueprint answers questions of sizes and shapes; it cannot predict, be saved or be trained.
-
-    Args:
-        name: architecture, such as ``"nfnet_f6"``.
-        **options: as for :func:`~nf_zoo.models.classifier.build_model`.
-
-    Returns:
-        an :class:`~nf_zoo.models.classifier.ImageClassifier`.
-
-    Raises:
-        ValueError: on an unknown architecture or variant, or an illegal value.
-        TypeError: on a field that the family does not have.
-
-    Example:
-        >>> build_blueprint("nfnet_f6", variant="paper").output_shape
-        (None, 1000)
+    It takes the arguments of ``build_model``. A blueprint answers questions of sizes and shapes; it
+    cannot predict, be saved or be trained.
     """
     from nf_zoo.models.classifier import build_model
 
@@ -295,23 +260,17 @@ def build_blueprint(name: str, **options: Any):
 
 def without_values(make: Callable):
     """Return the model that ``make()`` builds, with variables that are not allocated."""
-    # Keras remembers per thread which variables await initialization: a short-lived thread forgets.
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(_in_stateless_scope, make).result()
-
-
-def _in_stateless_scope(make: Callable):
     import keras
 
-    with keras.StatelessScope(initialize_variables=False):
-        return make()
+    def made():
+        with keras.StatelessScope(initialize_variables=False):
+            return make()
+
+    # Keras remembers per thread which variables await initialization: a short-lived thread forgets.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(made).result()
 
 
 def count_parameters(model) -> int:
-    """Count the trainable parameters of a model or of its blueprint.
-
-    Example:
-        >>> count_parameters(build_blueprint("nfnet_f6", variant="paper"))
-        438359116
-    """
+    """Count the trainable parameters of a model or of its blueprint."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

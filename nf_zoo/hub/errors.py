@@ -4,8 +4,6 @@ Every error here is a ``WeightsError``. A load that raises one leaves the model 
 before the call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 SHOWN = 5
@@ -76,12 +74,7 @@ def first_few(items: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def printable(value: object, longest: int = LONGEST) -> str:
-    """Return a file's text in a form that neither fills a terminal nor controls it.
-
-    Example:
-        >>> printable("red\\x1b[31m")
-        "'red\\\\x1b[31m'"
-    """
+    """Return a file's text in a form that neither fills a terminal nor controls it."""
     text = str(value)
     text = text if len(text) <= longest else f"{text[:longest]}..."
     return text if text.isprintable() else ascii(text)

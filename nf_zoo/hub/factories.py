@@ -1,7 +1,5 @@
 """The model factories: one per row of the families' tables, with its fields as arguments."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os
@@ -57,13 +55,7 @@ _FIELD = re.compile(r"^    ([a-z]\w*(?:, \w+)*): (.*(?:\n     .*)*)", re.MULTILI
 
 @functools.cache
 def field_descriptions(config_class: type[Config]) -> dict[str, str]:
-    """Return the description of every field of a record, from the docstrings of its classes.
-
-    Example:
-        >>> from nf_zoo.models.configuration import Config
-        >>> field_descriptions(Config)["depths"]
-        'blocks per stage.'
-    """
+    """Return the description of every field of a record, from the docstrings of its classes."""
     found = {}
     for kind in reversed(config_class.__mro__):
         section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
@@ -106,11 +98,7 @@ FACTORIES: dict[str, Architecture] = {row.factory: row for row in architectures(
 
 @functools.cache
 def factory(name: str) -> Callable:
-    """Return the factory of that name.
-
-    Raises:
-        KeyError: if there is none.
-    """
+    """Return the factory of that name."""
     row = FACTORIES[name]
 
     def build(pretrained=False, **options):

@@ -1,7 +1,5 @@
 """A model as a self-describing folder, which is what the hub publishes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -166,36 +164,6 @@ def _keep_others(folder: Path, made: Path) -> None:
             shutil.copy2(entry, made / entry.name, follow_symlinks=False)
 
 
-def save_weights(model: ImageClassifier, path: str | Path, dtype: str | None = None) -> Path:
-    """Write a model's weights as a safetensors file in nf_zoo's own format.
-
-    The file appears whole or not at all, and replaces an older one of the same name.
-
-    Args:
-        model: the model; its optimizer and random state are not written.
-        path: the file to write, ending in .safetensors. Its folder must exist.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; None keeps each variable's own.
-
-    Returns:
-        the path.
-
-    Raises:
-        ValueError: for another dtype or suffix, or a value too large for float16.
-
-    Example:
-        >>> import nf_zoo
-        >>> from nf_zoo.hub.folder import save_weights
-        >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
-        >>> save_weights(model, "model.safetensors", dtype="float16")  # doctest: +SKIP
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"A weights file must be called *.safetensors. Received: {path}")
-    check_dtype(dtype)
-    _write_variables(model, variable_names(model), path, dtype)
-    return path
-
-
 def save_shards(
     model: ImageClassifier,
     folder: Path,
@@ -204,15 +172,8 @@ def save_shards(
 ) -> None:
     """Write a model's weights into a folder, as several files with an index if they are large.
 
-    Args:
-        model: the model.
-        folder: an existing folder, preferably empty.
-        dtype: as for ``save_weights``.
-        max_shard_size: most bytes of tensors in one file, or a text such as ``"500MB"``; a larger
-            tensor has a file to itself.
-
-    Raises:
-        ValueError: for another dtype, an invalid size, or a value too large for float16.
+    A tensor of more than ``max_shard_size`` (bytes, or a text such as ``"500MB"``) has a file to
+    itself.
     """
     import huggingface_hub
 
@@ -228,7 +189,7 @@ def save_shards(
     )
     for filename, names in split.filename_to_tensors.items():
         part = {name: variables[name] for name in names}
-        _write_variables(model, part, folder / filename, dtype)
+        write_variables(model, part, folder / filename, dtype)
     if split.is_sharded:
         index = {
             "metadata": {"total_size": split.metadata["total_size"]},
@@ -244,7 +205,8 @@ def check_dtype(dtype: str | None) -> None:
         raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
 
 
-def _write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
+def write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
+    """Write some variables, by published name, as a safetensors file in nf_zoo's own format."""
     tensors = {name: _as_stored(name, variable, dtype) for name, variable in variables.items()}
     write_tensors(tensors, path, {"format": "nf_zoo", "architecture": model.architecture})
 

@@ -3,8 +3,6 @@
 The names are in the families' own files; see :class:`nf_zoo.models.family.Part`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -26,34 +24,21 @@ IGNORED_SUFFIXES = ("num_batches_tracked", "_ema/hidden", "_ema/counter")
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """One tensor of a checkpoint and the variable it fills.
+    """One tensor of a checkpoint and the variable it fills."""
 
-    Attributes:
-        name: our published name, ``"stage1/block2/conv1/kernel"``.
-        variable: the Keras variable.
-        key: the tensor's name in the source.
-        convert: source array -> array in our layout, of the variable's shape.
-    """
-
-    name: str
+    name: str  # our published name, ``"stage1/block2/conv1/kernel"``
     variable: Any
-    key: str
+    key: str  # the tensor's name in the source
+    # source array -> array in our layout, of the variable's shape
     convert: Callable[[np.ndarray], np.ndarray]
 
 
 def plan(model, source: str) -> list[Assignment]:
-    """Return the assignments with which a checkpoint of ``model``'s architecture fills it.
+    """Return the assignments with which a checkpoint fills ``model``, one per variable.
 
-    Args:
-        model: an ImageClassifier.
-        source: ``"timm"``; ``"nf_zoo"``; or ``"haiku"`` for a tree of DeepMind's, whose keys are
-            ``module_path/parameter`` and whose moving averages are the ``average`` of the state.
-
-    Returns:
-        one :class:`Assignment` per variable, in model order.
-
-    Raises:
-        KeyError: if the source has no name for a variable.
+    ``source`` is ``"timm"``, ``"nf_zoo"``, or ``"haiku"`` for a tree of DeepMind's, whose keys are
+    ``module_path/parameter`` and whose moving averages are the ``average`` of the state. A variable
+    for which the source has no name raises ``KeyError``.
     """
     from nf_zoo.models.classifier import variable_names
 
@@ -162,9 +147,6 @@ def check_variant(model, file: WeightsFile) -> None:
 
     Two networks share a name. Their tensors can agree in names and shapes while their outputs
     differ.
-
-    Raises:
-        WeightsMismatch: if they differ; the message says which network to build for the file.
     """
     if file.format == "haiku" and not has_paper_form(model):
         name = recognize(file) or model.architecture

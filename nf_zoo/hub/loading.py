@@ -5,8 +5,6 @@ bit for bit. Names, types and shapes are in a file's header; tensors are read on
 load needs little more memory than the model it fills.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import os
@@ -25,11 +23,9 @@ from nf_zoo.hub.foreign_names import (
     Assignment,
     check_variant,
     has_paper_form,
-    is_the_papers,
     plan,
     recognize_but_for_attention,
 )
-from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import Source, resolve_pretrained
 from nf_zoo.models.registry import architecture
 
@@ -39,39 +35,14 @@ _HEAD_KEY = re.compile(r"((fc|head|classifier)[./]|\w+/~/linear/)")
 _HEAD_BIAS = re.compile(r"[./](bias|b)$")
 
 
-def load_pretrained_weights(
-    model, source: Source | PretrainedWeights | str | os.PathLike | bool
-) -> None:
+def fill(model, source: Source) -> None:
     """Fill a model with the weights of a checkpoint.
 
     A classifier keeps its initial values if the checkpoint has another number of classes, or no
     classifier; that is logged once. A stem whose input channels are not three gets the RGB kernel
     summed (one channel) or repeated (any other number). float16 and bfloat16 checkpoints are cast
     to the dtype of the model's variables.
-
-    Args:
-        model: an ``ImageClassifier``.
-        source: a ``PretrainedWeights`` record, a ``HubRepository``, the path of a safetensors file
-            (timm's format or ours, recognized by its keys), an .npz of DeepMind's code or a folder
-            with model.safetensors, or anything else that ``resolve_pretrained`` accepts.
-
-    Raises:
-        WeightsError: one of its subclasses, with the cause and the remedy; the model is unchanged.
-
-    Example:
-        >>> import nf_zoo
-        >>> from nf_zoo.hub.loading import load_pretrained_weights
-        >>> model = nf_zoo.create_model("nf_resnet50", num_classes=12)
-        >>> load_pretrained_weights(model, "ra2_in1k")  # doctest: +SKIP
     """
-    variant = "paper" if source is True and is_the_papers(model) else None
-    source = resolve_pretrained(model.architecture, source, variant)
-    with earlier_version_kept(source):
-        fill(model, source)
-
-
-def fill(model, source: Source) -> None:
-    """Load weights as ``load_pretrained_weights`` does, without care of the hub's cache."""
     record = source.record
     if record is not None:
         _check_record(model, record)
@@ -96,24 +67,20 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     preprocessing, labels and number of classes; a shipped checkpoint, a folder and a hub repository
     also give the contents of their config.json; a lone file gives its number of classes, if its
     head shows it.
-
-    Args:
-        name: the architecture about to be built.
-        source: the source of the checkpoint.
-
-    Raises:
-        WeightsError: if the source has to be fetched and cannot be.
-        WeightsMismatch: if its config.json is of another architecture.
-        InvalidConfig: if its config.json is malformed.
-
-    Example:
-        >>> from nf_zoo.hub.sources import resolve_pretrained
-        >>> build_options("nf_resnet50", resolve_pretrained("nf_resnet50", True))["num_classes"]
-        1000
     """
     source = resolve_pretrained(name, source)
     record, path = source.record, source.description()
-    recorded = {} if record is None else _record_options(record)
+    recorded = (
+        {}
+        if record is None
+        else {
+            "num_classes": record.num_classes,
+            "preprocessing": record.preprocessing,
+            "labels": label_names(record),
+            "variant": record.variant,
+        }
+    )
+    recorded = {field: value for field, value in recorded.items() if value is not None}
     if path is not None and (record is not None or is_readable_config(path)):
         config = read_config(path)
         if record is not None and config.architecture != record.architecture:
@@ -129,16 +96,6 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     with open_weights(source.weights()) as file:
         classes = classes_of(file)
     return {} if classes is None else {"num_classes": classes}
-
-
-def _record_options(record: PretrainedWeights) -> dict[str, Any]:
-    options = {
-        "num_classes": record.num_classes,
-        "preprocessing": record.preprocessing,
-        "labels": label_names(record),
-        "variant": record.variant,
-    }
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_record(model, record: PretrainedWeights) -> None:
@@ -170,15 +127,8 @@ def _check_record(model, record: PretrainedWeights) -> None:
 def plan_assignments(model, file: WeightsFile, expect_head: bool = False) -> list[Assignment]:
     """Plan which tensor of a file fills which variable; check all names and shapes, assign nothing.
 
-    A classifier gets no assignment if the file has none, or one for another number of classes.
-
-    Args:
-        model: the model to fill.
-        file: the open checkpoint.
-        expect_head: whether a checkpoint without a classifier is incomplete.
-
-    Raises:
-        WeightsMismatch: listing the first few missing, unexpected and wrongly shaped tensors.
+    A classifier gets no assignment if the file has none (unless ``expect_head``), or one for
+    another number of classes.
     """
     assignments = _plan(model, file)
     head = [a for a in assignments if a.name.startswith("head/")]
@@ -260,21 +210,10 @@ def _other_channels(assignment: Assignment, file: WeightsFile) -> int | None:
 
 
 def adapt_input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Convert an RGB convolution kernel to another number of input channels.
+    """Convert an RGB kernel, (height, width, 3, out), to another number of input channels.
 
-    Args:
-        kernel: (height, width, 3, out).
-        channels: the new number of channels. One gives the sum, so that a gray picture gets the
-            same output as in three equal channels. More give R, G, B, R, ... scaled by
-            3 / channels, which keeps the size of the output.
-
-    Returns:
-        (height, width, channels, out), of the same dtype.
-
-    Example:
-        >>> import numpy as np
-        >>> float(adapt_input_channels(np.ones((1, 1, 3, 1)), 4).sum())
-        3.0
+    One channel gets the sum, so that a gray picture gets the same output as in three equal
+    channels. More get R, G, B, R, ... scaled by 3 / channels, which keeps the size of the output.
     """
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)

@@ -1,9 +1,9 @@
 """The zoo's front door: factories, create_model, list_models, model_info."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
+import functools
+import importlib.resources
 import logging
 import os
 from typing import Any
@@ -115,6 +115,17 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     if load:
         fill(model, source)
     return model.with_feature_maps(indices) if wants_maps else model
+
+
+@functools.cache
+def parameter_counts() -> dict[str, int]:
+    """Return the trainable parameters by name, of architectures and of checkpoints that differ.
+
+    They are those of :func:`model_info`, counted in advance by docs/make_parameters_table.py.
+    """
+    table = importlib.resources.files("nf_zoo").joinpath("data", "parameters.tsv")
+    rows = (line.split("\t") for line in table.read_text(encoding="utf-8").splitlines())
+    return {name: int(count) for name, count in rows}
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

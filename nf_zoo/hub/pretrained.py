@@ -1,10 +1,9 @@
 """``load_pretrained``: a model and its weights from a self-describing source."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
+from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
@@ -22,6 +21,10 @@ from nf_zoo.models.registry import architecture, is_architecture
 RUN_MODEL_FILE = "model.keras"
 """The fitted model in a folder of ``finetune``."""
 SAVED_MODEL_FILE = "saved_model.pb"
+_ONLY_PREDICTS = (
+    "can only predict: load the .keras file or the folder it was made from, or run it with "
+    "`nf-zoo predict`"
+)
 
 
 def load_pretrained(source: str | os.PathLike):
@@ -59,19 +62,17 @@ def load_pretrained(source: str | os.PathLike):
         repository = HubRepository.parse(text)
         with earlier_version_kept(repository):
             model = _from_hub(repository)
-    elif _is_name(source):
+    elif (
+        isinstance(source, str)
+        and not text.endswith((*MODEL_SUFFIXES, *SUFFIXES))
+        and is_architecture(text.partition(".")[0])
+    ):
         return create_model(text, pretrained=True)
     else:
         model = _from_path(Path(text).expanduser(), text)
     # A .keras file may remember an earlier one.
     model.weights_tag = model.weights_tag or text
     return model
-
-
-def _is_name(source: str | os.PathLike) -> bool:
-    if not isinstance(source, str) or source.endswith(MODEL_SUFFIXES):
-        return False
-    return is_architecture(source.partition(".")[0])
 
 
 def _from_path(path: Path, text: str):
@@ -123,10 +124,7 @@ def _from_folder(folder: Path):
         return keras_files.open_keras(folder / RUN_MODEL_FILE)
     path = folder / CONFIG_FILE
     if (folder / SAVED_MODEL_FILE).is_file() and not path.is_file():
-        raise InvalidConfig(
-            "A SavedModel can only predict: load the .keras file or the folder it was made from, "
-            f"or run it with tf.saved_model.load or `nf-zoo predict`. Received: {folder}"
-        )
+        raise InvalidConfig(f"A SavedModel {_ONLY_PREDICTS}. Received: {folder}")
     if not path.is_file():
         _check_unfinished(folder)
         held = sorted(entry.name for entry in folder.iterdir())
@@ -145,6 +143,8 @@ def _from_folder(folder: Path):
 
 
 def _from_file(path: Path):
+    if path.suffix in SUFFIXES:
+        raise InvalidConfig(f"An exported file {_ONLY_PREDICTS}. Received: {path}")
     if path.suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
@@ -164,15 +164,7 @@ def _described(path: Path, source: Source):
 
 
 def check_described(path: Path, source: Source) -> ModelConfig:
-    """Read a model's description and check it against its weights, before allocating anything.
-
-    Args:
-        path: its config.json.
-        source: the source of its weights.
-
-    Raises:
-        WeightsError: as ``load_pretrained``.
-    """
+    """Read a model's config.json and check it against its weights, before allocating anything."""
     config = read_config(path)
     with open_weights(source.weights()) as file:
         blocks = config.count_blocks(path)

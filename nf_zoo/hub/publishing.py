@@ -1,26 +1,17 @@
 """Publishing on the Hugging Face Hub: look first, then upload in one commit or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE
+from nf_zoo.hub import errors
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
 from nf_zoo.hub.description import CONFIG_FILE, read_config
-from nf_zoo.hub.errors import (
-    InvalidConfig,
-    PublishingFailed,
-    RepositoryTaken,
-    WeightsAccessDenied,
-    WeightsError,
-    WeightsOffline,
-    first_few,
-)
+from nf_zoo.hub.errors import first_few
 from nf_zoo.hub.folder import (
     MAX_SHARD_SIZE,
     METRICS_FILE,
@@ -30,6 +21,7 @@ from nf_zoo.hub.folder import (
     save_pretrained,
 )
 from nf_zoo.hub.repository import HUB, HubRepository, in_words
+from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
@@ -56,19 +48,17 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-    """State of the hub before an upload.
-
-    Attributes:
-        exists: the repository exists.
-        private: it is private.
-        head: the branch's commit; None if the repository or the branch does not exist.
-        files: files of that commit.
-    """
+    """State of the hub before an upload."""
 
     exists: bool = False
     private: bool = False
+    # the branch's commit; None if the repository or the branch does not exist
     head: str | None = None
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # files of that commit
+
+    def of(self, target: HubRepository) -> HubRepository:
+        """Return the repository at that commit."""
+        return dataclasses.replace(target, revision=self.head)
 
 
 def push_to_hub(
@@ -99,7 +89,8 @@ def push_to_hub(
         revision: the branch; created from main if it does not exist.
         private: make the repository private if it is created.
         force: replace a model of another architecture, or of another library.
-        dry_run: only show what would be uploaded; write nothing on the hub.
+        dry_run: only show what would be uploaded, and the card; write nothing on the hub, which
+            need not be reached.
         dtype, metrics, saved_model, max_shard_size: as for ``save_pretrained``.
         card: contents of the model card that the model itself does not know.
         verbose: print the files uploaded, and the address.
@@ -126,19 +117,26 @@ def push_to_hub(
     check_kind(model)
     target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
     if not dry_run and huggingface_hub.get_token() is None:
-        raise WeightsAccessDenied(
+        raise errors.WeightsAccessDenied(
             f"Publishing to {target.name} needs an access token with write permission: run "
             "`hf auth login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
         )
     details = dataclasses.replace(card or CardDetails(), repository=target.name)
     with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
-        remote = _look_at(target, dry_run, verbose)
+        try:
+            remote = look_at(target)
+        except errors.WeightsOffline as error:
+            if not dry_run:
+                raise
+            remote = Remote()
+            if verbose:
+                print(f"The repository's present contents could not be read: {error}")
         if private and remote.exists and not remote.private:
-            raise RepositoryTaken(
+            raise errors.RepositoryTaken(
                 f"{target.name} is public already: make it private on its settings page first."
             )
         if not force:
-            _refuse_another_model(model, target, remote, Path(scratch))
+            _refuse_another_model(model, target, remote)
         folder = save_pretrained(
             model,
             Path(scratch) / "model",
@@ -149,11 +147,13 @@ def push_to_hub(
             max_shard_size=max_shard_size,
         )
         has_card = card is None and CARD_FILE in remote.files
-        if has_card and not is_generated(_download(target, remote, CARD_FILE, Path(scratch))):
+        if has_card and not is_generated(remote.of(target).fetch(CARD_FILE, MOST_BYTES)):
             (folder / CARD_FILE).unlink()
         plan = _plan(target, folder, remote)
         if verbose:
             print(_in_words(target, plan, remote, dry_run))
+        if verbose and dry_run and CARD_FILE in plan.files:
+            print(f"\n{CARD_FILE}:\n\n{(folder / CARD_FILE).read_text(encoding='utf-8')}")
         if dry_run:
             return plan
         commit = _upload(target, folder, plan, remote, private)
@@ -162,29 +162,17 @@ def push_to_hub(
     return dataclasses.replace(plan, commit=commit)
 
 
-def _look_at(target: HubRepository, dry_run: bool, verbose: bool) -> Remote:
-    """Look at the hub; a dry run goes on without it if it cannot be reached."""
-    try:
-        return look_at(target)
-    except WeightsOffline as error:
-        if not dry_run:
-            raise
-        if verbose:
-            print(f"The repository's present contents could not be read: {error}")
-        return Remote()
-
-
-def _refuse_another_model(model, target: HubRepository, remote: Remote, scratch: Path) -> None:
+def _refuse_another_model(model, target: HubRepository, remote: Remote) -> None:
     if not any(name == CONFIG_FILE or name.endswith(_WEIGHTS) for name in remote.files):
         return
     there = "weights not written by nf_zoo"
     if CONFIG_FILE in remote.files:
         try:
-            there = read_config(_download(target, remote, CONFIG_FILE, scratch)).architecture
-        except InvalidConfig:
+            there = read_config(remote.of(target).fetch(CONFIG_FILE, MOST_BYTES)).architecture
+        except errors.InvalidConfig:
             there = "a model of another library"
     if there != model.architecture:
-        raise RepositoryTaken(
+        raise errors.RepositoryTaken(
             f"{target} holds {there}, which a {model.architecture} would replace: choose another "
             "repository or revision, or pass force=True. Nothing was uploaded."
         )
@@ -248,18 +236,6 @@ def look_at(target: HubRepository) -> Remote:
     return Remote(True, bool(info.private), info.sha, files)
 
 
-def _download(target: HubRepository, remote: Remote, filename: str, scratch: Path) -> Path:
-    """Download a file as it is on the hub now, outside the cache."""
-    import huggingface_hub
-
-    with in_words(target, filename):
-        return Path(
-            huggingface_hub.hf_hub_download(
-                target.name, filename, revision=remote.head, cache_dir=scratch / "cache"
-            )
-        )
-
-
 def _upload(
     target: HubRepository, folder: Path, plan: Publication, remote: Remote, private: bool
 ) -> str:
@@ -272,7 +248,8 @@ def _upload(
         *(CommitOperationAdd(name, str(folder / name)) for name in plan.files),
         *(CommitOperationDelete(name) for name in plan.removed),
     ]
-    with _undone_on_failure(target, remote) as undo:
+    undo = contextlib.ExitStack()
+    try:
         if not remote.exists:
             api.create_repo(target.name, private=private)
             undo.callback(_delete_if_empty, api, target)
@@ -290,22 +267,12 @@ def _upload(
             parent_commit=head,
         )
         return done.oid
-
-
-@contextlib.contextmanager
-def _undone_on_failure(target: HubRepository, remote: Remote) -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as undo:
-        try:
-            yield undo
-        except Exception as error:
-            with contextlib.suppress(Exception):
-                undo.close()
-            raise _explain_upload(error, target, _what_is_left(target, remote)) from error
-        except BaseException:
-            with contextlib.suppress(Exception):
-                undo.close()
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            undo.close()
+        if not isinstance(error, Exception):
             raise
-        undo.pop_all()
+        raise _explain_upload(error, target, _what_is_left(target, remote)) from error
 
 
 def _delete_if_empty(api, target: HubRepository) -> None:
@@ -328,7 +295,7 @@ def _what_is_left(target: HubRepository, remote: Remote) -> str:
     return "is unchanged" if now == remote.head else "may have changed: look at its page"
 
 
-def _explain_upload(error: Exception, target: HubRepository, rest: str) -> WeightsError:
+def _explain_upload(error: Exception, target: HubRepository, rest: str) -> errors.WeightsError:
     import huggingface_hub
 
     said = str(error).strip()
@@ -336,12 +303,12 @@ def _explain_upload(error: Exception, target: HubRepository, rest: str) -> Weigh
         said = said.replace(token, "(token)")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return WeightsAccessDenied(
+        return errors.WeightsAccessDenied(
             f"The hub does not let this user write to {target.name}: the token must have the "
             f"permission to write there (`hf auth login`). {target.name} {rest}. The hub says: "
             f"{said}"
         )
-    return PublishingFailed(
+    return errors.PublishingFailed(
         f"The upload to {target} failed; {target.name} {rest}. Fix the cause and publish again: "
         f"{said}"
     )

@@ -3,7 +3,7 @@
 The client does the transport: connections, retries, resuming, locks, the cache. This module adds
 checks. It examines the hub's answer before it fetches a file, and compares the file with the hub's
 checksum. After a failed load the version that was in the cache before stays in use. The client's
-errors become ours, with the cause and the remedy.
+errors become ours, with the cause and the remedy. Files from elsewhere on the web come last.
 """
 
 from __future__ import annotations
@@ -12,28 +12,17 @@ import contextlib
 import contextvars
 import dataclasses
 import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from nf_zoo import atomic
+from nf_zoo.hub import errors
 from nf_zoo.hub.catalog import read_catalog
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, file_sha256
 from nf_zoo.hub.description import CONFIG_FILE, is_keras_config
-from nf_zoo.hub.errors import (
-    CacheNotWritable,
-    ChecksumMismatch,
-    CorruptWeights,
-    InvalidConfig,
-    UnknownWeights,
-    UnsafeWeights,
-    WeightsAccessDenied,
-    WeightsError,
-    WeightsNotFound,
-    WeightsOffline,
-    first_few,
-    printable,
-)
+from nf_zoo.hub.errors import first_few, printable
 from nf_zoo.hub.untrusted import arrays, keras_files
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.hub.untrusted.headers import pickle_remedy, read_index
@@ -63,15 +52,11 @@ class HubRepository:
 
     @classmethod
     def parse(cls, uri: str) -> HubRepository:
-        """Read ``"hf://owner/name[@revision]"``.
-
-        Raises:
-            UnknownWeights: if the text is not of that form.
-        """
+        """Read ``"hf://owner/name[@revision]"``."""
         name, at, revision = uri.removeprefix(HUB).partition("@")
         is_sound = _REPOSITORY.fullmatch(name) and (_REVISION.fullmatch(revision) or not at)
         if not uri.startswith(HUB) or not is_sound or ".." in uri or "--" in name:
-            raise UnknownWeights(
+            raise errors.UnknownWeights(
                 f"A hub repository is written hf://owner/name or hf://owner/name@revision. "
                 f"Received: {uri!r}"
             )
@@ -126,7 +111,7 @@ class HubRepository:
                 return [version.fetch(name) for name in keras_files.PARTS]
         try:
             return [*files, version.weights()]
-        except WeightsNotFound:
+        except errors.WeightsNotFound:
             if (name := version.model_file()) is None:
                 raise
             return [*files, version.fetch(name)]
@@ -140,10 +125,6 @@ class HubRepository:
         """Return one file, from the cache or over the network.
 
         huggingface_hub handles HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and the access token.
-
-        Args:
-            filename: name of the file.
-            most_bytes: the largest size that is fetched; None for any.
 
         Raises:
             WeightsNotFound, WeightsAccessDenied, WeightsOffline: as their names say.
@@ -171,11 +152,11 @@ class HubRepository:
 
         try:
             return self.fetch(filename, most_bytes)
-        except WeightsNotFound as error:
+        except errors.WeightsNotFound as error:
             if isinstance(error.__cause__, huggingface_hub.errors.RemoteEntryNotFoundError):
                 return None
             raise
-        except WeightsOffline:
+        except errors.WeightsOffline:
             cached = huggingface_hub.try_to_load_from_cache(
                 self.name, filename, revision=self.revision
             )
@@ -185,17 +166,13 @@ class HubRepository:
             raise
 
     def filenames(self) -> list[str]:
-        """Return the names of its files; offline, of those in the cache.
-
-        Raises:
-            WeightsError: as ``fetch``.
-        """
+        """Return the names of its files; offline, of those in the cache."""
         import huggingface_hub
 
         try:
             with in_words(self, "list of files"):
                 return huggingface_hub.list_repo_files(self.name, revision=self.revision)
-        except WeightsOffline as offline:
+        except errors.WeightsOffline as offline:
             try:
                 folder = huggingface_hub.snapshot_download(
                     self.name, revision=self.revision, local_files_only=True
@@ -219,9 +196,6 @@ def earlier_version_kept(source) -> Iterator[None]:
 
     A branch points to its earlier commit again, and files downloaded in the block are removed if
     they are damaged or unsafe.
-
-    Args:
-        source: one of ``sources``.
     """
     branch = source.branch()
     before = branch.read_text(encoding="utf-8") if branch is not None and branch.is_file() else None
@@ -229,7 +203,7 @@ def earlier_version_kept(source) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, CorruptWeights | UnsafeWeights | InvalidConfig):
+        if isinstance(error, errors.CorruptWeights | errors.UnsafeWeights | errors.InvalidConfig):
             for path in _downloads.get():
                 _discard(path)
         if before is not None:
@@ -275,13 +249,13 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
         return None
     for name, value in (("ETag", metadata.etag), ("X-Repo-Commit", metadata.commit_hash)):
         if value is not None and (not _PLAIN.fullmatch(value) or value.strip(".") == ""):
-            raise UnsafeWeights(
+            raise errors.UnsafeWeights(
                 f"The answer for {filename} of {repository.name} is not one that a hub gives: its "
                 f"{name} is {printable(value)!r}. Nothing was fetched. Check HF_ENDPOINT "
                 f"({constants.ENDPOINT}) and the network's proxy."
             )
     if most_bytes is not None and (metadata.size or 0) > most_bytes:
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{filename} of {repository.name} must have {most_bytes} bytes at most. Received: "
             f"{metadata.size} bytes. Nothing was fetched."
         )
@@ -293,7 +267,7 @@ def _check_patience(error: Exception, repository: HubRepository) -> None:
     response = getattr(error, "response", None)
     seconds = response.headers.get("Retry-After", "") if response is not None else ""
     if seconds.isdigit() and int(seconds) > LONGEST_WAIT:
-        raise WeightsOffline(
+        raise errors.WeightsOffline(
             f"The hub asks to wait {seconds[:12]} seconds before {repository.name} is fetched: too "
             "many requests, or maintenance. Try again later; logging in (`hf auth login`) raises "
             "the limits."
@@ -309,7 +283,7 @@ def _check_promise(path: Path, promised) -> None:
     if not re.fullmatch("[0-9a-f]{64}", etag) or (found := file_sha256(path)) == etag:
         return
     _discard(path)
-    raise ChecksumMismatch(
+    raise errors.ChecksumMismatch(
         f"The download of {path.name} is not the file that the hub describes: its SHA-256 is "
         f"{found}, expected {etag}. It was not kept. Load again; if that does not help, a proxy or "
         "a mirror changes the files it passes on."
@@ -318,12 +292,7 @@ def _check_promise(path: Path, promised) -> None:
 
 @contextlib.contextmanager
 def in_words(repository: HubRepository, filename: str) -> Iterator[None]:
-    """Turn the hub client's errors in the block into ours; let others pass unchanged.
-
-    Args:
-        repository: the repository that is asked.
-        filename: the file that is asked for, or words for another request.
-    """
+    """Turn the hub client's errors in the block into ours; let others pass unchanged."""
     try:
         yield
     except Exception as error:
@@ -333,27 +302,29 @@ def in_words(repository: HubRepository, filename: str) -> Iterator[None]:
         raise explained from error
 
 
-def _explain(error: Exception, repository: HubRepository, filename: str) -> WeightsError | None:
+def _explain(
+    error: Exception, repository: HubRepository, filename: str
+) -> errors.WeightsError | None:
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
-    if isinstance(error, WeightsError):
+    if isinstance(error, errors.WeightsError):
         return error
     where = f"{repository.name} (revision {repository.revision})"
     refused = _is_refusal(error) or _is_refusal(error.__cause__)
     if isinstance(error, hub.GatedRepoError) or refused:
-        return WeightsAccessDenied(
+        return errors.WeightsAccessDenied(
             f"The hub refuses access to {repository.name}: it does not exist, is private, or its "
             f"conditions must be accepted first. Check the name, log in with `hf auth login`, and "
             f"visit the repository's page. The hub says: {error.__cause__ or error}"
         )
     if isinstance(error, hub.RevisionNotFoundError):
-        return WeightsNotFound(
+        return errors.WeightsNotFound(
             f"{repository.name} has no revision {repository.revision!r}: leave '@revision' out for "
             "'main', or name an existing branch, tag or commit."
         )
     if isinstance(error, hub.RepositoryNotFoundError | hub.HFValidationError):
-        return WeightsNotFound(
+        return errors.WeightsNotFound(
             f"There is no repository {repository.name} on the hub: check its name."
         )
     if isinstance(error, hub.LocalEntryNotFoundError):
@@ -365,30 +336,30 @@ def _explain(error: Exception, repository: HubRepository, filename: str) -> Weig
                 " nf_zoo reads safetensors only; older repositories may hold just a pickle, which "
                 f"must be converted first. {pickle_remedy('pytorch_model.bin')}"
             )
-        return WeightsNotFound(f"{where} holds no {filename}.{remedy}")
+        return errors.WeightsNotFound(f"{where} holds no {filename}.{remedy}")
     if isinstance(error, OSError) and error.errno in CLOSED:
         return not_writable(error, filename, constants.HF_HUB_CACHE)
     if isinstance(error, ValueError):
-        return UnsafeWeights(
+        return errors.UnsafeWeights(
             f"The hub client refuses the hub's answer for {filename} of {where}: "
             f"{printable(error)}. Check HF_ENDPOINT and the network's proxy."
         )
     if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
-        return WeightsOffline(
+        return errors.WeightsOffline(
             f"The download of {filename} from {where} was interrupted: {error}. Load again to "
             "resume it."
         )
     return None
 
 
-def not_writable(error: OSError, filename: str, cache: str) -> CacheNotWritable:
-    return CacheNotWritable(
+def not_writable(error: OSError, filename: str, cache: str) -> errors.CacheNotWritable:
+    return errors.CacheNotWritable(
         f"{filename} cannot be written to the cache ({cache}): {error.strerror}. No part of it was "
         "kept. Free some space, or set HF_HOME to a disk that has enough."
     )
 
 
-def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
+def _offline(error: Exception, where: str, filename: str) -> errors.WeightsOffline:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -396,7 +367,7 @@ def _offline(error: Exception, where: str, filename: str) -> WeightsOffline:
     else:
         cause = f"the hub at {constants.ENDPOINT} cannot be reached ({error.__cause__ or error})"
     shipped = [record.name for record in read_catalog() if record.source == "shipped"]
-    return WeightsOffline(
+    return errors.WeightsOffline(
         f"{filename} of {where} is not in the cache ({constants.HF_HUB_CACHE}), and {cause}. "
         "Either connect to the network (unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror); "
         "or set HF_HOME to a cache that holds the file; or pass a file you have, "
@@ -410,3 +381,66 @@ def _is_refusal(error: BaseException | None) -> bool:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     return status == 401 or (status == 403 and not response.headers.get("X-Error-Code"))
+
+
+# --- files from elsewhere on the web
+
+
+def fetch_url(url: str, filename: str) -> Path:
+    """Return the local path of a file on the web, downloaded once.
+
+    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
+    next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    folder = huggingface_hub.cached_assets_path(
+        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
+    )
+    path = folder / filename
+    if path.is_file():
+        return path
+    if constants.HF_HUB_OFFLINE:
+        raise errors.WeightsOffline(_advice(url, path, "HF_HUB_OFFLINE is set"))
+    with WeakFileLock(path.with_name(f".{filename}.lock")):
+        # Another process may have fetched it while this one waited.
+        if not path.is_file():
+            _download(url, path)
+            note_download(path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    from huggingface_hub.file_download import http_get
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "ab") as file:
+            http_get(url, file, resume_size=file.tell())
+    except Exception as error:
+        # The client raises OSErrors or errors of its HTTP library.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        if isinstance(error, OSError) and error.errno in CLOSED:
+            partial.unlink(missing_ok=True)
+            raise not_writable(error, path.name, str(path.parent)) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 416:
+            # The partial file is not a prefix of the server's file: start over next time.
+            partial.unlink(missing_ok=True)
+        if status in (403, 404, 410):
+            raise errors.WeightsNotFound(
+                _advice(url, path, f"the server does not have it (any longer): {error}")
+            ) from error
+        cause = f"the download failed ({error}); load again to resume it"
+        raise errors.WeightsOffline(_advice(url, path, cause)) from error
+    os.replace(partial, path)
+
+
+def _advice(url: str, path: Path, cause: str) -> str:
+    return (
+        f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
+        f"by other means and pass the file, pretrained='path/to/{path.name}'."
+    )

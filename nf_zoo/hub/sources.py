@@ -29,7 +29,7 @@ from nf_zoo.hub.catalog import (
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, open_weights
 from nf_zoo.hub.description import CONFIG_FILE
 from nf_zoo.hub.errors import UnknownWeights, WeightsNotFound, first_few
-from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_url
 from nf_zoo.hub.untrusted.documents import MOST_BYTES, refuse_way_out
 from nf_zoo.hub.untrusted.headers import (
     is_index,
@@ -38,7 +38,6 @@ from nf_zoo.hub.untrusted.headers import (
     read_index,
     refuse_pickle,
 )
-from nf_zoo.hub.web_files import fetch_url
 from nf_zoo.models.registry import architecture as row_of
 from nf_zoo.models.registry import architectures
 
@@ -51,16 +50,13 @@ class Cataloged:
 
     @property
     def tag(self) -> str:
-        """Tag of the record."""
         return self.record.tag
 
     @property
     def sha256(self) -> str | None:
-        """Checksum of its weights, if it is on record."""
         return self.record.sha256
 
     def weights(self) -> Path:
-        """Return the local path of its weights. Raises as ``HubRepository.fetch``."""
         record = self.record
         if record.source == "shipped":
             return weights_directory() / record.filename
@@ -78,17 +74,14 @@ class Cataloged:
         return None
 
     def files(self) -> list[Path]:
-        """Return all files a load needs, the weights last. Raises as ``HubRepository.fetch``."""
         is_here = self.record.source == "shipped"
         config = None if is_here else self.description()
         return [*filter(None, [config]), self.weights()]
 
     def pinned(self) -> Cataloged:
-        """Return itself."""
         return self
 
     def branch(self) -> Path | None:
-        """Return the file in the hub's cache that holds its version, if it has a repository."""
         return None if self.record.repository is None else self._repository().branch()
 
     def _repository(self) -> HubRepository:
@@ -97,12 +90,7 @@ class Cataloged:
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """A file or a folder as a source.
-
-    Raises:
-        UnsafeWeights: for a pickle.
-        WeightsNotFound: if the path does not exist, or the folder holds no weights.
-    """
+    """A file or a folder as a source."""
 
     path: Path
 
@@ -125,16 +113,10 @@ class Local:
 
     @property
     def tag(self) -> str:
-        """Name of the file or folder."""
         return self.path.resolve().name
 
     def weights(self) -> Path:
-        """Return the weights file, or the index of several.
-
-        Raises:
-            WeightsNotFound: if the folder holds none.
-            UnsafeWeights: if it leads out of its folder.
-        """
+        """Return the weights file, or the index of several."""
         if not self.path.is_dir():
             return self.path
         path = self._weights_in(self.path)
@@ -142,7 +124,6 @@ class Local:
         return path
 
     def description(self) -> Path | None:
-        """Return the config.json beside model.safetensors."""
         if not self.path.is_dir() and self.path.name != WEIGHTS_FILE:
             return None
         folder = self.path if self.path.is_dir() else self.path.parent
@@ -150,7 +131,6 @@ class Local:
         return path if path.is_file() else None
 
     def pinned(self) -> Local:
-        """Return itself."""
         return self
 
     def branch(self) -> None:
@@ -179,25 +159,9 @@ def resolve_pretrained(
 ) -> Source:
     """Turn the ``pretrained`` argument of a factory into a source of weights; fetch nothing.
 
-    Args:
-        architecture: the network the weights are for, e.g. ``"nf_resnet50"``.
-        pretrained: True (the architecture's default checkpoint), a tag (``"ra2_in1k"``, or with its
-            architecture ``"nf_resnet50.ra2_in1k"``), ``"hf://owner/name[@revision]"``, or a local
-            path; a record or a source stands for itself.
-        variant: the variant of the architecture whose checkpoint True takes, and to which a tag
-            must belong; None for any tag, and for the plain network's default.
-
-    Raises:
-        UnknownWeights: if there is no such tag, or the architecture has no published weights;
-            the message lists what exists.
-        UnsafeWeights: for a pickle (.pth, .pt, .bin, ...).
-        WeightsNotFound: if a path leads nowhere.
-        TypeError: for anything else.
-
-    Example:
-        >>> from nf_zoo.hub.sources import resolve_pretrained
-        >>> resolve_pretrained("nf_resnet50", True).tag
-        'ra2_in1k'
+    It may also be a record or a source, which stands for itself. A tag must belong to ``variant``,
+    and True takes that variant's default checkpoint; None stands for any tag, and for the plain
+    network's default.
     """
     if isinstance(pretrained, Source):
         return pretrained
@@ -217,7 +181,8 @@ def resolve_pretrained(
         )
     if pretrained.startswith(HUB):
         return HubRepository.parse(pretrained)
-    record = find_record(architecture, pretrained.removeprefix(f"{architecture}."))
+    tag = pretrained.removeprefix(f"{architecture}.")
+    record = find_record(architecture, tag)
     if record is not None:
         if variant not in (None, record.variant):
             raise UnknownWeights(
@@ -226,30 +191,24 @@ def resolve_pretrained(
                 "path to weights of that variant."
             )
         return Cataloged(record)
-    if _looks_like_a_path(pretrained):
-        return Local(Path(pretrained))
-    if not records_of(architecture):
+    path = Path(pretrained)
+    if "/" in pretrained or os.sep in pretrained or path.suffix or path.exists():
+        return Local(path)
+    tags = [record.tag for record in records_of(architecture)]
+    if not tags:
         raise _no_weights(architecture)
-    raise _unknown_tag(architecture, pretrained)
+    near = difflib.get_close_matches(tag, tags, cutoff=0.4)
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownWeights(
+        f"{architecture} has no weights called {tag!r}.{meant} There are: {', '.join(tags)}."
+    )
 
 
 def fetch_pretrained(name: str) -> list[Path]:
-    """Fetch and check everything that a later load of a checkpoint needs; build nothing.
+    """Fetch and check everything that a later load of a checkpoint needs; return the files.
 
-    Args:
-        name: a checkpoint (``"nf_resnet50.ra2_in1k"``), an architecture for its default one, or
-            ``"hf://owner/name[@revision]"``.
-
-    Returns:
-        the files, in the hub client's cache; a shipped checkpoint is where it was installed.
-
-    Raises:
-        WeightsError: as in a load; damaged files do not stay in the cache.
-        ValueError: if there is no such architecture.
-
-    Example:
-        >>> fetch_pretrained("wide_resnet16_2.cifar10")[0].name
-        'model.safetensors'
+    ``name`` is a checkpoint, an architecture for its default one, or
+    ``"hf://owner/name[@revision]"``. Nothing is built, and damaged files do not stay in the cache.
     """
     if name.startswith(HUB):
         source = HubRepository.parse(name)
@@ -265,19 +224,6 @@ def fetch_pretrained(name: str) -> list[Path]:
     if is_index(index):
         files += [index.with_name(name) for name in dict.fromkeys(read_index(index).values())]
     return files
-
-
-def _looks_like_a_path(text: str) -> bool:
-    return "/" in text or os.sep in text or bool(Path(text).suffix) or Path(text).exists()
-
-
-def _unknown_tag(architecture: str, tag: str) -> UnknownWeights:
-    tags = [record.tag for record in records_of(architecture)]
-    near = difflib.get_close_matches(tag.removeprefix(f"{architecture}."), tags, cutoff=0.4)
-    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return UnknownWeights(
-        f"{architecture} has no weights called {tag!r}.{meant} There are: {', '.join(tags)}."
-    )
 
 
 def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights:

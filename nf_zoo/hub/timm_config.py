@@ -5,8 +5,6 @@ preprocessing as ``"pretrained_cfg"``. These functions only translate; ``descrip
 and types afterwards, as in our own files.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,15 +35,7 @@ _COUNTERPARTS: dict[str, tuple[str, Mapping[str, str | None] | None]] = {
 
 
 def options(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the arguments of timm's factory into options of ``build_model``.
-
-    Args:
-        document: a config.json of timm's, with a ``"pretrained_cfg"``.
-
-    Raises:
-        ValueError: if the network has arguments without a counterpart here; the message names them.
-        TypeError: if a field has the wrong type.
-    """
+    """Translate the arguments of timm's factory into options of ``build_model``, or refuse them."""
     weights, arguments = document["pretrained_cfg"], document.get("model_args") or {}
     if not isinstance(arguments, dict):
         raise TypeError(f"'model_args' must be an object. Received: {printable(repr(arguments))}")
@@ -97,9 +87,7 @@ def preprocessing(document: Mapping[str, Any]) -> dict[str, Any]:
 def labels(document: Mapping[str, Any], num_classes: int) -> Any:
     """Return timm's description of each class, or else its name; None if there are neither.
 
-    Args:
-        document: a config.json of timm's, whose names are a list, or an object by index.
-        num_classes: number of classes of the network.
+    The names in timm's file are a list, or an object by index.
     """
     weights = document["pretrained_cfg"]
     if weights.get("num_classes", num_classes) != num_classes:

@@ -1,7 +1,5 @@
 """Factor and offset per channel: the part of a normalization that no convolution can absorb."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -72,9 +70,6 @@ class ChannelAffine(RecordedLayer):
             x = x + offset if behind else ops.add(x, offset)
         return x
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 def _spread(values, dtype, behind: int):
     """Return a vector or scalar that broadcasts against maps with so many axes behind its own."""
@@ -99,6 +94,3 @@ class ScalarBias(RecordedLayer):
 
     def call(self, x):
         return x + self.bias
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

@@ -1,7 +1,5 @@
 """Channel attention. Both gates halve the signal on average; normalizer-free nets multiply by 2."""
 
-from __future__ import annotations
-
 import math
 
 import keras
@@ -48,9 +46,6 @@ class SqueezeExcite(CompositeLayer):
         gate = self.expand(self.reduce(ops.mean(x, axis=(1, 2))))
         return x * (gate[:, None, None, :] * self.gate_gain)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class EfficientChannelAttention(RecordedLayer):
@@ -90,6 +85,3 @@ class EfficientChannelAttention(RecordedLayer):
         gate = ops.conv(pooled, kernel, padding="same", data_format="channels_last")
         gate = ops.sigmoid(ops.squeeze(gate, -1))
         return x * (gate[:, None, None, :] * self.gate_gain)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

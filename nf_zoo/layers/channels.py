@@ -1,7 +1,5 @@
 """Checks that a layer is called with the channels it was built for."""
 
-from __future__ import annotations
-
 import keras
 
 

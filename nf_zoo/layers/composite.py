@@ -5,8 +5,6 @@ does not look inside a layer. The parts of a composite layer would come back as 
 makes them, and frozen parts would be trainable again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,15 +41,11 @@ def parts_of(layer) -> list:
 
 
 def states_of_parts(layer) -> dict[str, dict[str, Any]]:
-    """Return the settings in which the parts of a layer differ from it.
+    """Return the settings in which the parts of a layer or model differ from it, JSON-able.
 
-    Args:
-        layer: a composite layer or a model.
-
-    Returns:
-        path of a part (``"stage1_block2/conv1"``) -> its fields, JSON-able: ``trainable`` where it
-        differs from the enclosing layer's, ``dtype`` where it differs from the outermost layer's,
-        ``lora_rank`` and ``lora_alpha`` where LoRA is enabled. Empty if nothing was set.
+    They are fields by the path of a part (``"stage1_block2/conv1"``): ``trainable`` where it
+    differs from the enclosing layer's, ``dtype`` where it differs from the outermost layer's,
+    ``lora_rank`` and ``lora_alpha`` where LoRA is enabled.
     """
     return dict(_differing(layer, "", plain_policy(layer.dtype_policy)))
 
@@ -72,15 +66,7 @@ def _differing(layer, prefix: str, outermost) -> Iterator[tuple[str, dict[str, A
 
 
 def set_states_of_parts(layer, states: dict[str, dict[str, Any]]) -> None:
-    """Give the parts of a layer the states that :func:`states_of_parts` recorded.
-
-    Args:
-        layer: built or not; ``build`` completes the settings of an unbuilt part.
-        states: the settings, by path.
-
-    Raises:
-        ValueError: if paths lead to no part; the message names them.
-    """
+    """Give the parts of a layer the states that :func:`states_of_parts` recorded."""
     left = dict(states)
     _apply(layer, "", left)
     if left:
@@ -96,23 +82,16 @@ def _apply(layer, prefix: str, left: dict[str, dict[str, Any]]) -> None:
         if "trainable" in state:
             part.trainable = state["trainable"]
         if "dtype" in state:
-            _set_policy(part, keras.dtype_policies.get(state["dtype"]))
-        if "lora_rank" in state:
-            _enable_lora(part, state["lora_rank"], state.get("lora_alpha"))
+            policy = keras.dtype_policies.get(state["dtype"])
+            if part.built and policy.quantization_mode is not None:
+                part.quantize(policy.quantization_mode)
+            part.dtype_policy = policy
+        rank, alpha = state.get("lora_rank"), state.get("lora_alpha")
+        if rank is not None and part.built:
+            part.enable_lora(rank, lora_alpha=alpha)
+        elif rank is not None:
+            part.lora_rank, part.lora_alpha = rank, alpha
         _apply(part, f"{path}/", left)
-
-
-def _set_policy(part, policy) -> None:
-    if part.built and policy.quantization_mode is not None:
-        part.quantize(policy.quantization_mode)
-    part.dtype_policy = policy
-
-
-def _enable_lora(part, rank: int, alpha: float | None) -> None:
-    if part.built:
-        part.enable_lora(rank, lora_alpha=alpha)
-    else:
-        part.lora_rank, part.lora_alpha = rank, alpha
 
 
 def plain_policy(policy) -> str | dict:

@@ -1,9 +1,24 @@
 """Custom gradients under TensorFlow that do not leak memory."""
 
-from __future__ import annotations
-
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+_NONE = contextvars.ContextVar("no_gradients", default=False)
+
+
+@contextlib.contextmanager
+def no_gradients() -> Iterator[None]:
+    """Compute functions with a gradient of their own op by op, where no gradient is taken.
+
+    Layer after layer in eager mode, each would otherwise be traced for every shape.
+    """
+    token = _NONE.set(True)
+    try:
+        yield
+    finally:
+        _NONE.reset(token)
 
 
 def with_own_gradient(function: Callable) -> Callable:
@@ -11,15 +26,9 @@ def with_own_gradient(function: Callable) -> Callable:
 
     TensorFlow keeps the closure of a custom gradient until the process ends, once for every trace,
     and with it the traced graph: the weights of every model ever made. A graph that is traced once
-    for each shape, and takes all it needs as arguments, holds no weights. The graphs are
-    looked up here, because TensorFlow warns of a function that it has to trace for many shapes.
-
-    Args:
-        function: tensors -> (result, function of the upstream gradient -> gradients). Create it
-            once per process, not once per call.
-
-    Returns:
-        a function of the same tensors.
+    for each shape, and takes all it needs as arguments, holds no weights. The graphs are looked up
+    here, because TensorFlow warns of a function that it has to trace for many shapes. So create the
+    function, tensors -> (result, upstream gradient -> gradients), once per process.
     """
     import tensorflow as tf
 
@@ -29,4 +38,9 @@ def with_own_gradient(function: Callable) -> Callable:
     def of(*specs) -> Callable:
         return traced.get_concrete_function(*specs)
 
-    return lambda *tensors: of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
+    def call(*tensors):
+        if _NONE.get():
+            return function(*tensors)[0]
+        return of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
+
+    return call

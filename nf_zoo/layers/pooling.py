@@ -1,7 +1,5 @@
 """Pooling with the paddings that published networks use."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -92,6 +90,3 @@ class DilatedAveragePool2D(RecordedLayer):
         d = self.dilation
         x = x + ops.pad(x, [[0, 0], [0, d], [0, 0], [0, 0]])[:, d:]
         return x + ops.pad(x, [[0, 0], [0, 0], [0, d], [0, 0]])[:, :, d:]
-
-    def compute_output_shape(self, input_shape):
-        return input_shape

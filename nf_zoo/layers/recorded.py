@@ -1,7 +1,5 @@
 """Layers whose config Keras records by itself."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 
@@ -11,7 +9,8 @@ class RecordedLayer(keras.layers.Layer):
 
     Keras records the arguments of a layer if all of them are numbers, strings and the like; it
     records the dtype policy separately. A policy object would spoil the record, so it is left out.
-    NumPy numbers become Python numbers, and initializers their serialized form.
+    NumPy numbers become Python numbers, tuples lists, and initializers and regularizers their
+    serialized form.
     """
 
     def __new__(cls, *args, **kwargs):
@@ -19,8 +18,14 @@ class RecordedLayer(keras.layers.Layer):
         args = map(_plain, args)
         return super().__new__(cls, *args, **{key: _plain(x) for key, x in kwargs.items()})
 
+    def compute_output_shape(self, input_shape):
+        """Return the same shape, which most of these layers keep."""
+        return input_shape
+
 
 def _plain(value):
-    if isinstance(value, keras.initializers.Initializer):
-        return keras.initializers.serialize(value)
+    if isinstance(value, keras.initializers.Initializer | keras.regularizers.Regularizer):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value

@@ -1,7 +1,5 @@
 """Layers for the end of a branch: SkipInit gain, stochastic depth, dropout."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -40,9 +38,6 @@ class SkipInit(RecordedLayer):
 
     def call(self, x):
         return x * ops.cast(self.gain, x.dtype)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
 
 class RandomStateSaved:
@@ -127,9 +122,6 @@ class StochasticDepth(RandomStateSaved, RecordedLayer):
             keep = keep / (1.0 - self.rate)
         return x * keep
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 @keras.saving.register_keras_serializable("nf_zoo")
 class Dropout(RandomStateSaved, RecordedLayer):
@@ -160,9 +152,6 @@ class Dropout(RandomStateSaved, RecordedLayer):
         if not training or not self.rate:
             return x
         return keras.random.dropout(x, self.rate, seed=self.seed_generator)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
 
 def _probability(rate: float) -> float:

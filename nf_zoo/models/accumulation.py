@@ -1,7 +1,5 @@
 """Training steps by micro-batches: the gradient of a whole batch in the memory of a part of it."""
 
-from __future__ import annotations
-
 import operator
 
 import keras
@@ -9,11 +7,7 @@ from keras import ops
 
 
 def accumulation_of(accumulate: int, loss) -> int:
-    """Return the checked number of micro-batches of a step.
-
-    Raises:
-        ValueError: if it is below 1, or above 1 with a loss that is not a mean over the pictures.
-    """
+    """Return the checked number of micro-batches of a step."""
     if operator.index(accumulate) < 1:
         raise ValueError(f"accumulate must be 1 or more. Received: {accumulate!r}")
     for one in keras.tree.flatten(loss) if accumulate > 1 else ():

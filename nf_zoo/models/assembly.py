@@ -1,7 +1,5 @@
 """A model's graph, assembled around the trunk of its family: from images to outputs."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Sequence
@@ -43,9 +41,6 @@ class GraphOptions:
         pooling: ``"avg"``, ``"max"``, or None for the last map itself.
         features_only: the outputs are maps of several strides instead.
         out_indices: indices of these maps among the stages.
-
-    Raises:
-        ValueError: on an illegal value; the message names the option and what is allowed.
     """
 
     num_classes: int = 1000
@@ -85,18 +80,7 @@ class GraphOptions:
 
 
 def build_graph(family: Family, config, options: GraphOptions, preprocessing, dtype: str | None):
-    """Build the Keras tensors of a model.
-
-    Args:
-        family: the family of the network.
-        config: the architecture record.
-        options: see :class:`GraphOptions`.
-        preprocessing: preparation of the pictures, for ``include_preprocessing``.
-        dtype: policy of the layers; None for the global one.
-
-    Returns:
-        (inputs, outputs, stages, dtype policy).
-    """
+    """Return the inputs, outputs, stages and dtype policy of a model, from its records."""
     with _dtype_policy(dtype) as policy:
         inputs = keras.Input(options.input_shape, name="images", dtype="float32")
         x = inputs
@@ -159,11 +143,7 @@ def _classifier(family, config, options: GraphOptions, x, precision: str):
 
 
 def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
-    """Return the width of a classifier, from the options given.
-
-    Raises:
-        ValueError: if it is not a count, or the number of labels differs from it.
-    """
+    """Return the width of a classifier, from the options given."""
     if num_classes is None:
         num_classes = len(labels) if labels is not None else otherwise
     if not isinstance(num_classes, int) or num_classes < 0:

@@ -1,7 +1,5 @@
 """Residual blocks with batch normalization, v1.5 and v2."""
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -27,12 +25,6 @@ class BatchNormBlock(ResidualBlock):
         **kwargs: arguments of ResidualBlock.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
-
-    Example:
-        >>> import numpy as np
-        >>> block = BatchNormBlock(64, width=16, preactivation=True, projection="strided")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 8, 8, 64])
     """
 
     fields = ("preactivation", "activation_first", "momentum", "eps", "zero_init_last")
@@ -129,8 +121,12 @@ class BatchNormBlock(ResidualBlock):
 
         residual, skip, statistics = keras.remat(halves)(x)
         for norm in (*self.norms, self.shortcut_norm):
-            if norm is not None and norm.name in statistics:
-                update_moving_statistics(norm, *statistics[norm.name])
+            if norm is None or norm.name not in statistics:
+                continue
+            moving = norm.moving_mean, norm.moving_variance
+            for kept, value in zip(moving, statistics[norm.name], strict=True):  # as Keras does
+                value = ops.cast(ops.stop_gradient(value), kept.dtype)
+                kept.assign(kept * norm.momentum + value * (1.0 - norm.momentum))
         return residual, skip
 
     def _normalize_and_activate(self, norm, x, training):
@@ -147,13 +143,6 @@ class BatchNormBlock(ResidualBlock):
         scale, offset = ops.cast(norm.gamma, "float32"), ops.cast(norm.beta, "float32")
         y = ops.batch_normalization(x32, mean, variance, -1, offset, scale, norm.epsilon)
         return ops.cast(y, x.dtype)
-
-
-def update_moving_statistics(norm, mean, variance):
-    """Update the moving statistics from a batch, as Keras's layer does."""
-    for moving, value in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
-        value = ops.cast(ops.stop_gradient(value), moving.dtype)
-        moving.assign(moving * norm.momentum + value * (1.0 - norm.momentum))
 
 
 def batch_norm(name: str, momentum: float, eps: float, zero: bool = False, dtype=None):

@@ -1,20 +1,13 @@
 """The Keras model of every family: trunk, global pooling, classifier."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
-from nf_zoo.layers.composite import (
-    parts_of,
-    plain_policy,
-    set_states_of_parts,
-    states_of_parts,
-)
+from nf_zoo.layers.composite import parts_of, plain_policy, set_states_of_parts, states_of_parts
 from nf_zoo.models import registry
 from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.models.configuration import as_json
@@ -155,7 +148,7 @@ class ImageClassifier(PictureModel):
 
     def with_classifier(
         self, num_classes: int, labels: Sequence[str] | None = None, **overrides
-    ) -> ImageClassifier:
+    ) -> Self:
         """Return a new model with this one's body weights and a fresh classifier.
 
         Args:
@@ -178,7 +171,7 @@ class ImageClassifier(PictureModel):
         overrides = {"weights_tag": self.weights_tag, "model_name": self.name, **overrides}
         return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
 
-    def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> ImageClassifier:
+    def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> Self:
         """Return a new model with this one's weights that outputs maps of several strides.
 
         Args:
@@ -207,7 +200,7 @@ class ImageClassifier(PictureModel):
             model_name=self.name,
         )
 
-    def _rebuilt(self, **changes) -> ImageClassifier:
+    def _rebuilt(self, **changes) -> Self:
         options = {
             "preprocessing": self.preprocessing,
             "dtype": self.dtype_policy,
@@ -229,7 +222,7 @@ class ImageClassifier(PictureModel):
             variable.assign(keras.ops.copy(mine[name]))
         return model
 
-    def _hand_on_states(self, model: ImageClassifier) -> None:
+    def _hand_on_states(self, model: Self) -> None:
         """Give the body of ``model`` this one's layer settings; its head stays trainable."""
         names = [{layer.name for layer in parts_of(one)} - {"head"} for one in (self, model)]
         body = names[0] & names[1]
@@ -311,16 +304,11 @@ def build_model(
 def variable_names(model: keras.Model) -> dict[str, keras.Variable]:
     """Return the variables by published name, in model order: ``"stage1/block2/conv1/gain"``.
 
-    They are the trainable variables and BN statistics; random states are left out.
-
-    Args:
-        model: an :class:`ImageClassifier`.
-
-    Returns:
-        a dict; the names are the keys in the zoo's safetensors files.
+    They are the trainable variables and BN statistics; random states are left out. The names are
+    the keys in the zoo's safetensors files.
     """
     return {
-        published_name(name): variable
+        re.sub(r"^(stem|stage\d+)_", r"\1/", name): variable
         for layer in model.layers
         for name, variable in _names_below(layer, f"{layer.name}/").values()
     }
@@ -335,8 +323,3 @@ def _names_below(layer, prefix: str) -> dict[int, tuple[str, keras.Variable]]:
     for part in parts_of(layer):
         names |= _names_below(part, f"{prefix}{part.name}/")
     return names
-
-
-def published_name(name: str) -> str:
-    """Turn ``"stage1_block2/conv1/kernel"`` into ``"stage1/block2/conv1/kernel"``."""
-    return re.sub(r"^(stem|stage\d+)_", r"\1/", name)

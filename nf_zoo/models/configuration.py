@@ -1,13 +1,11 @@
 """Common base of all architecture records: fields, checks, JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
 PROBABILITIES = ("drop_rate", "stochastic_depth_rate", "momentum")
@@ -45,9 +43,6 @@ class Config:
             of keeping it (gradient checkpointing): less memory, one more forward pass. Under
             TensorFlow ``keras.remat`` leaks: the weights of every model fitted this way stay in
             memory until the process ends.
-
-    Raises:
-        ValueError: on an illegal value; the message names the field and what is allowed.
     """
 
     depths: tuple[int, ...] = ()
@@ -115,10 +110,31 @@ class Config:
         """Return every field as a JSON-able value, so that a file outlives the tables."""
         return as_json(self)
 
-    def changes_from(self, other: Config) -> dict[str, Any]:
+    def changes_from(self, other: Self) -> dict[str, Any]:
         """Return the fields in which this record differs from ``other``, as JSON-able values."""
         theirs = other.to_dict()
         return {name: value for name, value in self.to_dict().items() if value != theirs[name]}
+
+
+DEPTHS = {
+    "18": (2, 2, 2, 2),
+    "26": (2, 2, 2, 2),
+    "34": (3, 4, 6, 3),
+    "50": (3, 4, 6, 3),
+    "101": (3, 4, 23, 3),
+    "152": (3, 8, 36, 3),
+    "200": (3, 24, 36, 3),
+    "288": (24, 24, 24, 24),
+    "600": (50, 50, 50, 50),
+}
+"""Layers of a ResNet -> blocks per stage."""
+
+_SMALL = {"block": "basic", "stem": "3x3", "stem_width": 16}
+SMALL = {
+    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
+    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL},
+}
+"""Layers -> shape, for pictures of about 32 pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +168,10 @@ class ResNetShape(Config):
         """Return the channels inside a block of ``filters``."""
         return int(filters * (1.0 if self.block == "basic" else self.bottleneck_ratio))
 
+    def block_arguments(self, index: int, channels: int, filters: int) -> dict[str, Any]:
+        """Return the arguments that every block of ``filters`` takes from the shape."""
+        return {"width": self.inner_width(filters), "block": self.block}
+
     @property
     def stem_strides(self) -> int:
         """Strides of the stem's convolution, and of the pooling after it if there is one."""
@@ -181,23 +201,13 @@ def as_json(record) -> dict[str, Any]:
 
 @functools.cache
 def field_types(config_class: type[Config]) -> dict[str, Any]:
-    """Return every field of a record and its type, in order.
-
-    Example:
-        >>> field_types(Config)["output_stride"]
-        typing.Literal[32, 16, 8]
-    """
+    """Return every field of a record and its type, in order."""
     kinds = typing.get_type_hints(config_class)
     return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
 
 
 def choices(kind: Any) -> tuple:
-    """Return the values that a field's type lists; empty if it lists none.
-
-    Example:
-        >>> choices(bool), choices(int)
-        ((True, False), ())
-    """
+    """Return the values that a field's type lists; empty if it lists none."""
     if kind is bool:
         return (True, False)
     if typing.get_origin(kind) is Literal:
@@ -254,12 +264,7 @@ ELSEWHERE = {
 
 
 def make_config(config_class: type[Config], fields: dict[str, Any]) -> Config:
-    """Return ``config_class(**fields)``; the error names unknown fields.
-
-    Raises:
-        TypeError: on a field that the architecture does not have.
-        ValueError: on a value that it does not allow.
-    """
+    """Return ``config_class(**fields)``; the error names unknown fields."""
     known = set(field_types(config_class))
     unknown = sorted(set(fields) - known)
     if unknown:

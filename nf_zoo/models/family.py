@@ -68,19 +68,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """Blocks whose input is scaled by its expected variance, taken from a ledger.
+    """Blocks whose input is scaled by its expected variance, taken from a ledger."""
 
-    Attributes:
-        alpha: weight of every branch.
-        strength: factor on the branches at initialization, from gains that do not start at 1.
-        stem_gamma: the stem carries a gamma, although no activation precedes it.
-        stem_activations: scaled activations in the stem.
-    """
-
-    alpha: float
-    strength: float
-    stem_gamma: bool
-    stem_activations: int
+    alpha: float  # weight of every branch
+    strength: float  # factor on the branches at initialization, from gains that do not start at 1
+    stem_gamma: bool  # the stem carries a gamma, although no activation precedes it
+    stem_activations: int  # scaled activations in the stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +137,8 @@ class Family:
     def names(self, config: Config, source: str) -> Iterator[tuple[str, str | None, bool]]:
         """Yield every weight that a network of this record may have.
 
-        Args:
-            config: the record.
-            source: key of :data:`WORDS`.
-
-        Yields:
-            our name, the source's name (None if it has no such part), and whether the weight is
-            optional.
+        It is our name, the name in ``source`` (a key of :data:`WORDS`; None if it has no such
+        part), and whether the weight is optional.
         """
         family, config = self.resolve(config)
         for part in family.parts(config):

@@ -4,15 +4,12 @@ Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``, a b
 & Smith, ICLR 2021.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.configuration import DEPTHS, ResNetShape
 from nf_zoo.models.family import BLOCK, CONVOLUTION, LINEAR, Family, Part
-from nf_zoo.models.skipinit_resnet import DEPTHS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +30,8 @@ def build_trunk(config: FixupResNetConfig, x) -> list:
     from nf_zoo.models.residual_block import Level, stack_blocks
     from nf_zoo.models.skipinit_block import FixupBlock, stem_convolution
 
-    def own_arguments(index: int, channels: int, filters: int) -> dict:
-        width = config.inner_width(filters)
-        return {"width": width, "block": config.block, "num_blocks": sum(config.depths)}
+    def own_arguments(*place) -> dict:
+        return {**config.block_arguments(*place), "num_blocks": sum(config.depths)}
 
     x = ScalarBias(name="stem_bias")(stem_convolution(config)(x))
     x, strides = config.activation_layer("stem_activation")(x), config.stem_strides

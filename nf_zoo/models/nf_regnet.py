@@ -4,8 +4,6 @@ Source: Brock, De & Smith, ICLR 2021, section 5; DeepMind nfnets ``nf_regnet.py`
 rounding of the network that has weights.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

@@ -4,13 +4,11 @@ Source: Brock, De & Smith, ICLR 2021 (arXiv 2101.08692). Two published networks 
 they differ in the fields of :data:`PAPER`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 
 from nf_zoo.models import norm_free_config
-from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.configuration import DEPTHS, SMALL, ResNetShape
 from nf_zoo.models.family import Family, Ledger
 from nf_zoo.models.norm_free_config import NormFreeConfig
 
@@ -30,33 +28,15 @@ class NFResNetConfig(ResNetShape, NormFreeConfig):
 PAPER = {**norm_free_config.PAPER, "shortcut": "strided", "attention_ratio": 0.25}
 """Fields in which DeepMind's network differs from timm's: ``variant="paper"``."""
 
-_SMALL = {
-    "block": "basic",
-    "stem": "3x3",
-    "stem_width": 16,
-    "alpha": 1.0,
-    "zero_init_gain": False,
-}
-SMALL = {
-    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
-    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL},
-}
-"""Layers -> fields, for pictures of about 32 pixels. One or two blocks per stage need no damping,
-so alpha is 1."""
-
-DEPTHS = {
-    "26": (2, 2, 2, 2),
-    "50": (3, 4, 6, 3),
-    "101": (3, 4, 23, 3),
-    "152": (3, 8, 36, 3),
-    "200": (3, 24, 36, 3),
-    "288": (24, 24, 24, 24),
-    "600": (50, 50, 50, 50),
-}
+# One or two blocks per stage need no damping.
+_UNDAMPED = {"alpha": 1.0, "zero_init_gain": False}
 
 ARCHITECTURES = {
-    **{f"nf_resnet{n}": (f"NFResNet{n}", fields) for n, fields in SMALL.items()},
-    **{f"nf_resnet{n}": (f"NFResNet{n}", {"depths": d}) for n, d in DEPTHS.items()},
+    **{f"nf_resnet{n}": (f"NFResNet{n}", {**SMALL[n], **_UNDAMPED}) for n in SMALL},
+    **{
+        f"nf_resnet{n}": (f"NFResNet{n}", {"depths": DEPTHS[n]})
+        for n in ("26", "50", "101", "152", "200", "288", "600")
+    },
     **{
         f"nf_{kind}resnet{n}": (
             f"NF{kind.upper()}ResNet{n}",
@@ -77,10 +57,7 @@ def build_trunk(config: NFResNetConfig, x) -> list:
     x = convolution(config, "stem_conv", config.stem_width, size, strides)(x)
     stem = Level("stem", strides, x)
 
-    def inside(index: int, channels: int, filters: int) -> dict:
-        return {"block": config.block, "width": config.inner_width(filters)}
-
-    stages = stack_blocks(config, config.pool(x), inside, stride=strides**2)
+    stages = stack_blocks(config, config.pool(x), config.block_arguments, stride=strides**2)
     stages[-1].tensor = config.activation_layer("final_activation")(stages[-1].tensor)
     return [stem, *stages]
 

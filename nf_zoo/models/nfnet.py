@@ -4,8 +4,6 @@ Source: Brock, De, Smith & Simonyan, ICML 2021 (arXiv 2102.06171); timm ``nfnet.
 the forms with other epsilons and GELUs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 
@@ -61,26 +59,12 @@ class NFNetConfig(NormFreeConfig):
 PAPER = {**norm_free_config.PAPER, "activation": "gelu_tanh"}
 """DeepMind's code: ``variant="paper"``."""
 
-TIMM_PORT = {
-    "gamma_in": "activation",
-    "padding": "same",
-    "zero_init_gain": False,
-    "skip_gain": 0.0,
-}
+TIMM_PORT = {"gamma_in": "activation", "padding": "same", "zero_init_gain": False, "skip_gain": 0.0}
 """timm's port of DeepMind's weights: erf GELU and the added epsilon."""
 
-LIGHT = {
-    "activation": "silu",
-    "bottleneck_ratio": 0.25,
-    "group_width": 64,
-    "attention_ratio": 0.25,
-}
+LIGHT = {"activation": "silu", "bottleneck_ratio": 0.25, "group_width": 64, "attention_ratio": 0.25}
 
-PLUS = {
-    "widths": (384, 768, 2048, 2048),
-    "stem_widths": (16, 32, 64, 192),
-    "truncate_groups": True,
-}
+PLUS = {"widths": (384, 768, 2048, 2048), "stem_widths": (16, 32, 64, 192), "truncate_groups": True}
 
 TEST = {
     **LIGHT,

@@ -7,8 +7,6 @@ down-scaled input, which resets the variance to 1 before that block's own growth
 Source: Brock, De & Smith, ICLR 2021, section 3.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -68,12 +66,6 @@ class NormFreeBlock(ResidualBlock):
         **kwargs: the fields of NormFreeFields, and the arguments of ResidualBlock.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> import numpy as np
-        >>> block = NormFreeBlock(64, width=16, strides=2, projection="average_pool")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 4, 4, 64])
     """
 
     fields = tuple(field.name for field in dataclasses.fields(NormFreeFields))
@@ -128,15 +120,6 @@ class NormFreeBlock(ResidualBlock):
             return self.activation(x * self.beta)
         return self.activation(x) * self.beta
 
-    def branch(self, activated, training=False):
-        """Compute the branch, from the activated input to its last convolution or attention."""
-        x = activated
-        for index, conv in enumerate(self.convs):
-            x = conv(self.activation(x) if index else x)
-            if self.attention is not None and index == self.attended:
-                x = self.attention(x)
-        return x
-
     def merge(self, residual, skip):
         """Scale the branch by skip gain (if any) and alpha, and add the shortcut."""
         if self.skip_gain is not None:
@@ -145,22 +128,12 @@ class NormFreeBlock(ResidualBlock):
 
 
 def stack_blocks(
-    config: NormFreeConfig,
-    x,
-    inside: Callable[[int, int, int], dict[str, Any]],
-    **arguments,
+    config: NormFreeConfig, x, inside: Callable[[int, int, int], dict[str, Any]], **arguments
 ) -> list[Level]:
     """Stack all residual blocks, each with the beta of the variance ledger.
 
-    Args:
-        config: the record.
-        x: output of the stem.
-        inside: (index of the block, its input channels, its output channels) -> arguments of the
-            block's branch: ``width`` and any others that differ from the defaults.
-        **arguments: arguments of :func:`nf_zoo.models.residual_block.stack_blocks`.
-
-    Returns:
-        the output of every stage.
+    ``inside`` gives the arguments of a block's branch, ``width`` and any others that differ from
+    the defaults, for (index, input channels, output channels).
     """
     ledger = variance_ledger(config.depths, config.alpha)
 
@@ -186,19 +159,12 @@ def final_map(config: NormFreeConfig, x):
 
 @dataclasses.dataclass(frozen=True)
 class BlockVariance:
-    """Expected variance around one residual block at initialization.
+    """Expected variance around one residual block at initialization."""
 
-    Attributes:
-        stage: 1-based stage.
-        block: 1-based position in the stage.
-        before: variance of the block's input.
-        after: variance of its output, the branch counted at full strength.
-    """
-
-    stage: int
-    block: int
-    before: float
-    after: float
+    stage: int  # 1-based stage
+    block: int  # 1-based position in the stage
+    before: float  # variance of the block's input
+    after: float  # variance of its output, the branch counted at full strength
 
     @property
     def beta(self) -> float:
@@ -209,18 +175,7 @@ class BlockVariance:
 def variance_ledger(depths: Sequence[int], alpha: float = 0.2) -> list[BlockVariance]:
     """Return the expected variance before and after every block, in depth order.
 
-    Args:
-        depths: number of blocks in each stage.
-        alpha: weight of the residual branch.
-
-    Returns:
-        one :class:`BlockVariance` per block.
-
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> [round(row.after, 2) for row in variance_ledger((2, 2))]
-        [1.04, 1.08, 1.04, 1.08]
     """
     rows = []
     variance = 1.0

@@ -3,8 +3,6 @@
 The forward pass is in :mod:`nf_zoo.models.norm_free`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal

@@ -1,12 +1,12 @@
 """Common base of the zoo's networks and their folded form: pictures in, class names out."""
 
-from __future__ import annotations
-
 import logging
 import re
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from nf_zoo.models.accumulation import Accumulation, accumulation_of
 from nf_zoo.pictures.images import preprocess
@@ -29,6 +29,12 @@ class PictureModel(Accumulation, keras.Model):
     def preprocess(self, images):
         """Turn pictures into the array this model takes; see :func:`nf_zoo.preprocess`."""
         return preprocess(images, self)
+
+    def predict(self, x, *args, **kwargs):
+        """Predict as ``keras.Model.predict`` does; warns of pictures that were not preprocessed."""
+        if self.preprocessing is not None and not self.include_preprocessing:
+            warn_of_raw_pixels(x)
+        return super().predict(x, *args, **kwargs)
 
     def decode_predictions(self, predictions, top: int = 5) -> list[list[Prediction]]:
         """Name the most probable classes; see :func:`nf_zoo.decode_predictions`.
@@ -76,6 +82,15 @@ class PictureModel(Accumulation, keras.Model):
         super().compile(optimizer, loss, **kwargs)
         sum_over_replicas_once(self.optimizer)
 
+    def make_train_function(self, force=False):
+        """Make what runs the steps of ``fit``. Keras calls this method.
+
+        TensorFlow traces a step twice if the first one makes variables.
+        """
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return {**config, "accumulate": self.accumulate} if config else config
@@ -84,6 +99,24 @@ class PictureModel(Accumulation, keras.Model):
         """Compile as a saved model was compiled. Keras calls this method."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+LARGEST_NORMALIZED = 10.0
+"""Value that no normalized picture reaches; those of ImageNet end at 2.64."""
+
+
+def warn_of_raw_pixels(images: Any) -> None:
+    """Warn if the first pictures of an array or tensor have values that no prepared one has."""
+    if not (hasattr(images, "shape") and hasattr(images, "dtype") and len(images.shape)):
+        return
+    largest = float(np.max(keras.ops.convert_to_numpy(images[:32]), initial=0))
+    if largest > LARGEST_NORMALIZED:
+        warnings.warn(
+            "The pictures were probably not preprocessed: pass model.preprocess(pictures) to "
+            f"predict. Received: values up to {largest:g}, while the network takes normalized "
+            "ones, about -3 to 3",
+            stacklevel=3,
+        )
 
 
 CROSSENTROPIES = {
@@ -99,14 +132,8 @@ CROSSENTROPIES = {
 def loss_of(loss: Any, gives_logits: bool):
     """Return the loss to compile with.
 
-    Args:
-        loss: the user's loss.
-        gives_logits: the classifier is linear.
-
-    Returns:
-        for the name, function or class of a cross-entropy and a linear classifier, that
-        cross-entropy for logits; else ``loss`` unchanged. A loss object that expects the other kind
-        of output than the classifier's is kept, with a warning in the log.
+    For a linear classifier the name, function or class of a cross-entropy means that for logits. A
+    loss object that expects the other kind of output is kept, with a warning in the log.
     """
     if isinstance(loss, list | tuple | dict):
         return keras.tree.map_structure(lambda one: loss_of(one, gives_logits), loss)

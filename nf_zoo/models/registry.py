@@ -1,7 +1,5 @@
 """Table of architecture names, families and records. Reading it imports no Keras."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools
@@ -31,18 +29,11 @@ FAMILIES: dict[str, Family] = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """One row of a family's table.
+    """One row of a family's table."""
 
-    Attributes:
-        name: ``"nf_resnet50"``.
-        family: ``"nf_resnet"``.
-        factory: ``"NFResNet50"``.
-        config: the architecture record.
-    """
-
-    name: str
-    family: str
-    factory: str
+    name: str  # ``"nf_resnet50"``
+    family: str  # ``"nf_resnet"``
+    factory: str  # ``"NFResNet50"``
     config: Config
 
     @property
@@ -51,12 +42,7 @@ class Architecture:
         return FAMILIES[self.family]
 
     def configure(self, variant: str | None = None, **fields) -> Config:
-        """Return the record with a published variant and then single fields applied to it.
-
-        Raises:
-            ValueError: on an unknown variant or a value that is not allowed.
-            TypeError: on an unknown field.
-        """
+        """Return the record with a published variant and then single fields applied to it."""
         changes = {}
         if variant is not None:
             if variant not in self.record.variants:
@@ -82,15 +68,7 @@ def architectures() -> dict[str, Architecture]:
 
 
 def is_architecture(name: str) -> bool:
-    """Check that :func:`architecture` knows a name, from the tables or of a Wide ResNet.
-
-    Raises:
-        ValueError: on a Wide ResNet with a number of layers that no such network has.
-
-    Example:
-        >>> is_architecture("wide_resnet22_8"), is_architecture("resnet51")
-        (True, False)
-    """
+    """Check that :func:`architecture` knows a name, from the tables or of a Wide ResNet."""
     return name in architectures() or _beyond_the_tables(name) is not None
 
 
@@ -102,15 +80,7 @@ def _beyond_the_tables(name: str) -> Architecture | None:
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture of that name.
-
-    Raises:
-        ValueError: if there is none; the message suggests similar names.
-
-    Example:
-        >>> architecture("nf_resnet50").factory
-        'NFResNet50'
-    """
+    """Return the architecture of that name."""
     known = architectures()
     row = known.get(name) or _beyond_the_tables(str(name))
     if row is None:

@@ -4,8 +4,6 @@ The twins of NF-RegNet, which has the same block layout. Sources: Radosavovic et
 (arXiv 2003.13678); timm ``regnet.py``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal

@@ -3,8 +3,6 @@
 A block exposes two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -181,6 +179,8 @@ class ResidualBlock(CompositeLayer):
         x = activated
         for index, conv in enumerate(self.convs):
             x = conv(self.activation(x) if index else x)
+            if self.attention is not None and index == self.attended:
+                x = self.attention(x)
         return x
 
     def skip(self, x, activated, training=False):
@@ -246,17 +246,11 @@ class ResidualBlock(CompositeLayer):
 
 @dataclasses.dataclass
 class Level:
-    """A feature map of the trunk.
+    """A feature map of the trunk."""
 
-    Attributes:
-        name: ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools.
-        stride: pixels of the picture per pixel of the map.
-        tensor: (N, H / stride, W / stride, channels).
-    """
-
-    name: str
-    stride: int
-    tensor: Any
+    name: str  # ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools
+    stride: int  # pixels of the picture per pixel of the map
+    tensor: Any  # (N, H / stride, W / stride, channels)
 
 
 def stack_blocks(
@@ -283,12 +277,12 @@ def stack_blocks(
         stride: pixels of the picture per pixel of ``x``.
         widths: output channels per stage; None for the record's.
         first_strides: strides of the first stage; all others have 2.
-
-    Returns:
-        the output of every stage.
     """
     fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
-    levels, dilation, rates = [], 1, enumerate(stochastic_depth_rates(config))
+    levels, dilation, index = [], 1, -1
+    # The rate is linear in depth, up to or just below that of the record.
+    count = sum(config.depths)
+    steps = max(count - 1, 1) if config.stochastic_depth_last else count
     for stage, (depth, filters) in enumerate(
         zip(config.depths, widths or config.widths, strict=True), start=1
     ):
@@ -299,7 +293,7 @@ def stack_blocks(
                 dilation, strides = dilation * strides, 1
             stride *= strides
             changes = strides > 1 or dilation > entry_dilation or channels != filters
-            index, rate = next(rates)
+            index += 1
             x = block_class(
                 filters,
                 strides=strides,
@@ -308,7 +302,7 @@ def stack_blocks(
                 projection=config.shortcut if changes else None,
                 padding=config.padding,
                 activation=config.activation,
-                stochastic_depth_rate=rate,
+                stochastic_depth_rate=config.stochastic_depth_rate * index / steps,
                 stochastic_depth_rescale=config.stochastic_depth_rescale,
                 rematerialize=config.rematerialize,
                 name=f"stage{stage}_block{block}",
@@ -316,10 +310,3 @@ def stack_blocks(
             )(x)
         levels.append(Level(f"stage{stage}", stride, x))
     return levels
-
-
-def stochastic_depth_rates(config: Config) -> list[float]:
-    """Return the drop rate of each block: linear in depth, up to or just below the given rate."""
-    count = sum(config.depths)
-    steps = max(count - 1, 1) if config.stochastic_depth_last else count
-    return [config.stochastic_depth_rate * index / steps for index in range(count)]

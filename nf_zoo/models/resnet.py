@@ -4,13 +4,11 @@ The twins of the normalizer-free networks. Sources: He et al., CVPR 2016 and ECC
 ``resnet.py`` and ``resnetv2.py``; DeepMind nfnets ``resnet.py`` for ``variant="paper"``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.configuration import DEPTHS, SMALL, ResNetShape
 from nf_zoo.models.family import BATCH_NORM, BLOCK, CONVOLUTION, LINEAR, Family, LinearGrowth, Part
 
 
@@ -52,30 +50,13 @@ PAPER = {"preactivation": True, "padding": "same", "stochastic_depth_last": Fals
 """DeepMind's baseline is a v2 network with SAME padding: ``variant="paper"``."""
 
 BASIC = {"block": "basic", "widths": (64, 128, 256, 512)}
-DEEP = {"stem": "deep_pool", "shortcut": "average_pool"}
-_SMALL = {"block": "basic", "stem": "3x3", "stem_width": 16, "preactivation": True}
-SMALL = {
-    "10": {"depths": (1, 1, 1, 1), "widths": (16, 64, 128, 256), **_SMALL},
-    "14": {"depths": (2, 2, 2), "widths": (32, 64, 128), **_SMALL, "shortcut": "average_pool"},
-}
-"""Twins of the small NF-ResNets."""
-
-DEPTHS = {
-    "18": (2, 2, 2, 2),
-    "26": (2, 2, 2, 2),
-    "34": (3, 4, 6, 3),
-    "50": (3, 4, 6, 3),
-    "50d": (3, 4, 6, 3),
-    "101": (3, 4, 23, 3),
-    "152": (3, 8, 36, 3),
-    "200": (3, 24, 36, 3),
-    "288": (24, 24, 24, 24),
-}
+_POOLED = {"shortcut": "average_pool"}
+DEEP = {"stem": "deep_pool", **_POOLED}
 
 
 def _row(size: str, **fields) -> dict:
     extra = BASIC if size in ("18", "34") else DEEP if size.endswith("d") else {}
-    return {"depths": DEPTHS[size], **extra, **fields}
+    return {"depths": DEPTHS[size.removesuffix("d")], **extra, **fields}
 
 
 ARCHITECTURES = {
@@ -83,7 +64,8 @@ ARCHITECTURES = {
         f"resnet{size}": (f"ResNet{size}", _row(size))
         for size in ("18", "26", "34", "50", "101", "152")
     },
-    **{f"resnetv2_{n}": (f"ResNetV2_{n}", fields) for n, fields in SMALL.items()},
+    "resnetv2_10": ("ResNetV2_10", {**SMALL["10"], "preactivation": True}),
+    "resnetv2_14": ("ResNetV2_14", {**SMALL["14"], "preactivation": True, **_POOLED}),
     **{
         f"resnetv2_{size}": (f"ResNetV2_{size}", _row(size, preactivation=True))
         for size in ("18", "26", "34", "50", "50d", "101", "152", "200", "288")
@@ -99,12 +81,11 @@ def build_trunk(config: ResNetConfig, x) -> list:
     from nf_zoo.models.batch_norm_block import BatchNormBlock, normalized
     from nf_zoo.models.residual_block import Level, stack_blocks
 
-    def own_arguments(index: int, channels: int, filters: int) -> dict:
-        return {"width": config.inner_width(filters), "block": config.block}
-
     x, strides = _stem(config, x), config.stem_strides
     stem = Level("stem", strides, x)
-    stages = stack_blocks(config, config.pool(x), BatchNormBlock, own_arguments, stride=strides**2)
+    stages = stack_blocks(
+        config, config.pool(x), BatchNormBlock, config.block_arguments, stride=strides**2
+    )
     if config.preactivation:
         last = stages[-1]
         last.tensor = normalized(config, last.tensor, "final_norm", "final_activation")

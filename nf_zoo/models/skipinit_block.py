@@ -1,7 +1,5 @@
 """Residual blocks without normalization or standardization: SkipInit and Fixup."""
 
-from __future__ import annotations
-
 import keras
 
 from nf_zoo import layers
@@ -21,23 +19,12 @@ class SkipInitBlock(ResidualBlock):
         **kwargs: arguments of ResidualBlock.
 
     Source: De & Smith, NeurIPS 2020, section 4; DeepMind nfnets ``skipinit_resnet.py``.
-
-    Example:
-        >>> import numpy as np
-        >>> block = SkipInitBlock(64, width=16, strides=2, projection="strided")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 4, 4, 64])
     """
 
     fields = ("merge_scale",)
 
     def __init__(
-        self,
-        filters: int,
-        *,
-        skip_gain: float | None = 0.0,
-        merge_scale: float = 1.0,
-        **kwargs,
+        self, filters: int, *, skip_gain: float | None = 0.0, merge_scale: float = 1.0, **kwargs
     ):
         super().__init__(filters, **kwargs)
         self.merge_scale = merge_scale
@@ -68,12 +55,6 @@ class FixupBlock(ResidualBlock):
         **kwargs: arguments of ResidualBlock.
 
     Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``.
-
-    Example:
-        >>> import numpy as np
-        >>> block = FixupBlock(64, width=16, num_blocks=16, projection="strided")
-        >>> block(np.zeros((1, 8, 8, 32), "float32")).shape
-        TensorShape([1, 8, 8, 64])
     """
 
     def __init__(self, filters: int, *, num_blocks: int, **kwargs):

@@ -3,23 +3,13 @@
 Source: De & Smith, NeurIPS 2020; DeepMind nfnets ``skipinit_resnet.py``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Literal
 
-from nf_zoo.models.configuration import ResNetShape
+from nf_zoo.models.configuration import DEPTHS, ResNetShape
 from nf_zoo.models.family import BLOCK, CONVOLUTION, LINEAR, Family, Part
-
-DEPTHS = {
-    "50": (3, 4, 6, 3),
-    "101": (3, 4, 23, 3),
-    "152": (3, 8, 36, 3),
-    "200": (3, 24, 36, 3),
-    "288": (24, 24, 24, 24),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +43,8 @@ def build_trunk(config: SkipInitResNetConfig, x) -> list:
     from nf_zoo.models.residual_block import Level, stack_blocks
     from nf_zoo.models.skipinit_block import SkipInitBlock, stem_convolution
 
-    def own_arguments(index: int, channels: int, filters: int) -> dict:
-        width = config.inner_width(filters)
-        return {"width": width, "block": config.block, "skip_gain": config.initial_gain}
+    def own_arguments(*place) -> dict:
+        return {**config.block_arguments(*place), "skip_gain": config.initial_gain}
 
     x, strides = stem_convolution(config)(x), config.stem_strides
     stem = Level("stem", strides, x)
@@ -81,7 +70,8 @@ FAMILY = Family(
     name="skipinit_resnet",
     config=SkipInitResNetConfig,
     architectures={
-        f"skipinit_resnet{n}": (f"SkipInitResNet{n}", {"depths": d}) for n, d in DEPTHS.items()
+        f"skipinit_resnet{n}": (f"SkipInitResNet{n}", {"depths": DEPTHS[n]})
+        for n in ("50", "101", "152", "200", "288")
     },
     build_trunk=build_trunk,
     parts=parts,

@@ -8,8 +8,6 @@ Sources: Zagoruyko & Komodakis, BMVC 2016; De & Smith, NeurIPS 2020, section 4; 
 ICLR 2021, for ``"nf"``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -65,15 +63,7 @@ class WideResNetConfig(Config):
 
 
 def row_of(name: str) -> tuple[str, dict] | None:
-    """Return factory name and fields of ``"wide_resnet<n>_<k>"`` for n = 6m + 4; None for others.
-
-    Raises:
-        ValueError: if there is no network with this number of layers.
-
-    Example:
-        >>> row_of("wide_resnet22_8")
-        ('WideResNet22_8', {'depths': (3, 3, 3), 'widths': (128, 256, 512)})
-    """
+    """Return factory name and fields of ``"wide_resnet<n>_<k>"``, n = 6m + 4; None for others."""
     match = re.fullmatch(r"wide_resnet(\d{1,4})_(\d{1,3})", name)
     if match is None:
         return None

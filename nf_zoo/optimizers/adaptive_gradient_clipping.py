@@ -6,8 +6,6 @@ A unit of a variable is the set of weights that make one output. The published c
 Source: Brock, De, Smith & Simonyan, ICML 2021, section 4; DeepMind nfnets ``agc_optax.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -29,19 +27,7 @@ def unitwise_norm(value, axes: Sequence[int] | None = None):
             shape as the published code does: (), (O,), (I, O) or (H, W, I, O); see
             :func:`published_axes`.
 
-    Returns:
-        Norms: () for a single unit, (1, ..., O) for a matrix or kernel, float32 (float64 for
-        float64 values).
-
-    Raises:
-        ValueError: if ``axes`` is None and the value has another rank.
-
     Source: DeepMind nfnets ``agc_optax.py``.
-
-    Example:
-        >>> import numpy as np
-        >>> unitwise_norm(np.full((2, 2, 1, 5), 3.0)).shape
-        TensorShape([1, 1, 1, 5])
     """
     axes = published_axes(value.shape) if axes is None else tuple(axes)
     double = keras.backend.standardize_dtype(value.dtype) == "float64"

@@ -3,8 +3,6 @@
 The published names are the same in all families, so one table of patterns serves all.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re
@@ -47,11 +45,7 @@ class ParameterGroup:
 
 
 def parameter_groups(
-    model,
-    *,
-    layer_decay: float = 1.0,
-    weight_decay: float = 0.0,
-    by_stage: bool = False,
+    model, *, layer_decay: float = 1.0, weight_decay: float = 0.0, by_stage: bool = False
 ) -> list[ParameterGroup]:
     """Group the trainable variables of a model by depth and by whether weight decay acts on them.
 

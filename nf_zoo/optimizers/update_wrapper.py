@@ -1,7 +1,5 @@
 """Wrapper around an optimizer that changes the update of each variable."""
 
-from __future__ import annotations
-
 import keras
 
 from nf_zoo.optimizers.variables import compiled_model
@@ -16,13 +14,6 @@ class UpdateWrapper(keras.optimizers.Optimizer):
 
     Subclasses override ``adjust``, which changes nothing here, and inspect the variables
     beforehand in ``prepare``. A wrapper may wrap another one: the outer ``adjust`` comes first.
-
-    Args:
-        optimizer: any Keras optimizer, on any backend.
-        name: name of the wrapper.
-
-    Raises:
-        TypeError: if ``optimizer`` is not a Keras optimizer, or wraps others itself.
     """
 
     def __init__(self, optimizer, name: str | None = None):

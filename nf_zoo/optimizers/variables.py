@@ -11,39 +11,29 @@ about a tenth of a second, once when an optimizer is built and once when one is 
 variable without a layer, or whose layer is not found (after ``gc.freeze()``), is no error here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
-    """Record that identifies one variable.
+    """Record that identifies one variable."""
 
-    Attributes:
-        path: path of the variable, or the one that a config or the user gives.
-        shape: shape of the variable; None if only the path is known.
-        position: place in the list that the optimizer was built with; None if it was not there.
-        of: length of that list; None if the optimizer was not built.
-        frozen: whether the variable was not trained, and so need not be found.
-        variable: the variable itself; None if the mark is from a config.
-    """
-
-    path: str
-    shape: tuple[int, ...] | None = None
+    path: str  # path of the variable, or the one that a config or the user gives
+    shape: tuple[int, ...] | None = None  # shape of the variable; None if only the path is known
+    # place in the list that the optimizer was built with; None if it was not there
     position: int | None = None
-    of: int | None = None
-    frozen: bool = False
-    variable: keras.Variable | None = None
+    of: int | None = None  # length of that list; None if the optimizer was not built
+    frozen: bool = False  # whether the variable was not trained, and so need not be found
+    variable: keras.Variable | None = None  # the variable itself; None if the mark is from a config
 
     @classmethod
-    def make(cls, known: keras.Variable | str | dict[str, Any]) -> Mark:
+    def make(cls, known: keras.Variable | str | dict[str, Any]) -> Self:
         """Make the mark of a variable, of a path, or of a record from :func:`describe`."""
         if isinstance(known, str):
             return cls(known)

@@ -10,8 +10,6 @@ neighbors in the batch is mixed, the first with the second and so on, so that no
 between replicas of an even number of pictures.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools
@@ -100,13 +98,6 @@ class Augmentation:
         seed: any integer.
         batch_size: pictures of a whole step.
         mean: of the channels, on the scale 0..1.
-
-    Example:
-        >>> augment = Augmentation(Settings(crop="none", mixup=0.2), seed=0, batch_size=4)
-        >>> images, draws = np.zeros((4, 8, 8, 3), "uint8"), augment.draws(step=0)
-        >>> images, targets = augment.mix(augment(images, draws), np.eye(4, dtype="float32"), draws)
-        >>> images.shape, targets.shape
-        (TensorShape([4, 8, 8, 3]), TensorShape([4, 4]))
     """
 
     def __init__(self, settings, seed: int, batch_size: int, mean=(0.5, 0.5, 0.5)):

@@ -4,8 +4,6 @@ Geometry follows the evaluation transforms of timm, with which the published wei
 Pillow resamples there and here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nf_zoo.extras import require
 from nf_zoo.pictures.preprocessing import LUMA, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -185,13 +184,8 @@ def _is_heif(encoded: bytes) -> bool:
 
 
 def _heif(name: str) -> tuple[str]:
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        raise ValueError(
-            f"{name} is a HEIC picture: pip install 'nf-zoo[heic]', or convert it to JPEG."
-        ) from None
-    register_heif_opener()
+    what = f"{name} is a HEIC picture: convert it to JPEG, or install what reads it. Such pictures"
+    require("pillow_heif", what, ValueError).register_heif_opener()
     return ("HEIF",)
 
 
@@ -320,16 +314,11 @@ def resize_and_crop(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarr
 
 
 def as_input(pixels: Any, preprocessing: Preprocessing, *, channels: int = 3, raw: bool = False):
-    """Give pixels the form that a network takes: normalized or not, in color or gray.
+    """Give pixels (N, H, W, 3) in 0..255 the form that a network takes, float32.
 
-    Args:
-        pixels: array, or float32 tensor of TensorFlow, (N, H, W, 3), values 0..255.
-        preprocessing: mean and std.
-        channels: 3, or 1 for gray, which is normalized by the mean of the three.
-        raw: leave them at 0..255, for a network that normalizes for itself.
-
-    Returns:
-        float32 array or tensor (N, H, W, channels).
+    ``channels`` is 3, or 1 for gray, which is normalized by the mean of the three. ``raw`` leaves
+    the values at 0..255, for a network that normalizes for itself. An array or a float32 tensor of
+    TensorFlow stays one.
     """
     pixels = _floats(pixels)
     if channels == 1:
@@ -339,11 +328,7 @@ def as_input(pixels: Any, preprocessing: Preprocessing, *, channels: int = 3, ra
 
 
 def input_of(model: Any) -> dict[str, Any]:
-    """``channels`` and ``raw``, as :func:`as_input` takes them, of a model or Preprocessing.
-
-    Raises:
-        ValueError: if the model takes neither one channel nor three.
-    """
+    """``channels`` and ``raw``, as :func:`as_input` takes them, of a model or Preprocessing."""
     channels = model.input_shape[-1] if hasattr(model, "input_shape") else 3
     if channels not in (1, 3):
         raise ValueError(
@@ -357,11 +342,6 @@ def normalize(pixels: Any, preprocessing: Preprocessing):
     """``(pixels / 255 - mean) / std``, float32, of an array or a float32 tensor (..., 3).
 
     With one channel the first values of mean and std count.
-
-    Example:
-        >>> settings = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalize(np.array([[0, 255, 255]]), settings).tolist()
-        [[-1.0, 1.0, 1.0]]
     """
     mean, std = (
         np.asarray(values[: pixels.shape[-1]], np.float32)

@@ -1,7 +1,5 @@
 """The most probable classes of a network's outputs, by name."""
 
-from __future__ import annotations
-
 import functools
 import importlib.resources
 import numbers
@@ -31,10 +29,6 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """(WordNet id, name) of the 1000 ImageNet classes, in the order of the networks' outputs.
 
     Names are the first WordNet lemma, with a word more where two classes would share it.
-
-    Example:
-        >>> imagenet_classes()[207]
-        ('n02099601', 'golden retriever')
     """
     table = importlib.resources.files("nf_zoo").joinpath("data", "imagenet1k.tsv")
     lines = table.read_text(encoding="utf-8").splitlines()
@@ -45,9 +39,6 @@ def class_names(model: Any) -> list[str]:
     """Return the names of a model's classes, in the order of its outputs.
 
     Its labels; ImageNet's names for 1000 classes without any; else class_0, class_1, ...
-
-    Args:
-        model: a network of the zoo.
     """
     if model.labels is not None:
         return list(model.labels)

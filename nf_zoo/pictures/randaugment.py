@@ -1,7 +1,5 @@
 """The operations of RandAugment (Cubuk et al. 2020), on batches and any backend."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -26,11 +24,6 @@ def change(images, chosen, amount):
         images: (N, H, W, 3) float32, whole numbers in 0..255, as is the result.
         chosen: (N,) which one.
         amount: (N,) how much, in [-1, 1]; the sign matters to those that have two sides.
-
-    Example:
-        >>> images, chosen = np.full((1, 2, 2, 3), 9.0, "float32"), [CHANGES.index("invert")]
-        >>> float(change(images, np.array(chosen), np.float32([1]))[0, 0, 0, 0])
-        246.0
     """
 
     def drew(*names: str):

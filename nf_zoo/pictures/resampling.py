@@ -1,7 +1,5 @@
 """Geometry on batches of pictures: resizing of windows, rectangles, on any backend."""
 
-from __future__ import annotations
-
 
 class _Late:
     """``keras.ops``, imported at its first use: the command line reads the table for its help."""
@@ -21,16 +19,9 @@ GRAY = 128.0
 def resample(images, window, size: int):
     """Resize a window of each picture bilinearly and without aliasing, as Pillow resizes a box.
 
-    Resizing is linear, so that a matrix for each axis does it, on any device. What lies outside
-    of the picture is gray.
-
-    Args:
-        images: (N, H, W, C).
-        window: (top, left, height, width), each (N,), in pixels.
-        size: pixels of a side of the result.
-
-    Returns:
-        (N, size, size, C) float32.
+    Resizing is linear, so that a matrix for each axis does it, on any device. The window is (top,
+    left, height, width), each (N,), in pixels; what lies outside of the picture is gray. Of (N, H,
+    W, C) it makes float32 (N, size, size, C).
     """
     top, left, tall, wide = window
     rows, row_inside = _resizing_matrix(images.shape[1], top, tall, size)

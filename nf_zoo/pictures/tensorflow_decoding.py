@@ -6,8 +6,6 @@ them: a transparent color of a GIF becomes white, an animated WebP declares alph
 reads as Pillow does is refused. docs/deploy.md has the list.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 
@@ -30,12 +28,15 @@ _LONGEST_TEXT = 2**16
 """Bytes of compressed metadata; more might be a decompression bomb."""
 
 
-@tf.autograph.experimental.do_not_convert  # which would only take time to trace it
+_traced_once = functools.partial(
+    tf.function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False
+)
+"""Tracing takes a second: pipelines and exported functions share it."""
+
+
+@_traced_once
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
-
-    Args:
-        encoded: string tensor of shape (): the bytes of a JPEG, PNG, WebP, BMP or GIF file.
 
     Returns:
         uint8 tensor (H, W, 3), values 0..255: upright by EXIF or XMP, transparency over white, 16
@@ -44,23 +45,13 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the picture is corrupt, too large for Pillow's
             decompression-bomb limit, or of a kind that only Pillow reads (docs/deploy.md).
-
-    Example:
-        >>> png = tf.io.encode_png(tf.zeros((4, 5, 1), tf.uint8))
-        >>> decode(png).shape
-        TensorShape([4, 5, 3])
     """
-    return _decode(tf.convert_to_tensor(encoded), lambda read, *texts: read(*texts))
+    return _decode(encoded, lambda read, *texts: read(*texts))
 
 
-@tf.autograph.experimental.do_not_convert
+@_traced_once
 def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one picture as :func:`decode` does, to an empty picture (0, 0, 3) if it would raise.
-
-    Example:
-        >>> decode_if_possible(tf.constant(b"GIF89a")).shape
-        TensorShape([0, 0, 3])
-    """
+    """Decode one picture as ``decode`` does, to an empty picture (0, 0, 3) if it would raise."""
 
     def attempt(read, *texts):
         # Nothing else goes on after an error. One format at a time, since the call is set up anew
@@ -76,7 +67,7 @@ def decode_if_possible(encoded: tf.Tensor) -> tf.Tensor:
         kinds = [output.dtype for output in function.outputs]
         return tf.raw_ops.PartitionedCall(args=texts, Tout=kinds, f=function)
 
-    return _decode(tf.convert_to_tensor(encoded), attempt)
+    return _decode(encoded, attempt)
 
 
 def _decode(encoded: tf.Tensor, call: Callable) -> tf.Tensor:
@@ -211,9 +202,7 @@ def _decode_webp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
         return tf.cond(has_alpha, lambda: _over_white(frame), lambda: frame[..., :3])
 
     pixels = tf.cond(
-        has_alpha | animated,
-        with_alpha,
-        lambda: tf.io.decode_webp(encoded, channels=3)[0],
+        has_alpha | animated, with_alpha, lambda: tf.io.decode_webp(encoded, channels=3)[0]
     )
 
     def metadata():

@@ -4,8 +4,6 @@ Every function takes sizes that are known only at run time, and works in ``tf.fu
 ``tf.map_fn`` and ``tf.data``. Resizing has a CPU kernel only.
 """
 
-from __future__ import annotations
-
 import tensorflow as tf
 
 from nf_zoo.pictures.preprocessing import Preprocessing
@@ -24,10 +22,6 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
 
     Of a uint8 or float tensor (H, W, 3) it makes float32 (height, width, 3) of whole numbers in
     0..255.
-
-    Example:
-        >>> resize_and_crop(tf.zeros((300, 400, 3), tf.uint8), Preprocessing()).shape
-        TensorShape([224, 224, 3])
     """
     image = tf.cast(image, tf.float32)
     size = tf.shape(image, out_type=tf.int64)[:2]
@@ -59,20 +53,13 @@ def random_view(
     crop: str = "resized",
     smallest_area: float = 0.25,
 ) -> tf.Tensor:
-    """A random crop of one picture, at the input size.
+    """Return a random view, float32 (height, width, 3) in 0..255, of one picture at the input size.
 
-    Args:
-        picture: uint8 (H, W, 3), or the bytes of a file. Of a JPEG only what is cropped is decoded.
-        preprocessing: size, crop fraction and interpolation.
-        seed: (2,) integers; decides the crop.
-        crop: ``"resized"``, a part of the picture at an aspect ratio of 3/4 to 4/3 (Szegedy et al.
-            2015, "Going deeper with convolutions"); ``"shift"``, the picture as it is evaluated,
-            shifted by up to an eighth, with gray around it; ``"none"``, the picture as it is
-            evaluated.
-        smallest_area: share of the picture that a resized crop keeps at least.
-
-    Returns:
-        float32 (height, width, 3) in 0..255.
+    The picture is uint8 (H, W, 3), or the bytes of a file; of a JPEG only what is cropped is
+    decoded. ``seed``, two integers, decides the crop: ``"resized"`` takes a part of at least
+    ``smallest_area`` at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, "Going deeper with
+    convolutions"); ``"shift"`` moves the picture as it is evaluated by up to an eighth, with gray
+    around it; ``"none"`` leaves it there.
     """
     height, width = preprocessing.input_size
     if crop == "resized":

@@ -1,7 +1,5 @@
 """Signal propagation while a model trains, and an alarm before the loss turns NaN."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import logging
@@ -12,6 +10,7 @@ from typing import Any
 
 import keras
 
+from nf_zoo.extras import remedy
 from nf_zoo.signal_propagation.measure import signal_propagation
 from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
 
@@ -112,7 +111,12 @@ class SignalPropagationCallback(keras.callbacks.Callback):
         if epoch and not self.alarms:
             self._look_for_trouble(result)
         if self.csv_path is not None:
-            self._write_csv()
+            rows = [
+                {"epoch": epoch, **dataclasses.asdict(block)}
+                for epoch, result in self.records
+                for block in result
+            ]
+            write_rows(self.csv_path, ("epoch", *FIELDS), rows)
         if self._writer is not None:
             self._write_summary(epoch, result)
 
@@ -135,14 +139,6 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                 self.model.stop_training = True
             return
 
-    def _write_csv(self) -> None:
-        rows = [
-            {"epoch": epoch, **dataclasses.asdict(block)}
-            for epoch, result in self.records
-            for block in result
-        ]
-        write_rows(self.csv_path, ("epoch", *FIELDS), rows)
-
     def _write_summary(self, epoch: int, result: SignalPropagation) -> None:
         import tensorflow as tf
 
@@ -164,8 +160,9 @@ def _with_tensorboard(log_dir: str) -> str | None:
         return log_dir
     logger.warning(
         "signal propagation: nothing is written for TensorBoard in %s, because this is not "
-        "installed: %s; records and CSV are still written.",
+        "installed: %s; records and CSV are still written. To install: %s",
         log_dir,
         " and ".join(missing),
+        " and ".join(map(remedy, missing)),
     )
     return None

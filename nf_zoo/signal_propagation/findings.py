@@ -1,7 +1,5 @@
 """Findings on a network: the fault, the evidence, and a remedy that the network lacks."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Batches to measure signals on: from noise, images, files or a dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,12 +19,7 @@ def batches_of(
 ) -> tuple[Iterator[np.ndarray], str]:
     """Return batches (n, ...) of at most ``batch_size``, and ``"noise"`` or ``"images"``.
 
-    Args:
-        source: as for :func:`~nf_zoo.signal_propagation.measure.signal_propagation`.
-        input_shape: input shape of the model, the batch axis first.
-        batch_size: pictures at a time, at least 1.
-        seed: seed of the noise.
-        preprocess: function from a file to the model's input; None if the model has none.
+    ``input_shape`` is that of the model, ``preprocess`` its function of a file, or None.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer. Received: {batch_size!r}")
@@ -51,12 +44,7 @@ def batches_of(
 
 
 def own_shape(input_shape: tuple) -> tuple[int, ...]:
-    """Return the shape of one picture for a model's input shape, with free sides at 64.
-
-    Example:
-        >>> own_shape((None, None, 32, 3))
-        (64, 32, 3)
-    """
+    """Return the shape of one picture for a model's input shape, with free sides at 64."""
     *sides, channels = input_shape[1:]
     if channels is None:
         raise ValueError(

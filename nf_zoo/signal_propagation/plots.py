@@ -1,7 +1,5 @@
 """Plots of signal propagation, the papers' figures and the trainable depth, in one style."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os
@@ -227,16 +225,7 @@ def legend(canvas, *panels) -> None:
 
 @contextlib.contextmanager
 def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, float]):
-    """Yield a figure in the house style; on exit it is written to ``path`` in one step.
-
-    Args:
-        path: path of the picture.
-        rows, columns: number of rows and columns of panels.
-        size: width and height in inches.
-
-    Yields:
-        (the figure, its panels as a flat list).
-    """
+    """Yield a figure of ``size`` inches and its panels; write it in one step on exit."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -27,19 +27,13 @@ MOMENTUM = 0.9
 
 @dataclasses.dataclass
 class State:
-    """A network in training.
+    """A network in training."""
 
-    Attributes:
-        turns: number of turns of every repeated block, int32 scalar.
-        weights: per segment, the arrays of its variables; stacked if the segment is repeated.
-        velocities: velocities of the momentum, likewise.
-        betas: beta per segment; (largest number of turns,) if the segment is repeated.
-    """
-
-    turns: Any
+    turns: Any  # number of turns of every repeated block, int32 scalar
+    # per segment, the arrays of its variables; stacked if the segment is repeated
     weights: list[list[Any]]
-    velocities: list[list[Any]]
-    betas: list[Any]
+    velocities: list[list[Any]]  # velocities of the momentum, likewise
+    betas: list[Any]  # beta per segment; (largest number of turns,) if the segment is repeated
 
 
 class RepeatedBlocks:
@@ -48,13 +42,6 @@ class RepeatedBlocks:
     Args:
         template: the network with two blocks per stage, whose layers run.
         most: blocks per stage that the stacks have room for.
-
-    Example:
-        >>> from nf_zoo.models.classifier import build_model
-        >>> shape = {"input_shape": (8, 8, 3), "num_classes": 10}
-        >>> deep = RepeatedBlocks(build_model("wide_resnet16_1", **shape), most=40)
-        >>> len(deep.draw(30, seed=0).weights)
-        8
     """
 
     def __init__(self, template: keras.Model, most: int):
@@ -88,14 +75,7 @@ class RepeatedBlocks:
         return State(ops.convert_to_tensor(turns, "int32"), tensors, still, betas)
 
     def train(self, state: State, images, labels, batches: np.ndarray, rate: float):
-        """Make one update per row of ``batches``.
-
-        Args:
-            state: state from :meth:`draw`.
-            images: pictures (M, H, W, C).
-            labels: integers (M,).
-            batches: indices (updates, batch size) into both.
-            rate: learning rate; 0 does not change the weights.
+        """Make one update per row of ``batches``, indices (updates, batch size) of pictures.
 
         Returns:
             (losses, gradient norms, new state). There is one loss per update, from before it. The
@@ -237,15 +217,11 @@ def _draw(initializer, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of a network: layers that run once, or one block that is repeated.
+    """A stretch of a network: layers that run once, or one block that is repeated."""
 
-    Attributes:
-        layers: layers of the template, in order; a single one if it is repeated.
-        repeated: whether the weights are stacked and the layer runs over them.
-    """
-
+    # layers of the template, in order; a single one if it is repeated
     layers: tuple[keras.layers.Layer, ...]
-    repeated: bool = False
+    repeated: bool = False  # whether the weights are stacked and the layer runs over them
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -1,13 +1,11 @@
 """The result of a measurement: rows, table, CSV and plot."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nf_zoo import atomic
 
@@ -106,7 +104,7 @@ class SignalPropagation:
 
         return plot_signal_propagation({"": self}, path, title=title or self.model)
 
-    def expecting(self, variances: Sequence[float]) -> SignalPropagation:
+    def expecting(self, variances: Sequence[float]) -> Self:
         """Return the same measurement with these predicted variances of its blocks."""
         blocks = tuple(
             dataclasses.replace(block, predicted_variance=variance)
@@ -150,10 +148,7 @@ def write_rows(
 ) -> Path:
     """Write a CSV with a header and return its path; an existing file is replaced in one step."""
     path = Path(path)
-    with (
-        atomic.replacing(path) as written,
-        written.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with atomic.replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)

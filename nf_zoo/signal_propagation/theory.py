@@ -3,8 +3,6 @@
 This is plain arithmetic that looks at no tensor.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -15,56 +13,13 @@ from nf_zoo.models.classifier import ImageClassifier
 from nf_zoo.models.family import Ledger, LinearGrowth
 
 
-def unnormalized_variance(block: int) -> float:
-    """Return the variance before block l of a linear network without normalization, 2 ** (l - 1).
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> [unnormalized_variance(block) for block in (1, 2, 3)]
-        [1.0, 2.0, 4.0]
-    """
-    return 2.0 ** (_positive(block) - 1)
-
-
-def batch_norm_variance(block: int) -> float:
-    """Return the variance before block l if every branch is normalized, l, as BN's moving variance.
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> batch_norm_variance(7)
-        7.0
-    """
-    return float(_positive(block))
-
-
-def branch_share(block: int) -> float:
-    """Return the share of the variance after block l that its normalized branch adds, 1 / (l + 1).
-
-    Source: De & Smith, NeurIPS 2020, section 2.
-
-    Example:
-        >>> branch_share(3)
-        0.25
-    """
-    return 1.0 / (_positive(block) + 1)
-
-
 def branch_variance(activation: str = "relu", fan_ratio: float = 1.0) -> float:
     """Return the variance per channel after BatchNorm, activation and He-initialized convolution.
 
     It is 2 / gamma ** 2, the variance of the activation times He's gain: 1 - 1 / pi for ReLU.
-
-    Args:
-        activation: name of the activation.
-        fan_ratio: fan-in over fan-out, if the kernel was initialized by its fan-out.
+    ``fan_ratio`` is fan-in over fan-out, if the kernel was initialized by its fan-out.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> round(branch_variance("relu"), 3)
-        0.681
     """
     return 2.0 / ScaledActivation(activation).gamma ** 2 * fan_ratio
 
@@ -75,10 +30,6 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
     ReLU keeps every variance. SiLU and GELU keep only 1 and increase larger variances. A block
     activates first and then divides by the expected deviation, so with them the variance runs
     ahead of the ledger, further in deeper stages.
-
-    Example:
-        >>> [round(activated_variance(v, name), 2) for name in ("relu", "silu") for v in (1.0, 3.0)]
-        [1.0, 3.0, 1.0, 3.29]
     """
     if activation == "relu":
         return variance
@@ -87,21 +38,9 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
     return (ScaledActivation(activation).gamma / scaled) ** 2
 
 
-def norm_free_variance(block: int, alpha: float = 0.2) -> float:
-    """Return the variance after the k-th block of a stage, 1 + alpha ** 2 * k.
-
-    Source: Brock, De & Smith, ICLR 2021, section 3.
-
-    Example:
-        >>> round(norm_free_variance(3), 2)
-        1.12
-    """
-    return 1.0 + alpha**2 * _positive(block)
-
-
 def border_factor(
     size: tuple[int, int],
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     strides: int = 1,
     padding: str = "symmetric",
     mean_square: float = 0.0,
@@ -120,7 +59,7 @@ def border_factor(
 
     Args:
         size: (height, width) of the input in pixels.
-        kernel_size: side of the kernel.
+        kernel_size: side of the kernel, or its (height, width).
         strides: step in pixels.
         padding: padding as in the zoo's convolutions.
         mean_square: squared mean of the input over its variance; 0 gives the share of the mean
@@ -128,12 +67,9 @@ def border_factor(
         standardized: whether the kernel's mean is 0.
 
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
-
-    Example:
-        >>> [round(border_factor((8, 8), 3, mean_square=square), 2) for square in (0, 0.467)]
-        [0.84, 0.9]
     """
-    axes = [_taps(n, kernel_size, strides, padding) for n in size]
+    sides = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,) * 2
+    axes = [_taps(n, k, strides, padding) for n, k in zip(size, sides, strict=True)]
     left = math.prod(_mean(_mean(met) for met in axis) for axis in axes)
     places = math.prod(_mean(_mean(met) ** 2 for met in axis) for axis in axes)
     taps = math.prod(_mean(_mean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
@@ -142,12 +78,7 @@ def border_factor(
 
 
 def relative_squared_mean(activation: str = "relu") -> float:
-    """Return squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU.
-
-    Example:
-        >>> round(relative_squared_mean("relu"), 2)
-        0.47
-    """
+    """Return squared mean over variance of an activation of N(0, 1): 1 / (pi - 1) for ReLU."""
     return (ScaledActivation(activation).gamma * mean_of(activation)) ** 2
 
 
@@ -179,27 +110,10 @@ def predicted_variances(
 
     Normalizer-free networks follow their ledger, except that skip gains and zero gains weaken the
     branches. Pre-activation BatchNorm networks grow by the branch variance per block and start
-    again at every projection, for any pictures. Other networks have no such prediction. The share
-    of the variance that average-pool shortcuts leave must be given: it is a quarter on maps
-    without spatial correlation and nearly all on smooth maps.
-
-    Args:
-        model: an :class:`~nf_zoo.models.classifier.ImageClassifier`.
-        unit_gains: whether gains and skip gains are at one.
-        batch_statistics: whether BatchNorm normalizes by the batch.
-        size: (height, width) of the pictures, to account for the zeros at the border; None for
-            maps without a border.
-        pooling: per block, the share of the variance that its shortcut's pooling leaves; None
-            for all of it.
-
-    Returns:
-        One number, or None, per block.
-
-    Example:
-        >>> import nf_zoo
-        >>> model = nf_zoo.NFResNet50(variant="paper")
-        >>> [round(v, 2) for v in predicted_variances(model, unit_gains=True)][:4]
-        [1.04, 1.08, 1.12, 1.04]
+    again at every projection, for any pictures. Other networks have no such prediction, and get
+    None. ``size``, (height, width) of the pictures, accounts for the zeros at the border.
+    ``pooling`` is the share of the variance that each average-pool shortcut leaves: a quarter on
+    maps without spatial correlation, nearly all on smooth maps.
     """
     rule, activation = _rule(model), model.config.activation
     blocks = model.blocks
@@ -216,18 +130,15 @@ def predicted_variances(
 
 
 def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) -> str:
-    """Return the reason why theory does not apply to a measurement; empty if it does.
-
-    Args:
-        model: any Keras model.
-        trained: whether its weights are trained.
-        inputs: ``"noise"`` or ``"images"``.
-        batch_statistics: whether BatchNorm normalizes by the batch.
-    """
-    if not isinstance(model, ImageClassifier):
+    """Return the reason why theory does not apply to a measurement; empty if it does."""
+    measured_on = getattr(model, "measured_on", None)  # of a network that carries its ledger
+    if not isinstance(model, ImageClassifier) and measured_on is None:
         return "it covers only a network of nf_zoo by itself, and this is another model"
     if trained:
         return "it covers only initialization, and these weights are trained"
+    if measured_on is not None:
+        differs = f"its ledger was measured on {measured_on}, and these are {inputs}"
+        return "" if inputs == measured_on else differs
     rule = _rule(model)
     if isinstance(rule, Ledger):
         return "" if inputs == "noise" else "it covers only noise, and these are pictures"
@@ -293,9 +204,3 @@ def _border(
 def _fan_ratio(convolution) -> float:
     """Return fan-in over fan-out of a built convolution."""
     return convolution.kernel.shape[2] * convolution.groups / convolution.filters
-
-
-def _positive(block: int) -> int:
-    if block < 1:
-        raise ValueError(f"The block must be at least 1. Received: {block!r}")
-    return block

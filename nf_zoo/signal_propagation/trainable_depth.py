@@ -1,7 +1,5 @@
 """Depths at which Wide ResNets train: gradients at the start, the loss a little later."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -29,42 +27,30 @@ LAST = 10
 TRAINS = 0.9
 """A network trains if its loss falls below this share of the loss of guessing."""
 DEPTHS = 5
+"""Numbers of blocks per stage that are tried."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One network trained at one learning rate.
-
-    Attributes:
-        rate: the learning rate.
-        updates: number of updates made; fewer than planned if the loss was no longer finite.
-        loss: mean over the last updates; NaN if the run diverged.
-    """
+    """One network trained at one learning rate."""
 
     rate: float
-    updates: int
-    loss: float
+    updates: int  # number of updates made; fewer than planned if the loss was no longer finite
+    loss: float  # mean over the last updates; NaN if the run diverged
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One scheme at one depth.
+    """One scheme at one depth."""
 
-    Attributes:
-        scheme: one of ``SCHEMES``.
-        layers: number of layers of the network.
-        gradients: norms at the start of the loss's gradient with respect to every block's input
-            and the last block's output, relative to the latter; NaN if it overflows, 0 if it
-            vanishes.
-        runs: one run per learning rate; the deepest only have the better rate of the depth before.
-        guessing: the loss of guessing, ln(classes).
-    """
-
-    scheme: str
-    layers: int
+    scheme: str  # one of ``SCHEMES``
+    layers: int  # number of layers of the network
+    # norms at the start of the loss's gradient with respect to every block's input and the last
+    # block's output, relative to the latter; NaN if it overflows, 0 if it vanishes
     gradients: tuple[float, ...]
+    # one run per learning rate; the deepest only have the better rate of the depth before
     runs: tuple[Run, ...]
-    guessing: float
+    guessing: float  # the loss of guessing, ln(classes)
 
     @property
     def best(self) -> Run:
@@ -137,11 +123,6 @@ def synthetic_task(pictures: int, size: int, seed: int, classes: int = 10) -> Ta
     return Task(images.astype("float32"), labels, classes, kind)
 
 
-def depths_up_to(most: int) -> list[int]:
-    """Return numbers of blocks per stage, evenly spaced on a logarithmic scale from 1."""
-    return sorted({round(depth) for depth in np.geomspace(1, most, DEPTHS).tolist()})
-
-
 def measure(task: Task, most: int, width: int, seed: int) -> TrainableDepth:
     """Train networks of up to ``most`` blocks per stage on a task; the title tells the details.
 
@@ -188,7 +169,8 @@ def _network(scheme: str, task: Task, most: int, width: int) -> RepeatedBlocks:
 
 def _train_scheme(scheme, network, task, most: int, seed: int) -> list[Trained]:
     trained = []
-    for depth in depths_up_to(most):
+    # Evenly spaced on a logarithmic scale.
+    for depth in sorted({round(depth) for depth in np.geomspace(1, most, DEPTHS).tolist()}):
         layers, start = 6 * depth + 4, network.draw(depth, seed)
         updates = next(count for most, count in UPDATES if layers <= most)
         batches = _batches(task, seed)[:updates]

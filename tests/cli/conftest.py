@@ -83,6 +83,17 @@ def saved(model, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def exported(model, tmp_path_factory) -> dict[str, Path]:
+    """The network as a file of every format that is one."""
+    from nf_zoo.deploy.formats import SUFFIXES
+
+    root = tmp_path_factory.mktemp("exported")
+    return {
+        row.name: row.load()(model, root / f"model{suffix}") for suffix, row in SUFFIXES.items()
+    }
+
+
+@pytest.fixture(scope="session")
 def answer() -> Callable:
     """Carry out a command with ``--json``; returns its exit code and what it printed."""
     from nf_zoo.cli import main

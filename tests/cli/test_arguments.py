@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import shlex
 import subprocess
 import sys
 
@@ -14,18 +15,30 @@ from nf_zoo.finetuning.settings import Settings
 
 pytestmark = pytest.mark.fast
 
-COMMANDS = (
-    *("list", "info", "predict", "evaluate", "finetune", "export"),
-    *("signal-propagation", "quickstart"),
-)
+
+def commands(parser, words=()):
+    """The words of every command that does something, groups of commands aside."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from commands(command, (*words, name))
+            return
+    yield words
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, capsys):
+@pytest.mark.parametrize("command", [*commands(build_parser())], ids=" ".join)
+def test_help_ends_with_two_examples_that_can_be_parsed(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([*command, "--help"])
     assert ended.value.code == 0
-    assert f"usage: nf-zoo {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: nf-zoo {' '.join(command)}" in shown
+    examples = shown.rpartition("\nexamples:\n")[2].rstrip("\n").split("\n")
+    assert len(examples) == 2 and len(set(examples)) == 2
+    for example in examples:
+        words = shlex.split(example.partition(" > ")[0])
+        assert words[: len(command) + 1] == ["nf-zoo", *command]
+        assert build_parser().parse_args(words[1:]).command
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,20 @@ def test_list_has_every_checkpoint(answer):
 def test_a_network_without_checkpoints(answer):
     _, (row,) = answer("list", "nf_resnet600")
     assert row["checkpoints"] == []
-    assert row["input_size"] is row["top1"] is row["license"] is None
+    assert row["input_size"] is row["top1"] is row["license"] is row["shipped"] is None
+    assert row["parameters"] > 10**8
+
+
+def test_the_data_set_the_size_and_where_the_weights_are(answer):
+    _, rows = answer("list", "--pretrained")
+    rows = {row["name"]: row for row in rows}
+    tiny, large = rows["nf_resnet26.tiny_imagenet"], rows["resnet50.tv_in1k"]
+    assert (tiny["dataset"], tiny["shipped"]) == ("Tiny ImageNet", True)
+    assert (large["dataset"], large["shipped"]) == ("ImageNet", False)
+    for row in (tiny, large, rows["wide_resnet16_1.cifar10_bn"]):
+        assert row["parameters"] == nf_zoo.model_info(row["name"]).parameters
+    assert all(row["parameters"] and row["dataset"] for row in rows.values())
+    assert all(row["parameters"] for row in answer("list")[1])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +57,9 @@ def test_a_network_without_checkpoints(answer):
     [
         ("nf_resnet10*", ["nf_resnet10", "nf_resnet101"]),
         ("nf_eca", ["nf_ecaresnet26", "nf_ecaresnet50", "nf_ecaresnet101"]),
+        ("tiny", ["nf_resnet26", "resnetv2_26"]),
+        ("Tiny ImageNet", ["nf_resnet26", "resnetv2_26"]),
+        ("*.tiny_*", ["nf_resnet26", "resnetv2_26"]),
     ],
 )
 def test_patterns(pattern, names, answer):
@@ -58,10 +74,12 @@ def test_nothing_found(answer, capsys):
 def test_table(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["Name", "Factory", "Checkpoints", "Input", "Top-1", "License"]
+    titles = "Name Factory Parameters Checkpoints Data set Input Top-1 License Weights"
+    assert " ".join(lines[0].split()) == titles
     (line,) = [line for line in lines if line.startswith("nf_resnet50 ")]
     record = find_record("nf_resnet50")
-    assert line.split()[1:3] == ["NFResNet50", record.tag]
+    assert line.split()[1:6] == ["NFResNet50", "25.6", "M", record.tag, "ImageNet"]
+    assert line.rstrip().endswith("to download")
     assert f"{record.top1:.1f}" in line and record.license in line
 
 

@@ -14,10 +14,6 @@ from nf_zoo.cli import catalog, output
 pytestmark = pytest.mark.fast
 
 
-def python(script: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-
-
 def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
@@ -91,30 +87,6 @@ def test_own_warnings_are_one_line_and_others_are_dropped(capsys):
 def test_text_is_taken_literally(capsys):
     output.console().print("[bold]x[/bold] :smile:")
     assert capsys.readouterr().out == "[bold]x[/bold] :smile:\n"
-
-
-def test_stderr_is_held_back():
-    script = (
-        "import os, sys\n"
-        "from nf_zoo.cli.output import _stderr_held_back\n"
-        "with _stderr_held_back():\n"
-        "    os.write(2, b'noise')\n"
-        "    print('more', file=sys.stderr)\n"
-        "print('after', file=sys.stderr)\n"
-    )
-    assert python(script).stderr == "after\n"
-
-
-def test_stderr_is_shown_if_the_import_fails():
-    script = (
-        "import os\n"
-        "from nf_zoo.cli.output import _stderr_held_back\n"
-        "with _stderr_held_back():\n"
-        "    os.write(2, b'the cause\\n')\n"
-        "    raise ImportError('no luck')\n"
-    )
-    printed = python(script).stderr
-    assert printed.startswith("the cause\n") and printed.endswith("ImportError: no luck\n")
 
 
 @pytest.mark.parametrize("command", ["export m x", "export m x.tflite"])

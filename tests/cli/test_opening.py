@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import zipfile
+
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from nf_zoo.cli.opening import open_classifier, open_model
+import nf_zoo
+from nf_zoo.cli.opening import answers, open_model
+from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.errors import WeightsError
+from nf_zoo.hub.pretrained import load_pretrained
 
 
 def test_every_form_keeps_its_labels(saved, model):
@@ -79,6 +85,45 @@ def test_another_saved_model(tmp_path):
         open_model(str(tmp_path / "module"))
 
 
-def test_a_saved_model_cannot_be_trained(saved):
-    with pytest.raises(ValueError, match="can only predict"):
-        open_classifier(str(saved["saved_model"]))
+def test_what_was_exported_cannot_be_trained(saved, exported):
+    for path in (saved["saved_model"], *exported.values()):
+        with pytest.raises(WeightsError, match="can only predict"):
+            load_pretrained(str(path))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_that_are_no_export(suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    with pytest.raises(FileNotFoundError, match=f"no such {SUFFIXES[suffix].title} file"):
+        open_model(str(path))
+    path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"must be one that nf-zoo exported. Received: .*cannot"):
+        open_model(str(path))
+
+
+@pytest.mark.fast
+def test_an_onnx_file_of_another_program(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    sides = [onnx.helper.make_tensor_value_info(name, 1, (1, 3)) for name in "xy"]
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "other", sides[:1], sides[1:])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match=r"must be one that nf-zoo exported.*'labels'"):
+        open_model(str(tmp_path / "x.onnx"))
+
+
+@pytest.mark.fast
+def test_metadata_as_large_as_a_bomb_are_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("nf_zoo.deploy.litert_file.MOST_METADATA", 1000)
+    with zipfile.ZipFile(tmp_path / "x.tflite", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", " " * 1001)
+    with pytest.raises(ValueError, match="larger than 1000 bytes"):
+        open_model(str(tmp_path / "x.tflite"))
+
+
+def test_features_in_a_file_are_no_classes(build_tiny, tmp_path):
+    nf_zoo.export_onnx(build_tiny(num_classes=0, labels=None), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="has no classifier"):
+        answers(open_model(str(tmp_path / "x.onnx")), [np.zeros((16, 16, 3), "uint8")])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 import nf_zoo
 from nf_zoo.cli import main
+from nf_zoo.deploy.formats import SUFFIXES
 
 
 @pytest.fixture
@@ -24,10 +26,13 @@ def probabilities(rows) -> dict[str, dict[str, float]]:
     return {row["file"]: {p["name"]: p["probability"] for p in row["predictions"]} for row in rows}
 
 
-@pytest.mark.parametrize("form", ["keras", "tuned", "pretrained", "saved_model"])
-def test_predict_from_every_form(form, saved, model, pictures, answer):
+FILES = [row.name for row in SUFFIXES.values()]
+
+
+@pytest.mark.parametrize("form", ["keras", "tuned", "pretrained", "saved_model", *FILES])
+def test_predict_from_every_form(form, saved, exported, model, pictures, answer):
     files = [str(path) for path in sorted(pictures.rglob("*.png"))]
-    code, rows = answer("predict", saved[form], *files, "--batch-size", 5)
+    code, rows = answer("predict", {**saved, **exported}[form], *files, "--batch-size", 5)
     assert code == 0
     assert [row["file"] for row in rows] == files
     logits = model(model.preprocess(files), training=False)
@@ -112,6 +117,32 @@ def test_evaluate(saved, model, pictures, answer):
     assert result["confusion_matrix"] == expected["confusion_matrix"]
     assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-4)
     assert 0 < result["accuracy"] < 1
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_evaluate_a_file(form, exported, model, pictures, answer):
+    code, result = answer("evaluate", exported[form], pictures, "--batch-size", 5)
+    assert code == 0
+    expected = nf_zoo.evaluate(model, pictures)
+    assert result["confusion_matrix"] == expected["confusion_matrix"]
+    assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
+
+
+def test_a_file_in_eight_bits_that_takes_raw_gray_pixels(
+    build_tiny, pictures, tmp_path, answer, capsys
+):
+    model = build_tiny(
+        input_shape=(16, 16, 1), include_preprocessing=True, classifier_activation="softmax"
+    )
+    model.save(tmp_path / "model.keras")
+    names = [str(tmp_path / "model.keras"), str(tmp_path / "model.onnx")]
+    assert main(["export", *names, "--precision", "int8", "--pictures", str(pictures)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    change = re.search(r"differ from those of the Keras model by ([\d.]+) % \(rms\)", said)
+    assert 0 < float(change[1]) < 30
+    exact, rounded = (probabilities(answer("predict", name, pictures)[1]) for name in names)
+    pairs = np.array([[exact[f][name], rounded[f][name]] for f in exact for name in exact[f]])
+    assert np.ptp(pairs[:, 0]) > 0.5 and np.corrcoef(pairs.T)[0, 1] > 0.9
 
 
 def test_evaluate_a_saved_model(saved, model, pictures, answer):

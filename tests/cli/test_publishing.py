@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 
 import pytest
 
@@ -64,6 +65,19 @@ def test_a_dry_run_shows_and_writes_nothing(hub, saved, capsys):
     assert main(["publish", str(saved["pretrained"]), "me/colors", "--dry-run"]) == 0
     assert "Would upload 5 files" in capsys.readouterr().out
     assert not hub.repositories
+
+
+def test_a_dry_run_shows_the_card_without_a_network(saved, monkeypatch, capsys):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    command = ["publish", str(saved["pretrained"]), "me/colors", "--license", "mit", "--dry-run"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "present contents could not be read" in printed
+    card = printed.partition("README.md:\n\n")[2]
+    assert card.startswith("---\n") and "license: mit" in card and "`blue`, `green`, `red`" in card
 
 
 def test_another_architecture_needs_force(hub, saved, build_tiny, tmp_path, capsys):

@@ -57,18 +57,22 @@ def test_export(run, tmp_path, capsys):
     assert "leave --constants" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite", "model.xml"])
 def test_export_of_a_file(name, run, pictures, tmp_path, capsys):
     target = tmp_path / name
     assert main(["export", str(run), str(target)]) == 0
-    assert target.is_file() and "examples/predict_" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert target.is_file() and "examples/predict_" in printed
+    found = re.search(r"differ from those of the Keras model by at most (\S+) of the", printed)
+    assert 0 <= float(found[1]) <= 1e-4
     small = ["export", str(run), str(tmp_path / "small"), "--format", "onnx", "--precision", "int8"]
     assert main([*small, "--pictures", str(pictures), "--keep-float", "head,stem_conv"]) == 0
     assert main(["export", str(run), str(tmp_path / "folder"), "--precision", "int8"]) == 2
     assert "--format onnx has float32 and int8" in capsys.readouterr().err
     assert main([*small[:2], f"{tmp_path / 'other'}.onnx", "--precision", "int8"]) == 2
     assert "int8 needs pictures" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "small"])
+    written = [name, "small", *(["model.bin"] if name == "model.xml" else [])]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
 
 
 @pytest.mark.fast

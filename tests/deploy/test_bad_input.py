@@ -18,6 +18,7 @@ EXPORTS = {
     "model": nf_zoo.export_saved_model,
     "model.onnx": nf_zoo.export_onnx,
     "model.tflite": nf_zoo.export_litert,
+    "model.xml": nf_zoo.export_openvino,
 }
 pytestmark = pytest.mark.parametrize("name", EXPORTS)
 
@@ -32,24 +33,34 @@ def former(name, tmp_path):
     """Something that lies where the export is to go."""
     path = tmp_path / name
     if path.suffix:
-        path.write_text("keep")
+        for file in files(path):
+            file.write_text("keep")
     else:
         path.mkdir()
         (path / "mine.txt").write_text("keep")
     return path
 
 
-def content(path) -> str:
-    return (path if path.is_file() else path / "mine.txt").read_text()
+def files(path) -> list:
+    """What an export to that path consists of."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def is_kept(former) -> bool:
+    """Whether what lay there is all there still, and nothing else."""
+    texts = [path if path.is_file() else path / "mine.txt" for path in files(former)]
+    assert sorted(former.parent.iterdir()) == sorted(files(former))
+    return {path.read_bytes() for path in texts} == {b"keep"}
 
 
 def test_an_existing_path_is_kept_unless_overwritten(name, model, former, tmp_path):
     with pytest.raises(FileExistsError, match=r"overwrite=True \(--overwrite\)"):
         EXPORTS[name](model, former)
-    assert content(former) == "keep"
+    assert is_kept(former)
     assert EXPORTS[name](model, former, overwrite=True) == former
-    assert list(tmp_path.iterdir()) == [former]
-    assert former.is_file() or not (former / "mine.txt").exists()
+    assert sorted(tmp_path.iterdir()) == sorted(files(former))
+    assert not (former / "mine.txt").exists()
+    assert all(path.is_dir() or path.read_bytes() != b"keep" for path in files(former))
 
 
 @pytest.mark.fast
@@ -80,8 +91,9 @@ def full_disk(size: int):
 def test_a_full_disk(name, model, former, tmp_path):
     with pytest.raises(Exception) as caught, full_disk(4000):
         EXPORTS[name](model, former, overwrite=True)
-    assert "large" in str(caught.value).lower() or "space" in str(caught.value).lower()
-    assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
+    said = str(caught.value).lower()
+    assert "large" in said or "space" in said
+    assert is_kept(former)
 
 
 def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
@@ -95,7 +107,7 @@ def test_a_wrong_answer(name, model, former, tmp_path, monkeypatch):
     )
     with pytest.raises(RuntimeError, match="nothing was written"):
         EXPORTS[name](model, former, overwrite=True)
-    assert content(former) == "keep" and list(tmp_path.iterdir()) == [former]
+    assert is_kept(former)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -139,7 +151,7 @@ def test_what_a_savedmodel_cannot_be(name, options, message, build_filled, tmp_p
 
 @pytest.mark.fast
 def test_a_missing_extra_is_one_line(name, model, tmp_path, monkeypatch):
-    missing = {"model.onnx": "onnxruntime", "model": "tensorflow"}
+    missing = {"model.onnx": "onnxruntime", "model": "tensorflow", "model.xml": "nncf"}
     monkeypatch.setitem(sys.modules, missing.get(name, "ai_edge_litert.interpreter"), None)
     with pytest.raises(ImportError, match="pip install") as caught:
         EXPORTS[name](model, tmp_path / name)

@@ -13,29 +13,42 @@ import nf_zoo
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 EXPORTS = {
-    "saved_model": nf_zoo.export_saved_model,
-    "onnx": nf_zoo.export_onnx,
-    "litert": nf_zoo.export_litert,
+    "saved_model": ("exported", nf_zoo.export_saved_model),
+    "onnx": ("exported", nf_zoo.export_onnx),
+    "litert": ("exported", nf_zoo.export_litert),
+    "litert in integers": ("exported", nf_zoo.export_litert),
+    "openvino": ("exported.xml", nf_zoo.export_openvino),
 }
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_example(kind, build_filled, tmp_path):
     model = build_filled("nf_resnet", classifier_activation="softmax" if kind == "onnx" else None)
-    EXPORTS[kind](model, tmp_path / "exported")
+    name, export = EXPORTS[kind]
     # Smooth, so that the ways of resizing agree.
     grid = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in (90, 71)), [1, 2, 3]), -1)
     pixels = (127 + 120 * np.sin(grid.sum(-1))).astype("uint8")
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    names = ["picture.png", "turned.png"]
+    for file, picture in zip(names, (pixels, pixels[::-1]), strict=True):
+        Image.fromarray(picture).save(tmp_path / file)
+    kind, _, integers = kind.partition(" in ")
+    options = {"precision": "int8", "full_integer": True, "pictures": [pixels]} if integers else {}
+    export(model, tmp_path / name, **options)
     script = EXAMPLES / f"predict_{kind}.py"
     guarded = (
         "import runpy, sys; sys.modules['nf_zoo'] = None; sys.argv.pop(0); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = succeed(guarded, script, "exported", "picture.png", cwd=tmp_path)
-    said = [line.split() for line in done.stdout.splitlines()]
-    predictions = model.predict(model.preprocess(tmp_path / "picture.png"), verbose=0)
-    expected = nf_zoo.decode_predictions(predictions, top=5, labels=model)[0]
-    assert [label for _, label in said] == [prediction.name for prediction in expected]
-    for (probability, _), prediction in zip(said, expected, strict=True):
-        assert float(probability) == pytest.approx(prediction.probability, abs=2e-3)
+    done = succeed(guarded, script, name, *names, cwd=tmp_path)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    gap = 0.1 if integers else 2e-3
+    predictions = model.predict(model.preprocess([tmp_path / file for file in names]), verbose=0)
+    wanted = nf_zoo.decode_predictions(predictions, top=5, labels=model)
+    for index, (file, expected) in enumerate(zip(names, wanted, strict=True)):
+        title, *said = lines[6 * index : 6 * index + 6]
+        assert title == [file]
+        assert [label for _, label in said] == [prediction.name for prediction in expected]
+        for (probability, _), prediction in zip(said, expected, strict=True):
+            assert float(probability) == pytest.approx(prediction.probability, abs=gap)
+    helped = succeed(guarded, script, "--help", cwd=tmp_path).stdout
+    assert "usage: " in helped and f"python {script.name} " in " ".join(helped.split())

@@ -12,6 +12,7 @@ import pytest
 import tiny_networks
 
 import nf_zoo
+from nf_zoo.layers import DilatedAveragePool2D
 from nf_zoo.models.classifier import build_model
 from nf_zoo.pictures.predictions import class_names
 
@@ -146,3 +147,62 @@ def test_a_layer_may_be_called_as_an_output_is(tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(2, name="features_1")(x))
     model = keras.Model(inputs, [model.output, keras.layers.Activation("tanh")(x)])
     assert gap(nf_zoo.export_onnx(model, tmp_path / "model.onnx"), model) <= 1e-5
+
+
+@pytest.mark.parametrize("label", ["nfnet_eca_paper", "nf_regnet", "fixup_resnet"])
+def test_the_oldest_opset(label, build_filled, tmp_path):
+    options = {"activation": "gelu_tanh"} if label == "fixup_resnet" else {}
+    model = build_filled(label, **options)
+    path = nf_zoo.export_onnx(model, tmp_path / "model.onnx", opset=13)
+    assert [entry.version for entry in onnx.load(path).opset_import] == [13]
+    assert onnx.load(path).ir_version <= 7
+    assert gap(path, model) <= 1e-5
+
+
+@pytest.mark.fast
+def test_what_is_newer_than_the_oldest_opset(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, activation="mish")(inputs)
+    x = keras.layers.Resizing(20, 30)(x)
+    x = keras.layers.Resizing(9, 7, interpolation="nearest")(x)
+    x = keras.ops.gelu(x, approximate=False) + keras.ops.gelu(x)
+    x = [op(x, axis=[1, 2]) for op in (keras.ops.mean, keras.ops.max, keras.ops.sum)]
+    model = keras.Model(inputs, keras.layers.Concatenate()(x))
+    for opset in (13, 18):
+        path = nf_zoo.export_onnx(model, tmp_path / f"{opset}.onnx", opset=opset)
+        assert gap(path, model) <= 1e-5
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+def test_dilated_poolings(opset, build_filled, tmp_path):
+    inputs = keras.Input((None, None, 3))
+    maps = [DilatedAveragePool2D(d)(keras.layers.ReLU()(inputs)) for d in (1, 2, 5, 60)]
+    model = keras.Model(inputs, maps)
+    path = nf_zoo.export_onnx(model, tmp_path / "pools.onnx", opset=opset)
+    assert gap(path, model) <= 1e-6 and gap(path, model, (5, 3)) <= 1e-6
+    deep = {"depths": (1,) * 4, "widths": (16,) * 4, "output_stride": 8}
+    model = build_filled("nfnet", **deep)
+    pools = [x.dilation for x in model._flatten_layers() if isinstance(x, DilatedAveragePool2D)]
+    assert max(pools) > 1
+    assert gap(nf_zoo.export_onnx(model, tmp_path / "net.onnx", opset=opset), model) <= 1e-5
+
+
+@pytest.mark.parametrize(("kind", "first"), [("norm", 17), ("circular", 19)])
+def test_what_an_old_opset_lacks_is_named(kind, first, build_filled, tmp_path):
+    if kind == "circular":
+        model = build_filled("nf_resnet", padding="circular")
+    else:
+        inputs = keras.Input((8,))
+        model = keras.Model(inputs, keras.layers.LayerNormalization()(inputs))
+    message = rf"with opset={first - 1}: it.* needs? {first}"
+    with pytest.raises(ValueError, match=message):
+        nf_zoo.export_onnx(model, tmp_path / "model.onnx", opset=first - 1)
+    assert nf_zoo.export_onnx(model, tmp_path / "model.onnx", opset=first).is_file()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("opset", [12, 21, "13", None])
+def test_opsets_that_do_not_exist(opset, build_filled, tmp_path):
+    with pytest.raises(ValueError, match=f"opset must be 13 to 20. Received: {opset!r}"):
+        nf_zoo.export_onnx(build_filled("nf_resnet"), tmp_path / "model.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []

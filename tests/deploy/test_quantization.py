@@ -9,13 +9,14 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
-from nf_zoo.deploy import litert_file, onnx_file
+from nf_zoo.deploy import litert_file, onnx_file, openvino_file
 from nf_zoo.deploy.quantization import quantized_activations, quantized_kernel
 
 WIDE = {"depths": (1, 1), "widths": (128, 256), "stem_width": 64}
 FORMATS = {
     "onnx": (nf_zoo.export_onnx, onnx_file.runner),
     "tflite": (nf_zoo.export_litert, lambda path: litert_file.runner(path, ["logits"])),
+    "xml": (nf_zoo.export_openvino, openvino_file.runner),
 }
 
 
@@ -29,7 +30,10 @@ def test_a_quarter_of_the_size(suffix, model, pictures, tmp_path):
     export, runner = FORMATS[suffix]
     full = export(model, tmp_path / f"full.{suffix}")
     small = export(model, tmp_path / f"small.{suffix}", precision="int8", pictures=pictures)
-    assert small.stat().st_size < 0.35 * full.stat().st_size
+    # NNCF leaves squeeze-excite in float32.
+    of_weights, share = {"xml": ("bin", 0.5)}.get(suffix, (suffix, 0.35))
+    sizes = [path.with_suffix(f".{of_weights}").stat().st_size for path in (full, small)]
+    assert sizes[1] < share * sizes[0]
     inputs = model.preprocess(pictures[:8])
     expected, found = np.asarray(model(inputs)), runner(small)(inputs)[0]
     change = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
@@ -129,7 +133,7 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
 )
 def test_options_that_do_not_go_together(suffix, options, message, model, tmp_path):
     with pytest.raises(ValueError, match=message):
-        FORMATS[suffix][0](model, tmp_path / "out" / "model", **options)
+        FORMATS[suffix][0](model, tmp_path / "out" / f"model.{suffix}", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,4 +141,62 @@ def test_unknown_layers_to_keep(model, pictures, tmp_path):
     options = {"precision": "int8", "pictures": pictures, "keep_float": ["haed"]}
     with pytest.raises(ValueError, match=r"must name layers with a kernel.*Received: haed"):
         nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+def test_a_symmetric_file_has_no_zero_points(opset, model, pictures, tmp_path):
+    options = {"precision": "int8", "pictures": pictures, "symmetric": True, "opset": opset}
+    path = nf_zoo.export_onnx(model, tmp_path / "model.onnx", **options)
+    network = onnx.load(path)
+    assert [entry.version for entry in network.opset_import if not entry.domain] == [opset]
+    constants = {x.name: onnx.numpy_helper.to_array(x) for x in network.graph.initializer}
+    zeros = [
+        constants[node.input[2]]
+        for node in network.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    ]
+    assert len(zeros) > 20
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    inputs = model.preprocess(pictures[:8])
+    expected, found = np.asarray(model(inputs)), onnx_file.runner(path)(inputs)[0]
+    assert np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)) < 0.15
+
+
+@pytest.mark.parametrize("label", ["nf_resnet_paper", "nf_regnet", "nfnet_eca_paper"])
+def test_a_file_of_integers_alone(label, build_filled, pictures, tmp_path):
+    model = build_filled(label)
+    options = {"precision": "int8", "pictures": pictures, "full_integer": True}
+    path = nf_zoo.export_litert(model, tmp_path / "model.tflite", **options)
+    interpreter = Interpreter(model_path=str(path))
+    assert {x["dtype"] for x in interpreter.get_tensor_details()} <= {np.int8, np.int32}
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == made["dtype"] == np.int8
+    # As a program in another language would do it.
+    inputs = model.preprocess(pictures[:1])
+    scale, zero = given["quantization"]
+    interpreter.allocate_tensors()
+    steps = np.clip(np.rint(inputs / scale + zero), -128, 127).astype("int8")
+    interpreter.set_tensor(given["index"], steps)
+    interpreter.invoke()
+    scale, zero = made["quantization"]
+    found = scale * (interpreter.get_tensor(made["index"]).astype("float32") - zero)
+    expected = np.asarray(model(inputs))
+    assert np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)) < 0.3
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"full_integer": True}, "need precision='int8': full_integer"),
+        (
+            {"full_integer": True, "precision": "int8", "keep_float": 1, "pictures": []},
+            "leave out keep_float",
+        ),
+    ],
+)
+def test_options_of_integers_alone(options, message, model, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        nf_zoo.export_litert(model, tmp_path / "model.tflite", **options)
     assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from nf_zoo.finetuning.batches import SMALL, EvaluationBatches, TrainingBatches
+from nf_zoo.finetuning.batches import SMALL, EvaluationBatches, TrainingBatches, random_crop
 from nf_zoo.finetuning.labeled_pictures import open_data
 from nf_zoo.finetuning.settings import Settings
 from nf_zoo.pictures.augmentation import Augmentation
 from nf_zoo.pictures.augmentation import Settings as AugmentationSettings
-from nf_zoo.pictures.cropping import random_crop
 from nf_zoo.pictures.images import normalize, preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
 

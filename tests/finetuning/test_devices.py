@@ -1,6 +1,7 @@
 """Several devices make the steps of one: in a process of their own, which has two CPUs."""
 
 import json
+import os
 
 import pytest
 from programs import printed_by
@@ -44,8 +45,8 @@ print(json.dumps(found, separators=(",", ":")))
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_make_the_steps_of_one(backend, few):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if backend == "jax" else {}
-    given = {"KERAS_BACKEND": backend, "PICTURES": str(few), **flags}
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    given = {"KERAS_BACKEND": backend, "PICTURES": str(few), "XLA_FLAGS": flags}
     found = json.loads(printed_by(PROGRAM, **given))
     assert found["devices"] == [2, 1]
     assert found["apart"] < 1e-6

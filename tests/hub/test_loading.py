@@ -11,10 +11,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from programs import printed_by, succeed
+from weights_files import load_pretrained_weights, save_weights
 
 from nf_zoo.hub.catalog import find_record
-from nf_zoo.hub.folder import save_pretrained, save_weights
-from nf_zoo.hub.loading import adapt_input_channels, build_options, load_pretrained_weights
+from nf_zoo.hub.folder import save_pretrained
+from nf_zoo.hub.loading import adapt_input_channels, build_options
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.sources import HubRepository, resolve_pretrained
 from nf_zoo.pictures.preprocessing import Preprocessing
@@ -300,7 +301,7 @@ def test_build_options_of_every_kind_of_source(hub, tiny, tmp_path):
 
 MEMORY_SCRIPT = """
     import pathlib, sys
-    from nf_zoo.hub.loading import load_pretrained_weights
+    import nf_zoo.hub.loading, nf_zoo.hub.sources
     from nf_zoo.models.classifier import build_model
 
     def peak():
@@ -310,7 +311,8 @@ MEMORY_SCRIPT = """
 
     model = build_model("nf_resnet26")
     before = peak()
-    load_pretrained_weights(model, sys.argv[1])
+    source = nf_zoo.hub.sources.Local(pathlib.Path(sys.argv[1]))
+    nf_zoo.hub.loading.fill(model, source)
     print(peak() - before)
 """
 

@@ -13,6 +13,7 @@ import types
 import goldens
 import numpy as np
 import pytest
+from weights_files import load_pretrained_weights
 
 import nf_zoo
 from nf_zoo.hub import curation
@@ -25,7 +26,6 @@ from nf_zoo.hub.errors import (
     WeightsNotFound,
 )
 from nf_zoo.hub.foreign_names import recognize
-from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.untrusted.headers import pickle_remedy
 

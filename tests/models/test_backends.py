@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks
-from programs import HASTY
 
 import nf_zoo
 from nf_zoo.models.registry import FAMILIES
@@ -32,7 +31,7 @@ def answered(tmp_path_factory) -> Path:
         np.save(folder / label / "ours.npy", model.predict_on_batch(tiny_networks.images()))
     script = HERE / "answer_under_another_backend.py"
     roots = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
-    environment = {**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join([roots, os.environ.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, script, folder], check=True, env=environment)
     return folder

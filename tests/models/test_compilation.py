@@ -55,6 +55,20 @@ def test_it_learns_by_a_loss_of_that_name():
     assert losses[-1] < 0.3 * np.log(tiny_networks.CLASSES)
 
 
+def test_a_step_is_traced_once(monkeypatch):
+    model, traced = tiny_networks.build("nf_resnet"), []
+    train_step = model.train_step
+
+    def counted(*args):
+        traced.append(args)
+        return train_step(*args)
+
+    monkeypatch.setattr(model, "train_step", counted)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
+    model.fit(PIXELS, CLASSES, batch_size=4, verbose=0)
+    assert int(model.optimizer.iterations) == 2 and len(traced) == 1
+
+
 def test_a_softmax_keeps_the_loss_of_probabilities():
     model = tiny_networks.build("nf_resnet", classifier_activation="softmax")
     model.compile("sgd", "sparse_categorical_crossentropy")

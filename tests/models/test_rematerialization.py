@@ -5,24 +5,25 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tiny_networks
 
 from nf_zoo.models.classifier import build_model
 
 NETWORKS = {
-    "norm_free": ("test_nfnet", {"depths": (1, 1, 1, 1), "variant": "paper", "skip_gain": 0.5}),
-    "grouped": ("nf_regnet_b0", {"depths": (1, 2, 1, 1), "width_factor": 0.25}),
-    "bn_v1": ("resnet26", {"widths": (8, 16, 16, 16), "stem_width": 8}),
-    "bn_v2": ("wide_resnet16_1", {"scheme": "bn"}),
-    "skipinit": ("wide_resnet16_1", {"scheme": "skipinit_1/sqrt(d)"}),
-    "fixup": ("wide_resnet16_1", {"scheme": "fixup"}),
+    "norm_free": ("nfnet", {"variant": "paper", "skip_gain": 0.5}),
+    "grouped": ("nf_regnet", {}),
+    "bn_v1": ("resnet", {}),
+    "bn_v2": ("wide_resnet_bn", {}),
+    "skipinit": ("wide_resnet", {"scheme": "skipinit_1/sqrt(d)"}),
+    "fixup": ("wide_resnet", {"scheme": "fixup"}),
 }
 
 
 def trained(kind: str, rematerialize: bool):
-    name, fields = NETWORKS[kind]
+    label, fields = NETWORKS[kind]
     keras.utils.set_random_seed(1)
-    model = build_model(
-        name,
+    model = tiny_networks.build(
+        label,
         num_classes=3,
         rematerialize=rematerialize,
         stochastic_depth_rate=0.3,

@@ -7,13 +7,14 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_networks
 from programs import printed_by
 
 import nf_zoo
 from nf_zoo import layers
 
-REFUSALS = (ValueError, __import__("tensorflow").errors.InvalidArgumentError)
+REFUSALS = (ValueError, tf.errors.InvalidArgumentError)
 
 
 def pixels(channels: int, size: int = 32) -> np.ndarray:
@@ -44,11 +45,16 @@ def test_models_take_their_own_channels_alone(label, built_for):
         lambda: layers.Conv2D(6, 3),
         lambda: layers.ScaledWSConv2D(6, 3),
         lambda: layers.ScaledWSConv2D(6, 3, groups=3),
+        lambda: layers.ScaledWSDepthwiseConv2D(3),
+        lambda: layers.ScaledWSDense(6),
         lambda: layers.ChannelAffine(),
         lambda: layers.SqueezeExcite(2),
         lambda: layers.EfficientChannelAttention(),
     ],
-    ids=["Conv2D", "ScaledWSConv2D", "grouped", "ChannelAffine", "SqueezeExcite", "ECA"],
+    ids=[
+        *("Conv2D", "ScaledWSConv2D", "grouped", "depthwise", "dense"),
+        *("ChannelAffine", "SqueezeExcite", "ECA"),
+    ],
 )
 def test_layers_take_their_own_channels_alone(make):
     layer = make()
@@ -113,3 +119,24 @@ def test_channels_come_last_whatever_the_global_setting(tmp_path):
         assert tiny_networks.difference(np.asarray(loaded(images)), expected) < 1e-5, label
     folded = nf_zoo.load_pretrained(tmp_path / "folded.keras")
     assert tiny_networks.difference(np.asarray(folded(images)), expected) < 1e-4
+
+
+@pytest.mark.parametrize("form", ["array", "tensor"])
+def test_predict_warns_of_pictures_that_were_not_preprocessed(form):
+    model = tiny_networks.build("nf_resnet")
+    pixels = np.full((2, 32, 32, 3), 200.0, "float32")
+    raw = keras.ops.convert_to_tensor(pixels) if form == "tensor" else pixels
+    with pytest.warns(UserWarning, match=r"model\.preprocess.*values up to 200") as told:
+        model.predict(raw, verbose=0)
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("case", ["prepared", "the network prepares"])
+def test_predict_does_not_warn_of_others(case, recwarn):
+    inside = case == "the network prepares"
+    model = tiny_networks.build("nf_resnet", include_preprocessing=inside)
+    pixels = np.full((2, 32, 32, 3), 255, "uint8")
+    model.predict(pixels.astype("float32") if inside else model.preprocess(pixels), verbose=0)
+    batches = tf.data.Dataset.from_tensors(np.zeros((1, 32, 32, 3), "float32"))
+    model.predict(batches, verbose=0)
+    assert not [w for w in recwarn if "preprocess" in str(w.message)]

@@ -11,7 +11,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from programs import HASTY
 
 import nf_zoo
 
@@ -69,7 +68,6 @@ def results(backend: str) -> dict:
         [sys.executable, "-c", PROGRAM],
         env={
             **os.environ,
-            **HASTY,
             "KERAS_BACKEND": backend,
             "PYTHONPATH": os.pathsep.join(sys.path),
         },

@@ -117,6 +117,15 @@ def test_gray_of_12_bits_keeps_its_levels(decode_graph):
         np.testing.assert_array_equal(found[..., 0], some >> shift)
 
 
+def test_pipelines_and_functions_share_one_trace(decode_graph):
+    encoded = encode(PHOTO, "PNG")
+    shown = [decode(encoded), decode_graph(encoded)]
+    shown += tf.data.Dataset.from_tensors(encoded).map(decode)
+    for found in shown[1:]:
+        np.testing.assert_array_equal(found, shown[0])
+    assert decode.experimental_get_tracing_count() == 1
+
+
 @pytest.mark.parametrize("kind", ["png", "gif", "bmp"])
 def test_a_bomb_is_refused_before_it_is_decoded(kind, decode_graph):
     size = 20_000, 20_000

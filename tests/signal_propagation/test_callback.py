@@ -9,7 +9,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from programs import HASTY
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
@@ -108,7 +107,7 @@ def test_without_tensorboard_the_rest_is_written(missing, tmp_path, monkeypatch,
 
 
 def test_the_same_under_jax():
-    environment = {**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     chosen = ["-k", "test_records or test_batch_norm or test_the_alarm"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from programs import HASTY
 
 import nf_zoo
 from training import loop, session
@@ -102,7 +101,7 @@ def test_several_runs_at_once_are_packed(arrays, tmp_path):
             *("--largest=9000", f"nf={config}:nf", f"bn={config}:bn", "--"),
             f"--config.data.source=arrays:{arrays}",
         ],
-        env={**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

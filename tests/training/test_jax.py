@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import HASTY
 from safetensors.numpy import load_file
 from small_recipes import small_recipe
 
@@ -62,7 +61,7 @@ def _in_jax(jobs):
     return subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input=json.dumps(jobs),
-        env={**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -110,7 +109,7 @@ def test_several_devices_are_refused():
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, **HASTY, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -1,7 +1,5 @@
 """The pictures of a recipe."""
 
-from __future__ import annotations
-
 from training.data.arrays import ArrayPictures, read_arrays, read_pictures
 from training.data.order import Share
 from training.recipe import RecipeError, in_memory
@@ -16,12 +14,6 @@ def open_data(recipe):
 
     The result has ``labels``, ``train_size``, ``test_size``,
     ``train_batches(recipe, share, first_step)`` and ``test_batches(recipe, share)``.
-
-    Args:
-        recipe: a checked recipe.
-
-    Raises:
-        RecipeError: if the source is unknown, missing or incomplete.
     """
     given = recipe.data
     kind, _, place = given.source.partition(":")

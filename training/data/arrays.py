@@ -36,11 +36,7 @@ class ArrayPictures:
         self.train_size, self.test_size = len(train[1]), len(test[1])
 
     def fewer(self, per_class: int, seed: int) -> ArrayPictures:
-        """Return the same test pictures, and ``per_class`` training pictures of each class.
-
-        Raises:
-            RecipeError: if a class has fewer.
-        """
+        """Return the same test pictures, and ``per_class`` training pictures of each class."""
         images, classes = self.train
         counts = np.bincount(classes, minlength=len(self.labels))
         if counts.min() < per_class:
@@ -81,11 +77,7 @@ class ArrayPictures:
 
 
 def read_arrays(path: str | Path) -> ArrayPictures:
-    """Read the pictures of an .npz file made by ``python -m training.prepare``.
-
-    Raises:
-        RecipeError: if it is not such a file.
-    """
+    """Read the pictures of an .npz file made by ``python -m training.prepare``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             values = [file[key] for key in KEYS]
@@ -101,9 +93,6 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
     """Decode SPLIT/CLASS/picture of a folder or tar archive, or several (``"sets/*.tar.xz"``).
 
     Pictures of another size are resized and cropped to ``size`` pixels.
-
-    Raises:
-        RecipeError: if there are no such pictures, or one cannot be read.
     """
     splits: dict[str, dict[tuple[str, str], np.ndarray]] = {train: {}, test: {}}
 
@@ -133,27 +122,23 @@ def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes
     if not paths:
         raise RecipeError(f"There is no such folder or archive. Received: data.source={source}")
     for path in paths:
-        yield from _files(path, splits) if path.is_dir() else _members(path, splits)
-
-
-def _files(folder: Path, splits):
-    for split in splits:
-        for path in sorted((folder / split).glob("*/*")):
-            if path.suffix.lower() in SUFFIXES:
-                yield (split, path.parent.name, path.name), path.read_bytes()
-
-
-def _members(path: Path, splits):
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                key = Path(member.name).parts[-3:]
-                if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
-                    yield key, archive.extractfile(member).read()
-    except tarfile.TarError as error:
-        raise RecipeError(
-            f"The source must be a folder or a tar archive ({error}). Received: data.source={path}"
-        ) from error
+        if path.is_dir():
+            for split in splits:
+                for file in sorted((path / split).glob("*/*")):
+                    if file.suffix.lower() in SUFFIXES:
+                        yield (split, file.parent.name, file.name), file.read_bytes()
+            continue
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    key = Path(member.name).parts[-3:]
+                    if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
+                        yield key, archive.extractfile(member).read()
+        except tarfile.TarError as error:
+            raise RecipeError(
+                f"The source must be a folder or a tar archive ({error}). "
+                f"Received: data.source={path}"
+            ) from error
 
 
 def _decode(key, encoded: bytes, size: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Order of the pictures, the same for any number of hosts, replicas and interruptions."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 
@@ -10,19 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """One host's share of every batch.
+    """One host's share of every batch."""
 
-    Attributes:
-        host: index of this host.
-        hosts: number of hosts.
-        replicas: replicas of this host.
-        replica_batch: pictures of one replica in a step.
-    """
-
-    host: int = 0
-    hosts: int = 1
-    replicas: int = 1
-    replica_batch: int = 1
+    host: int = 0  # index of this host
+    hosts: int = 1  # number of hosts
+    replicas: int = 1  # replicas of this host
+    replica_batch: int = 1  # pictures of one replica in a step
 
     def first(self, replica: int) -> int:
         """Return the position in the whole batch where a local replica's pictures begin."""
@@ -39,15 +30,6 @@ class Order:
 
     A batch may hold the end of one round and the beginning of the next, so that no picture is
     ever left out and no batch is smaller.
-
-    Args:
-        seed: any integer of at least 0.
-        size: number of pictures.
-        batch_size: pictures in a step.
-
-    Example:
-        >>> sorted(Order(seed=0, size=4, batch_size=2).indices(0)) != []
-        True
     """
 
     def __init__(self, seed: int, size: int, batch_size: int):
@@ -75,11 +57,6 @@ def evaluation_rows(size: int, share: Share, batch: int) -> list[tuple[np.ndarra
 
     All replicas have the same number of batches of the same size; rows that fill up a batch have
     weight 0.
-
-    Args:
-        size: number of pictures.
-        share: this host among all hosts.
-        batch: rows of a batch.
     """
     per_host = -(-size // share.hosts)
     batches = -(-per_host // (batch * share.replicas)) * share.replicas

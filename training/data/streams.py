@@ -3,8 +3,6 @@
 The variation of a picture depends only on the recipe's seed and the picture's place in the run.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import nf_zoo
+from nf_zoo.extras import require
 from nf_zoo.finetuning.class_folders import FolderError, scan
 from nf_zoo.pictures.tensorflow_images import decode, random_view, resize_and_crop
 from training.augmentation import augmentation_of
@@ -22,15 +21,7 @@ MANIFEST = "dataset.json"
 
 
 class FolderPictures:
-    """Files SPLIT/CLASS/NAME of a folder; every host can read all of them.
-
-    Args:
-        root: the folder.
-        train, test: names of the splits.
-
-    Raises:
-        RecipeError: if a split is missing or holds no pictures.
-    """
+    """Files SPLIT/CLASS/NAME of a folder; every host can read all of them."""
 
     def __init__(self, root: str, train: str, test: str):
         try:
@@ -85,7 +76,6 @@ class RecordPictures:
         self._open, self._counts, self._splits = open_split, counts, splits
 
     def train_batches(self, recipe, share: Share, first_step: int) -> tf.data.Dataset:
-        """Return endless batches of (images, classes, draws), one replica after the other."""
         split = self._splits[0]
         size = self._counts(split, share.host, share.hosts)
         if not size:
@@ -116,7 +106,6 @@ class RecordPictures:
         return _varied_batches(records, recipe, share, first_step)
 
     def test_batches(self, recipe, share: Share) -> tf.data.Dataset:
-        """Return batches of (images, classes, weights) of this host."""
         split, batch = self._splits[1], recipe.evaluation.batch_size
         counts = [self._counts(split, host, share.hosts) for host in range(share.hosts)]
         rows = -(-max(counts) // (batch * share.replicas)) * batch * share.replicas
@@ -127,11 +116,7 @@ class RecordPictures:
 
 
 def open_records(root: str, train: str, test: str) -> RecordPictures:
-    """Open TFRecord shards made by ``python -m training.prepare``.
-
-    Raises:
-        RecipeError: if the folder was not prepared completely.
-    """
+    """Open TFRecord shards made by ``python -m training.prepare``."""
     folder = Path(root)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -165,18 +150,9 @@ def open_records(root: str, train: str, test: str) -> RecordPictures:
 
 
 def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPictures:
-    """Open a prepared TensorFlow data set of (image, label).
-
-    Raises:
-        RecipeError: without tensorflow-datasets, or if the set is not prepared.
-    """
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            "TensorFlow data sets need a package: pip install 'nf-zoo[training]'. "
-            f"Received: data.source=tfds:{name}"
-        ) from error
+    """Open a prepared TensorFlow data set of (image, label)."""
+    what = f"Data sets by name, such as data.source=tfds:{name},"
+    tfds = require("tensorflow_datasets", what, RecipeError)
     try:
         builder = tfds.builder(name, data_dir=directory or None)
         info = {split: builder.info.splits[split] for split in (train, test)}

@@ -5,8 +5,7 @@ A tree is {module path: {parameter: array}}. It may come alone or with the tree 
 per parameter, called "module path/parameter".
 """
 
-from __future__ import annotations
-
+import itertools
 import math
 import re
 import zipfile
@@ -28,24 +27,9 @@ _NUMPY = b"\x93NUMPY"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file of DeepMind's code by its flat name; runs nothing of the file.
+    """Return every array of a file of DeepMind's code by its flat name; run nothing of the file.
 
-    Args:
-        path: The file; a pickle, .npz or .npy, told by its first bytes.
-
-    Returns:
-        "module path/parameter" -> array, in the file's order. The whole file is in memory then.
-
-    Raises:
-        UnsafeWeights: if a pickle holds more than arrays.
-        CorruptWeights: if the file is none of these, damaged, or holds no tree of arrays.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "tree.npz"
-        >>> np.savez(path, **{"NFNet/~/linear/b": np.zeros(3)})
-        >>> read_arrays(path)
-        {'NFNet/~/linear/b': array([0., 0., 0.])}
+    A pickle, .npz or .npy is told by its first bytes. The whole file is in memory then.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -127,47 +111,41 @@ def _flatten(root: Any, name: str) -> dict[str, np.ndarray]:
             entry.values() if isinstance(entry, dict) and set(entry) <= _TREES else [entry]
         )
     ]
-    visited = _Visitor(name)
+    arrays: dict[str, np.ndarray] = {}
+    nodes = itertools.count(1)
+
+    def visit(node: Any, key: str, level: int) -> None:
+        # The tree may be endless, or of other things than arrays.
+        if level > MOST_LEVELS or next(nodes) > MOST_NODES:
+            raise CorruptWeights(
+                f"{name} nests or repeats its dictionaries beyond any network's tree: "
+                f"{MOST_LEVELS} levels and {MOST_NODES} entries at most."
+            )
+        if isinstance(node, dict):
+            for part, child in node.items():
+                visit(child, f"{key}/{part}" if key else part, level + 1)
+            return
+        array = None
+        if isinstance(node, PickledArray):
+            array = node.array()
+        elif type(node) in (bool, float):
+            array = np.asarray(node)
+        if array is None:
+            kind = "an array of objects" if isinstance(node, PickledArray) else type(node).__name__
+            raise CorruptWeights(
+                f"{name} holds {kind} at {key[:200]!r}; a tree of parameters holds arrays of "
+                "numbers only."
+            )
+        _merge(arrays, {key: array}, name)
+
     for tree in trees:
         if not isinstance(tree, dict):
             raise CorruptWeights(
                 f"{name} holds no tree of parameters, {{module: {{parameter: array}}}}. "
                 f"Received: {type(tree).__name__}"
             )
-        visited.visit(tree, "", 0)
-    return visited.arrays
-
-
-class _Visitor:
-    """Walks a tree that may be malformed: endless, or of other things than arrays."""
-
-    def __init__(self, name: str) -> None:
-        self.arrays: dict[str, np.ndarray] = {}
-        self._name, self._nodes = name, 0
-
-    def visit(self, node: Any, key: str, level: int) -> None:
-        self._nodes += 1
-        if level > MOST_LEVELS or self._nodes > MOST_NODES:
-            raise CorruptWeights(
-                f"{self._name} nests or repeats its dictionaries beyond any network's tree: "
-                f"{MOST_LEVELS} levels and {MOST_NODES} entries at most."
-            )
-        if isinstance(node, dict):
-            for part, child in node.items():
-                self.visit(child, f"{key}/{part}" if key else part, level + 1)
-            return
-        array = node.array() if isinstance(node, PickledArray) else _as_number(node)
-        if array is None:
-            kind = "an array of objects" if isinstance(node, PickledArray) else type(node).__name__
-            raise CorruptWeights(
-                f"{self._name} holds {kind} at {key[:200]!r}; a tree of parameters holds arrays of "
-                "numbers only."
-            )
-        _merge(self.arrays, {key: array}, self._name)
-
-
-def _as_number(node: Any) -> np.ndarray | None:
-    return np.asarray(node) if type(node) in (bool, float) else None
+        visit(tree, "", 0)
+    return arrays
 
 
 def _merge(arrays: dict[str, np.ndarray], more: dict[str, np.ndarray], name: str) -> None:

@@ -1,7 +1,5 @@
 """JSON that a stranger wrote, and links that a stranger made."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,23 +11,14 @@ MOST_BYTES = 32 * 2**20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is too large, is no JSON object, names a thing twice, or holds NaN.
-    """
+    """Return the JSON object in a file; ``ValueError`` if it is too large or not plain JSON."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES} bytes")
     return parse_json(path.read_bytes(), parse_constant=_refuse_constant)
 
 
 def parse_json(text: bytes, **hooks: Any) -> dict[str, Any]:
-    """Return a JSON object in which each name stands once; readers differ over the others.
-
-    Raises:
-        ValueError: if it is anything else.
-    """
+    """Return a JSON object in which each name stands once; readers differ over the others."""
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, **hooks)
     except RecursionError as error:

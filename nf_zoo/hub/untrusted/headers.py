@@ -4,8 +4,6 @@ The layout of several files is the hub's: model-00001-of-00003.safetensors, ...,
 model.safetensors.index.json with {"metadata": {"total_size": bytes}, "weight_map": {name: file}}.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -100,18 +98,7 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Return tensor name -> file name, from an index that may come from anywhere.
-
-    Args:
-        path: The index.
-
-    Returns:
-        The map, in the index' order. Every file name is that of a file beside the index.
-
-    Raises:
-        CorruptWeights: if it is no index, names a tensor twice, or is beyond any network's size.
-        UnsafeWeights: if a file name leads out of the folder or is no safetensors file's.
-    """
+    """Return tensor name -> file name of an index, in its order; all files lie beside it."""
     try:
         shards = read_json(path)["weight_map"]
         if not isinstance(shards, dict) or not shards:

@@ -5,8 +5,6 @@ values, or a `FoldedModel` of layers of Keras and nf_zoo, and its parts are meas
 reads them.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import nf_zoo
+from nf_zoo.hub import errors
 from nf_zoo.hub.description import (
     CONFIG_FILE,
     LONGEST_MESSAGE,
@@ -25,15 +24,7 @@ from nf_zoo.hub.description import (
     parse_config,
     without_values,
 )
-from nf_zoo.hub.errors import (
-    CorruptWeights,
-    InvalidConfig,
-    UnsafeWeights,
-    WeightsError,
-    WeightsMismatch,
-    first_few,
-    printable,
-)
+from nf_zoo.hub.errors import first_few, printable
 from nf_zoo.hub.untrusted.documents import parse_json
 
 SUFFIX = ".keras"
@@ -62,19 +53,9 @@ _NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
 
 
 def open_keras(path: Path):
-    """A model that Keras saved, opened without running anything of the file.
+    """Open a model that Keras saved, a .keras file or a folder, without running anything of it.
 
-    Args:
-        path: A .keras file, or a folder that `model.save(folder, zipped=False)` made.
-
-    Returns:
-        An `ImageClassifier` or a `FoldedModel`, not compiled.
-
-    Raises:
-        InvalidConfig: if it is a Keras model, but none of nf_zoo, or asks for what no network has.
-        CorruptWeights: if it is damaged, or would unpack to far more than it is.
-        UnsafeWeights: if it holds files or links of other kinds than Keras writes.
-        WeightsMismatch: if its weights are not those of the model it describes.
+    The result, an ``ImageClassifier`` or a ``FoldedModel``, is not compiled.
     """
     import keras
 
@@ -82,7 +63,9 @@ def open_keras(path: Path):
     try:
         document = parse_json(text)
     except ValueError as error:
-        raise InvalidConfig(f"{path} describes no model of nf_zoo: {printable(error)}") from error
+        raise errors.InvalidConfig(
+            f"{path} describes no model of nf_zoo: {printable(error)}"
+        ) from error
     is_folded = all(document.get(key) == value for key, value in _FOLDED.items())
     config = None if is_folded else _read_config(document, path)
     with stream:
@@ -92,7 +75,9 @@ def open_keras(path: Path):
     else:
         blocks = config.count_blocks(path)
         if blocks > stored:
-            raise InvalidConfig(f"{path} asks for {blocks} residual blocks with {stored} arrays.")
+            raise errors.InvalidConfig(
+                f"{path} asks for {blocks} residual blocks with {stored} arrays."
+            )
         _check_parameters(config.blueprint(path), size, path)
     try:
         with warnings.catch_warnings():
@@ -100,7 +85,7 @@ def open_keras(path: Path):
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises what its layers and h5py happen to raise.
     except Exception as error:
-        raise WeightsMismatch(
+        raise errors.WeightsMismatch(
             f"{path} cannot be read as a Keras model: its weights do not fit what it describes "
             f"({printable(error)})."
         ) from error
@@ -114,10 +99,10 @@ def _archive_parts(path: Path) -> tuple[bytes, BinaryIO, int]:
             _check_members(path, archive.infolist())
             text = archive.read(CONFIG_FILE)
             return text, io.BytesIO(archive.read(WEIGHTS)), members[WEIGHTS].file_size
-    except WeightsError:
+    except errors.WeightsError:
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, KeyError) as error:
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{path} cannot be read as a Keras model: truncated or damaged "
             f"({printable(error)}). Fetch it again."
         ) from error
@@ -126,19 +111,19 @@ def _archive_parts(path: Path) -> tuple[bytes, BinaryIO, int]:
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     names = [member.filename for member in members if member.filename != "assets/"]
     if others := sorted(set(names) - set(PARTS)):
-        raise UnsafeWeights(
+        raise errors.UnsafeWeights(
             f"{path} holds other files than a Keras model of nf_zoo has, so nothing of it is "
             f"unpacked. Received: {first_few(others)}"
         )
     if len(names) != len(PARTS) or len(set(names)) != len(PARTS):
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{path} cannot be read as a Keras model: it must hold {', '.join(PARTS)}, once each. "
             f"Received: {first_few(names) or 'nothing'}"
         )
     _check_expansion(path, sum(member.file_size for member in members), path.stat().st_size)
     for member in members:
         if member.filename != WEIGHTS and member.file_size > MOST_CONFIG_BYTES:
-            raise CorruptWeights(
+            raise errors.CorruptWeights(
                 f"{path}: {member.filename} of {member.file_size} bytes is none, "
                 f"{MOST_CONFIG_BYTES} at most."
             )
@@ -146,7 +131,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _check_expansion(path: Path, claimed: int, stored: int) -> None:
     if claimed > MOST_EXPANSION * stored + _ROOM:
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{path} would unpack to {claimed} bytes from {stored}: Keras does not compress, so it "
             "is no file of Keras. Nothing of it was unpacked."
         )
@@ -155,11 +140,13 @@ def _check_expansion(path: Path, claimed: int, stored: int) -> None:
 def _folder_parts(folder: Path) -> tuple[bytes, BinaryIO, int]:
     missing = [name for name in PARTS if not (folder / name).is_file()]
     if missing:
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{folder} cannot be read as a Keras model: it lacks {', '.join(missing)}."
         )
     if (folder / CONFIG_FILE).stat().st_size > MOST_CONFIG_BYTES:
-        raise InvalidConfig(f"{folder / CONFIG_FILE} is larger than {MOST_CONFIG_BYTES} bytes")
+        raise errors.InvalidConfig(
+            f"{folder / CONFIG_FILE} is larger than {MOST_CONFIG_BYTES} bytes"
+        )
     weights = folder / WEIGHTS
     return (folder / CONFIG_FILE).read_bytes(), open(weights, "rb"), weights.stat().st_size
 
@@ -175,7 +162,7 @@ def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:
                 )
         return parse_config(_own_fields(document["config"]))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InvalidConfig(
+        raise errors.InvalidConfig(
             f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
         ) from error
 
@@ -185,10 +172,10 @@ def _folded_blueprint(document: dict[str, Any], path: Path):
     import keras
 
     if not isinstance(document.get("config"), dict):
-        raise InvalidConfig(f"{path} describes no model of nf_zoo: it has no config.")
+        raise errors.InvalidConfig(f"{path} describes no model of nf_zoo: it has no config.")
     others = sorted(set(_foreign_classes(document["config"])))
     if others:
-        raise UnsafeWeights(
+        raise errors.UnsafeWeights(
             f"{path} is a folded model with layers of others, so nothing of it is read. If you "
             "trust it, open it with keras.saving.load_model. "
             f"Received: {first_few(others)}"
@@ -198,7 +185,7 @@ def _folded_blueprint(document: dict[str, Any], path: Path):
         return without_values(lambda: keras.saving.deserialize_keras_object(described))
     # Keras raises what its layers happen to raise.
     except Exception as error:
-        raise InvalidConfig(
+        raise errors.InvalidConfig(
             f"{path} describes no model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
         ) from error
 
@@ -246,11 +233,11 @@ def _check_weights(stream: BinaryIO, size: int, path: Path) -> int:
         with h5py.File(stream, "r") as file:
             arrays = list(_arrays(file, path))
             claimed = sum(math.prod(a.shape) * max(a.dtype.itemsize, 1) for a in arrays)
-    except WeightsError:
+    except errors.WeightsError:
         raise
     # h5py raises whatever a damaged file makes its C library stumble over.
     except Exception as error:
-        raise CorruptWeights(
+        raise errors.CorruptWeights(
             f"{path} cannot be read as a Keras model: {WEIGHTS} is truncated or damaged "
             f"({printable(error)}). Fetch it again."
         ) from error
@@ -266,19 +253,19 @@ def _arrays(root, path: Path) -> Iterator[Any]:
         group = groups.pop()
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise UnsafeWeights(
+                raise errors.UnsafeWeights(
                     f"{path} holds a link to elsewhere, {printable(name)!r}: nothing of it is read."
                 )
             entry = group[name]
             address = h5py.h5o.get_info(entry.id).addr
             if address in seen or len(seen) > MOST_ENTRIES:
-                raise CorruptWeights(f"{path} repeats itself at {printable(entry.name)!r}.")
+                raise errors.CorruptWeights(f"{path} repeats itself at {printable(entry.name)!r}.")
             seen.add(address)
             if isinstance(entry, h5py.Group):
                 groups.append(entry)
                 continue
             if not isinstance(entry, h5py.Dataset) or entry.external or entry.is_virtual:
-                raise UnsafeWeights(
+                raise errors.UnsafeWeights(
                     f"{path} takes {printable(entry.name)!r} from elsewhere: nothing of it is read."
                 )
             yield entry
@@ -287,6 +274,6 @@ def _arrays(root, path: Path) -> Iterator[Any]:
 def _check_parameters(blueprint, size: int, path: Path) -> None:
     parameters = sum(math.prod(variable.shape) for variable in blueprint.weights)
     if parameters > size:
-        raise InvalidConfig(
+        raise errors.InvalidConfig(
             f"{path} describes a model of {parameters} parameters, but has {size} bytes of weights."
         )

@@ -41,27 +41,10 @@ _CODE = re.compile(r"[<>=|]?(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8|b1)")
 
 
 def load_tree(file: BinaryIO, size: int, name: str) -> Any:
-    """The nested dictionaries, lists and tuples of arrays that a pickle holds.
+    """Return the nested dictionaries, lists and tuples of arrays that a pickle holds.
 
-    Args:
-        file: Open at the start of the pickle.
-        size: Bytes from there to the end of the file.
-        name: What to call the file in errors.
-
-    Returns:
-        The root: dictionaries with keys of type str, lists, tuples, None, bool, int, float, str,
-        bytes and `PickledArray`.
-
-    Raises:
-        UnsafeWeights: if the pickle wants anything but that; names the function or instruction.
-        CorruptWeights: if it is truncated, damaged or no pickle.
-
-    Example:
-        >>> import io
-        >>> import numpy as np
-        >>> stream = io.BytesIO(pickle.dumps({"net": {"w": np.ones(3)}}))
-        >>> load_tree(stream, len(stream.getvalue()), "weights")["net"]["w"].array()
-        array([1., 1., 1.])
+    ``file`` is open at the start of the pickle, ``size`` bytes before its end; ``name`` is for
+    errors. Keys are text; leaves are None, bool, int, float, str, bytes and ``PickledArray``.
     """
     try:
         return _Interpreter(_BoundedReader(file, size)).load()
@@ -230,14 +213,14 @@ class PickledArray:
             raise ValueError("an array's shape and type are none")
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("an array's shape must be of non-negative integers")
-        if dtype.is_object:
+        if dtype.numpy is None:
             if type(data) is not list or len(data) != 1 or math.prod(shape) != 1:
                 raise Refused("an array of several Python objects")
             self._value = (data[0],)
             return
-        if type(data) is not bytes or len(data) != math.prod(shape) * dtype.numpy().itemsize:
+        if type(data) is not bytes or len(data) != math.prod(shape) * dtype.numpy.itemsize:
             raise ValueError("an array's bytes are not those of its type and shape")
-        self._value = np.frombuffer(data, dtype.numpy()).reshape(shape, order=order)
+        self._value = np.frombuffer(data, dtype.numpy).reshape(shape, order=order)
 
     @classmethod
     def of(cls, shape: Any, dtype: Any, order: str, data: Any) -> PickledArray:
@@ -247,28 +230,22 @@ class PickledArray:
 
 
 class PickledDtype:
-    """A plain numeric type, or object."""
+    """A plain numeric type, or object, for which ``numpy`` is None."""
 
-    __slots__ = ("_code", "_order")
+    __slots__ = ("numpy",)
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         if type(code) is not str or not (code in ("O", "O8") or _CODE.fullmatch(code)):
             raise Refused(f"an array of type {shown(code)}")
-        self._code, self._order = code.lstrip("<>=|"), code[0] if code[0] in "<>" else "="
-
-    @property
-    def is_object(self) -> bool:
-        return self._code.startswith("O")
-
-    def numpy(self) -> np.dtype:
-        return np.dtype(self._order + self._code)
+        self.numpy = None if code.startswith("O") else np.dtype(code)
 
     def set_state(self, state: Any) -> None:
         """Version, byte order, and then what only types with parts or fields have."""
         _, order, subtype, names, fields, *_ = state
         if order not in ("<", ">", "=", "|") or (subtype, names, fields) != (None, None, None):
             raise Refused("an array of a structured type")
-        self._order = order if order in ("<", ">") else "="
+        if self.numpy is not None:
+            self.numpy = self.numpy.newbyteorder(order)
 
 
 class StandIn:

@@ -11,6 +11,7 @@ import zipfile
 import goldens
 import numpy as np
 import pytest
+from weights_files import load_pretrained_weights
 
 import nf_zoo
 from nf_zoo.hub.catalog import find_record
@@ -25,7 +26,6 @@ from nf_zoo.hub.errors import (
     WeightsOffline,
 )
 from nf_zoo.hub.foreign_names import plan
-from nf_zoo.hub.loading import load_pretrained_weights
 from nf_zoo.hub.untrusted.arrays import read_arrays
 
 NETWORKS = (

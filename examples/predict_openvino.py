@@ -1,0 +1,68 @@
+"""Say what pictures show with an OpenVINO file of nf_zoo; needs openvino, numpy and Pillow.
+
+python predict_openvino.py model.xml picture.jpg ...
+"""
+
+import argparse
+import json
+
+import numpy as np
+import openvino
+from PIL import Image, ImageOps
+
+
+def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
+    """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
+    # The network saw pictures upright by EXIF or XMP, and transparency over white.
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    height, width = settings["input_size"]
+    scaled = [int(side / settings["crop_fraction"]) for side in (height, width)]
+    if settings["crop_mode"] == "center":
+        # The picture covers the scaled size; what is longer loses its ends.
+        ratio = min(image.height / scaled[0], image.width / scaled[1])
+        whole = int if scaled[0] == scaled[1] else round
+        scaled = [whole(side / ratio + 1e-6) for side in (image.height, image.width)]
+    elif settings["crop_mode"] != "squash":
+        raise SystemExit(f"this example does not know crop_mode {settings['crop_mode']!r}")
+    resampling = Image.Resampling[settings["interpolation"].upper()]
+    image = image.resize((scaled[1], scaled[0]), resampling)
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32)
+    if not raw:
+        mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
+        pixels = (pixels / 255 - mean) / std
+    return pixels[None]
+
+
+def arguments() -> argparse.Namespace:
+    what, usage = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(description=what, epilog=usage)
+    parser.add_argument("file", help="what nf_zoo.export_openvino wrote")
+    parser.add_argument("pictures", nargs="+", help="picture files")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    network = openvino.Core().read_model(given.file)
+    names = ("labels", "preprocessing", "input", "output")
+    about = {name: network.get_rt_info(["framework", name]).astype(str) for name in names}
+    labels = json.loads(about["labels"])
+    settings = json.loads(about["preprocessing"])
+    # The shape is known, and OpenVINO faster for it.
+    network.reshape((1, *settings["input_size"], 3))
+    # "f32" keeps float32 on processors on which OpenVINO takes bfloat16, which is faster there.
+    compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for picture in given.pictures:
+        scores = compiled(prepare(picture, settings, raw=about["input"] == "pixels"))[0][0]
+        if about["output"] == "logits":
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        print(picture)
+        for index in np.argsort(-scores)[:5]:
+            print(f"  {scores[index]:.4f} {labels[index]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Packages that only some features need, and the extra of pip that brings each."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+EXTRAS = {
+    "ai_edge_litert": "litert",
+    "jax": "jax",
+    "ml_collections": "training",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "pillow_heif": "heic",
+    "tensorboard": "training",
+    "tensorflow_datasets": "training",
+}
+"""Package -> extra."""
+
+
+def remedy(module: str) -> str:
+    """Return the command that installs a module's package.
+
+    Example:
+        >>> remedy("pillow_heif"), remedy("tensorflow")
+        ("pip install 'nf-zoo[heic]'", 'pip install tensorflow')
+    """
+    package = module.partition(".")[0]
+    if package in EXTRAS:
+        return f"pip install 'nf-zoo[{EXTRAS[package]}]'"
+    return f"pip install {package.replace('_', '-')}"
+
+
+def require(module: str, what: str, error: type[Exception] = ImportError) -> ModuleType:
+    """Return a module of an optional package.
+
+    Args:
+        module: its name.
+        what: what needs it, the subject of the message in the plural.
+        error: the class of the error.
+
+    Raises:
+        ImportError, or ``error``: if the package is not installed; the message says what to do.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        package = module.partition(".")[0]
+        if str(missing.name).partition(".")[0] != package:
+            raise
+        raise error(f"{what} need {package}, which is not installed: {remedy(module)}") from missing

@@ -1,0 +1,45 @@
+"""Grad-CAM: the parts of a picture that speak for a class (Selvaraju et al., ICCV 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from nf_zoo.functional import deep_graphs
+
+
+def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Return how much every place of the last map speaks for a class.
+
+    Each channel of the map counts with the mean gradient of the class's logit. Behind global
+    pooling there is only the linear classifier, so that this is its weight: no gradient is taken,
+    and the answer is the same on every backend.
+
+    Args:
+        model: an ImageClassifier with a classifier.
+        images: (N, H, W, C) prepared pictures, as ``model.preprocess`` makes them.
+        classes: N class indices.
+
+    Returns:
+        (N, h, w) float32, 0 to 1, of the last map's size; zeros where nothing speaks for the class.
+
+    Raises:
+        ValueError: if the model has no classifier.
+
+    Example:
+        >>> import numpy as np, nf_zoo
+        >>> model = nf_zoo.create_model("wide_resnet16_1.cifar10")
+        >>> pixels = model.preprocess(np.full((2, 32, 32, 3), 90, "uint8"))
+        >>> grad_cam(model, pixels, [3, 5]).shape
+        (2, 8, 8)
+    """
+    if not getattr(model, "num_classes", None):
+        raise ValueError("Grad-CAM needs a model with a classifier. Received: num_classes=0")
+    with deep_graphs():
+        trunk = keras.Model(model.inputs, model.get_layer("pool").input)
+    maps = np.asarray(keras.ops.convert_to_numpy(trunk.predict_on_batch(images)), "float32")
+    weights = np.asarray(keras.ops.convert_to_numpy(model.head.kernel), "float32")[:, list(classes)]
+    heat = np.maximum(np.einsum("nhwc,cn->nhw", maps, weights), 0)
+    return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
