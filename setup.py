@@ -26,6 +26,7 @@ EXTRAS["test"] = [
     *(name for extra in ("heic", "jax") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
     *("build>=1.2", "playwright>=1.50", "setuptools>=77", "twine>=6.1"),
+    *("nbclient>=0.10", "ipykernel>=6.29"),
 ]
 
 setup(
