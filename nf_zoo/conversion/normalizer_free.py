@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional, layers
+from nf_zoo.conversion.ahead import Ahead, ends_in_sigmoid, gate_of
 from nf_zoo.conversion.editable_model import (
     EditableModel,
     Graph,
@@ -25,14 +26,13 @@ from nf_zoo.conversion.editable_model import (
     refuse_hidden_norms,
 )
 from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
-from nf_zoo.conversion.standardized_layers import activation_of, forms_of, is_sigmoid, named
+from nf_zoo.conversion.standardized_layers import activation_of, forms_of, named
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.deploy.lowering import TRAINING
 from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of, own_shape
 from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
-from nf_zoo.signal_propagation.model_inspection import merges_among
 
 PICTURES = 16
 """Pictures that layers of unknown effect are measured on."""
@@ -217,9 +217,7 @@ class _Conversion:
         for call in editable.calls():
             editable.names.unique(call.name)
         self._signals: dict[graph.Node, Signal] = {}
-        self._to_standardize: set[int] = set()
-        self._inside: set[graph.Node] = set()
-        self._branches: dict[graph.Node, int] = {}
+        self._ahead = Ahead(editable)
         self._new: dict[int, Any] = {}
         self._depthwise: dict[int, list] = {}
         self._suited: dict[int, float] = {}
@@ -230,65 +228,12 @@ class _Conversion:
 
     def convert(self, network: Graph, values: list) -> None:
         """Edit the network, which gets these values."""
-        self._look_ahead(network, reaches=False, leads=False)
         noise = self._kind == "noise"
         signals = [_measured(value) for value in values]
         for signal in signals:
             signal.is_noise = noise
             signal.variance = 1.0 if noise else signal.variance
         self._walk(network, signals)
-
-    # What lies ahead.
-
-    def _look_ahead(self, one: Graph, reaches: bool, leads: bool) -> None:
-        """Find the layers to standardize, the results that lead to a norm, and the branches.
-
-        Args:
-            one: the graph.
-            reaches: whether its results come to a norm with no other weights in between.
-            leads: whether its results come to a norm at all.
-        """
-        direct, inside = set(), set()
-        nodes = graph.upwards(one.sink)
-        for node in reversed(nodes[:-1]):
-            for taker in node.consumers:
-                if isinstance(taker, graph.Sink):
-                    direct |= {node} if reaches else set()
-                    inside |= {node} if leads else set()
-                elif self._reaches(node, taker, direct):
-                    direct.add(node)
-                if taker in inside or norms_in(getattr(taker, "operation", None)):
-                    inside.add(node)
-            nested = self._editable.graphs.get(id(inner(getattr(node, "operation", None))))
-            if nested is not None:
-                self._look_ahead(nested, node in direct, node in inside)
-            elif node in direct and isinstance(node, graph.Kept) and forms_of(node.operation):
-                self._to_standardize.add(id(inner(node.operation)))
-        self._inside |= inside
-        calls = [
-            (x.operation, x.inputs, [x]) if isinstance(x, graph.Kept) else (None, x.inputs, [x])
-            for x in nodes[:-1]
-            if not isinstance(x, graph.Source)
-        ]
-        for merge in merges_among(one.sources, calls):
-            if type(merge.output.operation).__name__ == "Add":
-                self._branches[merge.output] = merge.output.inputs.index(merge.residual)
-
-    def _reaches(self, node: graph.Node, taker: graph.Node, direct: set) -> bool:
-        """Return True if a result comes to a norm by this taker, with no weights in between."""
-        if isinstance(taker, graph.Part):
-            return taker in direct
-        layer = inner(taker.operation)
-        nested = self._editable.graphs.get(id(layer))
-        if nested is not None:
-            first = nested.sources[taker.inputs.index(node)].consumers
-            return any(isinstance(x, graph.Kept) and is_norm(x.operation) for x in first)
-        if is_norm(layer):
-            return True
-        has_weights = bool(getattr(layer, "weights", ())) and not isinstance(
-            layer, keras.layers.PReLU
-        )
-        return taker in direct and not has_weights and node is not _gate_of(taker)
 
     # The walk.
 
@@ -342,7 +287,7 @@ class _Conversion:
             self._nested(call, self._editable.graphs[id(layer)])
         elif is_norm(layer):
             self._remove(call)
-        elif id(layer) in self._to_standardize:
+        elif id(layer) in self._ahead.to_standardize:
             self._standardize(call, layer)
         elif kind in (layers.SqueezeExcite, layers.EfficientChannelAttention):
             self._renew(call, layer, gate_gain=GATE_GAIN)
@@ -351,8 +296,8 @@ class _Conversion:
             self._sum(call)
         elif kind.__name__ == "Concatenate" and layer.axis in (-1, len(inputs[0].value.shape) - 1):
             self._concatenate(call)
-        elif _gate_of(call) is not None and _ends_in_sigmoid(_gate_of(call)):
-            self._gate(call, _gate_of(call))
+        elif gate_of(call) is not None and ends_in_sigmoid(gate_of(call)):
+            self._gate(call, gate_of(call))
         elif kind in TRAINING:
             self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
         elif kind is keras.layers.ZeroPadding2D:
@@ -403,7 +348,7 @@ class _Conversion:
             signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
         factor, is_alone = _inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
         near = 1 / FAR <= factor**2 <= FAR
-        if signal.is_normalized and call in self._inside and is_alone and not near:
+        if signal.is_normalized and call in self._ahead.inside and is_alone and not near:
             self._scale_behind(call, factor, f"{call.name}_scale")
 
     def _renew(self, call: graph.Kept, layer, **changes) -> None:
@@ -454,7 +399,7 @@ class _Conversion:
         signal, name = self._signals[before], self._editable.name_of(norm)
         layer = inner(getattr(before, "operation", None))
         factor = _inverse_root(signal.variance)
-        known = id(layer) in self._to_standardize or id(layer) in self._editable.graphs
+        known = id(layer) in self._ahead.to_standardize or id(layer) in self._editable.graphs
         if not known and (isinstance(before, graph.Source) or getattr(layer, "weights", ())):
             self._learn_scale(call, signal)
         elif abs(factor - 1.0) < 1e-3:
@@ -596,7 +541,7 @@ class _Conversion:
 
     def _sum(self, call: graph.Kept) -> None:
         """Add the expected variances; a residual branch counts by alpha squared."""
-        index = self._branches.get(call)
+        index = self._ahead.branches.get(call)
         if index is not None and self._inputs(call)[index].is_normalized:
             branch = call.inputs[index]
             factor = self._alpha * _inverse_root(self._signals[branch].variance)
@@ -635,22 +580,3 @@ def _built(form, own: dict[str, Any], x, kernel):
 def _positions(value) -> int:
     """Return the number of places of a result, over which its variance is taken per picture."""
     return math.prod(value.shape[1:-1])
-
-
-def _gate_of(call: graph.Kept) -> graph.Node | None:
-    """Return the smaller input of a product: the gate of the other, if there is one."""
-    if type(call.operation).__name__ != "Multiply" or len(call.inputs) != 2:
-        return None
-    is_small = [all(side == 1 for side in x.shape[1:-1]) for x in call.tensors]
-    return call.inputs[is_small.index(True)] if sum(is_small) == 1 else None
-
-
-def _ends_in_sigmoid(node: graph.Node) -> bool:
-    """Return True if a result is that of a sigmoid, up to its shape."""
-    while isinstance(node, graph.Kept) and len(node.inputs) == 1:
-        if is_sigmoid(node.operation):
-            return True
-        if getattr(node.operation, "weights", ()):
-            return False
-        node = node.input
-    return False

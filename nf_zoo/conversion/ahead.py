@@ -1,0 +1,97 @@
+"""What the results of a network come to: which layers a BatchNormalization normalizes."""
+
+from __future__ import annotations
+
+import keras
+
+from nf_zoo.conversion.editable_model import EditableModel, Graph, inner, is_norm, norms_in
+from nf_zoo.conversion.standardized_layers import forms_of, is_sigmoid
+from nf_zoo.deploy import inference_graph as graph
+from nf_zoo.signal_propagation.model_inspection import merges_among
+
+
+class Ahead:
+    """What lies ahead of every result of a model, found before the model is edited.
+
+    Attributes:
+        to_standardize: identities of the layers whose results come to a norm with no other weights
+            in between.
+        inside: nodes whose results come to a norm at all.
+        branches: residual sum -> place of the branch among its inputs.
+    """
+
+    def __init__(self, editable: EditableModel):
+        self.to_standardize: set[int] = set()
+        self.inside: set[graph.Node] = set()
+        self.branches: dict[graph.Node, int] = {}
+        self._graphs = editable.graphs
+        self._look(next(iter(editable.graphs.values())), reaches=False, leads=False)
+
+    def _look(self, one: Graph, reaches: bool, leads: bool) -> None:
+        """Find the layers to standardize, the results that lead to a norm, and the branches.
+
+        Args:
+            one: the graph.
+            reaches: whether its results come to a norm with no other weights in between.
+            leads: whether its results come to a norm at all.
+        """
+        direct, inside = set(), set()
+        nodes = graph.upwards(one.sink)
+        for node in reversed(nodes[:-1]):
+            for taker in node.consumers:
+                if isinstance(taker, graph.Sink):
+                    direct |= {node} if reaches else set()
+                    inside |= {node} if leads else set()
+                elif self._reaches(node, taker, direct):
+                    direct.add(node)
+                if taker in inside or norms_in(getattr(taker, "operation", None)):
+                    inside.add(node)
+            nested = self._graphs.get(id(inner(getattr(node, "operation", None))))
+            if nested is not None:
+                self._look(nested, node in direct, node in inside)
+            elif node in direct and isinstance(node, graph.Kept) and forms_of(node.operation):
+                self.to_standardize.add(id(inner(node.operation)))
+        self.inside |= inside
+        calls = [
+            (x.operation, x.inputs, [x]) if isinstance(x, graph.Kept) else (None, x.inputs, [x])
+            for x in nodes[:-1]
+            if not isinstance(x, graph.Source)
+        ]
+        for merge in merges_among(one.sources, calls):
+            if type(merge.output.operation).__name__ == "Add":
+                self.branches[merge.output] = merge.output.inputs.index(merge.residual)
+
+    def _reaches(self, node: graph.Node, taker: graph.Node, direct: set) -> bool:
+        """Return True if a result comes to a norm by this taker, with no weights in between."""
+        if isinstance(taker, graph.Part):
+            return taker in direct
+        layer = inner(taker.operation)
+        nested = self._graphs.get(id(layer))
+        if nested is not None:
+            first = nested.sources[taker.inputs.index(node)].consumers
+            return any(isinstance(x, graph.Kept) and is_norm(x.operation) for x in first)
+        if is_norm(layer):
+            return True
+        has_weights = bool(getattr(layer, "weights", ())) and not isinstance(
+            layer, keras.layers.PReLU
+        )
+        return taker in direct and not has_weights and node is not gate_of(taker)
+
+
+def gate_of(call: graph.Kept) -> graph.Node | None:
+    """Return the smaller input of a product: the gate of the other, if there is one."""
+    if type(call.operation).__name__ != "Multiply" or len(call.inputs) != 2:
+        return None
+    is_small = [all(side == 1 for side in x.shape[1:-1]) for x in call.tensors]
+    return call.inputs[is_small.index(True)] if sum(is_small) == 1 else None
+
+
+def ends_in_sigmoid(node: graph.Node) -> bool:
+    """Return True if a result is that of a sigmoid, up to its shape."""
+    while isinstance(node, graph.Kept) and len(node.inputs) == 1:
+        if is_sigmoid(node.operation):
+            return True
+        if getattr(node.operation, "weights", ()):
+            return False
+        node = node.input
+    return False
