@@ -43,6 +43,7 @@ _HOMES = {
     "list_models": "nf_zoo.hub.models",
     "load_pretrained": "nf_zoo.hub.pretrained",
     "model_info": "nf_zoo.hub.models",
+    "normalizer_free": "nf_zoo.conversion.normalizer_free",
     "parameter_groups": "nf_zoo.optimizers",
     "preprocess": "nf_zoo.pictures.images",
     "push_to_hub": "nf_zoo.hub.publishing",

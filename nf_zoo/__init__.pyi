@@ -14,6 +14,7 @@ from nf_zoo import models as models
 from nf_zoo import optimizers as optimizers
 from nf_zoo import pictures as pictures
 from nf_zoo.conversion.batch_norm_removal import remove_batch_norm as remove_batch_norm
+from nf_zoo.conversion.normalizer_free import normalizer_free as normalizer_free
 from nf_zoo.deploy.benchmarking import benchmark as benchmark
 from nf_zoo.deploy.fold import fold as fold
 from nf_zoo.deploy.litert_file import export_litert as export_litert

@@ -21,13 +21,15 @@ CLASSES = {
     "nf_zoo.layers": (
         *("ChannelAffine", "Conv2D", "DilatedAveragePool2D", "Dropout"),
         *("EfficientChannelAttention", "MaxPool2D", "Rectifier", "ScalarBias"),
-        *("ScaledActivation", "ScaledWSConv2D", "SkipInit", "SqueezeExcite", "StochasticDepth"),
+        *("ScaledActivation", "ScaledWSConv2D", "ScaledWSDense", "ScaledWSDepthwiseConv2D"),
+        *("SkipInit", "SqueezeExcite", "StochasticDepth"),
     ),
     "nf_zoo.layers.residual": ("ReplicaSeedGenerator",),
     "nf_zoo.models.batch_norm_block": ("BatchNormBlock",),
     "nf_zoo.models.classifier": ("ImageClassifier",),
     "nf_zoo.models.norm_free": ("NormFreeBlock",),
     "nf_zoo.models.skipinit_block": ("FixupBlock", "SkipInitBlock"),
+    "nf_zoo.conversion.normalizer_free_model": ("NormalizerFreeModel",),
     "nf_zoo.deploy.folded": ("FoldedModel",),
     "nf_zoo.optimizers": ("AdaptiveGradientClipping", "GroupedOptimizer"),
 }

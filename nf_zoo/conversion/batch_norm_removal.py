@@ -7,7 +7,13 @@ import numpy as np
 
 from nf_zoo import layers
 from nf_zoo.conversion.absorption import KINDS, Absorber, can_absorb, channel_axis, is_linear
-from nf_zoo.conversion.editable_model import EditableModel, inner
+from nf_zoo.conversion.editable_model import (
+    EditableModel,
+    inner,
+    is_norm,
+    norms_in,
+    refuse_hidden_norms,
+)
 from nf_zoo.deploy.inference_graph import Kept
 from nf_zoo.deploy.lowering import batch_norm_terms
 
@@ -61,33 +67,13 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
         >>> result.remaining
         {}
     """
-    editable = EditableModel(model, opens=_norms_in)
-    _refuse_hidden(editable)
+    editable = EditableModel(model, opens=norms_in)
+    refuse_hidden_norms(editable)
     removal = _Removal(editable)
     removal.remove_all()
     result = editable.build()
     result.remaining = removal.remaining
     return result
-
-
-def _norms_in(layer) -> list:
-    flatten = getattr(layer, "_flatten_layers", list)  # operations are no layers
-    return [x for x in flatten() if isinstance(x, keras.layers.BatchNormalization)]
-
-
-def _refuse_hidden(editable: EditableModel) -> None:
-    hidden = {}
-    for call in editable.calls():
-        layer = inner(call.operation)
-        is_open = type(layer) is keras.layers.BatchNormalization or id(layer) in editable.graphs
-        if not is_open and _norms_in(layer):
-            hidden[f"{call.name!r} ({type(layer).__name__})"] = None
-    if hidden:
-        raise ValueError(
-            "BatchNormalization must be a layer of a functional or Sequential model, nested or "
-            "not. Inside a layer with code of its own it cannot be replaced: write that layer as "
-            f"keras.Model(inputs, outputs). Received: {', '.join(hidden)}"
-        )
 
 
 class _Removal:
@@ -105,7 +91,7 @@ class _Removal:
     def remove_all(self) -> None:
         """Remove them in the order of their first calls."""
         for layer, calls in self._calls.items():
-            if type(layer) is keras.layers.BatchNormalization:
+            if is_norm(layer):
                 self._remove(layer, calls)
         for absorber in self._absorbers.values():
             copy = self._editable.copy_of(absorber.layer, use_bias=True)

@@ -277,3 +277,29 @@ def _chain(one: Graph) -> list[graph.Kept] | None:
         node = node.input
     layers = {call for call in one.calls() if isinstance(call.operation, keras.layers.Layer)}
     return chain if layers == set(chain) and isinstance(node, graph.Source) else None
+
+
+def norms_in(layer) -> list:
+    """Return every BatchNormalization of a layer or model; itself, if it is one."""
+    flatten = getattr(layer, "_flatten_layers", list)  # operations are no layers
+    return [x for x in flatten() if isinstance(x, keras.layers.BatchNormalization)]
+
+
+def is_norm(operation) -> bool:
+    """Return True if a call is one of BatchNormalization, also for every step of time."""
+    return type(inner(operation)) is keras.layers.BatchNormalization
+
+
+def refuse_hidden_norms(editable: EditableModel) -> None:
+    """Raise a ValueError if a BatchNormalization is inside a layer that cannot be taken apart."""
+    hidden = {}
+    for call in editable.calls():
+        layer = inner(call.operation)
+        if not is_norm(layer) and id(layer) not in editable.graphs and norms_in(layer):
+            hidden[f"{call.name!r} ({type(layer).__name__})"] = None
+    if hidden:
+        raise ValueError(
+            "BatchNormalization must be a layer of a functional or Sequential model, nested or "
+            "not. Inside a layer with code of its own it cannot be replaced: write that layer as "
+            f"keras.Model(inputs, outputs). Received: {', '.join(hidden)}"
+        )

@@ -172,24 +172,32 @@ class _Emitter:
         else:
             layer, x = self._convolution(node, x)
         x = layer(x)
-        layer.set_weights([node.folded_kernel(), node.bias.astype("float32")])
+        kernel = node.folded_kernel().reshape(layer.kernel.shape)
+        layer.set_weights([kernel, node.bias.astype("float32")])
         return x
 
     def _convolution(self, node: graph.Linear, x) -> tuple:
         """Return the layer and its input, which is padded here if Keras lacks the padding."""
         keys = ("strides", "padding", "dilation", "groups")
         strides, padding, dilation, groups = (node.convolution[key] for key in keys)
-        size = node.kernel.shape[0]
-        kind, own = keras.layers.Conv2D, {"dilation_rate": dilation}
-        if groups > 1 or padding in ("reflect", "circular"):
-            kind, own = layers.Conv2D, {"groups": groups, "dilation": dilation}
+        *sizes, fan, filters = node.kernel.shape
+        kind, own = keras.layers.Conv2D, {"filters": filters, "dilation_rate": dilation}
+        is_depthwise = groups > 1 and fan == 1
+        if padding in ("reflect", "circular") or (groups > 1 and not is_depthwise):
+            kind, own = layers.Conv2D, {"filters": filters, "groups": groups, "dilation": dilation}
         elif padding == "symmetric":
-            side = dilation * (size - 1) // 2
-            padding = "same" if strides == 1 and size % 2 else "valid"
-            if padding == "valid" and side:
-                x = self._layer(keras.layers.ZeroPadding2D, f"{node.name}_pad", node, side)(x)
-        own |= {"strides": strides, "padding": padding}
-        return self._layer(kind, node.name, node, node.filters, size, **own), x
+            sides = [dilation * (size - 1) // 2 for size in sizes]
+            padding = "same" if strides == 1 and all(size % 2 for size in sizes) else "valid"
+            if padding == "valid" and any(sides):
+                both = tuple((side, side) for side in sides)
+                x = self._layer(keras.layers.ZeroPadding2D, f"{node.name}_pad", node, both)(x)
+        if is_depthwise and kind is keras.layers.Conv2D:
+            kind = keras.layers.DepthwiseConv2D
+            own = {"depth_multiplier": filters // groups, "dilation_rate": dilation}
+        own |= {"strides": strides, "padding": padding, "kernel_size": sizes[0]}
+        if sizes[0] != sizes[1]:
+            own["kernel_size"] = tuple(sizes)
+        return self._layer(kind, node.name, node, **own), x
 
     def _affine(self, node: graph.Affine, inputs: list):
         values = {"scale": node.scale} if np.any(node.scale != 1) else {}

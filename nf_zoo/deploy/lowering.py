@@ -38,7 +38,8 @@ def _linear(layer, inputs: Inputs, name: str, kernel, convolution=None) -> graph
 
 
 def _dense(layer, inputs: Inputs, name: str) -> graph.Node:
-    return _linear(layer, inputs, name, layer.kernel)
+    own = isinstance(layer, layers.ScaledWSDense)
+    return _linear(layer, inputs, name, layer.effective_kernel() if own else layer.kernel)
 
 
 def _convolution(layer, inputs: Inputs, name: str) -> graph.Node:
@@ -48,13 +49,24 @@ def _convolution(layer, inputs: Inputs, name: str) -> graph.Node:
 
 
 def _keras_convolution(layer, inputs: Inputs, name: str) -> graph.Node | None:
-    square = all(len(set(x)) == 1 for x in (layer.strides, layer.dilation_rate, layer.kernel_size))
+    return _of_keras(layer, inputs, name, layer.kernel, layer.groups)
+
+
+def _depthwise(layer, inputs: Inputs, name: str) -> graph.Node | None:
+    """Return a convolution with a group for each channel."""
+    *sides, channels, multiplier = layer.kernel.shape
+    kernel = _float32(layer.kernel).reshape(*sides, 1, channels * multiplier)
+    return _of_keras(layer, inputs, name, kernel, channels)
+
+
+def _of_keras(layer, inputs: Inputs, name: str, kernel, groups: int) -> graph.Node | None:
+    even = all(len(set(x)) == 1 for x in (layer.strides, layer.dilation_rate))
     plain = layer.data_format == "channels_last" and layer.padding in ("same", "valid")
-    if not (square and plain):
+    if not (even and plain):
         return None
     convolution = {"strides": layer.strides[0], "dilation": layer.dilation_rate[0]}
-    convolution |= {"padding": layer.padding, "groups": layer.groups}
-    return _linear(layer, inputs, name, layer.kernel, convolution)
+    convolution |= {"padding": layer.padding, "groups": groups}
+    return _linear(layer, inputs, name, kernel, convolution)
 
 
 def _activated(layer, inputs: Inputs, name: str) -> graph.Node:
@@ -164,6 +176,8 @@ TRAINING = (
 RULES: dict[type, Callable] = {
     layers.Conv2D: _convolution,
     layers.ScaledWSConv2D: _convolution,
+    layers.ScaledWSDepthwiseConv2D: _convolution,
+    layers.ScaledWSDense: _dense,
     layers.ScaledActivation: _scaled_activation,
     layers.SkipInit: lambda layer, inputs, name: _affine(layer, inputs, name, layer.gain),
     layers.StochasticDepth: _nothing,
@@ -175,6 +189,7 @@ RULES: dict[type, Callable] = {
     layers.ChannelAffine: _scale_and_offset,
     layers.ScalarBias: lambda layer, inputs, name: _affine(layer, inputs, name, offset=layer.bias),
     keras.layers.Conv2D: _keras_convolution,
+    keras.layers.DepthwiseConv2D: _depthwise,
     keras.layers.Dense: _dense,
     keras.layers.Activation: _activated,
     layers.Rectifier: _activated,

@@ -6,7 +6,11 @@ from nf_zoo.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nf_zoo.layers.convolution import Conv2D, convolve, given_kernels
 from nf_zoo.layers.pooling import DilatedAveragePool2D, MaxPool2D
 from nf_zoo.layers.residual import Dropout, SkipInit, StochasticDepth
-from nf_zoo.layers.standardization import ScaledWSConv2D
+from nf_zoo.layers.standardization import (
+    ScaledWSConv2D,
+    ScaledWSDense,
+    ScaledWSDepthwiseConv2D,
+)
 
 __all__ = [
     "GAMMA",
@@ -20,6 +24,8 @@ __all__ = [
     "ScalarBias",
     "ScaledActivation",
     "ScaledWSConv2D",
+    "ScaledWSDense",
+    "ScaledWSDepthwiseConv2D",
     "SkipInit",
     "SqueezeExcite",
     "StochasticDepth",

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import math
 
 import keras
 from keras import ops
@@ -130,20 +131,50 @@ def given_kernels(kernels: dict):
         _GIVEN.reset(token)
 
 
-class Convolution(RecordedLayer):
+class LinearLayer(RecordedLayer):
+    """Base class of layers with a kernel (..., filters) and a bias (filters,)."""
+
+    def __init__(
+        self,
+        use_bias: bool = True,
+        kernel_initializer="he_normal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def _add_kernel_and_bias(self, shape) -> None:
+        # Standardization needs the float32 master weight, so the layer casts, not Keras.
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=shape,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            autocast=False,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=shape[-1:], initializer=self.bias_initializer
+            )
+
+
+class Convolution(LinearLayer):
     """Base class of the convolutions: hyperparameters, shape inference and bias."""
 
     def __init__(
         self,
         filters: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         strides: int = 1,
         padding: str = "same",
         dilation: int = 1,
         groups: int = 1,
-        use_bias: bool = True,
-        kernel_initializer="he_normal",
-        bias_initializer="zeros",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -154,11 +185,11 @@ class Convolution(RecordedLayer):
                 "filters must be positive and divisible by groups. "
                 f"Received: filters={filters}, groups={groups}"
             )
-        self.filters, self.kernel_size, self.strides = int(filters), int(kernel_size), int(strides)
+        self.filters, self.strides = int(filters), int(strides)
+        pair = isinstance(kernel_size, tuple | list)
+        self.kernel_size = tuple(map(int, kernel_size)) if pair else int(kernel_size)
+        self.sides = self.kernel_size if pair else (self.kernel_size,) * 2
         self.padding, self.dilation, self.groups = padding, int(dilation), int(groups)
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
@@ -169,16 +200,7 @@ class Convolution(RecordedLayer):
                 f"groups={self.groups}. Received: input shape {tuple(input_shape)}"
             )
         require_channels(self, channels, ndim=4)
-        shape = (self.kernel_size, self.kernel_size, channels // self.groups, self.filters)
-        # Standardization needs the float32 master weight, so the layer casts, not Keras.
-        self.kernel = self.add_weight(
-            name="kernel", shape=shape, initializer=self.kernel_initializer, autocast=False
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(self.filters,), initializer=self.bias_initializer
-            )
+        self._add_kernel_and_bias((*self.sides, channels // self.groups, self.filters))
 
     def effective_kernel(self):
         """Return the kernel that the images are convolved with."""
@@ -199,15 +221,17 @@ class Convolution(RecordedLayer):
         return ops.add(x, bias) if self.groups == 1 else x + bias
 
     def compute_output_shape(self, input_shape):
-        span = self.dilation * (self.kernel_size - 1)
-        lost = {"same": 0, "valid": span}.get(self.padding, span - 2 * (span // 2))
-        sides = (None if n is None else -((lost - n) // self.strides) for n in input_shape[1:3])
+        sides = []
+        for length, taps in zip(input_shape[1:3], self.sides, strict=True):
+            span = self.dilation * (taps - 1)
+            lost = {"same": 0, "valid": span}.get(self.padding, span - 2 * (span // 2))
+            sides.append(None if length is None else -((lost - length) // self.strides))
         return (input_shape[0], *sides, self.filters)
 
     def multiply_adds(self, input_shape) -> int:
         """Return the multiply-adds for one picture of ``input_shape`` (N, H, W, C)."""
         _, height, width, _ = self.compute_output_shape(input_shape)
-        fan_in = self.kernel_size**2 * input_shape[-1] // self.groups
+        fan_in = math.prod(self.sides) * input_shape[-1] // self.groups
         return height * width * self.filters * fan_in
 
 
@@ -217,14 +241,14 @@ class Conv2D(Convolution):
 
     Args:
         filters: number of output channels.
-        kernel_size: side of the square kernel, in pixels.
+        kernel_size: side of the square kernel, or its (height, width), in pixels.
         strides: step in pixels.
         padding: ``"same"``, ``"valid"``, ``"symmetric"``, ``"reflect"`` or ``"circular"``.
         dilation: distance between kernel taps.
         groups: number of channel groups.
         use_bias: add a learnable bias.
-        kernel_initializer: any Keras initializer.
-        bias_initializer: any Keras initializer.
+        kernel_initializer, bias_initializer: any Keras initializer.
+        kernel_regularizer: any Keras regularizer, or None.
 
     Input: (N, H, W, C). Output: (N, H', W', filters).
 

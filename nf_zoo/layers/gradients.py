@@ -1,7 +1,24 @@
 """Custom gradients under TensorFlow that do not leak memory."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+_NONE = contextvars.ContextVar("no_gradients", default=False)
+
+
+@contextlib.contextmanager
+def no_gradients() -> Iterator[None]:
+    """Compute functions with a gradient of their own op by op, where no gradient is taken.
+
+    Layer after layer in eager mode, each would otherwise be traced for every shape.
+    """
+    token = _NONE.set(True)
+    try:
+        yield
+    finally:
+        _NONE.reset(token)
 
 
 def with_own_gradient(function: Callable) -> Callable:
@@ -21,4 +38,9 @@ def with_own_gradient(function: Callable) -> Callable:
     def of(*specs) -> Callable:
         return traced.get_concrete_function(*specs)
 
-    return lambda *tensors: of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
+    def call(*tensors):
+        if _NONE.get():
+            return function(*tensors)[0]
+        return of(*(tf.TensorSpec(x.shape, x.dtype) for x in tensors))(*tensors)
+
+    return call

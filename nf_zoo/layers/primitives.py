@@ -34,6 +34,8 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
             product. For inference a convolution without groups stays one plain operation.
     """
     padding = padding.upper()
+    if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
+        return _depthwise(strides, padding, dilation)
     if groups > 1:
         return _grouped(strides, padding, dilation, groups)
     if not training or dilation > 1 or None in x.shape[1:3] or _on_gpu():
@@ -158,6 +160,40 @@ def _rows(x):
 
 
 # --- groups ---
+
+
+@functools.cache
+def _depthwise(strides, padding, dilation) -> Callable:
+    """Return a convolution of every channel by itself, with a kernel (kh, kw, 1, filters).
+
+    On a CPU oneDNN's grouped convolution is the fastest, but not its gradients.
+    """
+    import tensorflow as tf
+
+    steps = (1, strides, strides, 1)
+
+    def by_channel(kernel, x):
+        return tf.reshape(kernel, (*kernel.shape[:2], x.shape[-1], -1))
+
+    if _on_gpu() or dilation > 1:
+        own = {"strides": steps, "padding": padding, "dilations": (dilation, dilation)}
+        return lambda x, kernel: tf.nn.depthwise_conv2d(x, by_channel(kernel, x), **own)
+
+    def convolution(x, kernel):
+        def gradient(upstream):
+            taps = by_channel(kernel, x)
+            own = {"out_backprop": upstream, "strides": steps, "padding": padding}
+            of_x = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(x), filter=taps, **own
+            )
+            of_taps = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=x, filter_sizes=tf.shape(taps), **own
+            )
+            return of_x, tf.reshape(of_taps, kernel.shape)
+
+        return tf.nn.conv2d(x, kernel, strides, padding), gradient
+
+    return with_own_gradient(convolution)
 
 
 @functools.cache

@@ -9,7 +9,8 @@ class RecordedLayer(keras.layers.Layer):
 
     Keras records the arguments of a layer if all of them are numbers, strings and the like; it
     records the dtype policy separately. A policy object would spoil the record, so it is left out.
-    NumPy numbers become Python numbers, and initializers their serialized form.
+    NumPy numbers become Python numbers, tuples lists, and initializers and regularizers their
+    serialized form.
     """
 
     def __new__(cls, *args, **kwargs):
@@ -23,6 +24,8 @@ class RecordedLayer(keras.layers.Layer):
 
 
 def _plain(value):
-    if isinstance(value, keras.initializers.Initializer):
-        return keras.initializers.serialize(value)
+    if isinstance(value, keras.initializers.Initializer | keras.regularizers.Regularizer):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional
+from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.models.residual_block import ResidualBlock
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.inputs import batches_of
@@ -17,6 +18,8 @@ from nf_zoo.signal_propagation.model_inspection import Merge, find_merges, is_tr
 from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 
 BatchNormalization = keras.layers.BatchNormalization
+PREPARATION = (keras.layers.Rescaling, keras.layers.Normalization)
+"""Layers that prepare pictures where they stand at the input."""
 
 
 def signal_propagation(
@@ -43,7 +46,8 @@ def signal_propagation(
             with or without labels; the path of a picture or of a folder of pictures, or a list of
             such paths, which the model's own ``preprocess`` prepares; or a shape, (H, W, C) or
             (N, H, W, C), for N(0, 1) noise. None gives noise of the model's own shape, with 64
-            pixels for free sides.
+            pixels for free sides. Noise stands for prepared pictures: Rescaling and Normalization
+            at the model's input are passed over.
         batch_size: pictures at a time, and number of noise pictures if the shape does not tell it.
         unit_gains: measure with every gain and skip gain at one, as the papers' plots do;
             otherwise a branch whose gain starts at 0 is silent.
@@ -88,8 +92,9 @@ def signal_propagation(
         batch_statistics = bool(norms) and all(map(_untouched, norms))
     input_shape, preprocess = network.inputs[0].shape, getattr(model, "preprocess", None)
     batches, kind = batches_of(images_or_shape, input_shape, batch_size, seed, preprocess)
-    walk = _Walk(batch_statistics)
+    walk = _Walk(batch_statistics, kind)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(no_gradients())
         if unit_gains:
             stack.enter_context(_gains_at_one(model))
         if batch_statistics:
@@ -98,7 +103,10 @@ def signal_propagation(
             walk.through(network, keras.ops.convert_to_tensor(batch))
     no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
-    if not no_theory:
+    ledger = getattr(model, "ledger", None)
+    if not no_theory and ledger is not None:
+        predicted = [ledger.get(name) for name in walk.signals]
+    elif not no_theory:
         predicted = theory.predicted_variances(
             model, unit_gains, batch_statistics, walk.size, walk.pooling
         )
@@ -171,13 +179,13 @@ class _Signal:
 class _Walk:
     """Walk of batches through a model that collects the signals of its blocks."""
 
-    def __init__(self, batch_statistics: bool):
+    def __init__(self, batch_statistics: bool, inputs: str):
         self.signals: dict[str, _Signal] = {}
         self.before = ChannelMoments()
         self.pictures = 0
         self.residual = True
         self.size: tuple[int, int] | None = None
-        self._training = batch_statistics
+        self._training, self._is_noise, self._noise = batch_statistics, inputs == "noise", None
         self._size: tuple | None = None
         self._stage = 0
         self._batch = 0
@@ -189,6 +197,7 @@ class _Walk:
         self.pictures += len(batch)
         self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
+        self._noise = batch if self._is_noise else None
         if not self.signals:
             self.residual = _has_blocks(network)
         if not self.residual:
@@ -227,6 +236,8 @@ class _Walk:
             return self._graph(nested, keras.tree.flatten(args)[0])
         if isinstance(operation, BatchNormalization):
             return operation(args[0], training=self._training)
+        if type(operation) in PREPARATION and args[0] is self._noise:
+            return args[0]
         output = operation(*args, **kwargs)
         shape = getattr(output, "shape", ())
         if not self.residual and getattr(operation, "weights", None) and len(shape) >= 2:

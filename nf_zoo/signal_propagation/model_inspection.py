@@ -1,7 +1,7 @@
 """Inspection of a model without a run: places where branches merge, and whether it is trained."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -33,26 +33,42 @@ def find_merges(model) -> list[Merge]:
     """Return the residual merges of a functional model, in order of execution.
 
     A merge adds (or concatenates) two tensors that stem from one. The path with more weights is
-    the branch, the other (empty, or a projection) the skip path.
+    the branch, the other (empty, or a projection) the skip path. A constant factor at the end of
+    the branch is no part of it.
     """
-    ancestors: dict[int, frozenset] = {id(x): frozenset((id(x),)) for x in model.inputs}
-    order: dict[int, int] = {id(x): -1 for x in model.inputs}
-    maker: dict[int, Any] = {}
+    calls = [
+        (node.operation, list(map(id, node.input_tensors)), list(map(id, node.outputs)))
+        for node in nodes_of(model)
+    ]
+    return merges_among(map(id, model.inputs), calls)
+
+
+def merges_among(inputs: Iterable, calls: Iterable[tuple[Any, list, list]]) -> list[Merge]:
+    """Return the residual merges of a graph.
+
+    Args:
+        inputs: keys of the inputs.
+        calls: (operation, keys of its inputs, keys of its outputs), in order of execution.
+    """
+    ancestors: dict[Any, frozenset] = {key: frozenset((key,)) for key in inputs}
+    order: dict[Any, int] = dict.fromkeys(ancestors, -1)
+    maker: dict[Any, tuple] = {}
     merges = []
-    for index, node in enumerate(nodes_of(model)):
-        above = frozenset().union(*(ancestors[id(x)] for x in node.input_tensors))
-        for x in node.outputs:
-            ancestors[id(x)] = above | {id(x)}
-            order[id(x)], maker[id(x)] = index, node.operation
-        if type(node.operation).__name__ in MERGES and len(node.input_tensors) == 2:
-            merge = _residual_merge(node, ancestors, order, maker)
+    for index, call in enumerate(calls):
+        operation, taken, made = call
+        above = frozenset().union(*(ancestors[key] for key in taken))
+        for key in made:
+            ancestors[key] = above | {key}
+            order[key], maker[key] = index, call
+        if type(operation).__name__ in MERGES and len(taken) == 2:
+            merge = _residual_merge(call, ancestors, order, maker)
             if merge is not None:
                 merges.append(merge)
     return merges
 
 
-def _residual_merge(node, ancestors, order, maker) -> Merge | None:
-    one, other = (id(x) for x in node.input_tensors)
+def _residual_merge(call, ancestors, order, maker) -> Merge | None:
+    operation, (one, other), (output,) = call
     common = ancestors[one] & ancestors[other]
     if not common or one == other:
         return None
@@ -60,7 +76,7 @@ def _residual_merge(node, ancestors, order, maker) -> Merge | None:
 
     def way(end: int) -> tuple:
         keys = sorted(ancestors[end] - ancestors[split], key=order.__getitem__)
-        return tuple(dict.fromkeys(maker[key] for key in keys))
+        return tuple(dict.fromkeys(maker[key][0] for key in keys))
 
     ways = {one: way(one), other: way(other)}
     weights = {
@@ -69,9 +85,12 @@ def _residual_merge(node, ancestors, order, maker) -> Merge | None:
     residual, skip = sorted((one, other), key=lambda end: (-weights[end], end == split))
     if weights[residual] <= weights[skip]:
         return None
-    if type(node.operation).__name__ == "Concatenate" and skip != split:
+    if type(operation).__name__ == "Concatenate" and skip != split:
         return None
-    return Merge(node.operation.name, id(node.outputs[0]), residual, split, ways[residual])
+    branch = ways[residual]
+    while type(maker.get(residual, (None,))[0]) is keras.layers.Rescaling:
+        residual = maker[residual][1][0]
+    return Merge(operation.name, output, residual, split, branch)
 
 
 def norms_after_activations(model) -> list[str]:

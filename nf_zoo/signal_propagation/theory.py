@@ -40,7 +40,7 @@ def activated_variance(variance: float, activation: str = "relu") -> float:
 
 def border_factor(
     size: tuple[int, int],
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     strides: int = 1,
     padding: str = "symmetric",
     mean_square: float = 0.0,
@@ -59,7 +59,7 @@ def border_factor(
 
     Args:
         size: (height, width) of the input in pixels.
-        kernel_size: side of the kernel.
+        kernel_size: side of the kernel, or its (height, width).
         strides: step in pixels.
         padding: padding as in the zoo's convolutions.
         mean_square: squared mean of the input over its variance; 0 gives the share of the mean
@@ -68,7 +68,8 @@ def border_factor(
 
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
     """
-    axes = [_taps(n, kernel_size, strides, padding) for n in size]
+    sides = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,) * 2
+    axes = [_taps(n, k, strides, padding) for n, k in zip(size, sides, strict=True)]
     left = math.prod(_mean(_mean(met) for met in axis) for axis in axes)
     places = math.prod(_mean(_mean(met) ** 2 for met in axis) for axis in axes)
     taps = math.prod(_mean(_mean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
@@ -130,10 +131,14 @@ def predicted_variances(
 
 def missing_theory(model, trained: bool, inputs: str, batch_statistics: bool) -> str:
     """Return the reason why theory does not apply to a measurement; empty if it does."""
-    if not isinstance(model, ImageClassifier):
+    measured_on = getattr(model, "measured_on", None)  # of a network that carries its ledger
+    if not isinstance(model, ImageClassifier) and measured_on is None:
         return "it covers only a network of nf_zoo by itself, and this is another model"
     if trained:
         return "it covers only initialization, and these weights are trained"
+    if measured_on is not None:
+        differs = f"its ledger was measured on {measured_on}, and these are {inputs}"
+        return "" if inputs == measured_on else differs
     rule = _rule(model)
     if isinstance(rule, Ledger):
         return "" if inputs == "noise" else "it covers only noise, and these are pictures"

@@ -347,6 +347,37 @@ def test_what_stands_between_convolutions_stays(kind):
     assert "BatchNormalization" not in kinds(folded)
 
 
+STANDARDIZED = {
+    "depthwise": lambda: nf_zoo.layers.ScaledWSDepthwiseConv2D(3, 2, gamma=1.7, strides=2),
+    "depthwise symmetric": lambda: nf_zoo.layers.ScaledWSDepthwiseConv2D(
+        (5, 3), strides=2, padding="symmetric"
+    ),
+    "depthwise reflect": lambda: nf_zoo.layers.ScaledWSDepthwiseConv2D(3, padding="reflect"),
+    "not square": lambda: nf_zoo.layers.ScaledWSConv2D(6, (1, 7), padding="symmetric"),
+    "not square grouped": lambda: nf_zoo.layers.ScaledWSConv2D(6, (3, 1), strides=2, groups=2),
+    "dense maps": lambda: nf_zoo.layers.ScaledWSDense(6, gamma=1.7),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", STANDARDIZED)
+def test_standardized_layers_become_plain_ones(kind):
+    """Norms on both sides go into them."""
+    inputs = keras.Input((20, 24, 4))
+    own = {"moving_mean_initializer": "random_normal", "gamma_initializer": "random_normal"}
+    x = keras.layers.BatchNormalization(center=False)(inputs)
+    x = keras.layers.BatchNormalization(**own)(STANDARDIZED[kind]()(x))
+    model = keras.Model(inputs, x)
+    for index, weight in enumerate(model.trainable_weights):
+        weight.assign(np.random.default_rng(index).standard_normal(weight.shape))
+    folded = nf_zoo.fold(model)
+    pixels = np.random.default_rng(0).standard_normal((2, 20, 24, 4)).astype("float32")
+    expected = np.asarray(model(pixels))
+    assert np.abs(folded(pixels) - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert kinds(folded) <= {"InputLayer", "ZeroPadding2D", "Conv2D", "DepthwiseConv2D", "Dense"}
+    assert folded.remaining == {}
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     "layer",

@@ -6,7 +6,15 @@ import pytest
 import tensorflow as tf
 from programs import printed_by
 
-from nf_zoo.layers import Conv2D, MaxPool2D, ScaledWSConv2D, convolve, primitives
+from nf_zoo.layers import (
+    Conv2D,
+    MaxPool2D,
+    ScaledWSConv2D,
+    ScaledWSDense,
+    ScaledWSDepthwiseConv2D,
+    convolve,
+    primitives,
+)
 
 
 def normal(shape, seed=0, scale=1.0):
@@ -338,18 +346,89 @@ def test_a_constant_kernel_stays_finite():
     assert np.all(np.asarray(layer.effective_kernel()) == 0.0)
 
 
+STANDARDIZED = {
+    "convolution": (lambda **own: ScaledWSConv2D(8, 3, **own), (2, 8, 8, 16)),
+    "depthwise": (
+        lambda **own: ScaledWSDepthwiseConv2D(3, depth_multiplier=2, **own),
+        (2, 8, 8, 16),
+    ),
+    "dense": (lambda **own: ScaledWSDense(8, **own), (2, 5, 64)),
+}
+"""Label -> a standardized layer, and the shape of an input."""
+
+
 @pytest.mark.fast
+@pytest.mark.parametrize("label", STANDARDIZED)
+@pytest.mark.parametrize("eps_form", ["floor", "added"])
+def test_what_a_standardized_layer_of_another_kind_computes(label, eps_form):
+    """Against Keras's own layer, with the kernel of the formula in float64."""
+    make, shape = STANDARDIZED[label]
+    layer = make(gamma=1.7, eps=1e-3, eps_form=eps_form)
+    layer.build((None, *shape[1:]))
+    layer.kernel.assign(3.0 + 0.1 * normal(layer.kernel.shape))
+    gain = np.linspace(0.5, 2.0, layer.kernel.shape[-1])
+    layer.gain.assign(gain)
+    layer.bias.assign(gain)
+    kernel = np.asarray(layer.kernel, "float64")
+    rows = kernel.reshape(-1, kernel.shape[-1])
+    spread = len(rows) * rows.var(0)
+    spread = np.maximum(spread, 1e-3) if eps_form == "floor" else spread + len(rows) * 1e-3
+    expected = (gain * 1.7 * (rows - rows.mean(0)) / np.sqrt(spread)).reshape(kernel.shape)
+    plain = {
+        "convolution": lambda: keras.layers.Conv2D(8, 3, padding="same"),
+        "depthwise": lambda: keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+        "dense": lambda: keras.layers.Dense(8),
+    }[label]()
+    plain.build((None, *shape[1:]))
+    plain.set_weights([expected.reshape(plain.kernel.shape), gain])
+    np.testing.assert_allclose(layer(normal(shape)), plain(normal(shape)), atol=2e-4)
+    assert tuple(layer.compute_output_shape(shape)) == tuple(layer(normal(shape)).shape)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", [Conv2D, ScaledWSConv2D, ScaledWSDepthwiseConv2D])
+def test_kernels_that_are_not_square(kind):
+    own = {"padding": "symmetric", "strides": 2}
+    depthwise = kind is ScaledWSDepthwiseConv2D
+    layer = kind((1, 5), **own) if depthwise else kind(4, (1, 5), **own)
+    x = normal((1, 6, 9, 4))
+    y = layer(x)
+    layer.bias.assign(normal(4))
+    groups = 4 if depthwise else 1
+    kernel = np.asarray(layer.effective_kernel())
+    expected = reference(x, kernel, 2, ((0, 0), (2, 2)), groups=groups)
+    np.testing.assert_allclose(layer(x), expected + normal(4), atol=1e-4)
+    assert tuple(layer.compute_output_shape(x.shape)) == tuple(y.shape) == (1, 3, 5, 4)
+    assert layer.multiply_adds(x.shape) == 3 * 5 * 4 * 5 * (4 // groups)
+    again = kind.from_config(layer.get_config())
+    assert tuple(again(x).shape) == (1, 3, 5, 4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("label", STANDARDIZED)
+def test_a_regularizer_of_the_kernel_counts_and_is_saved(label):
+    make, shape = STANDARDIZED[label]
+    layer = make(kernel_regularizer=keras.regularizers.L2(0.5))
+    layer = type(layer).from_config(layer.get_config())
+    layer(normal(shape))
+    expected = 0.5 * np.square(layer.kernel).sum()
+    assert float(layer.losses[0]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("label", STANDARDIZED)
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 8e-3), ("mixed_float16", 1e-3)]
 )
-def test_standardization_is_float32_under_mixed_precision(policy, tolerance):
-    # A large common mean is what a half-precision standardization loses.
-    kernel, x = 1.0 + 0.02 * normal((3, 3, 16, 8)), normal((2, 8, 8, 16), 1)
+def test_standardization_is_float32_under_mixed_precision(policy, tolerance, label):
+    make, shape = STANDARDIZED[label]
+    x = normal(shape, 1)
 
     def output(policy):
-        layer = ScaledWSConv2D(8, 3, dtype=policy)
-        layer.build((None, None, None, 16))
-        layer.kernel.assign(kernel)
+        layer = make(dtype=policy)
+        layer.build((None, *shape[1:]))
+        # A large common mean is what a half-precision standardization loses.
+        layer.kernel.assign(1.0 + 0.02 * normal(layer.kernel.shape))
         return np.asarray(keras.ops.cast(layer(x), "float32"))
 
     exact = output("float32")

@@ -232,6 +232,8 @@ def test_states_from_a_stranger_are_checked(parts, tmp_path):
         lambda **own: nf_zoo.layers.SqueezeExcite(4, gate_gain=2.0, **own),
         lambda **own: nf_zoo.layers.EfficientChannelAttention(2.0, kernel_size=5, **own),
         lambda **own: nf_zoo.layers.ScaledWSConv2D(8, 3, gamma=1.5, eps_form="added", **own),
+        lambda **own: nf_zoo.layers.ScaledWSDepthwiseConv2D((1, 5), 2, gamma=1.5, **own),
+        lambda **own: nf_zoo.layers.ScaledWSDense(8, kernel_regularizer="l2", **own),
         lambda **own: nf_zoo.layers.ScaledActivation("silu", **own),
     ],
 )

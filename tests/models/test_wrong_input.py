@@ -45,11 +45,16 @@ def test_models_take_their_own_channels_alone(label, built_for):
         lambda: layers.Conv2D(6, 3),
         lambda: layers.ScaledWSConv2D(6, 3),
         lambda: layers.ScaledWSConv2D(6, 3, groups=3),
+        lambda: layers.ScaledWSDepthwiseConv2D(3),
+        lambda: layers.ScaledWSDense(6),
         lambda: layers.ChannelAffine(),
         lambda: layers.SqueezeExcite(2),
         lambda: layers.EfficientChannelAttention(),
     ],
-    ids=["Conv2D", "ScaledWSConv2D", "grouped", "ChannelAffine", "SqueezeExcite", "ECA"],
+    ids=[
+        *("Conv2D", "ScaledWSConv2D", "grouped", "depthwise", "dense"),
+        *("ChannelAffine", "SqueezeExcite", "ECA"),
+    ],
 )
 def test_layers_take_their_own_channels_alone(make):
     layer = make()

@@ -33,6 +33,8 @@ LINEAR = {
     "einsum_ellipsis": (lambda: LAYERS.EinsumDense("...x,yx->...y", 5), (4,)),
     "einsum_by_position": (lambda: LAYERS.EinsumDense("abc,bcd->abd", (3, 5)), (3, 4)),
     "scaled_ws": (lambda: nf_zoo.layers.ScaledWSConv2D(5, 3), (6, 6, 4)),
+    "scaled_ws_depthwise": (lambda: nf_zoo.layers.ScaledWSDepthwiseConv2D(3, 2), (6, 6, 4)),
+    "scaled_ws_dense": (lambda: nf_zoo.layers.ScaledWSDense(5), (3, 4)),
 }
 """Label -> a layer that is linear in its kernel, and the shape of one input."""
 

@@ -409,3 +409,31 @@ def test_activation_before_batch_norm_in_a_foreign_model():
         x = keras.layers.Add()([keras.layers.Conv2D(8, 3, padding="same")(branch), x])
     (finding,) = nf_zoo.diagnose(keras.Model(inputs, x), (4, 16, 16, 8))
     assert finding.kind == "activation before BatchNorm" and "2 places" in finding.evidence
+
+
+@pytest.mark.fast
+def test_a_factor_at_the_end_of_a_branch_is_no_part_of_it():
+    """The branch is measured before it, as before the alpha of the zoo's blocks."""
+    inputs = keras.Input((8, 8, 16))
+    branch = keras.layers.Conv2D(16, 1, kernel_initializer="lecun_normal")(inputs)
+    x = keras.layers.Add()([inputs, keras.layers.Rescaling(0.1)(branch)])
+    (row,) = nf_zoo.signal_propagation(keras.Model(inputs, x))
+    assert row.residual_variance == pytest.approx(1.0, rel=0.3)
+    assert row.variance == pytest.approx(1.01, rel=0.05)
+
+
+@pytest.mark.fast
+def test_noise_is_passed_over_the_preparation_of_pictures():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Normalization(mean=[0.5] * 3, variance=[0.04] * 3)(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 1)(keras.layers.Rescaling(10.0)(x + 0.0)))
+    assert nf_zoo.signal_propagation(model).before[1] == pytest.approx(1.0, rel=0.1)
+    plain = keras.layers.Conv2D(4, 1)
+    plain.build((None, 8, 8, 3))
+    plain.set_weights(model.layers[-1].get_weights())
+    noise = np.random.default_rng(0).standard_normal((32, 8, 8, 3), dtype=np.float32)
+    expected = np.var(np.asarray(plain(10 * noise)), (0, 1, 2)).mean()
+    assert nf_zoo.signal_propagation(model)[-1].variance == pytest.approx(expected, rel=1e-3)
+    pictures = np.full((2, 8, 8, 3), 255.0, "float32")
+    assert nf_zoo.signal_propagation(model, pictures).before[0] > 1e4

@@ -1,0 +1,656 @@
+"""A normalizer-free network of the shape of any network with BatchNormalization.
+
+The graph is walked once, with noise or pictures, and edited on the way. Every result has an
+expected variance per channel: a scaled activation and a standardized layer keep it at 1, a sum adds
+up, and behind a layer of unknown effect it is the measured one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nf_zoo import functional, layers
+from nf_zoo.conversion.editable_model import (
+    EditableModel,
+    Graph,
+    inner,
+    is_norm,
+    norms_in,
+    refuse_hidden_norms,
+)
+from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
+from nf_zoo.conversion.standardized_layers import activation_of, forms_of, is_sigmoid, named
+from nf_zoo.deploy import inference_graph as graph
+from nf_zoo.deploy.lowering import TRAINING
+from nf_zoo.layers.gradients import no_gradients
+from nf_zoo.signal_propagation import theory
+from nf_zoo.signal_propagation.inputs import batches_of, own_shape
+from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
+from nf_zoo.signal_propagation.model_inspection import merges_among
+
+PICTURES = 16
+"""Pictures that layers of unknown effect are measured on."""
+CENTERED = 0.25
+"""Largest squared mean, over the variance, of an activation's input that gamma suits."""
+FAR = 2.0
+"""Factor from 1 beyond which a variance is brought back behind the layer that moved it."""
+GATE_GAIN = 2.0
+RECTIFIERS = ("relu", "relu6")
+
+NORMALIZATIONS = (
+    *(keras.layers.LayerNormalization, keras.layers.GroupNormalization),
+    *(keras.layers.RMSNormalization, keras.layers.UnitNormalization),
+    keras.layers.SpectralNormalization,
+)
+
+
+def normalizer_free(
+    model: keras.Model, alpha: float = 0.2, *, weights: str | None = None, images: Any = None
+) -> NormalizerFreeModel:
+    """Return a normalizer-free network of the same shape, to be trained.
+
+    Scaled weight standardization takes the place of BatchNormalization, as in the papers' networks.
+    At initialization the result keeps the variance of its signal; in training no picture
+    influences another.
+
+    - Convolutions, depthwise and separable ones too, and dense layers whose results come to a
+      BatchNormalization become standardized, with a gain and a bias that learn. Their constant
+      ``gamma`` undoes the expected variance of the input and the loss at zero padding.
+    - BatchNormalization goes. Behind a sum or a pooling it becomes the factor beta, 1 / sqrt of
+      the expected variance; behind a layer that cannot be standardized, such as a transposed
+      convolution, a scale and an offset per channel that learn.
+    - Activations of a centered signal get their gamma, gates (squeeze-excite) the factor 2.
+    - Every residual branch gets the factor ``alpha``. A shortcut with a convolution starts the
+      ledger again at 1.
+    - The effect of all other layers (pooling, depthwise convolutions, activations of a shifted
+      signal, ...) is measured in one pass over pictures. A variance that leaves [1/2, 2] is
+      brought back at once.
+
+    Args:
+        model: a functional or built Sequential model, channels last. Models nested in it, shared
+            layers and TimeDistributed are followed.
+        alpha: weight of the residual branches, above 0.
+        weights: None for fresh weights; ``"keep"`` for the kernels of ``model`` where shapes
+            agree, and all weights of layers that stay. Frozen layers keep theirs in any case.
+        images: what to measure on, as in :func:`nf_zoo.signal_propagation`; an array for each
+            input if there are several. None is noise of variance 1. Give pictures where you can:
+            neighboring pixels of pictures are alike, which pooling and depthwise convolutions
+            do not see in noise. At most 16 are used.
+
+    Returns:
+        A :class:`~nf_zoo.conversion.normalizer_free_model.NormalizerFreeModel` with the inputs,
+        outputs and layer names of ``model``, not compiled. Its ``remaining`` names the
+        normalizations of other kinds that stay; its ledger is what
+        :func:`nf_zoo.signal_propagation` shows as theory. ``model`` is not changed.
+
+    Raises:
+        ValueError: if ``model`` is neither functional nor Sequential, has a BatchNormalization
+            over another axis than the last or inside a layer with code of its own, or ``alpha`` or
+            ``weights`` is none of the above.
+
+    Source: Brock, De & Smith, ICLR 2021, sections 3 (alpha, beta, transitions), 4 (standardization
+    and gamma) and 5 (gates).
+
+    Example:
+        >>> import keras, nf_zoo
+        >>> inputs = keras.Input((32, 32, 3))
+        >>> x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(inputs)
+        >>> x = keras.layers.BatchNormalization(name="norm")(x)
+        >>> x = keras.layers.ReLU(name="activation")(x)
+        >>> result = nf_zoo.normalizer_free(keras.Model(inputs, x))
+        >>> [type(layer).__name__ for layer in result.layers]
+        ['InputLayer', 'ScaledWSConv2D', 'ScaledActivation']
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0. Received: {alpha!r}")
+    if weights not in (None, "keep"):
+        raise ValueError(f'weights must be None or "keep". Received: {weights!r}')
+    editable = EditableModel(model, opens=norms_in)
+    refuse_hidden_norms(editable)
+    _refuse_other_axes(editable)
+    network = next(iter(editable.graphs.values()))
+    values, kind = _pictures(functional.as_functional(model), images)
+    conversion = _Conversion(editable, float(alpha), weights == "keep", kind)
+    with no_gradients():
+        conversion.convert(network, values)
+    result = editable.build()
+    structures = functional.structures_of(functional.as_functional(result))
+    return NormalizerFreeModel(
+        *structures,
+        name=model.name,
+        alpha=float(alpha),
+        ledger=conversion.ledger,
+        measured_on=kind,
+        remaining=conversion.remaining,
+    )
+
+
+def _refuse_other_axes(editable: EditableModel) -> None:
+    for call in editable.calls():
+        layer = inner(call.operation)
+        if is_norm(layer) and layer.axis not in (-1, layer.input_spec.ndim - 1):
+            raise ValueError(
+                "BatchNormalization must run over the last axis, the channels. "
+                f"Received: {call.name!r} with axis={layer.axis}"
+            )
+
+
+def _pictures(network, images) -> tuple[list, str]:
+    """Return a batch for each input, and ``"noise"`` or ``"images"``."""
+    shapes = [x.shape for x in network.inputs]
+    if len(shapes) == 1 and "float" in str(network.inputs[0].dtype):
+        batches, kind = batches_of(images, shapes[0], PICTURES, seed=0)
+        return [ops.convert_to_tensor(next(batches))], kind
+    if images is not None:
+        arrays = keras.tree.flatten(images)
+        if len(arrays) != len(shapes):
+            raise ValueError(
+                f"images must have an array for each of the {len(shapes)} inputs. "
+                f"Received: {len(arrays)}"
+            )
+        return [ops.convert_to_tensor(x[:PICTURES]) for x in arrays], "images"
+    generator = np.random.default_rng(0)
+    noise = [generator.standard_normal((PICTURES, *own_shape(shape))) for shape in shapes]
+    pairs = zip(noise, network.inputs, strict=True)
+    return [ops.cast(ops.convert_to_tensor(x), tensor.dtype) for x, tensor in pairs], "noise"
+
+
+@dataclasses.dataclass(eq=False)
+class Signal:
+    """The result of a call in the new network.
+
+    Attributes:
+        value: result for the pictures that are measured; None once nobody needs it.
+        variance: expected variance per channel.
+        is_normalized: whether it comes from a place that BatchNormalization normalizes, with
+            nothing but known layers in between.
+        is_noise: whether it is the noise at the model's input, which is not prepared.
+    """
+
+    value: Any
+    variance: float
+    is_normalized: bool = False
+    is_noise: bool = False
+
+
+def _moments(value) -> ChannelMoments:
+    moments = ChannelMoments()
+    moments.add(value)
+    return moments
+
+
+def _measured(value, is_normalized: bool = False) -> Signal:
+    is_float = "float" in keras.backend.standardize_dtype(value.dtype)
+    variance = _moments(value).variance if is_float and len(value.shape) > 1 else 1.0
+    return Signal(value, variance, is_normalized)
+
+
+def _followed(signal: Signal, value) -> Signal:
+    """Return the signal after a call that changes the expected variance as it does the measured."""
+    effect = _moments(value).variance / max(_moments(signal.value).variance, 1e-30)
+    return dataclasses.replace(signal, value=value, variance=signal.variance * effect)
+
+
+def _inverse_root(variance: float) -> float:
+    """Return 1 / sqrt(variance), or 1 of a signal that does not vary."""
+    return 1.0 / math.sqrt(variance) if variance > 1e-12 and math.isfinite(variance) else 1.0
+
+
+class _Conversion:
+    """The walk through a network that edits it.
+
+    Attributes:
+        ledger, remaining: as in NormalizerFreeModel.
+    """
+
+    def __init__(self, editable: EditableModel, alpha: float, keeps: bool, kind: str):
+        self.ledger: dict[str, float] = {}
+        self.remaining: dict[str, str] = {}
+        self._editable, self._alpha, self._keeps, self._kind = editable, alpha, keeps, kind
+        self._calls = editable.calls_of()
+        for call in editable.calls():
+            editable.names.unique(call.name)
+        self._signals: dict[graph.Node, Signal] = {}
+        self._to_standardize: set[int] = set()
+        self._inside: set[graph.Node] = set()
+        self._branches: dict[graph.Node, int] = {}
+        self._new: dict[int, Any] = {}
+        self._depthwise: dict[int, list] = {}
+        self._suited: dict[int, float] = {}
+        self._walked: set[int] = set()
+        self._done: set[graph.Node] = set()
+        self._alive: set[graph.Node] = set()
+        self._signals_of_parts: dict[graph.Node, list[Signal]] = {}
+
+    def convert(self, network: Graph, values: list) -> None:
+        """Edit the network, which gets these values."""
+        self._look_ahead(network, reaches=False, leads=False)
+        noise = self._kind == "noise"
+        signals = [_measured(value) for value in values]
+        for signal in signals:
+            signal.is_noise = noise
+            signal.variance = 1.0 if noise else signal.variance
+        self._walk(network, signals)
+
+    # What lies ahead.
+
+    def _look_ahead(self, one: Graph, reaches: bool, leads: bool) -> None:
+        """Find the layers to standardize, the results that lead to a norm, and the branches.
+
+        Args:
+            one: the graph.
+            reaches: whether its results come to a norm with no other weights in between.
+            leads: whether its results come to a norm at all.
+        """
+        direct, inside = set(), set()
+        nodes = graph.upwards(one.sink)
+        for node in reversed(nodes[:-1]):
+            for taker in node.consumers:
+                if isinstance(taker, graph.Sink):
+                    direct |= {node} if reaches else set()
+                    inside |= {node} if leads else set()
+                elif self._reaches(node, taker, direct):
+                    direct.add(node)
+                if taker in inside or norms_in(getattr(taker, "operation", None)):
+                    inside.add(node)
+            nested = self._editable.graphs.get(id(inner(getattr(node, "operation", None))))
+            if nested is not None:
+                self._look_ahead(nested, node in direct, node in inside)
+            elif node in direct and isinstance(node, graph.Kept) and forms_of(node.operation):
+                self._to_standardize.add(id(inner(node.operation)))
+        self._inside |= inside
+        calls = [
+            (x.operation, x.inputs, [x]) if isinstance(x, graph.Kept) else (None, x.inputs, [x])
+            for x in nodes[:-1]
+            if not isinstance(x, graph.Source)
+        ]
+        for merge in merges_among(one.sources, calls):
+            if type(merge.output.operation).__name__ == "Add":
+                self._branches[merge.output] = merge.output.inputs.index(merge.residual)
+
+    def _reaches(self, node: graph.Node, taker: graph.Node, direct: set) -> bool:
+        """Return True if a result comes to a norm by this taker, with no weights in between."""
+        if isinstance(taker, graph.Part):
+            return taker in direct
+        layer = inner(taker.operation)
+        nested = self._editable.graphs.get(id(layer))
+        if nested is not None:
+            first = nested.sources[taker.inputs.index(node)].consumers
+            return any(isinstance(x, graph.Kept) and is_norm(x.operation) for x in first)
+        if is_norm(layer):
+            return True
+        has_weights = bool(getattr(layer, "weights", ())) and not isinstance(
+            layer, keras.layers.PReLU
+        )
+        return taker in direct and not has_weights and node is not _gate_of(taker)
+
+    # The walk.
+
+    def _walk(self, one: Graph, given: list[Signal]) -> list[Signal]:
+        """Walk through a graph and return the signals of its results.
+
+        A graph that is walked again, because its model is shared, is only measured.
+        """
+        is_new = id(one) not in self._walked
+        self._walked.add(id(one))
+        for source, signal in zip(one.sources, given, strict=True):
+            self._set(source, dataclasses.replace(signal))
+        nodes = graph.upwards(one.sink)[:-1]
+        self._done -= set(nodes)
+        for node in nodes:
+            if isinstance(node, graph.Part):
+                self._set(node, self._signals_of_parts[node.input][node.index])
+            elif isinstance(node, graph.Kept):
+                (self._convert if is_new else self._measure)(node)
+            self._done.add(node)
+            for other in list(self._alive):
+                if all(taker in self._done for taker in other.consumers):
+                    self._signals[other].value = None
+                    self._alive.discard(other)
+        return [dataclasses.replace(self._signals[x]) for x in one.sink.inputs]
+
+    def _set(self, node: graph.Node, signal: Signal) -> None:
+        self._signals[node] = signal
+        self._alive.add(node)
+
+    def _note(self, node: graph.Node, signal: Signal) -> None:
+        """Set the signal of a call, with its variance in the ledger."""
+        self._set(node, signal)
+        self.ledger[node.name] = signal.variance
+
+    def _inputs(self, call: graph.Kept) -> list[Signal]:
+        return [self._signals[x] for x in call.inputs]
+
+    def _result(self, call: graph.Kept):
+        """Return what the new layer of a call makes of the values of its inputs."""
+        layer, values = inner(call.operation), [x.value for x in self._inputs(call)]
+        layer = self._new.get(id(layer), layer)
+        if call.operation is not inner(call.operation):
+            layer = keras.layers.TimeDistributed(layer)
+        return call.call(layer, values, training=False)
+
+    def _convert(self, call: graph.Kept) -> None:
+        layer = inner(call.operation)
+        kind, inputs = type(layer), self._inputs(call)
+        if id(layer) in self._editable.graphs:
+            self._nested(call, self._editable.graphs[id(layer)])
+        elif is_norm(layer):
+            self._remove(call)
+        elif id(layer) in self._to_standardize:
+            self._standardize(call, layer)
+        elif kind in (layers.SqueezeExcite, layers.EfficientChannelAttention):
+            self._renew(call, layer, gate_gain=GATE_GAIN)
+            self._note(call, _followed(inputs[0], self._result(call)))
+        elif kind.__name__ == "Add" and len(inputs) > 1:
+            self._sum(call)
+        elif kind.__name__ == "Concatenate" and layer.axis in (-1, len(inputs[0].value.shape) - 1):
+            self._concatenate(call)
+        elif _gate_of(call) is not None and _ends_in_sigmoid(_gate_of(call)):
+            self._gate(call, _gate_of(call))
+        elif kind in TRAINING:
+            self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
+        elif kind is keras.layers.ZeroPadding2D:
+            self._set(call, _followed(inputs[0], self._result(call)))
+        elif kind in PREPARATION and inputs[0].is_noise:
+            self._set(call, dataclasses.replace(inputs[0]))
+        elif activation_of(layer) is not None and self._suits_gamma(inputs[0]):
+            self._activate(call, layer)
+        else:
+            self._keep(call, layer)
+
+    def _nested(self, call: graph.Kept, nested: Graph) -> None:
+        given, is_timed = self._inputs(call), call.operation is not inner(call.operation)
+        if is_timed:
+            steps = given[0].value.shape[1]
+            folded = ops.reshape(given[0].value, (-1, *given[0].value.shape[2:]))
+            given = [dataclasses.replace(given[0], value=folded)]
+        results = self._walk(nested, given)
+        for signal in results if is_timed else ():
+            signal.value = ops.reshape(signal.value, (-1, steps, *signal.value.shape[1:]))
+        self._signals_of_parts[call] = results
+        self._set(call, results[0])
+
+    def _measure(self, call: graph.Kept) -> None:
+        """Let the ledger go on from what is measured."""
+        if id(inner(call.operation)) in self._editable.graphs:
+            self._nested(call, self._editable.graphs[id(inner(call.operation))])
+            return
+        is_normalized = all(x.is_normalized for x in self._inputs(call))
+        results = keras.tree.flatten(self._result(call))
+        self._signals_of_parts[call] = [_measured(x, is_normalized) for x in results]
+        self._set(call, self._signals_of_parts[call][0])
+
+    def _keep(self, call: graph.Kept, layer) -> None:
+        """Keep a layer whose effect is unknown."""
+        if isinstance(layer, NORMALIZATIONS):
+            self.remaining[call.name] = type(layer).__name__
+        has_weights = bool(getattr(layer, "weights", ()))
+        if getattr(layer, "trainable_weights", ()) or getattr(layer, "stateful", False):
+            self._renew(call, layer)
+        self._measure(call)
+        signal = self._signals[call]
+        if has_weights:
+            signal.is_normalized = False
+            self.ledger[call.name] = signal.variance
+        before = self._inputs(call)[0].value if call.inputs else signal.value
+        if _positions(signal.value) == 1 < _positions(before):
+            signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
+        factor, is_alone = _inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
+        near = 1 / FAR <= factor**2 <= FAR
+        if signal.is_normalized and call in self._inside and is_alone and not near:
+            self._scale_behind(call, factor, f"{call.name}_scale")
+
+    def _renew(self, call: graph.Kept, layer, **changes) -> None:
+        """Put a copy in the place of a layer, with its weights if they are kept."""
+        if id(layer) in self._new:
+            return
+        new = functional.copy_of(layer, name=self._editable.name_of(layer), **changes)
+        self._new[id(layer)] = new
+        self._editable.replace(layer, new)
+        self._result(call)  # builds it
+        if self._keeps:
+            functional.copy_weights(layer, new)
+
+    # The rules.
+
+    def _rescaling(self, factor: float, name: str, like):
+        name = self._editable.names.unique(name)
+        return keras.layers.Rescaling(factor, name=name, dtype=like)
+
+    def _scale_behind(self, node: graph.Node, factor: float, name: str) -> None:
+        """Scale the result of a node for all that take it."""
+        scaled = self._editable.insert_after(node, self._rescaling(factor, name, node.policy))
+        self._added(scaled, node, factor)
+
+    def _scale_for(self, call: graph.Kept, node: graph.Node, factor: float, name: str) -> None:
+        """Scale the result of a node for one call alone."""
+        scaled = self._editable.add(self._rescaling(factor, name, node.policy), node)
+        call.redirect(node, scaled)
+        self._added(scaled, node, factor)
+
+    def _added(self, scaled: graph.Kept, node: graph.Node, factor: float) -> None:
+        signal = self._signals[node]
+        value, variance = signal.value * factor, signal.variance * factor**2
+        self._done.add(scaled)
+        self._set(scaled, Signal(value, variance, signal.is_normalized))
+
+    def _replace_call(self, call: graph.Kept, layer, weights: list | None = None) -> graph.Kept:
+        """Let a new layer take the place of one call of a layer."""
+        new = self._editable.add(layer, call.input, weights=weights)
+        call.replace_by(new)
+        call.remove()
+        self._done.add(new)
+        return new
+
+    def _remove(self, call: graph.Kept) -> None:
+        """Take a BatchNormalization away."""
+        before, norm = call.input, inner(call.operation)
+        signal, name = self._signals[before], self._editable.name_of(norm)
+        layer = inner(getattr(before, "operation", None))
+        factor = _inverse_root(signal.variance)
+        known = id(layer) in self._to_standardize or id(layer) in self._editable.graphs
+        if not known and (isinstance(before, graph.Source) or getattr(layer, "weights", ())):
+            self._learn_scale(call, signal)
+        elif abs(factor - 1.0) < 1e-3:
+            signal.is_normalized = True
+            self._editable.bypass(call)
+        else:
+            scaling = self._rescaling(factor, f"{name}_beta", norm.dtype_policy)
+            new = self._replace_call(call, scaling)
+            self._set(new, Signal(signal.value * factor, 1.0, True))
+
+    def _learn_scale(self, call: graph.Kept, signal: Signal) -> None:
+        """Put a scale and an offset that learn in the place of a BatchNormalization.
+
+        They start where the result has variance 1; at the model's input, where each channel of
+        the pictures has mean 0 and variance 1.
+        """
+        norm = inner(call.operation)
+        own = {"trainable": norm.trainable, "dtype": norm.dtype_policy}
+        name = self._editable.names.unique(f"{self._editable.name_of(norm)}_affine")
+        channels = signal.value.shape[-1]
+        scale, offset = np.full(channels, _inverse_root(signal.variance)), np.zeros(channels)
+        if isinstance(call.input, graph.Source) and self._kind == "images":
+            values = ops.convert_to_numpy(ops.reshape(signal.value, (-1, channels)))
+            scale = 1 / np.sqrt(values.var(0) + norm.epsilon)
+            offset = -values.mean(0) * scale
+        affine = layers.ChannelAffine("channels", "channels", name=name, **own)
+        affine.build(signal.value.shape)
+        affine.set_weights([scale, offset])
+        new = self._replace_call(call, affine)
+        self._note(new, Signal(affine(signal.value), 1.0, True))
+
+    def _standardize(self, call: graph.Kept, layer) -> None:
+        signal = self._signals[call.input]
+        if id(layer) not in self._new:
+            self._make_standardized(call, layer, signal)
+        for extra in self._depthwise[id(layer)]:
+            if call.operation is not layer:
+                extra = keras.layers.TimeDistributed(extra, name=f"{extra.name}_steps")
+            new = self._editable.add(extra, call.input)
+            call.redirect(call.input, new)
+            self._note(new, Signal(extra(signal.value), 1.0, True))
+            self._done.add(new)
+        variance = signal.variance / self._suited[id(layer)]
+        self._note(call, Signal(self._result(call), variance, True))
+        if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+            self._split_activation(call, layer)
+
+    def _make_standardized(self, call: graph.Kept, layer, signal: Signal) -> None:
+        """Make the standardized layers of a layer, for this signal."""
+        x, name = signal.value, self._editable.name_of(layer)
+        if call.operation is not layer:
+            x = ops.reshape(x, (-1, *x.shape[2:]))
+        free = None in call.tensors[0].shape[1:]
+        made, variance = [], signal.variance
+        forms = forms_of(layer)
+        for form in forms:
+            own = {**form.own, "trainable": layer.trainable, "dtype": layer.dtype_policy}
+            own["name"] = name
+            if form is not forms[-1]:
+                own["name"] = self._editable.names.unique(f"{name}_depthwise")
+            keeps = self._keeps or not layer.trainable
+            kernel = form.kernel if keeps else None
+            effect = self._border(form, x, free)
+            if keeps or self._kind == "images" or effect is None:
+                new = _built(form, own, x, kernel)
+                effect = _followed(Signal(x, 1.0), new(x)).variance
+                kernel = new.kernel
+            new = _built(form, {**own, "gamma": _inverse_root(variance * effect)}, x, kernel)
+            made.append(new)
+            x, variance = new(x), 1.0
+        *self._depthwise[id(layer)], self._new[id(layer)] = made
+        self._suited[id(layer)] = signal.variance
+        self._editable.replace(layer, made[-1])
+
+    @staticmethod
+    def _border(form, x, free: bool) -> float | None:
+        """Return the share of the variance that zero padding leaves, or None if it is unknown.
+
+        It is 1 without a border. What a depthwise convolution leaves depends on how alike
+        neighboring pixels are; so does any, in pictures or with trained kernels.
+        """
+        own = form.own
+        if form.kind is layers.ScaledWSDepthwiseConv2D or own.get("dilation", 1) > 1:
+            return None
+        if form.kind is layers.ScaledWSDense or free:
+            return 1.0
+        place = (own["kernel_size"], own.get("strides", 1), own.get("padding", "same"))
+        moments = _moments(x)
+        shift = moments.squared_mean / max(moments.variance, 1e-30)
+        return theory.border_factor(tuple(x.shape[1:3]), *place, shift, standardized=True)
+
+    def _split_activation(self, call: graph.Kept, layer) -> None:
+        """Put the activation of a standardized layer behind it, as a layer of its own."""
+        activation, name = named(layer.activation), f"{call.name}_activation"
+        own = {"name": self._editable.names.unique(name), "dtype": layer.dtype_policy}
+        if activation is None:
+            added = keras.layers.Activation(layer.activation, **own)
+            new = self._editable.insert_after(call, added)
+            self._done.add(new)
+            self._measure(new)
+            return
+        new = self._editable.insert_after(call, layers.ScaledActivation(activation, **own))
+        self._done.add(new)
+        self._set(new, self._activated(new, activation))
+
+    def _activated(self, call: graph.Kept, activation) -> Signal:
+        """Return the signal after an activation with its gamma.
+
+        One that is no rectifier increases large variances the more, so an error would grow from
+        layer to layer: behind it the ledger goes on from what is measured.
+        """
+        value, before = self._result(call), self._signals[call.input].variance
+        if activation in RECTIFIERS:
+            return Signal(value, theory.activated_variance(before, activation), True)
+        return _measured(value, is_normalized=True)
+
+    @staticmethod
+    def _suits_gamma(signal: Signal) -> bool:
+        """Return True for a normalized signal whose mean is small."""
+        if not signal.is_normalized:
+            return False
+        moments = _moments(signal.value)
+        return moments.squared_mean <= CENTERED * moments.variance
+
+    def _activate(self, call: graph.Kept, layer) -> None:
+        """Give an activation its gamma."""
+        activation = activation_of(layer)
+        if activation is layer:  # one with settings of its own
+            self._set(call, _measured(self._result(call), is_normalized=True))
+            gamma = layers.ScaledActivation(activation).gamma
+            self._scale_behind(call, gamma, f"{call.name}_gamma")
+            return
+        name, policy = call.name, getattr(layer, "dtype_policy", None)
+        if len(self._calls[layer]) > 1 or not isinstance(layer, keras.layers.Layer):
+            name = self._editable.names.unique(name)
+        scaled = layers.ScaledActivation(activation, name=name, dtype=policy)
+        new = self._replace_call(call, scaled)
+        self._set(new, self._activated(new, activation))
+
+    def _sum(self, call: graph.Kept) -> None:
+        """Add the expected variances; a residual branch counts by alpha squared."""
+        index = self._branches.get(call)
+        if index is not None and self._inputs(call)[index].is_normalized:
+            branch = call.inputs[index]
+            factor = self._alpha * _inverse_root(self._signals[branch].variance)
+            self._scale_for(call, branch, factor, f"{call.name}_alpha")
+        inputs = self._inputs(call)
+        is_normalized = all(x.is_normalized for x in inputs)
+        variance = sum(x.variance for x in inputs)
+        self._note(call, Signal(self._result(call), variance, is_normalized))
+
+    def _concatenate(self, call: graph.Kept) -> None:
+        """Take the mean of the expected variances over all channels."""
+        inputs = self._inputs(call)
+        widths = [x.value.shape[-1] for x in inputs]
+        variance = np.average([x.variance for x in inputs], weights=widths)
+        is_normalized = all(x.is_normalized for x in inputs)
+        self._note(call, Signal(self._result(call), float(variance), is_normalized))
+
+    def _gate(self, call: graph.Kept, gate: graph.Node) -> None:
+        """Double a gate, whose sigmoid averages 1/2."""
+        (gated,) = (x for x in call.inputs if x is not gate)
+        self._scale_for(call, gate, GATE_GAIN, f"{call.name}_gate_gain")
+        self._note(call, _followed(self._signals[gated], self._result(call)))
+
+
+def _built(form, own: dict[str, Any], x, kernel):
+    """Return a standardized layer for x, with a kernel or a fresh one."""
+    # The distribution that standardization assumes: N(0, 1 / fan_in).
+    fresh = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+    layer = form.kind(kernel_initializer=fresh, **own)
+    layer.build(x.shape)
+    if kernel is not None:
+        layer.kernel.assign(kernel)
+    return layer
+
+
+def _positions(value) -> int:
+    """Return the number of places of a result, over which its variance is taken per picture."""
+    return math.prod(value.shape[1:-1])
+
+
+def _gate_of(call: graph.Kept) -> graph.Node | None:
+    """Return the smaller input of a product: the gate of the other, if there is one."""
+    if type(call.operation).__name__ != "Multiply" or len(call.inputs) != 2:
+        return None
+    is_small = [all(side == 1 for side in x.shape[1:-1]) for x in call.tensors]
+    return call.inputs[is_small.index(True)] if sum(is_small) == 1 else None
+
+
+def _ends_in_sigmoid(node: graph.Node) -> bool:
+    """Return True if a result is that of a sigmoid, up to its shape."""
+    while isinstance(node, graph.Kept) and len(node.inputs) == 1:
+        if is_sigmoid(node.operation):
+            return True
+        if getattr(node.operation, "weights", ()):
+            return False
+        node = node.input
+    return False
