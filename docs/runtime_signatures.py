@@ -13,7 +13,7 @@ import griffe
 import reference
 from make_stub import written
 
-_SHARED = re.compile(r"^    ((?:\w+, )+\w+):(.*\n(?:     .*\n)*)", re.MULTILINE)
+_SHARED = re.compile(r"^    (\w+(?:,\s+\w+)+):(.*\n(?:     .*\n)*)", re.MULTILINE)
 """Arguments that share a description, in a docstring."""
 
 
@@ -43,7 +43,7 @@ class RuntimeSignatures(griffe.Extension):
 
 
 def _one_by_one(match: re.Match) -> str:
-    return "".join(f"    {name}:{match[2]}" for name in match[1].split(", "))
+    return "".join(f"    {name}:{match[2]}" for name in re.split(r",\s+", match[1]))
 
 
 def _source(pkg: griffe.Module, full_name: str, value) -> griffe.Object:
