@@ -1,4 +1,4 @@
-"""Write docs/models.md and the table of models in README.md, from the catalog.
+"""Write the tables of docs/models.md and docs/choose.md, from the catalog.
 
 python docs/make_models_table.py
 """
@@ -10,34 +10,22 @@ from pathlib import Path
 from nf_zoo import list_models, model_info
 from nf_zoo.hub.catalog import read_catalog
 
-HEADER = """# Models and weights
-
-Parameters are counted with the classes of the default checkpoint, or 1000. A checkpoint of a
-narrower network has its own count in brackets. Multiply-adds are for one picture of 224 x 224
-pixels, or 32 x 32 for CIFAR-10. `nf-zoo info NAME` prints the same for architectures without a
-checkpoint. `python docs/make_models_table.py` writes this page.
-
-Every normalizer-free family has a BatchNorm twin for comparison: `resnetv2_*` is that of
-`nf_resnet*`, and `regnety_*` that of `nf_regnet_*`, whose blocks have the same plan (1x1, grouped
-3x3, squeeze-excite, 1x1). A Wide ResNet has its own twin, `scheme="bn"`.
-
-## Architectures
+ARCHITECTURES = """## Architectures
 
 | Name | Factory | Parameters (M) | Multiply-adds (G) | Checkpoints |
 |---|---|---:|---:|---|
 """
 
-README_TABLE = """| Name | Factory | Parameters (M) | Default weights | Pixels | Top-1 (%) |
+CHOICE = """| Name | Factory | Parameters (M) | Default weights | Pixels | Top-1 (%) |
 |---|---|---:|---|---:|---:|
 """
 
-IN_README = (
+CHOSEN = (
     *("nf_resnet50", "nf_regnet_b1", "nfnet_l0", "eca_nfnet_l0", "eca_nfnet_l2", "dm_nfnet_f0"),
-    *("dm_nfnet_f6", "wide_resnet16_4", "wide_resnet16_2", "nf_resnet26", "resnetv2_26"),
-    *("nf_resnet14", "wide_resnet16_1", "resnet18", "resnet26", "resnet50", "resnet101"),
-    "resnetv2_50",
+    *("dm_nfnet_f6", "wide_resnet16_4", "wide_resnet16_2", "nf_resnet14", "wide_resnet16_1"),
+    *("resnet18", "resnet26", "resnet50", "resnet101", "resnetv2_50"),
 )
-"""Architectures in README's table; all that have weights are in docs/models.md."""
+"""Architectures in the table of docs/choose.md; all that have weights are in docs/models.md."""
 
 WEIGHTS = """
 ## Checkpoints
@@ -48,7 +36,7 @@ multiply-adds above are those of the plain network of that name.
 Top-1 and top-5 are in percent, with the preprocessing of the checkpoint's evaluation. A dash means
 that no figure was published with these settings.
 
-| Name | Pixels | Crop | Top-1 | Top-5 | License | Source of the weights | Source of the accuracy |
+| Name | Pixels | Crop | Top-1 | Top-5 | Measured on | License | Source of the weights |
 |---|---:|---:|---:|---:|---|---|---|
 """
 
@@ -61,9 +49,18 @@ def tag_and_size(record, parameters: int) -> str:
     return f"`{record.tag}`" + (f" ({own / 1e6:.2f} M)" if own < 0.9 * parameters else "")
 
 
-def models_page() -> str:
-    """Return the text of docs/models.md."""
-    lines, weights = [HEADER], [WEIGHTS]
+def measured_on(record, notes: dict[str, str]) -> str:
+    """Return the data set of a record's accuracy, with a link or a footnote to its source."""
+    dataset, _, source = (record.accuracy_source or "-").partition("; ")
+    if source.startswith("weights/"):
+        return f"[{dataset}](../{source.rpartition('/')[0]}/README.md)"
+    return dataset + (f"[^{notes.setdefault(source, str(len(notes) + 1))}]" if source else "")
+
+
+def models_page(page: str) -> str:
+    """Return the text of docs/models.md with its tables made anew."""
+    lines = [page.partition(ARCHITECTURES)[0], ARCHITECTURES]
+    weights, notes = [WEIGHTS], {}
     small = {r.architecture for r in read_catalog() if r.preprocessing.input_size == (32, 32)}
     for name in dict.fromkeys(name.partition(".")[0] for name in list_models(pretrained=True)):
         info = model_info(name, input_size=(32, 32) if name in small else (224, 224))
@@ -78,53 +75,44 @@ def models_page() -> str:
             top1, top5 = (f"{n:.2f}" if n else "-" for n in (record.top1, record.top5))
             weights.append(
                 f"| `{record.name}` | {recipe.input_size[0]} | {recipe.crop_fraction:g} | {top1} | "
-                f"{top5} | {record.license} | {where} | "
-                f"{record.accuracy_source or '-'} |\n"
+                f"{top5} | {measured_on(record, notes)} | {record.license} | {where} |\n"
             )
-    return "".join(lines + weights)
+    sources = [f"\n[^{number}]: {source}\n" for source, number in notes.items()]
+    return "".join(lines + weights + sources)
 
 
-def readme_table() -> str:
-    """Return the table of models in README.md."""
-    return README_TABLE + "".join(map(readme_row, IN_README))
+def choice() -> str:
+    """Return the table of docs/choose.md."""
+    return CHOICE + "".join(map(choice_row, CHOSEN))
 
 
-def readme_row(name: str) -> str:
+def choice_row(name: str) -> str:
     """Return an architecture's row: its default checkpoint, or those that come with nf_zoo."""
     info = model_info(name)
     shipped = sorted((r for r in info.weights if r.source == "shipped"), key=lambda r: r.tag)
     shown = shipped or info.weights[:1]
     tags = ", ".join(f"`{record.tag}`" for record in shown)
     accuracies = ", ".join(f"{record.top1:.2f}" for record in shown)
-    label, parameters = f"`{name}`", info.parameters
-    if not shipped:
-        tags += ", ImageNet"
-    else:
-        tags += ", comes with the package" if len(shown) == 1 else ", come with the package"
+    if shipped:
         accuracies += f" on {shown[0].accuracy_source.partition(',')[0]}"
-        parameters = model_info(shown[0].name).parameters
-    if parameters < 0.9 * info.parameters:
-        label += ", narrower"
-    if not shown[0].default:
-        tags += ", not by `pretrained=True`"
+    tags += ", in the package" if shipped else ", ImageNet"
     pixels = shown[0].preprocessing.input_size[0]
     return (
-        f"| {label} | `{info.factory}` | {parameters / 1e6:.1f} | {tags} | {pixels} | "
+        f"| `{name}` | `{info.factory}` | {info.parameters / 1e6:.1f} | {tags} | {pixels} | "
         f"{accuracies} |\n"
     )
 
 
-def with_table(readme: str) -> str:
-    """Return the text of README.md with its table of models made anew."""
-    start = readme.index(README_TABLE)
-    return readme[:start] + readme_table() + readme[readme.index("\n\n", start) + 1 :]
+def with_table(page: str) -> str:
+    """Return the text of docs/choose.md with its table made anew."""
+    start = page.index(CHOICE)
+    return page[:start] + choice() + page[page.index("\n\n", start) + 1 :]
 
 
 def main() -> None:
     docs = Path(__file__).parent
-    (docs / "models.md").write_text(models_page())
-    readme = docs.parent / "README.md"
-    readme.write_text(with_table(readme.read_text()))
+    for page, made in ((docs / "models.md", models_page), (docs / "choose.md", with_table)):
+        page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ EXTRAS = {
     "ai_edge_litert": "litert",
     "jax": "jax",
     "ml_collections": "training",
+    "nncf": "openvino",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
     "pillow_heif": "heic",
     "tensorboard": "training",
     "tensorflow_datasets": "training",
@@ -18,7 +20,7 @@ EXTRAS = {
 """Package -> extra."""
 
 
-def remedy(module: str) -> str:
+def remedy(module: str, extra: str | None = None) -> str:
     """Return the command that installs a module's package.
 
     Example:
@@ -26,18 +28,21 @@ def remedy(module: str) -> str:
         ("pip install 'nf-zoo[heic]'", 'pip install tensorflow')
     """
     package = module.partition(".")[0]
-    if package in EXTRAS:
-        return f"pip install 'nf-zoo[{EXTRAS[package]}]'"
+    if extra or package in EXTRAS:
+        return f"pip install 'nf-zoo[{extra or EXTRAS[package]}]'"
     return f"pip install {package.replace('_', '-')}"
 
 
-def require(module: str, what: str, error: type[Exception] = ImportError) -> ModuleType:
+def require(
+    module: str, what: str, error: type[Exception] = ImportError, extra: str | None = None
+) -> ModuleType:
     """Return a module of an optional package.
 
     Args:
         module: its name.
         what: what needs it, the subject of the message in the plural.
         error: the class of the error.
+        extra: the extra to name, if several have the package.
 
     Raises:
         ImportError, or ``error``: if the package is not installed; the message says what to do.
@@ -48,4 +53,6 @@ def require(module: str, what: str, error: type[Exception] = ImportError) -> Mod
         package = module.partition(".")[0]
         if str(missing.name).partition(".")[0] != package:
             raise
-        raise error(f"{what} need {package}, which is not installed: {remedy(module)}") from missing
+        raise error(
+            f"{what} need {package}, which is not installed: {remedy(module, extra)}"
+        ) from missing

@@ -66,7 +66,8 @@ def test_the_extras_have_what_they_are_named_for(packaging):
         if package in importlib.metadata.packages_distributions():
             assert package in modules_of(extras[extra]), package
     for row in FORMATS.values():
-        assert {EXTRAS[name.partition(".")[0]] for name in row.packages} <= {row.extra}
+        packages = {name.partition(".")[0] for name in row.packages}
+        assert not packages or packages <= modules_of(extras[row.extra]) & set(EXTRAS)
     assert {text for name in set(EXTRAS.values()) for text in extras[name]} <= set(extras["test"])
 
 
@@ -122,6 +123,12 @@ def test_an_error_that_asks_for_a_package_names_its_extra(package, use, monkeypa
     with pytest.raises((ImportError, ValueError)) as told:
         use()
     assert f"pip install 'nf-zoo[{EXTRAS[package]}]'" in str(told.value)
+
+
+def test_an_error_of_a_format_names_the_extra_that_has_all_of_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"OpenVINO files need onnx.*'nf-zoo\[openvino\]'"):
+        FORMATS["openvino"].require()
 
 
 def test_a_broken_package_is_not_a_missing_one(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ EXPORTED = f"{MODEL}. Also what `nf-zoo export` wrote: a SavedModel, {', '.join(
 _EXAMPLES = {
     "list": ("tiny", "'nf_*50' --pretrained"),
     "info": ("nf_resnet50", "nf_resnet26.tiny_imagenet --size 64"),
+    "benchmark": ("wide_resnet16_2.cifar10 --batch-sizes 1 8", "runs/flowers"),
     "predict": ("nf_resnet50 cat.jpg dog.png", "runs/flowers holiday/ --top 1 --json"),
     "evaluate": ("runs/flowers flowers/test", "flowers.onnx flowers/test --json"),
     "finetune": (

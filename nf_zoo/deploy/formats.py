@@ -86,7 +86,7 @@ class Format:
             FileNotFoundError: if there is no such file.
             ValueError: if the runtime cannot read it, or it has no such metadata.
         """
-        require(self.runtime, f"{self.title} files")
+        require(self.runtime, f"{self.title} files", extra=self.extra)
         if not path.is_file():
             raise FileNotFoundError(f"There is no such {self.title} file. Received: {path}")
         try:
@@ -189,7 +189,7 @@ class Format:
 
             require_tensorflow(f"{self.title} export")
         for name in self.packages:
-            require(name, f"{self.title} files")
+            require(name, f"{self.title} files", extra=self.extra)
 
 
 def _flag(name: str) -> str:

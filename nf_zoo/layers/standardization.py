@@ -18,9 +18,8 @@ def standardize(kernel, gain, gamma: float, eps: float, eps_form: str):
     """Return ``gain * gamma * (kernel - mean) / sqrt(fan_in * var)``; see :class:`ScaledWSConv2D`.
 
     The kernel is (..., filters), with the fan-in on all axes but the last, the gain (filters,),
-    both float32 or float64.
-
-    On TensorFlow a formula gives the gradient, which is less work than going back op by op.
+    both float32 or float64. On TensorFlow a formula gives the gradient, which is
+    less work than going back op by op.
     """
     if keras.backend.backend() == "tensorflow":
         return _on_tensorflow(gamma, eps, eps_form)(kernel, gain)

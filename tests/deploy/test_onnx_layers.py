@@ -116,6 +116,7 @@ FIXED_LAYERS = {
         np.arange(1, 109.0).reshape(9, 12, 1), offset=VECTOR
     )(maps(x)),
     "batch norm rows": lambda x: layers.BatchNormalization(axis=1)(maps(x)),
+    "affine rows": lambda x: nf_zoo.layers.ChannelAffine("channels", "channels", 1)(maps(x)),
 }
 OPERATIONS = {
     "h * 2": lambda h: h * 2.0,

@@ -71,6 +71,7 @@ def test_output_folder_is_complete(finished):
         "learning_curve.png",
         "confusion_matrix.png",
         "predictions.png",
+        "report.html",
         "report.json",
     }
     assert not TENSORFLOW or (output / "saved_model" / "saved_model.pb").stat().st_size > 0

@@ -46,8 +46,8 @@ def test_siblings_have_one_recipe_and_one_seed(names):
         assert differing <= {"name", "model.architecture", "model.fields"}
 
 
-def test_the_table_of_readme_has_the_accuracies_of_the_catalog():
-    section = (ROOT / "README.md").read_text().split("## Models")[1].split("Without weights")[0]
+def test_the_table_of_choices_has_the_accuracies_of_the_catalog():
+    section = (ROOT / "docs/choose.md").read_text().split("| Name |")[1].split("\n\n")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) > 10
     for name, _, _, weights, _, accuracies in rows:
