@@ -59,10 +59,15 @@ def site(tmp_path_factory):
         *("build", "--strict", "--site-dir", folder),
         cwd=ROOT,
     )
-    return {
+    pages = {
         page.relative_to(folder).as_posix(): page.read_text(encoding="utf-8")
         for page in folder.rglob("*.html")
     }
+    for page, text in pages.items():
+        used = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)="([^":?#]+)""", text)
+        base = folder if page == "404.html" else (folder / page).parent
+        assert not [file for file in used if not (base / file.lstrip("/")).exists()], page
+    return pages
 
 
 def test_signatures_on_the_site_list_the_fields(site):
