@@ -265,3 +265,17 @@ def test_classes_of_a_seed_are_numbered_anew():
     for image, one in zip(*some.test, strict=True):
         assert some.labels[one] == f"c{image[0, 0, 0]}"
     assert transfer.some_classes(pictures, seed=4).labels != some.labels
+
+
+def test_readme_has_the_accuracies_of_small_batches():
+    table = (ROOT / "docs" / "results.md").read_text().split("<!-- small_batch_finetuning -->")[1]
+    rows = [line.split("|")[1:-1] for line in table.split("<!-- end -->")[0].splitlines() if line]
+    head, *cells = [[cell.strip() for cell in row] for row in rows if row]
+    found = {row[1]: dict(zip(head, row, strict=True)) for row in cells if row[0][:5] == "CIFAR"}
+    paragraph = (ROOT / "README.md").read_text().split("## Try it")[0].split("\n\n")[-2]
+    expected = [
+        found[network][f"batch {size}"].split()[0]
+        for size in (1, 8)
+        for network in ("NF", "BatchNorm")
+    ]
+    assert re.findall(r"\d+\.\d+", paragraph) == expected
