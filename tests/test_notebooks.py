@@ -13,11 +13,24 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
+REMARKS = ("INFO:", "WARNING:", "I0000", "W0000", "E0000", "To enable")
+"""TensorFlow's remarks on the machine begin so."""
+
+
 def kinds(book) -> list[list[str]]:
-    """Return the kinds of output of each cell; TensorFlow's remarks on the machine do not count."""
-    cells = [cell for cell in book.cells if cell.cell_type == "code"]
-    shown = [[o for o in cell.outputs if o.get("name") != "stderr"] for cell in cells]
-    return [[o.get("name") or sorted(o["data"])[0] for o in outputs] for outputs in shown]
+    """Return the kinds of output of each cell, without what TensorFlow remarks."""
+    return [
+        [kind for kind in map(kind_of, cell.outputs) if kind]
+        for cell in book.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def kind_of(output) -> str:
+    if output.output_type != "stream":
+        return sorted(output["data"])[0]
+    lines = [line for line in output.text.splitlines() if not line.startswith(REMARKS)]
+    return "text" if any(lines) and output.name == "stdout" else ""
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -102,14 +102,15 @@ class Form:
 
     Attributes:
         precision: precision of the computation.
-        open: a model, or the path of an exported one -> a function from a batch of images to a run.
+        opener: a model, or the path of an exported one -> a function from a batch of images to a
+            run.
         format: name of the exported format, a key of ``FORMATS``; empty for a Keras model.
         options: options of the export.
         code: Python code that makes the model, or that opens the file as it was measured.
     """
 
     precision: str
-    open: Callable[[Any], Opener]
+    opener: Callable[[Any], Opener]
     format: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str = ""
@@ -191,7 +192,7 @@ def _opened(model, folder: Path, pictures) -> tuple[dict[str, Opener], dict[str,
                 if key not in written:
                     written[key] = _written(model, folder, form, pictures)
                 source = written[key]
-            opened[name] = form.open(source)
+            opened[name] = form.opener(source)
         except FAILURES as error:
             missing[name] = _line(error)
     return opened, missing

@@ -33,7 +33,7 @@ def test_every_form_is_measured_and_computes_the_network(build_filled, monkeypat
 
     def watched(name, form):
         def open_form(source):
-            opener = form.open(source)
+            opener = form.opener(source)
 
             def opener_of_one(images):
                 run = opener(images)

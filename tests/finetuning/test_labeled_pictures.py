@@ -234,7 +234,7 @@ def test_tensorflow_datasets_by_name(monkeypatch):
 
 def test_absent_tensorflow_datasets_is_one_helpful_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"pip install .*tfds:cifar10"):
+    with pytest.raises(ImportError, match=r"tfds:cifar10.*pip install .*\[training\]"):
         open_data("tfds:cifar10")
 
 
