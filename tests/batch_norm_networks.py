@@ -36,7 +36,7 @@ def draw(model, batch: int = 2, seed: int = 1) -> list:
 
 
 def answer(model, inputs: list):
-    """What a model of any number of inputs answers at inference, as a list of arrays."""
+    """Answers of a model of any number of inputs at inference, as a list of arrays."""
     outputs = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
 

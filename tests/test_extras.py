@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def packaging():
-    """What setup.py tells setuptools."""
+    """Arguments that setup.py gives to setuptools."""
     told = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **options: told.update(options))

@@ -17,8 +17,7 @@ LARGEST = 42_000_000
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
-    """What ``python -m build`` makes of a copy of the tracked files."""
-    pytest.importorskip("build")
+    """Archives that ``python -m build`` makes of a copy of the tracked files."""
     root = tmp_path_factory.mktemp("release")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "nf_zoo", "weights"):
         source, target = ROOT / name, root / "source" / name

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed                            # everything: an hour on two cores
     python -m benchmarks.speed --tables inference --networks nf_resnet50 --batches 1 8
-    python -m benchmarks.speed --smoke --output /tmp/rehearsal.csv   # a rehearsal
+    python -m benchmarks.speed --smoke --output rehearsal.csv   # a rehearsal
 
 This needs timm and PyTorch beside nf-zoo[onnx,litert,openvino] (benchmarks/requirements.txt), in
 this environment or in another one, whose interpreter ``--timm-python`` names.

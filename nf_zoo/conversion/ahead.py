@@ -1,4 +1,4 @@
-"""What the results of a network come to: which layers a BatchNormalization normalizes."""
+"""The way ahead of the results of a network: which layers a BatchNormalization normalizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nf_zoo.signal_propagation.model_inspection import merges_among
 
 
 class Ahead:
-    """What lies ahead of every result of a model, found before the model is edited.
+    """The way ahead of every result of a model, found before the model is edited.
 
     Attributes:
         to_standardize: identities of the layers whose results come to a norm with no other weights

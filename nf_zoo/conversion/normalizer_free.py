@@ -8,7 +8,6 @@ up, and behind a layer of unknown effect it is the measured one.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import keras
@@ -26,16 +25,28 @@ from nf_zoo.conversion.editable_model import (
     refuse_hidden_norms,
 )
 from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
-from nf_zoo.conversion.standardized_layers import activation_of, forms_of, named
+from nf_zoo.conversion.signals import (
+    Signal,
+    followed,
+    inverse_root,
+    measured,
+    moments_of,
+    pictures_for,
+    positions,
+)
+from nf_zoo.conversion.standardized_layers import (
+    activation_of,
+    border_effect,
+    built,
+    forms_of,
+    named,
+)
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.deploy.lowering import TRAINING
 from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.signal_propagation import theory
-from nf_zoo.signal_propagation.inputs import batches_of, own_shape
-from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
+from nf_zoo.signal_propagation.measure import PREPARATION
 
-PICTURES = 16
-"""Pictures that layers of unknown effect are measured on."""
 CENTERED = 0.25
 """Largest squared mean, over the variance, of an activation's input that gamma suits."""
 FAR = 2.0
@@ -115,7 +126,7 @@ def normalizer_free(
     refuse_hidden_norms(editable)
     _refuse_other_axes(editable)
     network = next(iter(editable.graphs.values()))
-    values, kind = _pictures(functional.as_functional(model), images)
+    values, kind = pictures_for(functional.as_functional(model), images)
     conversion = _Conversion(editable, float(alpha), weights == "keep", kind)
     with no_gradients():
         conversion.convert(network, values)
@@ -139,67 +150,6 @@ def _refuse_other_axes(editable: EditableModel) -> None:
                 "BatchNormalization must run over the last axis, the channels. "
                 f"Received: {call.name!r} with axis={layer.axis}"
             )
-
-
-def _pictures(network, images) -> tuple[list, str]:
-    """Return a batch for each input, and ``"noise"`` or ``"images"``."""
-    shapes = [x.shape for x in network.inputs]
-    if len(shapes) == 1 and "float" in str(network.inputs[0].dtype):
-        batches, kind = batches_of(images, shapes[0], PICTURES, seed=0)
-        return [ops.convert_to_tensor(next(batches))], kind
-    if images is not None:
-        arrays = keras.tree.flatten(images)
-        if len(arrays) != len(shapes):
-            raise ValueError(
-                f"images must have an array for each of the {len(shapes)} inputs. "
-                f"Received: {len(arrays)}"
-            )
-        return [ops.convert_to_tensor(x[:PICTURES]) for x in arrays], "images"
-    generator = np.random.default_rng(0)
-    noise = [generator.standard_normal((PICTURES, *own_shape(shape))) for shape in shapes]
-    pairs = zip(noise, network.inputs, strict=True)
-    return [ops.cast(ops.convert_to_tensor(x), tensor.dtype) for x, tensor in pairs], "noise"
-
-
-@dataclasses.dataclass(eq=False)
-class Signal:
-    """The result of a call in the new network.
-
-    Attributes:
-        value: result for the pictures that are measured; None once nobody needs it.
-        variance: expected variance per channel.
-        is_normalized: whether it comes from a place that BatchNormalization normalizes, with
-            nothing but known layers in between.
-        is_noise: whether it is the noise at the model's input, which is not prepared.
-    """
-
-    value: Any
-    variance: float
-    is_normalized: bool = False
-    is_noise: bool = False
-
-
-def _moments(value) -> ChannelMoments:
-    moments = ChannelMoments()
-    moments.add(value)
-    return moments
-
-
-def _measured(value, is_normalized: bool = False) -> Signal:
-    is_float = "float" in keras.backend.standardize_dtype(value.dtype)
-    variance = _moments(value).variance if is_float and len(value.shape) > 1 else 1.0
-    return Signal(value, variance, is_normalized)
-
-
-def _followed(signal: Signal, value) -> Signal:
-    """Return the signal after a call that changes the expected variance as it does the measured."""
-    effect = _moments(value).variance / max(_moments(signal.value).variance, 1e-30)
-    return dataclasses.replace(signal, value=value, variance=signal.variance * effect)
-
-
-def _inverse_root(variance: float) -> float:
-    """Return 1 / sqrt(variance), or 1 of a signal that does not vary."""
-    return 1.0 / math.sqrt(variance) if variance > 1e-12 and math.isfinite(variance) else 1.0
 
 
 class _Conversion:
@@ -229,7 +179,7 @@ class _Conversion:
     def convert(self, network: Graph, values: list) -> None:
         """Edit the network, which gets these values."""
         noise = self._kind == "noise"
-        signals = [_measured(value) for value in values]
+        signals = [measured(value) for value in values]
         for signal in signals:
             signal.is_noise = noise
             signal.variance = 1.0 if noise else signal.variance
@@ -291,7 +241,7 @@ class _Conversion:
             self._standardize(call, layer)
         elif kind in (layers.SqueezeExcite, layers.EfficientChannelAttention):
             self._renew(call, layer, gate_gain=GATE_GAIN)
-            self._note(call, _followed(inputs[0], self._result(call)))
+            self._note(call, followed(inputs[0], self._result(call)))
         elif kind.__name__ == "Add" and len(inputs) > 1:
             self._sum(call)
         elif kind.__name__ == "Concatenate" and layer.axis in (-1, len(inputs[0].value.shape) - 1):
@@ -301,7 +251,7 @@ class _Conversion:
         elif kind in TRAINING:
             self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
         elif kind is keras.layers.ZeroPadding2D:
-            self._set(call, _followed(inputs[0], self._result(call)))
+            self._set(call, followed(inputs[0], self._result(call)))
         elif kind in PREPARATION and inputs[0].is_noise:
             self._set(call, dataclasses.replace(inputs[0]))
         elif activation_of(layer) is not None and self._suits_gamma(inputs[0]):
@@ -328,7 +278,7 @@ class _Conversion:
             return
         is_normalized = all(x.is_normalized for x in self._inputs(call))
         results = keras.tree.flatten(self._result(call))
-        self._signals_of_parts[call] = [_measured(x, is_normalized) for x in results]
+        self._signals_of_parts[call] = [measured(x, is_normalized) for x in results]
         self._set(call, self._signals_of_parts[call][0])
 
     def _keep(self, call: graph.Kept, layer) -> None:
@@ -344,9 +294,9 @@ class _Conversion:
             signal.is_normalized = False
             self.ledger[call.name] = signal.variance
         before = self._inputs(call)[0].value if call.inputs else signal.value
-        if _positions(signal.value) == 1 < _positions(before):
+        if positions(signal.value) == 1 < positions(before):
             signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
-        factor, is_alone = _inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
+        factor, is_alone = inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
         near = 1 / FAR <= factor**2 <= FAR
         if signal.is_normalized and call in self._ahead.inside and is_alone and not near:
             self._scale_behind(call, factor, f"{call.name}_scale")
@@ -398,7 +348,7 @@ class _Conversion:
         before, norm = call.input, inner(call.operation)
         signal, name = self._signals[before], self._editable.name_of(norm)
         layer = inner(getattr(before, "operation", None))
-        factor = _inverse_root(signal.variance)
+        factor = inverse_root(signal.variance)
         known = id(layer) in self._ahead.to_standardize or id(layer) in self._editable.graphs
         if not known and (isinstance(before, graph.Source) or getattr(layer, "weights", ())):
             self._learn_scale(call, signal)
@@ -420,7 +370,7 @@ class _Conversion:
         own = {"trainable": norm.trainable, "dtype": norm.dtype_policy}
         name = self._editable.names.unique(f"{self._editable.name_of(norm)}_affine")
         channels = signal.value.shape[-1]
-        scale, offset = np.full(channels, _inverse_root(signal.variance)), np.zeros(channels)
+        scale, offset = np.full(channels, inverse_root(signal.variance)), np.zeros(channels)
         if isinstance(call.input, graph.Source) and self._kind == "images":
             values = ops.convert_to_numpy(ops.reshape(signal.value, (-1, channels)))
             scale = 1 / np.sqrt(values.var(0) + norm.epsilon)
@@ -462,34 +412,17 @@ class _Conversion:
                 own["name"] = self._editable.names.unique(f"{name}_depthwise")
             keeps = self._keeps or not layer.trainable
             kernel = form.kernel if keeps else None
-            effect = self._border(form, x, free)
+            effect = border_effect(form, x, free)
             if keeps or self._kind == "images" or effect is None:
-                new = _built(form, own, x, kernel)
-                effect = _followed(Signal(x, 1.0), new(x)).variance
+                new = built(form, own, x, kernel)
+                effect = followed(Signal(x, 1.0), new(x)).variance
                 kernel = new.kernel
-            new = _built(form, {**own, "gamma": _inverse_root(variance * effect)}, x, kernel)
+            new = built(form, {**own, "gamma": inverse_root(variance * effect)}, x, kernel)
             made.append(new)
             x, variance = new(x), 1.0
         *self._depthwise[id(layer)], self._new[id(layer)] = made
         self._suited[id(layer)] = signal.variance
         self._editable.replace(layer, made[-1])
-
-    @staticmethod
-    def _border(form, x, free: bool) -> float | None:
-        """Return the share of the variance that zero padding leaves, or None if it is unknown.
-
-        It is 1 without a border. What a depthwise convolution leaves depends on how alike
-        neighboring pixels are; so does any, in pictures or with trained kernels.
-        """
-        own = form.own
-        if form.kind is layers.ScaledWSDepthwiseConv2D or own.get("dilation", 1) > 1:
-            return None
-        if form.kind is layers.ScaledWSDense or free:
-            return 1.0
-        place = (own["kernel_size"], own.get("strides", 1), own.get("padding", "same"))
-        moments = _moments(x)
-        shift = moments.squared_mean / max(moments.variance, 1e-30)
-        return theory.border_factor(tuple(x.shape[1:3]), *place, shift, standardized=True)
 
     def _split_activation(self, call: graph.Kept, layer) -> None:
         """Put the activation of a standardized layer behind it, as a layer of its own."""
@@ -514,21 +447,21 @@ class _Conversion:
         value, before = self._result(call), self._signals[call.input].variance
         if activation in RECTIFIERS:
             return Signal(value, theory.activated_variance(before, activation), True)
-        return _measured(value, is_normalized=True)
+        return measured(value, is_normalized=True)
 
     @staticmethod
     def _suits_gamma(signal: Signal) -> bool:
         """Return True for a normalized signal whose mean is small."""
         if not signal.is_normalized:
             return False
-        moments = _moments(signal.value)
+        moments = moments_of(signal.value)
         return moments.squared_mean <= CENTERED * moments.variance
 
     def _activate(self, call: graph.Kept, layer) -> None:
         """Give an activation its gamma."""
         activation = activation_of(layer)
         if activation is layer:  # one with settings of its own
-            self._set(call, _measured(self._result(call), is_normalized=True))
+            self._set(call, measured(self._result(call), is_normalized=True))
             gamma = layers.ScaledActivation(activation).gamma
             self._scale_behind(call, gamma, f"{call.name}_gamma")
             return
@@ -544,7 +477,7 @@ class _Conversion:
         index = self._ahead.branches.get(call)
         if index is not None and self._inputs(call)[index].is_normalized:
             branch = call.inputs[index]
-            factor = self._alpha * _inverse_root(self._signals[branch].variance)
+            factor = self._alpha * inverse_root(self._signals[branch].variance)
             self._scale_for(call, branch, factor, f"{call.name}_alpha")
         inputs = self._inputs(call)
         is_normalized = all(x.is_normalized for x in inputs)
@@ -563,20 +496,4 @@ class _Conversion:
         """Double a gate, whose sigmoid averages 1/2."""
         (gated,) = (x for x in call.inputs if x is not gate)
         self._scale_for(call, gate, GATE_GAIN, f"{call.name}_gate_gain")
-        self._note(call, _followed(self._signals[gated], self._result(call)))
-
-
-def _built(form, own: dict[str, Any], x, kernel):
-    """Return a standardized layer for x, with a kernel or a fresh one."""
-    # The distribution that standardization assumes: N(0, 1 / fan_in).
-    fresh = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
-    layer = form.kind(kernel_initializer=fresh, **own)
-    layer.build(x.shape)
-    if kernel is not None:
-        layer.kernel.assign(kernel)
-    return layer
-
-
-def _positions(value) -> int:
-    """Return the number of places of a result, over which its variance is taken per picture."""
-    return math.prod(value.shape[1:-1])
+        self._note(call, followed(self._signals[gated], self._result(call)))

@@ -11,6 +11,8 @@ from keras import ops
 
 from nf_zoo import layers
 from nf_zoo.conversion.editable_model import inner
+from nf_zoo.conversion.signals import moments_of
+from nf_zoo.signal_propagation import theory
 
 
 @dataclasses.dataclass
@@ -156,3 +158,31 @@ def is_sigmoid(operation) -> bool:
     activation = getattr(operation, "activation", None)
     name = getattr(activation, "__name__", activation) or type(operation).__name__
     return name in (*GATES, "Sigmoid", "HardSigmoid")
+
+
+def border_effect(form, x, free: bool) -> float | None:
+    """Return the share of the variance that zero padding leaves, or None if it is unknown.
+
+    It is 1 without a border. What a depthwise convolution leaves depends on how alike
+    neighboring pixels are; so does any, in pictures or with trained kernels.
+    """
+    own = form.own
+    if form.kind is layers.ScaledWSDepthwiseConv2D or own.get("dilation", 1) > 1:
+        return None
+    if form.kind is layers.ScaledWSDense or free:
+        return 1.0
+    place = (own["kernel_size"], own.get("strides", 1), own.get("padding", "same"))
+    moments = moments_of(x)
+    shift = moments.squared_mean / max(moments.variance, 1e-30)
+    return theory.border_factor(tuple(x.shape[1:3]), *place, shift, standardized=True)
+
+
+def built(form, own: dict[str, Any], x, kernel):
+    """Return a standardized layer for x, with a kernel or a fresh one."""
+    # The distribution that standardization assumes: N(0, 1 / fan_in).
+    fresh = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+    layer = form.kind(kernel_initializer=fresh, **own)
+    layer.build(x.shape)
+    if kernel is not None:
+        layer.kernel.assign(kernel)
+    return layer

@@ -20,7 +20,7 @@ from nf_zoo.deploy.onnx_file import to_onnx
 from nf_zoo.deploy.quantization import calibration
 
 _KERNEL_FIRST = "/WithoutBiases"
-"""What OpenVINO's reader of ONNX appends to the name of an operation before it adds the bias."""
+"""Suffix that OpenVINO's reader of ONNX gives an operation to which it adds a bias."""
 
 
 @exporter

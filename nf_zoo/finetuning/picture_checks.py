@@ -1,4 +1,4 @@
-"""What can be wrong with labeled pictures: unreadable, flat, transparent, or copies of others.
+"""Faults of labeled pictures: unreadable, flat, transparent, or copies of others.
 
 Every picture is looked at once before a run starts, so that this is said then and not hours later.
 """

@@ -104,7 +104,8 @@ def test_files_that_are_no_export(suffix, tmp_path):
 
 @pytest.mark.fast
 def test_an_onnx_file_of_another_program(tmp_path):
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     sides = [onnx.helper.make_tensor_value_info(name, 1, (1, 3)) for name in "xy"]
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "other", sides[:1], sides[1:])

@@ -42,7 +42,7 @@ def former(name, tmp_path):
 
 
 def files(path) -> list:
-    """What an export to that path consists of."""
+    """Files of an export to that path."""
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 

@@ -29,7 +29,7 @@ def decode_graph():
 
 
 def reference(encoded: bytes) -> np.ndarray:
-    """What Pillow by itself shows, over white."""
+    """Pixels that Pillow by itself shows, over white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
     if image.mode == "CMYK":
         return np.asarray(image.convert("RGB"))
