@@ -50,7 +50,7 @@ def main() -> None:
     about = {name: network.get_rt_info(["framework", name]).astype(str) for name in names}
     labels = json.loads(about["labels"])
     settings = json.loads(about["preprocessing"])
-    # The shape is known, and OpenVINO faster for it.
+    # The shape is known: OpenVINO need not prepare for others.
     network.reshape((1, *settings["input_size"], 3))
     # "f32" keeps float32 on processors on which OpenVINO takes bfloat16, which is faster there.
     compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
