@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from clocked_run import slow_clock
+from programs import succeed
 
 import nf_zoo
 from training import loop, session
 from training.loop import Clock
-from training.session import Session
 
-REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
 
 
 @pytest.fixture
 def time(monkeypatch):
-    """A clock that goes on by a second whenever somebody looks at it."""
-    time = SimpleNamespace(now=100.0)
-
-    def monotonic():
-        time.now += 1.0
-        return time.now
-
     for module in (loop, session):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
-    return time
+        monkeypatch.setattr(module, "time", module.time)  # given back at the end
+    return slow_clock()
 
 
 @pytest.mark.fast
@@ -48,48 +41,9 @@ def test_the_clock_tells_the_place_on_the_schedule(time):
     assert late.place() == 10
 
 
-def records(folder, kind):
-    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [row for row in rows if row["kind"] == kind]
-
-
-def test_a_run_ends_by_the_clock_and_goes_on_where_it_was(recipe, tmp_path, time):
-    recipe.steps, recipe.schedule.warmup_epochs = 8, 0.0
-    recipe.run.log_every, recipe.evaluation.every_epochs = 1, 1e6
-    first = Session(recipe, tmp_path, strategy="one_device", minutes=2.0)
-    train_step, taken = first.engine.train_step, []
-
-    def interrupted(*batch):
-        taken.append(batch)
-        if len(taken) == 15:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(*batch)
-
-    first.engine.train_step = interrupted
-    assert first.train() is None
-    place = first.engine.iterations()
-    assert 0 < place < 8 and len(taken) == 15
-    assert not (tmp_path / "model").exists()
-
-    second = Session(recipe, tmp_path, strategy="one_device", minutes=1.0)
-    train_step, places, began = second.engine.train_step, [], time.now
-
-    def recorded(*batch):
-        places.append(second.engine.iterations())
-        return train_step(*batch)
-
-    second.engine.train_step = recorded
-    values = second.train()
-    assert np.isfinite(values["loss"])
-    assert places[0] == place and places[-1] == 7 and places == sorted(places)
-    assert 50 <= time.now - began <= 75  # it took the minute, and not the rest of the steps
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["by_the_clock"] and results["step"] > 20
-    assert second.engine.iterations() == 8 and len(places) == results["step"] - 15
-    rates = [row["learning_rate"] for row in records(tmp_path, "training")]
-    assert rates == sorted(rates, reverse=True) and len(rates) == results["step"]
-    assert rates[-1] == pytest.approx(float(second.schedule(7)))
-    assert nf_zoo.load_pretrained(tmp_path / "model").num_classes == 4
+def test_a_run_ends_by_the_clock_and_goes_on_where_it_was(arrays, tmp_path):
+    places = os.pathsep.join([str(REPOSITORY), str(HERE)])
+    succeed((HERE / "clocked_run.py").read_text(), arrays, tmp_path, PYTHONPATH=places)
 
 
 def test_several_runs_at_once_are_packed(arrays, tmp_path):
