@@ -43,7 +43,7 @@ def test_every_form_is_measured_and_computes_the_network(build_filled, monkeypat
 
             return opener_of_one
 
-        return dataclasses.replace(form, open=open_form)
+        return dataclasses.replace(form, opener=open_form)
 
     monkeypatch.setattr(benchmarking, "FORMS", {k: watched(k, x) for k, x in FORMS.items()})
     found = nf_zoo.benchmark(model, batch_sizes=(1, 2), size=(40, 56), rounds=1)
