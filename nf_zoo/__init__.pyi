@@ -15,6 +15,7 @@ from nf_zoo import optimizers as optimizers
 from nf_zoo import pictures as pictures
 from nf_zoo.conversion.batch_norm_removal import remove_batch_norm as remove_batch_norm
 from nf_zoo.conversion.normalizer_free import normalizer_free as normalizer_free
+from nf_zoo.demonstration.serving import demo as demo
 from nf_zoo.deploy.benchmarking import benchmark as benchmark
 from nf_zoo.deploy.fold import fold as fold
 from nf_zoo.deploy.litert_file import export_litert as export_litert
@@ -46,6 +47,7 @@ from nf_zoo.hub.models import list_models as list_models
 from nf_zoo.hub.models import model_info as model_info
 from nf_zoo.hub.pretrained import load_pretrained as load_pretrained
 from nf_zoo.hub.publishing import push_to_hub as push_to_hub
+from nf_zoo.hub.space import push_space as push_space
 from nf_zoo.models.classifier import ImageClassifier as ImageClassifier
 from nf_zoo.optimizers import AdaptiveGradientClipping as AdaptiveGradientClipping
 from nf_zoo.optimizers import GroupedOptimizer as GroupedOptimizer

@@ -7,6 +7,7 @@ from types import ModuleType
 
 EXTRAS = {
     "ai_edge_litert": "litert",
+    "gradio": "demo",
     "jax": "jax",
     "ml_collections": "training",
     "nncf": "openvino",

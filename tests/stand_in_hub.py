@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from stand_in_hub_api import ApiAnswers, Repository, oid
+from stand_in_hub_api import NAME, ApiAnswers, Repository, oid
 
 
 class StandInHub(ThreadingHTTPServer):
@@ -118,7 +118,7 @@ class _Handler(ApiAnswers, BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/api/"):
             return self._answer_api(path)
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        match = re.fullmatch(rf"/({NAME})/resolve/([^/]+)/(.+)", path)
         if match is None:
             return self._refuse(404, "RepoNotFound")
         return self._answer_file(*match.groups())

@@ -8,6 +8,8 @@ import json
 import re
 from dataclasses import dataclass, field
 
+NAME = r"(?:spaces/)?[^/]+/[^/]+"
+"""Name of a repository in an address; that of a Space begins with ``spaces/``."""
 LFS_SUFFIXES = (".safetensors", ".keras", ".h5", ".npz", ".pb")
 
 
@@ -43,9 +45,10 @@ class ApiAnswers:
             return self._create()
         if path == "/api/repos/delete":
             request = json.loads(self.body)
-            self.server.repositories.pop(f"{request['organization']}/{request['name']}", None)
+            self.server.repositories.pop(_full_name(request), None)
             return self._send_json({})
-        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+))?(?:/(.+?))?", path)
+        path = path.replace("/api/models/", "/api/")
+        match = re.fullmatch(rf"/api/({NAME})(?:/([\w-]+))?(?:/(.+?))?", path)
         repository = self._readable(match[1]) if match else None
         if repository is None:
             return None if match else self._refuse(404, None)
@@ -106,12 +109,14 @@ class ApiAnswers:
         request = json.loads(self.body)
         if not self._is_authorized():
             return self._refuse(401, None)
-        name = f"{request.get('organization', 'me')}/{request['name']}"
+        name = _full_name(request)
         if name in self.server.repositories:
             return self._refuse(409, None)
         private = bool(request.get("private") or request.get("visibility") == "private")
         made = self.server.repositories[name] = Repository(private=private)
         made.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"})
+        if request.get("type") == "space":
+            made.commit("main", {"README.md": f"---\nsdk: {request['sdk']}\n---\n".encode()})
         return self._send_json({"url": f"{self.server.url}/{name}", "name": name, "id": name})
 
     def _preupload(self, _, repository: Repository, revision: str):
@@ -149,6 +154,12 @@ class ApiAnswers:
         sha = repository.commit(branch, changes)
         url = f"{self.server.url}/{name}/commit/{sha}"
         return self._send_json({"commitUrl": url, "commitOid": sha, "success": True})
+
+
+def _full_name(request: dict) -> str:
+    """The name under which a repository is kept: that of a Space begins with ``spaces/``."""
+    kind = "spaces/" if request.get("type") == "space" else ""
+    return f"{kind}{request.get('organization', 'me')}/{request['name']}"
 
 
 def _entries(files: dict[str, bytes]) -> list[dict]:

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import nf_zoo
+from nf_zoo.demonstration.serving import DemoSettings
 from nf_zoo.deploy.benchmarking import BenchmarkSettings
 from nf_zoo.deploy.formats import FORMATS, SUFFIXES
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
@@ -28,6 +29,7 @@ _EXAMPLES = {
     "benchmark": ("wide_resnet16_2.cifar10 --batch-sizes 1 8", "runs/flowers"),
     "predict": ("nf_resnet50 cat.jpg dog.png", "runs/flowers holiday/ --top 1 --json"),
     "evaluate": ("runs/flowers flowers/test", "flowers.onnx flowers/test --json"),
+    "demo": ("nf_resnet26.tiny_imagenet", "runs/flowers flowers.onnx --port 8000"),
     "finetune": (
         "flowers/ --output runs/flowers",
         "flowers/ --output runs/large --model nfnet_l0 --accumulate auto",
@@ -47,7 +49,7 @@ _EXAMPLES = {
     "quickstart": ("", "--output first-steps --epochs 20"),
     "publish": (
         "runs/flowers me/flowers --dry-run",
-        "runs/flowers me/flowers --license mit --private",
+        "runs/flowers me/flowers --license mit --space me/try-flowers",
     ),
     "fetch": ("nf_resnet50.ra2_in1k", "'resnet18.*'"),
     "catalog check": ("", "--online --json"),
@@ -82,9 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and all notices")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_list, _info, _predict, _evaluate, _finetune, _export, _signals, _quickstart):
+    for add in (_list, _info, _predict, _evaluate, _demo, _finetune, _export, _signals):
         add(commands)
-    for add in (_benchmark, _publish, _fetch, _catalog, _doctor, _completion):
+    for add in (_quickstart, _benchmark, _publish, _fetch, _catalog, _doctor, _completion):
         add(commands)
     return parser
 
@@ -165,6 +167,13 @@ def _evaluate(commands) -> None:
     parser.add_argument("folder", help=f"{_PICTURES}; if split, test/ is used, or else val/")
     add_flags(parser, EvaluationSettings)
     add_json(parser)
+
+
+def _demo(commands) -> None:
+    help = "a page in the browser to try models on pictures, and to see signals propagate"
+    parser = add_command(commands, "demo", "demonstrating:demo_command", help)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=EXPORTED)
+    add_flags(parser, DemoSettings)
 
 
 def _finetune(commands) -> None:
@@ -283,13 +292,15 @@ def _publish(commands) -> None:
     help = "upload a model to the Hugging Face Hub, with its model card"
     parser = add_command(commands, "publish", "publishing:publish_command", help)
     parser.add_argument("model", help=MODEL)
-    help = "repository, created if it does not exist"
-    parser.add_argument("repository", metavar="OWNER/NAME", help=help)
+    help = "repository, created if it does not exist; only with --space it may be left out"
+    parser.add_argument("repository", metavar="OWNER/NAME", nargs="?", help=help)
+    help = "also write a Space, a page of the hub to try the model; needs the extra demo"
+    parser.add_argument("--space", metavar="OWNER/NAME", help=help)
     parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch (main)")
     for flag, help in (
         ("--private", "make a new repository private"),
         ("--dry-run", "only show what would be uploaded, and the card; works offline"),
-        ("--force", "replace a model of another architecture"),
+        ("--force", "replace a model of another architecture, or another program"),
         ("--saved-model", "add a SavedModel"),
     ):
         parser.add_argument(flag, action="store_true", help=help)

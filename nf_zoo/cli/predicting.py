@@ -12,7 +12,6 @@ from typing import Any
 from rich.text import Text
 
 from nf_zoo.cli.arguments import PredictionSettings
-from nf_zoo.cli.opening import SavedModel, answers, open_model
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 from nf_zoo.finetuning.class_folders import (
     FolderError,
@@ -22,6 +21,7 @@ from nf_zoo.finetuning.class_folders import (
     printable,
 )
 from nf_zoo.finetuning.settings import EvaluationSettings
+from nf_zoo.hub.opening import SavedModel, answers, open_model
 from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions

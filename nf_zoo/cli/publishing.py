@@ -17,7 +17,9 @@ REPORT = "report.json"
 
 
 def publish_command(args: Namespace) -> int:
-    """Upload a model, or show what would be uploaded."""
+    """Upload a model, a Space that shows it, or both; or show what would be uploaded."""
+    if not (args.repository or args.space):
+        raise ValueError("Name where to publish: OWNER/NAME, or --space OWNER/NAME. Received: none")
     metrics = _metrics(args)
     from nf_zoo.hub.card import CardDetails
 
@@ -28,10 +30,20 @@ def publish_command(args: Namespace) -> int:
     import_backend(args.debug, only_tensorflow=args.saved_model)
     from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.hub.publishing import push_to_hub
+    from nf_zoo.hub.space import check_space, push_space
 
-    names = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
-    options = {name: getattr(args, name) for name in names}
-    push_to_hub(load_pretrained(args.model), args.repository, card=card, metrics=metrics, **options)
+    shared = {name: getattr(args, name) for name in ("private", "force", "dry_run")}
+    own = {name: getattr(args, name) for name in ("revision", "dtype", "saved_model")}
+    source, model = args.model, load_pretrained(args.model)
+    if args.repository:
+        source = f"hf://{args.repository.removeprefix('hf://')}"
+        source += "" if args.revision == "main" else f"@{args.revision}"
+    if args.space:
+        check_space(source, args.space, model)
+    if args.repository:
+        push_to_hub(model, args.repository, card=card, metrics=metrics, **own, **shared)
+    if args.space:
+        push_space(source, args.space, **shared)
     return 0
 
 

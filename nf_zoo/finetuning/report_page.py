@@ -11,13 +11,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from nf_zoo import atomic
 from nf_zoo.finetuning.evaluation import Evaluation, Sample, interval
 from nf_zoo.models.grad_cam import grad_cam
+from nf_zoo.pictures.heat import heat_overlay
 from nf_zoo.pictures.images import as_input, input_of
 
 LARGEST_SIDE = 320
@@ -73,7 +73,7 @@ def _with_heat(model, mistakes: list[Sample]) -> list[dict[str, Any]]:
     images = as_input(pixels, model.preprocessing, **input_of(model))
     maps = grad_cam(model, images, [sample.predicted for sample in mistakes])
     return [
-        {**_picture(sample), "heat": _overlay(heat, sample.pixels.shape[:2])}
+        {**_picture(sample), "heat": _encoded(heat_overlay(heat, sample.pixels.shape[:2]), "PNG")}
         for sample, heat in zip(mistakes, maps, strict=True)
     ]
 
@@ -86,15 +86,6 @@ def _picture(sample: Sample) -> dict[str, Any]:
         "probability": sample.probability,
         "name": sample.name,
     }
-
-
-def _overlay(heat: np.ndarray, size: tuple[int, int]) -> str:
-    """Return a transparent picture of the size, opaque where a heat map (h, w) is hot."""
-    smooth = Image.fromarray(heat.astype("float32")).resize(size[::-1], Image.Resampling.BICUBIC)
-    heat = np.clip(np.asarray(smooth), 0, 1)
-    colors = matplotlib.colormaps["inferno"](heat, bytes=True)
-    colors[..., 3] = (200 * heat).astype("uint8")
-    return _encoded(Image.fromarray(colors), "PNG")
 
 
 def _encoded(image: Image.Image, form: str, **options) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.models.classifier import ImageClassifier
 
 _WEIGHTS = (".safetensors", ".keras", ".h5", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".msgpack")
-_EMPTY = {".gitattributes"}
-"""Files of a repository that is still empty."""
+_EMPTY = {"model": {".gitattributes"}, "space": {".gitattributes", CARD_FILE}}
+"""Kind of a repository -> files of one that is still empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,31 +112,13 @@ def push_to_hub(
         >>> model = nf_zoo.create_model("nf_resnet26", num_classes=10)
         >>> nf_zoo.push_to_hub(model, "me/my-nf-resnet", dry_run=True)  # doctest: +SKIP
     """
-    import huggingface_hub
-
     check_kind(model)
-    target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
-    if not dry_run and huggingface_hub.get_token() is None:
-        raise errors.WeightsAccessDenied(
-            f"Publishing to {target.name} needs an access token with write permission: run "
-            "`hf auth login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
-        )
+    target = writable(repository, revision, dry_run=dry_run)
     details = dataclasses.replace(card or CardDetails(), repository=target.name)
+    remote = look_before(target, private, dry_run, verbose)
+    if not force:
+        _refuse_another_model(model, target, remote)
     with tempfile.TemporaryDirectory(prefix="nf_zoo-") as scratch:
-        try:
-            remote = look_at(target)
-        except errors.WeightsOffline as error:
-            if not dry_run:
-                raise
-            remote = Remote()
-            if verbose:
-                print(f"The repository's present contents could not be read: {error}")
-        if private and remote.exists and not remote.private:
-            raise errors.RepositoryTaken(
-                f"{target.name} is public already: make it private on its settings page first."
-            )
-        if not force:
-            _refuse_another_model(model, target, remote)
         folder = save_pretrained(
             model,
             Path(scratch) / "model",
@@ -149,14 +131,60 @@ def push_to_hub(
         has_card = card is None and CARD_FILE in remote.files
         if has_card and not is_generated(remote.of(target).fetch(CARD_FILE, MOST_BYTES)):
             (folder / CARD_FILE).unlink()
-        plan = _plan(target, folder, remote)
+        return publish_folder(target, folder, remote, [CARD_FILE], private, dry_run, verbose)
+
+
+def writable(
+    repository: str, revision: str = "main", kind: str = "model", *, dry_run: bool = False
+) -> HubRepository:
+    """Return the repository to publish to; refuse a malformed name, or to go without a token."""
+    import huggingface_hub
+
+    target = HubRepository.parse(f"{HUB}{repository.removeprefix(HUB)}@{revision}")
+    if not dry_run and huggingface_hub.get_token() is None:
+        raise errors.WeightsAccessDenied(
+            f"Publishing to {target.name} needs an access token with write permission: run "
+            "`hf auth login`, or set HF_TOKEN. To see what would be uploaded: dry_run=True."
+        )
+    return dataclasses.replace(target, kind=kind)
+
+
+def look_before(target: HubRepository, private: bool, dry_run: bool, verbose: bool) -> Remote:
+    """Return the present state of the hub, which a dry run can do without."""
+    try:
+        remote = look_at(target)
+    except errors.WeightsOffline as error:
+        if not dry_run:
+            raise
+        remote = Remote()
         if verbose:
-            print(_in_words(target, plan, remote, dry_run))
-        if verbose and dry_run and CARD_FILE in plan.files:
-            print(f"\n{CARD_FILE}:\n\n{(folder / CARD_FILE).read_text(encoding='utf-8')}")
-        if dry_run:
-            return plan
-        commit = _upload(target, folder, plan, remote, private)
+            print(f"The repository's present contents could not be read: {error}")
+    if private and remote.exists and not remote.private:
+        raise errors.RepositoryTaken(
+            f"{target.name} is public already: make it private on its settings page first."
+        )
+    return remote
+
+
+def publish_folder(
+    target: HubRepository,
+    folder: Path,
+    remote: Remote,
+    shown: Sequence[str],
+    private: bool,
+    dry_run: bool,
+    verbose: bool,
+) -> Publication:
+    """Upload a folder's files, or tell what would be, with the text of those to be ``shown``."""
+    plan = _plan(target, folder, remote)
+    if verbose:
+        print(_in_words(target, plan, remote, dry_run))
+    for name in shown if verbose and dry_run else ():
+        if name in plan.files:
+            print(f"\n{name}:\n\n{(folder / name).read_text(encoding='utf-8')}")
+    if dry_run:
+        return plan
+    commit = _upload(target, folder, plan, remote, private)
     if verbose:
         print(plan.url)
     return dataclasses.replace(plan, commit=commit)
@@ -179,8 +207,6 @@ def _refuse_another_model(model, target: HubRepository, remote: Remote) -> None:
 
 
 def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
-    from huggingface_hub import constants
-
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
@@ -192,9 +218,8 @@ def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
         for name in remote.files
         if is_ours(name) or name in texts or name.startswith(f"{SAVED_MODEL}/")
     )
-    old = tuple(name for name in ours if name not in files)
-    branch = "" if target.revision == "main" else f"/tree/{target.revision}"
-    return Publication(f"{constants.ENDPOINT}/{target.name}{branch}", None, files, old)
+    old = tuple(name for name in ours if name not in files) if target.kind == "model" else ()
+    return Publication(target.url, None, files, old)
 
 
 def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run: bool) -> str:
@@ -226,9 +251,9 @@ def look_at(target: HubRepository) -> Remote:
     api = huggingface_hub.HfApi()
     with in_words(target, "description"):
         try:
-            info = api.model_info(target.name, revision=target.revision)
+            info = api.repo_info(target.name, revision=target.revision, repo_type=target.kind)
         except hub.RevisionNotFoundError:
-            info = api.model_info(target.name)
+            info = api.repo_info(target.name, repo_type=target.kind)
             return Remote(exists=True, private=bool(info.private))
         except hub.RepositoryNotFoundError:
             return Remote()
@@ -248,23 +273,25 @@ def _upload(
         *(CommitOperationAdd(name, str(folder / name)) for name in plan.files),
         *(CommitOperationDelete(name) for name in plan.removed),
     ]
-    undo = contextlib.ExitStack()
+    undo, kind = contextlib.ExitStack(), {"repo_type": target.kind}
     try:
         if not remote.exists:
-            api.create_repo(target.name, private=private)
+            sdk = "gradio" if target.kind == "space" else None
+            api.create_repo(target.name, private=private, space_sdk=sdk, **kind)
             undo.callback(_delete_if_empty, api, target)
         head = remote.head
         if head is None:
-            head = api.model_info(target.name).sha
+            head = api.repo_info(target.name, **kind).sha
             if target.revision != "main":
-                api.create_branch(target.name, branch=target.revision)
-                undo.callback(api.delete_branch, target.name, branch=target.revision)
+                api.create_branch(target.name, branch=target.revision, **kind)
+                undo.callback(api.delete_branch, target.name, branch=target.revision, **kind)
         done = api.create_commit(
             target.name,
             operations,
             commit_message="Published with nf_zoo",
             revision=target.revision,
             parent_commit=head,
+            **kind,
         )
         return done.oid
     except BaseException as error:
@@ -277,8 +304,8 @@ def _upload(
 
 def _delete_if_empty(api, target: HubRepository) -> None:
     """Remove a repository that was just created, if it is still empty."""
-    if set(api.list_repo_files(target.name)) <= _EMPTY:
-        api.delete_repo(target.name)
+    if set(api.list_repo_files(target.name, repo_type=target.kind)) <= _EMPTY[target.kind]:
+        api.delete_repo(target.name, repo_type=target.kind)
 
 
 def _what_is_left(target: HubRepository, remote: Remote) -> str:
@@ -287,7 +314,8 @@ def _what_is_left(target: HubRepository, remote: Remote) -> str:
     from huggingface_hub import errors as hub
 
     try:
-        now = huggingface_hub.HfApi().model_info(target.name, revision=target.revision).sha
+        api, kind = huggingface_hub.HfApi(), {"repo_type": target.kind}
+        now = api.repo_info(target.name, revision=target.revision, **kind).sha
     except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError):
         now = None
     except Exception:

@@ -43,10 +43,14 @@ _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
 
 @dataclasses.dataclass(frozen=True)
 class HubRepository:
-    """A repository on the Hugging Face Hub at a revision; one of the ``sources`` of weights."""
+    """A repository on the Hugging Face Hub at a revision; one of the ``sources`` of weights.
+
+    Its ``kind`` is ``"model"``, or ``"space"`` for a program that the hub runs.
+    """
 
     name: str
     revision: str = "main"
+    kind: str = "model"
 
     record = sha256 = None
 
@@ -63,7 +67,19 @@ class HubRepository:
         return cls(name, revision or "main")
 
     def __str__(self) -> str:
-        return f"{HUB}{self.name}@{self.revision}"
+        return f"{HUB}{self._path}@{self.revision}"
+
+    @property
+    def _path(self) -> str:
+        return f"spaces/{self.name}" if self.kind == "space" else self.name
+
+    @property
+    def url(self) -> str:
+        """Address of its page."""
+        from huggingface_hub import constants
+
+        branch = "" if self.revision == "main" else f"/tree/{self.revision}"
+        return f"{constants.ENDPOINT}/{self._path}{branch}"
 
     @property
     def tag(self) -> str:
@@ -135,6 +151,7 @@ class HubRepository:
         import huggingface_hub
 
         where = {"repo_id": self.name, "filename": filename, "revision": self.revision}
+        where["repo_type"] = self.kind
         with in_words(self, filename):
             cached = huggingface_hub.try_to_load_from_cache(**where)
             if _COMMIT.fullmatch(self.revision) and isinstance(cached, str):
@@ -239,7 +256,9 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
     import huggingface_hub
     from huggingface_hub import constants
 
-    url = huggingface_hub.hf_hub_url(repository.name, filename, revision=repository.revision)
+    url = huggingface_hub.hf_hub_url(
+        repository.name, filename, repo_type=repository.kind, revision=repository.revision
+    )
     try:
         metadata = huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:

@@ -37,9 +37,26 @@ def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     """
     if not getattr(model, "num_classes", None):
         raise ValueError("Grad-CAM needs a model with a classifier. Received: num_classes=0")
+    maps, _ = with_last_map(model).predict_on_batch(images)
+    return heat_maps(model, maps, classes)
+
+
+def with_last_map(model) -> keras.Model:
+    """Return a network of the same weights that gives its last map and its output.
+
+    Example:
+        >>> import nf_zoo
+        >>> model = nf_zoo.create_model("wide_resnet16_1.cifar10")
+        >>> [output.shape for output in with_last_map(model).outputs]
+        [(None, None, None, 64), (None, 10)]
+    """
     with deep_graphs():
-        trunk = keras.Model(model.inputs, model.get_layer("pool").input)
-    maps = np.asarray(keras.ops.convert_to_numpy(trunk.predict_on_batch(images)), "float32")
+        return keras.Model(model.inputs, [model.get_layer("pool").input, model.output])
+
+
+def heat_maps(model, maps, classes: Sequence[int]) -> np.ndarray:
+    """Return what :func:`grad_cam` does, from last maps (N, h, w, channels)."""
+    maps = np.asarray(keras.ops.convert_to_numpy(maps), "float32")
     weights = np.asarray(keras.ops.convert_to_numpy(model.head.kernel), "float32")[:, list(classes)]
     heat = np.maximum(np.einsum("nhwc,cn->nhw", maps, weights), 0)
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.cli.opening import answers, open_model
 from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.errors import WeightsError
+from nf_zoo.hub.opening import answers, open_model
 from nf_zoo.hub.pretrained import load_pretrained
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 import tiny_networks
+from browser import browser
 
 from nf_zoo.finetuning.evaluation import Evaluation, Sample
 from nf_zoo.finetuning.report_page import write_page
 from nf_zoo.pictures.preprocessing import Preprocessing
 
+__all__ = ["browser"]
+
 pytestmark = pytest.mark.fast
 
 LABELS = ("ash", "</script><script>document.title = 'broken'</script>", "caf\udce9 $5\nlong " * 4)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,6 @@ def made(tmp_path_factory):
     path = tmp_path_factory.mktemp("a run") / "report.html"
     write_page(path, model, report, history, evaluation)
     return path, evaluation
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed, and .ci/run could not install it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @pytest.fixture

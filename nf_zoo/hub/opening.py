@@ -1,4 +1,4 @@
-"""Opening of a MODEL argument: a checkpoint's name, a hub repository, a file or a folder."""
+"""Opening of whatever predicts: a name, a hub repository, a file or a folder, exported or not."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""``demo``: the page, served on this machine.
+
+Gradio and Keras are imported late: the command line reads :class:`DemoSettings` to print its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from nf_zoo.extras import require
+from nf_zoo.options import Options, number, option, takes, text, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings(Options):
+    """The options of :func:`demo`."""
+
+    host: str = option(
+        "127.0.0.1", "address to listen on; ``0.0.0.0`` lets other machines in", text("ADDRESS")
+    )
+    port: int | None = option(None, "port; the first free one from 7860 by default", whole(1))
+    max_size: float = option(
+        20.0, "largest file that is taken, in megabytes", number("above 0", lambda x: x > 0)
+    )
+
+
+@takes(DemoSettings)
+def demo(models, *, block: bool = True, settings: DemoSettings):
+    """Serve a page on which to try models in a browser.
+
+    Pictures are dropped on the page. It shows the five likeliest classes, what speaks for the first
+    of them (Grad-CAM), and what the network is given after preprocessing, for all models side by
+    side. A second tab draws the signal propagation of networks as they start. The page works
+    without a network, sends nothing elsewhere, and runs nothing that is uploaded.
+
+    Args:
+        models: a model or several: ImageClassifiers, or what names one for
+            :func:`nf_zoo.load_pretrained`, or files and SavedModels that nf_zoo exported. These
+            show no heat map.
+        block: serve until Ctrl+C; otherwise return at once, as in a notebook.
+        {settings}
+
+    Returns:
+        The ``gradio.Blocks`` that are served; its ``close()`` ends that.
+
+    Raises:
+        ImportError: without the extra ``demo``.
+        ValueError: if there is no model, or one has no classifier; or as ``load_pretrained``.
+        OSError: if the port is taken.
+
+    Example:
+        >>> import nf_zoo
+        >>> page = nf_zoo.demo("wide_resnet16_1.cifar10", block=False)  # doctest: +SKIP
+        >>> page.local_url  # doctest: +SKIP
+        'http://127.0.0.1:7860/'
+    """
+    # Gradio reports home otherwise, from its import on, and keeps all answers in the browser.
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+    require("gradio", "Demos")
+    from nf_zoo.demonstration.page import build_page
+    from nf_zoo.demonstration.subjects import Subject
+
+    models = list(models) if isinstance(models, list | tuple) else [models]
+    if not models:
+        raise ValueError("There must be a model to show. Received: none")
+    page = build_page([Subject(model) for model in models], settings.max_size)
+    page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        max_file_size=round(settings.max_size * 2**20),
+        **dict.fromkeys(("share", "ssr_mode", "pwa", "mcp_server", "enable_monitoring"), False),
+        footer_links=[],
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+    )
+    print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
+    if block:
+        page.block_thread()
+    return page
