@@ -104,7 +104,20 @@ def choose_backend():
         output.import_backend()
 
 
+def serve_demo():
+    import nf_zoo
+
+    nf_zoo.demo("wide_resnet16_1.cifar10", block=False)
+
+
+def publish_space():
+    import nf_zoo
+
+    nf_zoo.push_space("wide_resnet16_1.cifar10", "me/try", dry_run=True)
+
+
 ASKING = {
+    "gradio": [serve_demo, publish_space],
     "pillow_heif": [read_heic],
     "tensorflow_datasets": [open_data_set, open_recipe_data],
     "ml_collections": [use_training],

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 import gradio as gr
+from PIL import Image
 
 from nf_zoo.demonstration.signals import ACTIVATIONS, DEEPEST, SCHEMES, draw
 from nf_zoo.demonstration.subjects import TOP, Answer, Subject
@@ -63,11 +64,18 @@ def _add_answer(title: str, answer: Answer) -> None:
         for p in answer.predictions
     }
     gr.Label(shares, num_top_classes=TOP, label=title)
-    shown = {f"What speaks for {names[0]}": answer.heat, "What the network is given": answer.given}
     with gr.Row():
-        for label, image in shown.items():
-            if image is not None:
-                gr.Image(image, format="png", label=label, min_width=140, buttons=["fullscreen"])
+        _add_image("heat", f"What speaks for {names[0]}", answer.heat)
+        _add_image("given", "What the network is given", answer.given)
+
+
+def _add_image(kind: str, caption: str, image: Image.Image | None) -> None:
+    if image is None:
+        return
+    with gr.Column(min_width=140):
+        # The component's own label would hide a part of the picture.
+        gr.Image(image, format="png", show_label=False, buttons=["fullscreen"], elem_classes=[kind])
+        gr.HTML(f"<small>{html.escape(caption)}</small>")
 
 
 def _add_signals() -> None:
@@ -82,9 +90,7 @@ def _add_signals() -> None:
         alpha = gr.Slider(0.05, 1, 0.2, step=0.05, label="alpha: weight of the branches, nf only")
         activation = gr.Radio(ACTIVATIONS, value="relu", label="Activation")
     schemes = gr.CheckboxGroup(SCHEMES, value=["nf", "bn"], label="Scheme")
-    plot = gr.Image(
-        label="Signal propagation plot", format="png", buttons=["fullscreen", "download"]
-    )
+    plot = gr.Image(show_label=False, format="png", buttons=["download"], elem_classes=["plot"])
     gr.on(
         inputs=[schemes, depth, alpha, activation],
         outputs=plot,

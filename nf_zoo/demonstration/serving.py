@@ -5,8 +5,12 @@ Gradio and Keras are imported late: the command line reads :class:`DemoSettings`
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
 import os
+import shutil
+import tempfile
 
 from nf_zoo.extras import require
 from nf_zoo.options import Options, number, option, takes, text, whole
@@ -55,8 +59,10 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
         >>> page.local_url  # doctest: +SKIP
         'http://127.0.0.1:7860/'
     """
-    # Gradio reports home otherwise, from its import on, and keeps all answers in the browser.
+    # Gradio reports home otherwise, from its import on, keeps all answers in the browser, and never
+    # removes what was uploaded.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+    os.environ["GRADIO_TEMP_DIR"] = _scratch()
     require("gradio", "Demos")
     from nf_zoo.demonstration.page import build_page
     from nf_zoo.demonstration.subjects import Subject
@@ -79,3 +85,11 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
     if block:
         page.block_thread()
     return page
+
+
+@functools.cache
+def _scratch() -> str:
+    """Return a folder for uploads, which is removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="nf_zoo-demo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

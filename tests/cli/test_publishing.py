@@ -80,6 +80,37 @@ def test_a_dry_run_shows_the_card_without_a_network(saved, monkeypatch, capsys):
     assert card.startswith("---\n") and "license: mit" in card and "`blue`, `green`, `red`" in card
 
 
+def test_publish_with_a_space(hub, saved, capsys):
+    command = ["publish", str(saved["pretrained"]), "me/colors", "--space", "me/try"]
+    assert main([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "Would upload 5 files" in printed and "Would upload 3 files" in printed
+    assert not hub.repositories
+    assert main([*command, "--revision", "v2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{hub.url}/spaces/me/try"
+    assert b"nf_zoo.demo('hf://me/colors@v2'" in hub.files("spaces/me/try")["app.py"]
+    assert "config.json" in hub.files("me/colors", "v2")
+
+
+def test_a_space_for_what_everybody_has(hub, capsys):
+    assert main(["publish", "wide_resnet16_1.cifar10", "--space", "me/try"]) == 0
+    assert set(hub.repositories) == {"spaces/me/try"}
+    assert b"nf_zoo.demo('wide_resnet16_1.cifar10'" in hub.files("spaces/me/try")["app.py"]
+
+
+def test_nothing_is_published_if_the_space_cannot_be(hub, saved, build_tiny, tmp_path, capsys):
+    headless = str(save_pretrained(build_tiny(num_classes=0, labels=None), tmp_path / "headless"))
+    for arguments, words in (
+        ([str(saved["pretrained"])], "Name where to publish"),
+        ([str(saved["pretrained"]), "--space", "me/try"], "publish the model first"),
+        ([str(saved["pretrained"]), "me/colors", "--space", "try"], "is written hf://owner/name"),
+        ([headless, "me/colors", "--space", "me/try"], "must have a classifier"),
+    ):
+        assert main(["publish", *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert not hub.repositories
+
+
 def test_another_architecture_needs_force(hub, saved, build_tiny, tmp_path, capsys):
     other = save_pretrained(build_tiny(), tmp_path / "other")
     config = json.loads((other / "config.json").read_text())

@@ -24,7 +24,7 @@ __all__ = ["browser"]
 NAME = "wide_resnet16_1.cifar10"
 LABELS = ("<img src=x onerror=document.title='broken'>", "*b*", "c")
 HOSTILE = "&lt;b&gt;.png"
-GIVEN, WAIT = "What the network is given", 30_000
+WAIT = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def drop(page, folder, *names) -> None:
     page.set_input_files("input[type=file]", [folder / name for name in names])
 
 
-def image(page, label: str, index: int = 0) -> np.ndarray:
-    """The pixels of a picture on the page, by its label."""
-    shown = page.locator(".block", has=page.get_by_text(label, exact=True)).locator("img")
-    shown.nth(index).wait_for()
-    content = page.request.get(shown.nth(index).get_attribute("src")).body()
+def image(page, kind: str, index: int = 0) -> np.ndarray:
+    """The pixels of a picture on the page: ``heat``, ``given`` or ``plot``."""
+    shown = page.locator(f".{kind} img").nth(index)
+    shown.wait_for()
+    content = page.request.get(shown.get_attribute("src")).body()
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
@@ -103,7 +103,7 @@ def test_a_picture_is_classified_and_explained(opened, files):
     pixels = model.preprocess(files / "temple.jpg")
     answers = model.decode_predictions(model.predict(pixels, verbose=0))[0]
     best = answers[0].name
-    given = image(opened, GIVEN)
+    given = image(opened, "given")
     lines = opened.get_by_test_id("label").first.inner_text().split("\n")
     rows = [text for p in answers for text in (p.name, f"{p.probability:.0%}")]
     assert [line for line in lines if line] == [NAME, best, *rows]
@@ -117,7 +117,8 @@ def test_a_picture_is_classified_and_explained(opened, files):
 
     # The photograph is changed where the heat map is hot.
     heat = grad_cam(model, pixels, [model.labels.index(best)])[0]
-    overlay = image(opened, f"What speaks for {best}")
+    assert opened.get_by_text(f"What speaks for {best}").first.is_visible()
+    overlay = image(opened, "heat")
     cell = len(overlay) // len(heat)
     change = np.abs(overlay - given.astype("float32")).mean(axis=-1)
     change = change.reshape(len(heat), cell, len(heat), cell).mean(axis=(1, 3))
@@ -127,8 +128,7 @@ def test_a_picture_is_classified_and_explained(opened, files):
     drop(opened, files, "flower.png")
     opened.get_by_role("heading", name="flower.png").wait_for()
     opened.wait_for_function("document.querySelectorAll('img').length == 8")  # 2 each, 2 networks
-    second = opened.get_by_test_id("label-output-value").nth(2).inner_text()
-    other = image(opened, f"What speaks for {second}", 1 if second == best else 0)
+    other = image(opened, "heat", 2)
     assert other.shape == overlay.shape and not np.array_equal(other, overlay)
 
 
@@ -139,7 +139,7 @@ def test_what_is_no_picture_is_explained_and_names_are_text(opened, files):
     drop(opened, files, "broken.png", HOSTILE, "notes.txt")
     opened.get_by_text("⚠ broken.png cannot be read; it may be corrupt or cut short").wait_for()
     opened.get_by_text("⚠ notes.txt is not a JPEG, PNG").wait_for()
-    image(opened, GIVEN)
+    image(opened, "given")
     assert opened.get_by_role("heading", name=HOSTILE, exact=True).count() == 1
     assert set(LABELS) <= set(opened.get_by_test_id("label").last.inner_text().split("\n"))
     assert opened.title() == "nf_zoo"
@@ -148,13 +148,12 @@ def test_what_is_no_picture_is_explained_and_names_are_text(opened, files):
 
 def test_the_plot_follows_the_sliders(opened):
     opened.get_by_role("tab", name="Signal propagation").click()
-    label = "Signal propagation plot"
-    first = image(opened, label)
+    first = image(opened, "plot")
     assert first.shape[1] > 1000 and first.std() > 10
-    source = opened.locator("img").get_attribute("src")
+    source = opened.locator(".plot img").get_attribute("src")
     opened.get_by_label("none", exact=True).check()
-    opened.wait_for_function("old => document.querySelector('img').src != old", arg=source)
-    assert not np.array_equal(image(opened, label), first)
+    opened.wait_for_function("old => document.querySelector('.plot img').src != old", arg=source)
+    assert not np.array_equal(image(opened, "plot"), first)
 
 
 def test_the_server_gives_and_takes_nothing_else(served, files):
