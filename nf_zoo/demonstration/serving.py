@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import shutil
+import socket
 import tempfile
 
 from nf_zoo.extras import require
@@ -51,7 +52,7 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
     Raises:
         ImportError: without the extra ``demo``.
         ValueError: if there is no model, or one has no classifier; or as ``load_pretrained``.
-        OSError: if the port is taken.
+        OSError: if the port is taken, or the address is none of this machine.
 
     Example:
         >>> import nf_zoo
@@ -59,10 +60,7 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
         >>> page.local_url  # doctest: +SKIP
         'http://127.0.0.1:7860/'
     """
-    # Gradio reports home otherwise, from its import on, keeps all answers in the browser, and never
-    # removes what was uploaded.
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
-    os.environ["GRADIO_TEMP_DIR"] = _scratch()
+    _set_up_gradio(settings.host)
     require("gradio", "Demos")
     from nf_zoo.demonstration.page import build_page
     from nf_zoo.demonstration.subjects import Subject
@@ -70,6 +68,7 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
     models = list(models) if isinstance(models, list | tuple) else [models]
     if not models:
         raise ValueError("There must be a model to show. Received: none")
+    _check_address(settings.host, settings.port)
     page = build_page([Subject(model) for model in models], settings.max_size)
     page.launch(
         server_name=settings.host,
@@ -85,6 +84,31 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
     if block:
         page.block_thread()
     return page
+
+
+def _set_up_gradio(host: str) -> None:
+    """Set the environment variables that Gradio reads, some of them when it is imported."""
+    # It reports home otherwise, keeps all answers in the browser, never removes what was uploaded,
+    # and asks itself, even through a proxy, whether it runs.
+    direct = filter(None, os.environ.get("no_proxy", os.environ.get("NO_PROXY", "")).split(","))
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_RUN_HISTORY": "False",
+        "GRADIO_TEMP_DIR": _scratch(),
+        "no_proxy": ",".join(dict.fromkeys([*direct, "localhost", host])),
+    }
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Refuse an address on which nothing can listen; the server would try for minutes."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise OSError(
+            "The host must be an address of this machine, and the port free. Received: host "
+            f"{host}, port {port or 'any'} ({error.strerror})"
+        ) from error
 
 
 @functools.cache

@@ -72,8 +72,9 @@ def test_the_command_serves_until_it_is_stopped(saved):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # The server of Gradio sets up the logging of its process anew.
-    done = succeed(SERVED, saved["tuned"], port)
+    # The server of Gradio sets up the logging of its process anew. It needs no proxy.
+    nobody = "http://127.0.0.1:9"
+    done = succeed(SERVED, saved["tuned"], port, http_proxy=nobody, NO_PROXY="example.org")
     address = f"Open http://127.0.0.1:{port}/ in a browser; Ctrl+C ends it."
     printed, upload = done.stdout.splitlines(), done.stdout.split()[-2]
     assert printed == [address, "True", upload, "0"] and not done.stderr

@@ -185,5 +185,13 @@ def test_what_cannot_be_shown_is_refused():
         nf_zoo.demo([])
     with pytest.raises(ValueError, match=r"must have a classifier.*nf_resnet"):
         nf_zoo.demo(tiny_networks.build("nf_resnet", num_classes=0))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"the port free. Received: host 127.0.0.1, port {port}"):
+            nf_zoo.demo(NAME, port=port)
+    with pytest.raises(OSError, match=r"address of this machine.*host 192.0.2.1, port any"):
+        nf_zoo.demo(NAME, host="192.0.2.1")
     with pytest.raises(ValueError, match=r"max_size must be above 0. Received: 0"):
         nf_zoo.demo(NAME, max_size=0)
