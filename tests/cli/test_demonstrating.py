@@ -81,7 +81,6 @@ def test_the_command_serves_until_it_is_stopped(saved):
     assert upload.endswith("a.png") and not Path(upload).parents[1].exists()  # it is removed
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

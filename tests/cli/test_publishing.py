@@ -50,6 +50,7 @@ def test_publish(hub, tuned, capsys):
     assert hub.repositories["me/colors"].private
 
 
+@pytest.mark.slow
 def test_publish_to_a_branch_from_a_folder_and_metrics(hub, saved, tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text('{"accuracy": 0.5}')
@@ -80,6 +81,7 @@ def test_a_dry_run_shows_the_card_without_a_network(saved, monkeypatch, capsys):
     assert card.startswith("---\n") and "license: mit" in card and "`blue`, `green`, `red`" in card
 
 
+@pytest.mark.slow
 def test_publish_with_a_space(hub, saved, capsys):
     command = ["publish", str(saved["pretrained"]), "me/colors", "--space", "me/try"]
     assert main([*command, "--dry-run"]) == 0
@@ -92,6 +94,7 @@ def test_publish_with_a_space(hub, saved, capsys):
     assert "config.json" in hub.files("me/colors", "v2")
 
 
+@pytest.mark.slow
 def test_a_space_for_what_everybody_has(hub, capsys):
     assert main(["publish", "wide_resnet16_1.cifar10", "--space", "me/try"]) == 0
     assert set(hub.repositories) == {"spaces/me/try"}

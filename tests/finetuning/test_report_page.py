@@ -13,8 +13,6 @@ from nf_zoo.pictures.preprocessing import Preprocessing
 
 __all__ = ["browser"]
 
-pytestmark = pytest.mark.fast
-
 LABELS = ("ash", "</script><script>document.title = 'broken'</script>", "caf\udce9 $5\nlong " * 4)
 
 

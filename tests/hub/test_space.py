@@ -19,8 +19,6 @@ from nf_zoo.hub.errors import (
 from nf_zoo.hub.publishing import push_to_hub
 from nf_zoo.hub.space import push_space
 
-pytestmark = pytest.mark.fast
-
 TOKEN = "hf_" + "stand" * 6
 FILES = {"README.md", "app.py", "requirements.txt"}
 SPACE = "spaces/me/try"
