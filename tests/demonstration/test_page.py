@@ -22,7 +22,7 @@ from nf_zoo.pictures.preprocessing import Preprocessing
 __all__ = ["browser"]
 
 NAME = "wide_resnet16_1.cifar10"
-LABELS = ("<img src=x onerror=document.title='broken'>", "*b*", "c")
+LABELS = ("<img src=x onerror=document.title='broken'>", "*b*", "*b*")
 HOSTILE = "&lt;b&gt;.png"
 WAIT = 30_000
 
@@ -132,16 +132,21 @@ def test_a_picture_is_classified_and_explained(opened, files):
     assert other.shape == overlay.shape and not np.array_equal(other, overlay)
 
 
-def test_what_is_no_picture_is_explained_and_names_are_text(opened, files):
+def test_what_is_no_picture_is_explained_and_names_are_text(opened, files, monkeypatch):
     opened.set_viewport_size({"width": 390, "height": 800})  # a phone
     drop(opened, files, "large.png")
     opened.get_by_text("exceed the maximum allowed size of 1.0 Mb").wait_for()
-    drop(opened, files, "broken.png", HOSTILE, "notes.txt")
+    monkeypatch.setattr("nf_zoo.demonstration.page.MOST_PICTURES", 3)
+    drop(opened, files, "broken.png", HOSTILE, "notes.txt", "flower.png")
     opened.get_by_text("⚠ broken.png cannot be read; it may be corrupt or cut short").wait_for()
     opened.get_by_text("⚠ notes.txt is not a JPEG, PNG").wait_for()
     image(opened, "given")
+    opened.get_by_text("The first 3 of 4 pictures are shown.").wait_for()
+    assert opened.get_by_role("heading", name="flower.png").count() == 0
     assert opened.get_by_role("heading", name=HOSTILE, exact=True).count() == 1
-    assert set(LABELS) <= set(opened.get_by_test_id("label").last.inner_text().split("\n"))
+    assert {LABELS[0], "*b* (1)", "*b* (2)"} <= set(
+        opened.get_by_test_id("label").last.inner_text().split("\n")
+    )
     assert opened.title() == "nf_zoo"
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
 
