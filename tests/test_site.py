@@ -36,9 +36,9 @@ def test_words_are_spelled_as_keras_spells_them():
     files = [file for folder in folders for file in (ROOT / folder).rglob("*")]
     found = {}
     for file in files + list(ROOT.glob("*.md")):
-        if file.suffix in kinds and file.is_file():
-            if words := british.search(file.read_text(encoding="utf-8")):
-                found[str(file.relative_to(ROOT))] = words[0]
+        text = file.read_text(encoding="utf-8") if file.suffix in kinds else ""
+        if words := british.search(text):
+            found[str(file.relative_to(ROOT))] = words[0]
     assert not found
 
 
