@@ -19,7 +19,7 @@ class WeightsError(RuntimeError):
     """
 
     def __init__(self, message: str = "", in_python: str = ""):
-        super().__init__(f"{message} {in_python}".strip())
+        super().__init__(f"{message} {in_python}" if in_python else message)
         self.message = message
 
 
