@@ -12,6 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
+from nf_zoo.hub.opening import load_model
 
 REPORT = "report.json"
 
@@ -28,13 +29,12 @@ def publish_command(args: Namespace) -> int:
     details |= {"datasets": tuple(args.datasets), "command": args.training_command}
     card = CardDetails(**details) if any(details.values()) else None
     import_backend(args.debug, only_tensorflow=args.saved_model)
-    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.hub.publishing import push_to_hub
     from nf_zoo.hub.space import check_space, push_space
 
     shared = {name: getattr(args, name) for name in ("private", "force", "dry_run")}
     own = {name: getattr(args, name) for name in ("revision", "dtype", "saved_model")}
-    source, model = args.model, load_pretrained(args.model)
+    source, model = args.model, load_model(args.model)
     if args.repository:
         source = f"hf://{args.repository.removeprefix('hf://')}"
         source += "" if args.revision == "main" else f"@{args.revision}"
@@ -73,7 +73,7 @@ def fetch_command(args: Namespace) -> int:
                 print(path)
         except (WeightsError, ValueError) as error:
             failed += 1
-            print_error(str(error))
+            print_error(getattr(error, "message", str(error)))
     return 1 if failed else 0
 
 
