@@ -24,26 +24,47 @@ MOST = 1400
 """Pictures to train on; the other 397 are to test on."""
 
 
-def network_for(given: argparse.Namespace) -> tuple:
-    """Return a pretrained network without batch statistics, and its function of pictures."""
-    model = nf_zoo.create_model(given.model).with_classifier(CLASSES)
-    network = model
-    if any(isinstance(x, keras.layers.BatchNormalization) for x in model._flatten_layers()):
-        network = nf_zoo.remove_batch_norm(model)
-    own = {id(variable) for variable in network.get_layer("head").variables}
-    for variable in network.trainable_variables if given.train != "all" else ():
-        is_bias = given.train == "biases" and variable.name == "bias"
-        variable.trainable = is_bias or id(variable) in own
-    return network, model.preprocess
+def parts_for(given: argparse.Namespace) -> tuple[keras.Model, keras.Model]:
+    """Return a pretrained network of features, without batch statistics, and a classifier."""
+    body = nf_zoo.create_model(given.model, num_classes=0)
+    if any(isinstance(x, keras.layers.BatchNormalization) for x in body._flatten_layers()):
+        body = nf_zoo.remove_batch_norm(body)
+    # Clipping bounds the whole gradient: with larger features the classifier would take all of it.
+    classifier = keras.Sequential(
+        [
+            keras.Input(body.outputs[0].shape[1:]),
+            keras.layers.LayerNormalization(center=False, scale=False, name="norm"),
+            keras.layers.Dense(CLASSES, name="head"),
+        ],
+        name="classifier",
+    )
+    return body, classifier
 
 
-def pictures_for(given: argparse.Namespace, preprocess) -> tuple:
-    """Return pictures and digits to train on, and others to test on."""
+def network_for(given: argparse.Namespace, parts=None) -> keras.Model:
+    """Return what is trained: a classifier of features, or the whole network."""
+    body, classifier = parts or parts_for(given)
+    if given.train == "head":
+        return classifier
+    if given.train == "biases":
+        for variable in body.trainable_variables:
+            variable.trainable = variable.name == "bias"
+    return keras.Model(body.inputs, classifier(body.outputs[0]))
+
+
+def data_for(given: argparse.Namespace) -> list:
+    """Return what the network takes, with the digits, to train on and to test on."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
-    parts = order[: given.pictures], order[MOST:][: given.pictures]
     pictures = (digits.images[..., None] * 15).astype("uint8")
-    return tuple((np.asarray(preprocess(pictures[x])), digits.target[x]) for x in parts)
+    preprocess = nf_zoo.create_model(given.model).preprocess
+    data = []
+    for part in (order[: given.pictures], order[MOST:][: given.pictures]):
+        inputs = np.asarray(preprocess(pictures[part]))
+        if given.train == "head":  # the rest stays as it is: its features are computed once
+            inputs = parts_for(given)[0].predict(inputs, verbose=0)
+        data.append((inputs, digits.target[part]))
+    return data
 
 
 def compiled(network: keras.Model, learning_rate: float, given: argparse.Namespace):
@@ -84,10 +105,10 @@ def epsilon_of(noise_multiplier: float, given: argparse.Namespace) -> float:
 
 def save(network: keras.Model, path: str, given: argparse.Namespace) -> None:
     """Save the weights in a fresh copy: the private network also holds the state of its noise."""
-    fresh, _ = network_for(given)
-    for layer, trained in zip(fresh.layers, network.layers, strict=True):
-        layer.set_weights(trained.get_weights())
-    fresh.save(path)
+    body, classifier = parts = parts_for(given)
+    for new, trained in zip(network_for(given, parts).layers, network.layers, strict=True):
+        new.set_weights(trained.get_weights())
+    keras.Model(body.inputs, classifier(body.outputs[0])).save(path)
 
 
 def arguments() -> argparse.Namespace:
@@ -97,16 +118,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="wide_resnet16_1.cifar10", help="a pretrained network")
     parser.add_argument(
-        "--train", choices=["biases", "head", "all"], default="biases", help="biases: and the head"
+        "--train", choices=["head", "biases", "all"], default="head", help="biases: and the head"
     )
     parser.add_argument("--epsilon", type=float, default=8.0, help="the privacy budget")
     parser.add_argument("--delta", type=float, default=1e-4, help="below 1 / pictures")
     parser.add_argument("--clip", type=float, default=1.0, help="norm that gradients are cut to")
     parser.add_argument("--pictures", type=int, default=MOST, help=f"to train on, at most {MOST}")
     parser.add_argument("--batch-size", type=int, default=200, help="of a step, on average")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=1.0, help="with privacy")
-    parser.add_argument("--plain-learning-rate", type=float, default=0.05, help="of --compare")
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--learning-rate", type=float, default=2.0, help="with privacy")
+    parser.add_argument("--plain-learning-rate", type=float, default=0.5, help="of --compare")
     parser.add_argument("--seed", type=int, help="of the noise, for trials: it must stay secret")
     parser.add_argument("--compare", action="store_true", help="train without privacy, too")
     parser.add_argument("--output", help="file NAME.keras for the private network")
@@ -115,11 +136,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    network, preprocess = network_for(given)
-    data, test = pictures_for(given, preprocess)
-    network = compiled(private(network, given), given.learning_rate, given)
+    data, test = data_for(given)
+    network = compiled(private(network_for(given), given), given.learning_rate, given)
     size = {"batch_size": given.batch_size, "steps_per_epoch": given.steps}
-    network.fit(*data, **size)
+    network.fit(*data, **size, verbose=2)
     _, accuracy = network.evaluate(*test, verbose=0)
 
     noise = network.get_noise_multiplier()
@@ -129,9 +149,9 @@ def main() -> None:
     if given.output:
         save(network, given.output, given)
     if given.compare:
-        plain = compiled(network_for(given)[0], given.plain_learning_rate, given)
+        plain = compiled(network_for(given), given.plain_learning_rate, given)
         epochs = math.ceil(given.steps / math.ceil(given.pictures / given.batch_size))
-        plain.fit(*data, batch_size=given.batch_size, epochs=epochs)
+        plain.fit(*data, batch_size=given.batch_size, epochs=epochs, verbose=0)
         print(f"accuracy {plain.evaluate(*test, verbose=0)[1]:.3f} without privacy")
 
 
