@@ -30,7 +30,7 @@ REPORT = {
     "counts": {"train": 200},
     "run": {
         "settings": {"epochs": 7, "batch_size": 16},
-        "model": {"architecture": "nf_resnet50", "weights": "ra2_in1k"},
+        "started_from": {"architecture": "nf_resnet50", "weights": "ra2_in1k"},
     },
 }
 
@@ -153,6 +153,7 @@ def test_metrics_must_be_plain(model, tmp_path):
     assert not names(tmp_path)
 
 
+@pytest.mark.slow
 def test_saving_with_a_saved_model(tiny, tmp_path):
     import tensorflow as tf
 
