@@ -189,12 +189,15 @@ def test_pictures_of_a_seed_are_of_every_class_and_validate_apart():
     classes = np.arange(240, dtype="int32") % 3
     images = np.arange(240).reshape(-1, 1, 1, 1) * np.ones((1, 2, 2, 3))
     pictures = ArrayPictures((images, classes), (images, classes), ["a", "b", "c"])
-    (train, of_train), (validation, of_validation) = small_batch_finetuning.drawn(pictures, 1)
+    drawn = small_batch_finetuning.drawn
+    (train, of_train), (validation, of_validation) = small_batch_finetuning.drawn(
+        pictures, 1, 40, 20
+    )
     assert np.bincount(of_train).tolist() == [40] * 3
     assert np.bincount(of_validation).tolist() == [20] * 3
     assert not {*train[:, 0, 0, 0]} & {*validation[:, 0, 0, 0]}
     assert (train[:, 0, 0, 0] % 3 == of_train).all()
-    other, _ = small_batch_finetuning.drawn(pictures, 2)
+    other, _ = drawn(pictures, 2, 40, 20)
     assert {*train[:, 0, 0, 0]} != {*other[0][:, 0, 0, 0]}
 
 
