@@ -78,8 +78,14 @@ def _signals(make: Callable, seed: int) -> Iterator[dict]:
             }
 
 
-TRAINED, VALIDATED = 1280, 100
+TRAINED, VALIDATED = 500, 100
 """Pictures of a class that a run sees once, and those that choose its rate."""
+
+AVERAGED = 320
+"""Pictures over which BatchNorm's moving statistics average, at every batch size.
+
+With Keras's default they would average over more batches of 32 than a run has in all.
+"""
 
 TRAINED_FORMS = (BATCH_NORM, NORMALIZER_FREE)
 BATCH_SIZES = (2, 32, 4)
@@ -124,6 +130,9 @@ def _train(setting: Setting, make: Callable, key: dict, seed: int) -> dict:
     train, validation = drawn(pictures, seed, trained, VALIDATED)
     images, *others = _standardized(train[0], validation[0], pictures.test[0])
     model = make(images.shape[1])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 1 - batch_size / AVERAGED
     if key["form"] == NORMALIZER_FREE:
         model = nf_zoo.normalizer_free(model, images=images)
     schedule = learning_rate_schedule(float(key["learning_rate"]), len(images) // batch_size)
@@ -168,6 +177,7 @@ def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 def without_batch_norm(model):
     """Return a network of the zoo without its BatchNormalization, as ``finetune`` takes one."""
     import nf_zoo
+    from nf_zoo.functional import structures_of
     from nf_zoo.models.picture_model import PictureModel
 
     class Absorbed(PictureModel):
@@ -179,8 +189,7 @@ def without_batch_norm(model):
         def options(self):
             return model.options()
 
-    converted = nf_zoo.remove_batch_norm(model)
-    found = Absorbed(converted.inputs, converted.outputs, name=model.name)
+    found = Absorbed(*structures_of(nf_zoo.remove_batch_norm(model)), name=model.name)
     for name in (
         *("architecture", "preprocessing", "labels", "weights_tag", "num_classes"),
         *("classifier_activation", "include_preprocessing"),
