@@ -91,7 +91,7 @@ TRAINED_FORMS = (BATCH_NORM, NORMALIZER_FREE)
 BATCH_SIZES = (2, 32, 4)
 """In the order of the runs."""
 
-RATES = (0.1 / 64, 0.4 / 64)
+RATES = (0.03 / 64, 0.1 / 64)
 """Learning rates for each picture of a batch."""
 
 
