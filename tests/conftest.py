@@ -31,6 +31,12 @@ tf.config.set_logical_device_configuration(
 SEED = 20261123
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave slow tests out of ``-m fast``, in files whose tests are fast too."""
+    if config.option.markexpr == "fast":
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow_seeded():
     """TensorFlow's own seed: for operations with a state, of which the zoo has none.

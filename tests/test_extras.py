@@ -60,6 +60,7 @@ def test_what_is_imported_is_required_or_in_an_extra(packaging):
     assert not required & set(EXTRAS)
 
 
+@pytest.mark.slow
 def test_the_extras_have_what_they_are_named_for(packaging):
     extras = packaging["extras_require"]
     for package, extra in EXTRAS.items():

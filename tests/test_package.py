@@ -89,6 +89,7 @@ def test_an_import_that_fails_shows_what_was_held_back(import_noisily):
     assert lines[:2] == ["cuda", "more"] and lines[-1] == "ImportError: no luck"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [False, True])
 def test_nothing_is_printed_from_python_or_the_command(command):
     script = "import nf_zoo\n"
@@ -101,6 +102,7 @@ def test_nothing_is_printed_from_python_or_the_command(command):
     assert (run.stdout, run.stderr) == ("done\n", "")
 
 
+@pytest.mark.slow
 def test_a_level_that_is_set_stays():
     script = "import os, nf_zoo, keras; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     assert run(script, TF_CPP_MIN_LOG_LEVEL="1") == "1"

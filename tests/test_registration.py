@@ -122,7 +122,7 @@ def test_the_table_holds_every_class_there_is():
     "first",
     [
         "nf_zoo.layers",
-        pytest.param("nf_zoo.models.classifier", marks=pytest.mark.fast),
+        "nf_zoo.models.classifier",
         "nf_zoo.hub.loading",
         "nf_zoo.optimizers",
         "nf_zoo.deploy.fold",

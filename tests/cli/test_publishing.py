@@ -50,6 +50,7 @@ def test_publish(hub, tuned, capsys):
     assert hub.repositories["me/colors"].private
 
 
+@pytest.mark.slow
 def test_publish_to_a_branch_from_a_folder_and_metrics(hub, saved, tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text('{"accuracy": 0.5}')

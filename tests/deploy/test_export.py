@@ -64,7 +64,6 @@ def test_pixels_answer_as_the_keras_model(model, exported, count, size):
     assert np.ptp(expected) > 0.1
 
 
-@pytest.mark.fast
 def test_top_five(exported):
     loaded = tf.saved_model.load(str(exported))
     answer = loaded.predict(tf.constant(pictures(2, 40, 60)))
@@ -133,7 +132,6 @@ def test_fusions_survive_the_graph_optimizer(tmp_path):
     assert "BiasAdd and Relu" in done.stderr
 
 
-@pytest.mark.fast
 def test_fresh_process_without_the_library(model, exported, tmp_path):
     images = pictures(3, 32, 32)
     np.save(tmp_path / "images.npy", images)

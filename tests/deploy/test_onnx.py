@@ -124,7 +124,6 @@ def test_keras_models_too(tmp_path):
     assert gap(path, model, (21, 30)) <= 1e-5
 
 
-@pytest.mark.fast
 def test_what_it_cannot_hold_is_named(tmp_path):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.UnitNormalization(name="unit")(inputs))

@@ -12,8 +12,6 @@ from nf_zoo.finetuning.evaluation import Evaluation, Sample
 from nf_zoo.finetuning.report_page import write_page
 from nf_zoo.pictures.preprocessing import Preprocessing
 
-pytestmark = pytest.mark.fast
-
 LABELS = ("ash", "</script><script>document.title = 'broken'</script>", "caf\udce9 $5\nlong " * 4)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 

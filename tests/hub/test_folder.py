@@ -153,6 +153,7 @@ def test_metrics_must_be_plain(model, tmp_path):
     assert not names(tmp_path)
 
 
+@pytest.mark.slow
 def test_saving_with_a_saved_model(tiny, tmp_path):
     import tensorflow as tf
 

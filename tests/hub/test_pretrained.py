@@ -115,6 +115,7 @@ def test_keras_files_and_folders(model, tmp_path, same):
         assert found.weights_tag == str(path)
 
 
+@pytest.mark.slow
 def test_deepminds_files(hub, tmp_path):
     shapes = goldens.source_shapes("haiku", "NF_RegNet_B0")
     path = tmp_path / "RegNet_B0.npz"

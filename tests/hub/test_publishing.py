@@ -69,6 +69,7 @@ def test_one_commit_and_back(hub, model, values, capsys):
         np.testing.assert_array_equal(values(copy)[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -72,6 +72,7 @@ EIGHT = """
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_share_one_download(hub_server, tmp_path, tiny):
     big = tiny("nf_resnet50", labels=LABELS, widths=(32, 64, 128, 256))
     folder = save_pretrained(big, tmp_path / "one")

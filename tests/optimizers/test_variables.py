@@ -67,7 +67,6 @@ def test_what_is_excluded_is_not_clipped():
     assert kernels[2] > 20 * max(kernels[:2])
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("label", ["sequential", "nested", "frozen", "scaled"])
 def test_files_with_paths_alone_are_loaded(saved, tmp_path, label):
     """As version 0.1.0 wrote them."""

@@ -138,6 +138,7 @@ class Server(tf.Module):
         return tf.map_fn(one, encoded, fn_output_signature=signature)
 
 
+@pytest.mark.slow
 def test_serves_mixed_pictures_from_a_saved_model(tmp_path):
     settings = Preprocessing((64, 48), 0.9)
     tf.saved_model.save(Server(settings), str(tmp_path / "server"))

@@ -105,7 +105,6 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(sources, kind):
     assert not np.array_equal(other[0][0], whole[0][0])
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("kind", ["arrays", "folder"])
 def test_replicas_share_the_batch_of_one(sources, kind):
     recipe = recipe_of(sources, kind)
@@ -120,7 +119,6 @@ def test_replicas_share_the_batch_of_one(sources, kind):
         np.testing.assert_array_equal(expected, np.concatenate(found))
 
 
-@pytest.mark.fast
 def test_hosts_read_different_records(sources):
     recipe = recipe_of(sources, "tfrecord")
     recipe.augmentation.crop, recipe.batch_size = "none", 10
@@ -133,7 +131,6 @@ def test_hosts_read_different_records(sources):
     assert sorted(seen) == list(range(20))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_sees_every_picture(sources, kind):
     recipe = recipe_of(sources, kind)

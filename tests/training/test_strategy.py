@@ -87,6 +87,7 @@ def test_workers_that_start_one_after_the_other_meet():
         assert [one.result() for one in waiting] == [None] * 3
 
 
+@pytest.mark.slow
 def test_one_thread_would_not_do():
     program = (
         "import tensorflow as tf; from training.strategy import make_strategy; "
