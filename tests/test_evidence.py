@@ -203,6 +203,21 @@ def test_a_cell_is_shown_at_the_rate_that_seed_0_validates_better():
 
 
 @pytest.mark.fast
+def test_seed_0_runs_at_every_rate_and_others_at_the_better_one(tmp_path):
+    table, runs = Table(tmp_path / "table.csv", ("learning_rate",), also=("validation",)), []
+
+    def measure(key, seed):
+        runs.append((key["learning_rate"], seed))
+        validation = {"0.1": "40.00", "0.2": "60.00", "0.4": ""}[key["learning_rate"]]
+        return {"seed": seed, "outcome": "finished", "top1": "50.00", "validation": validation}
+
+    for seed in (1, 0, 2):
+        rates = ("0.1", "0.2", "0.4")
+        small_batch_finetuning.at_the_better_rate(table, {}, rates, seed, measure)
+    assert runs == [("0.1", 0), ("0.2", 0), ("0.4", 0), ("0.2", 1), ("0.2", 2)]
+
+
+@pytest.mark.fast
 def test_a_rate_is_the_default_of_finetune_and_another():
     assert small_batch_finetuning.rates_of(1) == ("0.02", "0.006667")
     assert small_batch_finetuning.rates_of(128) == ("0.1", "0.3")
@@ -322,23 +337,20 @@ def test_signals_are_measured_in_every_form_and_drawn(tmp_path, monkeypatch):
 
 def test_both_forms_are_trained_from_scratch_and_drawn(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion_networks, "TRAINED", {"U": unet_classifier})
-    for name, count in (("TRAINED", 4), ("VALIDATED", 1), ("BATCH_SIZES", (2,))):
-        monkeypatch.setattr(conversion, name, count)
-    setting = Setting(str(pictures), tmp_path, seeds=2)
-    for task in conversion.conversion_training(setting):
+    small = {"TRAINED": 4, "VALIDATED": 1, "BATCH_SIZES": (2,), "RATES": (0.001,)}
+    for name, value in small.items():
+        monkeypatch.setattr(conversion, name, value)
+    for task in conversion.conversion_training(Setting(str(pictures), tmp_path, seeds=1)):
         task()
     rows = read_table(tmp_path / "conversion_training.csv")
-    # Seed 0 at both rates, the other at the better one.
-    assert [(one["form"], one["seed"]) for one in rows].count(("normalizer-free", "0")) == 2
-    assert len(rows) == 6 and {one["outcome"] for one in rows} == {"finished"}
+    assert [one["form"] for one in rows] == ["BatchNorm", "normalizer-free"]
+    assert all(one["outcome"] == "finished" and one["learning_rate"] == "0.002" for one in rows)
     assert all("over 40 pictures of 16 pixels, batch 2" in one["recipe"] for one in rows)
     page = tmp_path / "page.md"
     page.write_text("<!-- conversion_training -->\n<!-- end -->")
     report.write(tmp_path, page)
-    assert re.findall(r"\| U \| (.+?) \| .+ \| 2 \|", page.read_text()) == [
-        "BatchNorm",
-        "normalizer-free",
-    ]
+    shown = re.findall(r"\| U \| (.+?) \| \d+\.\d \| 1 \|", page.read_text())
+    assert shown == ["BatchNorm", "normalizer-free"]
     assert (tmp_path / "conversion_training.png").stat().st_size > 5000
 
 
