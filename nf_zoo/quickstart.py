@@ -43,15 +43,20 @@ SCRIPT = '''\
     python predict.py PICTURE...
 """
 
+import argparse
 import sys
 from pathlib import Path
+
+parser = argparse.ArgumentParser(description=__doc__.partition("\\n")[0])
+parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file")
+names = parser.parse_args().pictures
 
 import tensorflow as tf
 
 model = tf.saved_model.load(str(Path(__file__).parent / "fine_tuned" / "saved_model"))
-pictures = [Path(name).read_bytes() for name in sys.argv[1:]]
+pictures = [Path(name).read_bytes() for name in names]
 answer = model.signatures["serving_bytes"](image_bytes=tf.constant(pictures))
-found = zip(sys.argv[1:], answer["labels"].numpy(), answer["scores"].numpy(), strict=True)
+found = zip(names, answer["labels"].numpy(), answer["scores"].numpy(), strict=True)
 for name, labels, scores in found:
     print(name, labels[0].decode(), f"{scores[0]:.6f}", sep="\\t")
 assert "nf_zoo" not in sys.modules

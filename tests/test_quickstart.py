@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import succeed
 from rich.console import Console
 from rich.status import Status
 
@@ -66,6 +67,12 @@ def test_the_saved_model_answered(finished):
     for row in record["served"]:
         assert (output / row["file"]).is_file()
         assert row["saved_model"] == pytest.approx(row["keras"], abs=1e-4)
+
+
+def test_the_program_answers_help(finished):
+    output, _ = finished
+    helped = succeed("import runpy; runpy.run_path('predict.py')", "--help", cwd=output).stdout
+    assert "usage: " in helped and "Predict with the exported network." in helped
 
 
 def test_the_pictures_are_the_digits(finished):

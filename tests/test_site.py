@@ -24,6 +24,24 @@ def test_links_lead_to_files_of_the_repository(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.fast
+def test_words_are_spelled_as_keras_spells_them():
+    british = re.compile(
+        r"\b\w*(normal|standard|quant|initial|optim|regular|general|recogn|organ|special|summar)"
+        r"is(e[drs]?|ing|ation)\b|\b(colou|behaviou|neighbou|favou)r|\b(catalogue|centre|licence)\b",
+        re.IGNORECASE,
+    )
+    kinds = (".py", ".md", ".html", ".toml", ".csv", ".ipynb")
+    folders = ("nf_zoo", "training", "evidence", "benchmarks", "docs", "examples", "weights")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*")]
+    found = {}
+    for file in files + list(ROOT.glob("*.md")):
+        text = file.read_text(encoding="utf-8") if file.suffix in kinds else ""
+        if words := british.search(text):
+            found[str(file.relative_to(ROOT))] = words[0]
+    assert not found
+
+
 def test_every_public_name_is_in_the_reference(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     import reference

@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _message(error: Exception) -> str | None:
     """Return the line for users, or None for a bug."""
-    text = str(error) or type(error).__name__
+    from nf_zoo.hub.errors import WeightsError
+
+    text = error.message if isinstance(error, WeightsError) else str(error)
+    text = text or type(error).__name__
     # An error that explains itself has no number, and no text of the library that met it.
     if is_full(error) and not text.startswith(NO_SPACE):
         place = getattr(error, "filename", None)
@@ -82,7 +85,8 @@ def _give_up_output() -> None:
 
 
 def _in_terms_of_options(message: str, options: dict) -> str:
-    """Replace ``overwrite=True`` and ``epochs must`` by ``--overwrite`` and ``--epochs must``."""
+    """Replace ``overwrite=True``, ``epochs must`` and the like by ``--overwrite``, ``--epochs``."""
+    message = message.replace("nf_zoo.list_models()", "`nf-zoo list`")
     for name in options:
         flag = "--" + name.replace("_", "-")
         message = re.sub(rf"^{name}(?= must )|\b{name}=True( \({flag}\))?", flag, message)

@@ -7,9 +7,9 @@ import dataclasses
 import shlex
 from argparse import Namespace
 
-import nf_zoo
 from nf_zoo.backend import quiet
 from nf_zoo.cli.exporting import some_pictures
+from nf_zoo.cli.opening import load_model
 from nf_zoo.cli.output import console, import_backend, print_json, table
 from nf_zoo.deploy.benchmarking import BenchmarkSettings, benchmark
 from nf_zoo.options import given
@@ -20,7 +20,7 @@ def benchmark_command(args: Namespace) -> int:
     settings = BenchmarkSettings(**given(args, BenchmarkSettings))
     pictures = some_pictures(settings.pictures) if settings.pictures else None
     import_backend(args.debug)
-    model = nf_zoo.load_pretrained(args.model)
+    model = load_model(args.model)
     console(stderr=True).print("Measuring; a large network takes some minutes ...")
     # Runtimes print notices of their own there.
     with contextlib.nullcontext() if args.debug else quiet():

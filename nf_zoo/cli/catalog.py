@@ -42,9 +42,6 @@ def _row(name: str) -> dict[str, Any]:
     """Return a network with the figures of its first checkpoint, or a checkpoint with its own."""
     bare, _, tag = name.partition(".")
     records = _default_first(record for record in records_of(bare) if tag in ("", record.tag))
-    counts = parameter_counts()
-    parameters = counts.get(name) or (records[0].parameters if records else None)
-    parameters = parameters or counts.get(bare)
     figures = dict.fromkeys(("dataset", "input_size", "top1", "license", "shipped"))
     if records:
         figures = {key: getattr(records[0], key) for key in ("dataset", "top1", "license")}
@@ -55,10 +52,16 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "factory": architecture(bare).factory,
-        "parameters": parameters,
+        "parameters": _parameters(records[0]) if records else parameter_counts()[bare],
         **own,
         **figures,
     }
+
+
+def _parameters(record: PretrainedWeights) -> int:
+    """Return the parameters of a checkpoint, whose network may be narrower than its namesake."""
+    counts = parameter_counts()
+    return counts.get(record.name) or record.parameters or counts[record.architecture]
 
 
 def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeights]:
@@ -76,7 +79,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         shown.add_row(
             row["name"],
             Text(row["factory"], style="dim"),
-            f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "",
+            f"{row['parameters'] / 1e6:.1f} M",
             *tags,
             row["dataset"] or "",
             _size(row["input_size"]) if row["input_size"] else "",
@@ -87,8 +90,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     console().print(shown)
     if networks:
         note = (
-            "\nEverything after the checkpoints is that of the first one, which pretrained=True "
-            "loads (for haiku, with variant='paper'). Input in pixels, top-1 in %."
+            "\nThe parameters and everything after the checkpoints are those of the first one, "
+            "the default where there is one (for haiku, with variant='paper'). Input in pixels, "
+            "top-1 in %."
         )
         console().print(Text(note, style="dim"))
 
@@ -146,6 +150,7 @@ def _print_checkpoints(out, records: Iterable[PretrainedWeights]) -> None:
         rows.add_row("  source", f"{where} ({record.trust})")
         rows.add_row("  license", record.license)
         rows.add_row("  accuracy", accuracy)
+        rows.add_row("  parameters", f"{_parameters(record):,}")
         rows.add_row("  classes", str(record.num_classes))
         rows.add_row(
             "  pictures",

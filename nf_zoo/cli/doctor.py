@@ -79,7 +79,8 @@ def _backend(debug: bool) -> str:
     import_backend(debug)
     import keras
 
-    return f"{keras.backend.backend()}, {keras.config.floatx()}, {keras.config.dtype_policy().name}"
+    precision, floats = keras.config.dtype_policy().name, keras.config.floatx()
+    return f"{keras.backend.backend()}; layers compute in {precision}, other arrays are {floats}"
 
 
 def _devices() -> str:

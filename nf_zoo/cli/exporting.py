@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 
+from nf_zoo.cli.opening import load_model
 from nf_zoo.cli.output import console, import_backend
 from nf_zoo.deploy.formats import FORMATS, format_of
 from nf_zoo.finetuning.class_folders import pictures_in
@@ -26,9 +27,7 @@ def export_command(args: Namespace) -> int:
         given["keep_float"] = int(number[0]) if number else args.keep_float.split(",")
     row.target(args.output, args.overwrite)
     import_backend(args.debug, only_tensorflow=row.tensorflow)
-    from nf_zoo.hub.pretrained import load_pretrained
-
-    model = load_pretrained(args.model)
+    model = load_model(args.model)
     path, deviation = row.load().measured(model, args.output, args.overwrite, **given)
     out = console()
     change = f"at most {deviation:.1e} of the largest"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -80,14 +81,35 @@ def open_model(source: str):
         ValueError: if it is neither a name nor a path; suggests near names.
         nf_zoo.hub.errors.WeightsError: if it holds no model, or its weights cannot be loaded.
     """
-    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, load_pretrained
+    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE
 
     path = Path(source).expanduser()
     if (path / SAVED_MODEL_FILE).is_file() and not (path / RUN_MODEL_FILE).is_file():
         return SavedModel(path)
     if path.suffix in SUFFIXES:
         return ExportedFile(path, SUFFIXES[path.suffix])
-    return load_pretrained(source)
+    return load_model(source)
+
+
+def load_model(source: str):
+    """Return ``nf_zoo.load_pretrained(source)``; errors name what can take its place."""
+    from nf_zoo.hub.pretrained import load_pretrained
+
+    with offline_in_words(f"in place of {source}"):
+        return load_pretrained(source)
+
+
+@contextlib.contextmanager
+def offline_in_words(place: str) -> Iterator[None]:
+    """Add to an error of the hub the weights that need no network, and where to type them."""
+    from nf_zoo.hub.errors import WeightsOffline
+    from nf_zoo.hub.repository import shipped_names
+
+    try:
+        yield
+    except WeightsOffline as error:
+        without = f"Or type a name of weights that need no network, {place}: {shipped_names()}."
+        raise WeightsOffline(f"{error.message} {without}") from error
 
 
 def answers(model, pictures: Sequence[np.ndarray]) -> np.ndarray:

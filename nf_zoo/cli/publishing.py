@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.text import Text
 
+from nf_zoo.cli.opening import load_model
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
 
 REPORT = "report.json"
@@ -26,12 +27,11 @@ def publish_command(args: Namespace) -> int:
     details |= {"datasets": tuple(args.datasets), "command": args.training_command}
     card = CardDetails(**details) if any(details.values()) else None
     import_backend(args.debug, only_tensorflow=args.saved_model)
-    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.hub.publishing import push_to_hub
 
     names = ("revision", "private", "force", "dry_run", "dtype", "saved_model")
     options = {name: getattr(args, name) for name in names}
-    push_to_hub(load_pretrained(args.model), args.repository, card=card, metrics=metrics, **options)
+    push_to_hub(load_model(args.model), args.repository, card=card, metrics=metrics, **options)
     return 0
 
 
@@ -61,7 +61,7 @@ def fetch_command(args: Namespace) -> int:
                 print(path)
         except (WeightsError, ValueError) as error:
             failed += 1
-            print_error(str(error))
+            print_error(getattr(error, "message", str(error)))
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from nf_zoo.cli.opening import load_model
 from nf_zoo.cli.output import import_backend
 from nf_zoo.finetuning.class_folders import pictures_in
 
@@ -47,11 +48,10 @@ def _network(args: Namespace):
     """Return a freshly initialized network by name, or else the model that MODEL names."""
     import keras
 
-    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.models.classifier import build_model
     from nf_zoo.models.registry import is_architecture
 
     if args.pretrained or not is_architecture(args.model):
-        return load_pretrained(args.model)
+        return load_model(args.model)
     keras.utils.set_random_seed(args.seed)
     return build_model(args.model)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from argparse import Namespace
 
+from nf_zoo.cli.opening import load_model, offline_in_words
 from nf_zoo.cli.output import console, import_backend, print_error
 from nf_zoo.finetuning.class_folders import find_splits, scan
 from nf_zoo.finetuning.settings import QuickstartSettings, Settings
@@ -49,7 +50,6 @@ def _check_folder(data: str) -> None:
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
     from nf_zoo.hub.models import create_model
-    from nf_zoo.hub.pretrained import load_pretrained
     from nf_zoo.models.registry import is_architecture
 
     fields, pretrained = dict(args.fields), args.pretrained
@@ -59,14 +59,16 @@ def _starting_model(args: Namespace):
                 "--pretrained and --set go with the name of a network, not with a finished model. "
                 f"Received: --model {args.model}"
             )
-        return load_pretrained(args.model)
+        return load_model(args.model)
     chosen = {None: True, "none": False}.get(pretrained, pretrained)
     try:
-        return create_model(args.model, chosen, **fields)
+        with offline_in_words("as in --model NAME"):
+            return create_model(args.model, chosen, **fields)
     except UnknownWeights as error:
         if pretrained is not None:
             raise
-        raise ValueError(f"{error} To start untrained: --pretrained none.") from error
+        own = "To start from a file: --pretrained PATH. To start untrained: --pretrained none."
+        raise ValueError(f"{error.message} {own}") from error
     except TypeError as error:
         raise ValueError(f"--set: {error}") from error
 

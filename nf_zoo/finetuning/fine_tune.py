@@ -207,7 +207,7 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
     """Return everything that decides the outcome, which a resumed run must share."""
     return {
         "settings": settings.to_dict(),
-        "model": {
+        "started_from": {
             "architecture": model.architecture,
             "weights": model.weights_tag,
             "options": model.options(),

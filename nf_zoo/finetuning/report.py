@@ -85,6 +85,7 @@ def build_report(
         "ignored": data.ignored,
         "findings": data.findings,
         "seed": settings.seed,
+        "model": {"architecture": model.architecture, "options": model.options()},
         "run": description,
         "parameters": model.count_params(),
         "seconds": {"epochs": round(sum(row["seconds"] for row in history), 1), **seconds},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import importlib.resources
 import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,13 +18,16 @@ import numpy as np
 from PIL import Image
 
 from nf_zoo import atomic
-from nf_zoo.finetuning.evaluation import Evaluation, Sample, interval
+from nf_zoo.finetuning.class_folders import printable
+from nf_zoo.finetuning.evaluation import Evaluation, Sample, in_words, interval
 from nf_zoo.models.grad_cam import grad_cam
 from nf_zoo.pictures.images import as_input, input_of
 
 LARGEST_SIDE = 320
 """Longer side in pixels to which pictures are reduced."""
-_LEFT_OUT = ("confusion_matrix", "per_class", "labels", "train_per_class", "run")
+_CLASSES = 20
+"""Classes that a reader without scripts sees."""
+_LEFT_OUT = ("confusion_matrix", "per_class", "labels", "train_per_class", "model", "run")
 
 
 def write_page(
@@ -36,7 +41,20 @@ def write_page(
     text = json.dumps(_without_nan(_contents(model, report, history, evaluation)), allow_nan=False)
     template = importlib.resources.files("nf_zoo.finetuning").joinpath("report.html")
     page = Template(template.read_text(encoding="utf-8"))
-    atomic.write_text(path, page.substitute(data=text.replace("<", "\\u003c")))
+    main = "\n".join(f"<p>{html.escape(printable(line))}</p>" for line in _main_figures(report))
+    atomic.write_text(path, page.substitute(data=text.replace("<", "\\u003c"), main=main))
+
+
+def _main_figures(report: dict[str, Any]) -> Iterator[str]:
+    """Yield what a reader without scripts sees: the accuracies, the classes, the files beside."""
+    for where, figures in (("Validation", report), ("Test", report.get("test", {}))):
+        if "accuracy" in figures:
+            share = in_words(figures["accuracy"], figures["pictures"])
+            yield f"{where} accuracy {share} of {figures['pictures']:,} pictures."
+    for row in report.get("per_class", [])[:_CLASSES]:
+        yield f"{row['label']}: {100 * row['recall']:.1f} % of {row['support']:,} pictures right."
+    if (more := len(report.get("per_class", [])) - _CLASSES) > 0:
+        yield f"{more:,} more classes: see report.json."
 
 
 def _contents(model, report, history, evaluation: Evaluation) -> dict[str, Any]:
@@ -46,7 +64,8 @@ def _contents(model, report, history, evaluation: Evaluation) -> dict[str, Any]:
     classes = report.get("per_class", [])
     return {
         "report": {name: value for name, value in report.items() if name not in _LEFT_OUT},
-        "network": report.get("run", {}).get("model", {}),
+        "network": report.get("model", {}),
+        "start": report.get("run", {}).get("started_from", {}),
         "settings": report.get("run", {}).get("settings", {}),
         "labels": list(evaluation.labels),
         "confusion": np.stack([rows, columns, counts], axis=1).tolist(),

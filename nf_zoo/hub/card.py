@@ -161,7 +161,7 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """Fill in the details from the catalog's record of the checkpoint that started training."""
     run = metrics.get("run")
-    start = run.get("model") if isinstance(run, Mapping) else None
+    start = run.get("started_from") if isinstance(run, Mapping) else None
     tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
     tag = str(tag or "").removeprefix(f"{model.architecture}.")
     record = find_record(model.architecture, tag) if tag else None

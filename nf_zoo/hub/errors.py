@@ -11,7 +11,16 @@ LONGEST = 200
 
 
 class WeightsError(RuntimeError):
-    """Weights could not be found, read, written or fitted to a model."""
+    """Weights could not be found, read, written or fitted to a model.
+
+    Args:
+        message: the cause, and the remedy in words that hold everywhere.
+        in_python: a remedy in Python, which the command line replaces by one of its own.
+    """
+
+    def __init__(self, message: str = "", in_python: str = ""):
+        super().__init__(f"{message} {in_python}" if in_python else message)
+        self.message = message
 
 
 class CatalogError(WeightsError):

@@ -152,13 +152,13 @@ def check_variant(model, file: WeightsFile) -> None:
         name = recognize(file) or model.architecture
         raise WeightsMismatch(
             f"{file.path} holds weights of DeepMind's code, whose networks differ from this "
-            f"{model.architecture} in ways that weights do not show (padding, epsilons, GELU). "
-            f"Build theirs: nf_zoo.create_model({name!r}, variant='paper', pretrained=...)."
+            f"{model.architecture} in ways that weights do not show (padding, epsilons, GELU).",
+            f"Build theirs: nf_zoo.create_model({name!r}, variant='paper', pretrained=...).",
         )
     if file.format == "timm" and is_the_papers(model):
         name = recognize(file) or model.architecture
         raise WeightsMismatch(
             f"{file.path} holds timm's weights, but this {model.architecture} is the network of "
-            "DeepMind's code (variant='paper'), whose outputs with them would be wrong. Leave "
-            f"variant out: nf_zoo.create_model({name!r}, pretrained=...)."
+            "DeepMind's code (variant='paper'), whose outputs with them would be wrong.",
+            f"Leave variant out: nf_zoo.create_model({name!r}, pretrained=...).",
         )

@@ -87,8 +87,8 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
             raise CatalogError(f"{record.name}: {path} describes a {config.architecture}")
         if config.architecture != name:
             raise WeightsMismatch(
-                f"{source} holds a {config.architecture}, not a {name}: use "
-                f"nf_zoo.create_model({config.architecture!r}, pretrained=...)."
+                f"{source} holds a {config.architecture}, not a {name}.",
+                f"Use nf_zoo.create_model({config.architecture!r}, pretrained=...).",
             )
         return {**config.arguments(), **recorded}
     if record is not None:
@@ -103,14 +103,15 @@ def _check_record(model, record: PretrainedWeights) -> None:
     if record.architecture != model.architecture:
         raise WeightsMismatch(
             f"{record.name} are weights of {record.architecture}, not of {model.architecture}: "
-            f"build that network, nf_zoo.create_model({record.name!r}, pretrained=True), or use "
-            f"weights of {model.architecture}."
+            f"build that network, or use weights of {model.architecture}.",
+            f"It is nf_zoo.create_model({record.name!r}, pretrained=True).",
         )
     if record.variant is not None and not has_paper_form(model):
         raise WeightsMismatch(
             f"{record.name} are weights of the {record.variant!r} variant of {model.architecture}, "
-            f"not of this network: build it, nf_zoo.create_model({model.architecture!r}, "
-            f"variant={record.variant!r}, pretrained=True)."
+            f"not of this network.",
+            f"Build it: nf_zoo.create_model({model.architecture!r}, variant={record.variant!r}, "
+            "pretrained=True).",
         )
     trained = architecture(record.architecture).configure(record.variant)
     changed = model.config.changes_from(trained)
@@ -252,13 +253,15 @@ def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head:
     found = [f"{len(keys)} {fault} ({first_few(keys)})" for fault, keys in faults.items() if keys]
     if not found:
         return
-    remedy = _remedy(model, file, assignments, missing)
+    remedy, *in_python = _remedy(model, file, assignments, missing)
     raise WeightsMismatch(
-        f"{file.path} does not fit {model.architecture}. Tensors {'; '.join(found)}. {remedy}"
+        f"{file.path} does not fit {model.architecture}. Tensors {'; '.join(found)}. {remedy}",
+        *in_python,
     )
 
 
-def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: list[str]) -> str:
+def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: list[str]):
+    """Return a sentence, and perhaps one for Python."""
     other, fields = recognize_but_for_attention(file)
     differ = any(getattr(model.config, name, None) != value for name, value in fields.items())
     if other is not None and (other != model.architecture or differ):
@@ -266,18 +269,19 @@ def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: li
         written = "".join(f"{name}={value!r}, " for name, value in options.items())
         return (
             f"The file looks like {other}{' with other attention' if fields else ''}: build that "
-            f"network, nf_zoo.create_model({other!r}, {written}...), or use weights of "
-            f"{model.architecture}."
+            f"network, or use weights of {model.architecture}.",
+            f"It is nf_zoo.create_model({other!r}, {written}...).",
         )
     for channels in filter(None, (_other_channels(a, file) for a in assignments)):
         return (
             f"The file's network takes {channels} input channels and this one "
-            f"{model.input_shape[-1]}: nf_zoo.create_model({model.architecture!r}, "
-            f"input_shape=(None, None, {channels}), pretrained=...)."
+            f"{model.input_shape[-1]}.",
+            f"Build it so: nf_zoo.create_model({model.architecture!r}, "
+            f"input_shape=(None, None, {channels}), pretrained=...).",
         )
     if missing and all(key.endswith("_ema/average") for key in missing):
-        return "Only the moving averages are missing: save both trees, (params, state)."
-    return "Check that the file belongs to this architecture and its options."
+        return ("Only the moving averages are missing: save both trees, (params, state).",)
+    return ("Check that the file belongs to this architecture and its options.",)
 
 
 def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ...] | None:

@@ -112,8 +112,8 @@ def _from_hub(repository: HubRepository):
     if name is None:
         raise WeightsNotFound(
             f"{repository} holds neither a {CONFIG_FILE} that describes its weights, nor exactly "
-            "one .keras file or .npz of DeepMind's. For a lone weights file, pass the repository "
-            "to a factory as pretrained=."
+            "one .keras file or .npz of DeepMind's.",
+            "For a lone weights file, pass the repository to a factory as pretrained=.",
         )
     return _from_file(repository.fetch(name))
 
@@ -130,9 +130,9 @@ def _from_folder(folder: Path):
         held = sorted(entry.name for entry in folder.iterdir())
         raise WeightsNotFound(
             f"The folder holds no model: neither the {RUN_MODEL_FILE} of finetune nor the "
-            f"{CONFIG_FILE} of save_pretrained. Pass a lone weights file to a factory as "
-            "pretrained=. "
-            f"Received: {folder} with {first_few(held) or 'nothing'}"
+            f"{CONFIG_FILE} of save_pretrained. "
+            f"Received: {folder} with {first_few(held) or 'nothing'}.",
+            "Pass a lone weights file to a factory as pretrained=.",
         )
     refuse_way_out(path)
     if is_keras_config(path):
@@ -148,8 +148,9 @@ def _from_file(path: Path):
     if path.suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
-            "alone does not say which network it is for: pass it to a factory as pretrained=, or "
-            f"load the folder that holds it with its {CONFIG_FILE}. Received: {path}"
+            "alone does not say which network it is for: load the folder that holds it with its "
+            f"{CONFIG_FILE}. Received: {path}.",
+            "Or pass it to a factory as pretrained=.",
         )
     if path.suffix == keras_files.SUFFIX:
         return keras_files.open_keras(path)
@@ -189,8 +190,8 @@ def _of_deepmind(path: Path):
         name, classes = recognize(file), classes_of(file)
     if name is None:
         raise WeightsMismatch(
-            f"The tensors of {path} do not show which network they belong to. Name it: "
-            "nf_zoo.create_model(name, variant='paper', pretrained=path)."
+            f"The tensors of {path} do not show which network they belong to.",
+            "Name it: nf_zoo.create_model(name, variant='paper', pretrained=path).",
         )
     options = {} if classes is None else {"num_classes": classes}
     if (record := find_record(name, variant="paper")) is not None:

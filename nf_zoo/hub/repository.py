@@ -244,6 +244,8 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
         metadata = huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         if not is_cached:
+            if _is_unconnected(error):
+                raise
             _check_patience(error, repository)
         # The client meets the same error again, and knows when its cache will do instead.
         return None
@@ -327,7 +329,7 @@ def _explain(
         return errors.WeightsNotFound(
             f"There is no repository {repository.name} on the hub: check its name."
         )
-    if isinstance(error, hub.LocalEntryNotFoundError):
+    if isinstance(error, hub.LocalEntryNotFoundError) or _is_unconnected(error):
         return _offline(error, where, filename)
     if isinstance(error, hub.EntryNotFoundError):
         remedy = ""
@@ -366,14 +368,25 @@ def _offline(error: Exception, where: str, filename: str) -> errors.WeightsOffli
         cause = "HF_HUB_OFFLINE is set"
     else:
         cause = f"the hub at {constants.ENDPOINT} cannot be reached ({error.__cause__ or error})"
-    shipped = [record.name for record in read_catalog() if record.source == "shipped"]
     return errors.WeightsOffline(
         f"{filename} of {where} is not in the cache ({constants.HF_HUB_CACHE}), and {cause}. "
-        "Either connect to the network (unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror); "
-        "or set HF_HOME to a cache that holds the file; or pass a file you have, "
-        "pretrained='path/to/model.safetensors'; or use weights that come with nf_zoo: "
-        f"{first_few(shipped) or 'none in this version'}."
+        "Connect to the network (unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror), or set "
+        "HF_HOME to a cache that holds the file.",
+        "Or use weights that come with nf_zoo, as in nf_zoo.create_model('NAME'): "
+        f"{shipped_names()}. Or pass a file you have, pretrained='path/to/model.safetensors'.",
     )
+
+
+def _is_unconnected(error: BaseException) -> bool:
+    """Return True if no connection was made: another attempt, which takes long, would fail too."""
+    return type(error).__name__ in ("ConnectError", "ConnectTimeout")
+
+
+def shipped_names() -> str:
+    """Return the names of weights that need no network, those that know most classes first."""
+    shipped = [record for record in read_catalog() if record.source == "shipped"]
+    shipped.sort(key=lambda record: (-record.num_classes, not record.default, -(record.top1 or 0)))
+    return first_few([record.name for record in shipped]) or "none in this version"
 
 
 def _is_refusal(error: BaseException | None) -> bool:
@@ -403,7 +416,7 @@ def fetch_url(url: str, filename: str) -> Path:
     if path.is_file():
         return path
     if constants.HF_HUB_OFFLINE:
-        raise errors.WeightsOffline(_advice(url, path, "HF_HUB_OFFLINE is set"))
+        raise errors.WeightsOffline(*_advice(url, path, "HF_HUB_OFFLINE is set"))
     with WeakFileLock(path.with_name(f".{filename}.lock")):
         # Another process may have fetched it while this one waited.
         if not path.is_file():
@@ -413,9 +426,17 @@ def fetch_url(url: str, filename: str) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
+    from huggingface_hub import constants, get_session
     from huggingface_hub.file_download import http_get
 
     partial = path.with_name(f".{path.name}.partial")
+    try:
+        # The client retries a GET without a connection for long, and a HEAD not at all.
+        get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:
+        if _is_unconnected(error):
+            cause = f"its server cannot be reached ({error})"
+            raise errors.WeightsOffline(*_advice(url, path, cause)) from error
     try:
         with open(partial, "ab") as file:
             http_get(url, file, resume_size=file.tell())
@@ -432,15 +453,18 @@ def _download(url: str, path: Path) -> None:
             partial.unlink(missing_ok=True)
         if status in (403, 404, 410):
             raise errors.WeightsNotFound(
-                _advice(url, path, f"the server does not have it (any longer): {error}")
+                *_advice(url, path, f"the server does not have it (any longer): {error}")
             ) from error
         cause = f"the download failed ({error}); load again to resume it"
-        raise errors.WeightsOffline(_advice(url, path, cause)) from error
+        raise errors.WeightsOffline(*_advice(url, path, cause)) from error
     os.replace(partial, path)
 
 
-def _advice(url: str, path: Path, cause: str) -> str:
+def _advice(url: str, path: Path, cause: str) -> tuple[str, str]:
+    """Return the message of an error, and its remedy in Python."""
     return (
         f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
-        f"by other means and pass the file, pretrained='path/to/{path.name}'."
+        "by other means.",
+        f"Then pass the file, pretrained='path/to/{path.name}'. Weights that come with nf_zoo need "
+        f"no network: {shipped_names()}.",
     )

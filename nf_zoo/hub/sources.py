@@ -231,14 +231,16 @@ def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights
     if tags:
         return UnknownWeights(
             f"{architecture} has no default weights; its checkpoints have other widths or fields. "
-            f"Ask for them by name: pretrained={' or '.join(map(repr, tags))}."
+            f"Ask for them by name: {' or '.join(f'{architecture}.{tag}' for tag in tags)}.",
+            f"In Python also: pretrained={' or '.join(map(repr, tags))}.",
         )
     for record in records_of(architecture):
         if variant is None and record.variant is not None:
             return UnknownWeights(
                 f"No weights are published for the plain {architecture}, only for its "
-                f"{record.variant!r} variant: pass variant={record.variant!r} too, or name the "
-                f"checkpoint, nf_zoo.create_model({record.name!r}, pretrained=True)."
+                f"{record.variant!r} variant: name the checkpoint, {record.name}.",
+                f"Pass variant={record.variant!r} too, or call "
+                f"nf_zoo.create_model({record.name!r}).",
             )
     if variant is not None:
         plain = ", ".join(record.name for record in records_of(architecture)) or "none"
@@ -252,6 +254,6 @@ def _no_weights(architecture: str, variant: str | None = None) -> UnknownWeights
     relatives = [name for name in with_weights if name in known and known[name].family == family]
     return UnknownWeights(
         f"No weights are published for {architecture}. In its family, these have weights: "
-        f"{', '.join(relatives) or 'none'}; in all: {', '.join(with_weights)}. "
-        "Or pass a file of your own, pretrained='path/to/model.safetensors'."
+        f"{', '.join(relatives) or 'none'}; in all: {', '.join(with_weights)}.",
+        "Or pass a file of your own, pretrained='path/to/model.safetensors'.",
     )

@@ -146,7 +146,11 @@ def load_images(source: Any) -> Iterator[np.ndarray]:
 
 def _load_file(path: Path) -> np.ndarray:
     if path.is_dir():
-        raise ValueError(f"Expected a picture file, got a folder. Received: {path}")
+        raise ValueError(
+            "Expected a picture file, got a folder. Pass its pictures as a list, as in "
+            f"sorted(Path({str(path)!r}).glob('*.jpg')); finetune, evaluate and `nf-zoo predict` "
+            f"take folders. Received: {path}"
+        )
     try:
         encoded = path.read_bytes()
     except FileNotFoundError:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import nf_zoo
@@ -50,6 +51,19 @@ def test_the_data_set_the_size_and_where_the_weights_are(answer):
         assert row["parameters"] == nf_zoo.model_info(row["name"]).parameters
     assert all(row["parameters"] and row["dataset"] for row in rows.values())
     assert all(row["parameters"] for row in answer("list")[1])
+
+
+def test_the_parameters_are_those_of_the_checkpoint_shown(answer, capsys):
+    model = nf_zoo.create_model("nf_resnet26.tiny_imagenet")
+    count = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    for arguments in (["nf_resnet26"], ["nf_resnet26", "--pretrained"]):
+        assert answer("list", *arguments)[1][0]["parameters"] == count < 4_000_000
+    main(["info", "nf_resnet26"])
+    assert f"{count:,}" in capsys.readouterr().out
+    counts = {row["name"]: row["parameters"] for row in answer("list", "--pretrained")[1]}
+    for row in answer("list")[1]:
+        if row["checkpoints"]:
+            assert row["parameters"] == counts[f"{row['name']}.{row['checkpoints'][0]}"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def test_what_is_found(told, hub: StandInHub, monkeypatch):
     found = told()
     for name in ("keras", "tensorflow", "numpy"):
         assert found[name] == importlib.metadata.version(name)
-    assert found["Backend"].startswith(f"{keras.backend.backend()}, float32")
+    policy = f"layers compute in {keras.config.dtype_policy().name}, other arrays are float32"
+    assert found["Backend"] == f"{keras.backend.backend()}; {policy}"
     assert "CPU" in found["Devices"] and found["oneDNN"].startswith("off")
     for row in FORMATS.values():
         package = row.runtime.partition(".")[0].replace("_", "-")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 import tensorflow as tf
 
 from nf_zoo.cli import main
+from nf_zoo.hub.catalog import read_catalog
 
 TINY = "--model nf_resnet10 --pretrained none --set depths=1, --set widths=8, --set stem_width=8"
 QUICK = "--image-size 16 --epochs 1 --no-flip --seed 3"
@@ -99,6 +101,44 @@ def test_mistakes_write_nothing(arguments, message, pictures, tmp_path, monkeypa
     assert error.count("\n") == 1
     assert re.search(message, error)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("finetune PICTURES --output x", "--model"),
+        ("finetune PICTURES --output x --model hf://me/flowers", "in place of hf://me/flowers"),
+        ("predict nf_resnet50 PICTURES/red", "in place of nf_resnet50"),
+        ("evaluate nf_resnet50 PICTURES", "in place of nf_resnet50"),
+        ("export nfnet_l0 x", "in place of nfnet_l0"),
+        ("benchmark nfnet_l0", "in place of nfnet_l0"),
+        ("publish nfnet_l0 me/flowers --dry-run", "in place of nfnet_l0"),
+        ("signal-propagation measure nfnet_l0 --pretrained --shape 32", "in place of nfnet_l0"),
+        ("fetch nfnet_l0", ""),
+    ],
+)
+def test_offline_the_error_says_what_to_type(
+    line, place, pictures, tmp_path, hub, monkeypatch, capsys
+):
+    hub.server_close()
+    hub.shutdown()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waits for another attempt"))
+    assert main(line.replace("PICTURES", str(pictures)).split()) in (1, 2)
+    error = capsys.readouterr().err
+    assert "cannot be reached" in error and place in error
+    shipped = [record.name for record in read_catalog() if record.source == "shipped"]
+    assert not place or sum(name in error for name in shipped) >= 5
+    assert not re.search(r"\w=|nf_zoo\.\w+\(", error), "Python's syntax"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["nf_resnet26", "nfnet_f0", "resnet10"])
+def test_errors_of_weights_are_not_in_python(name, pictures, capsys):
+    for line in (f"predict {name} PICTURES", f"finetune PICTURES --output x --model {name}"):
+        assert main(line.replace("PICTURES", str(pictures)).split()) == 2
+        assert not re.search(r"\w=|nf_zoo\.\w+\(", capsys.readouterr().err)
 
 
 def test_a_finished_run_is_kept(run, pictures, capsys):

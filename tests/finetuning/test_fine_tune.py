@@ -103,7 +103,9 @@ def test_report(finished):
     assert report["accuracy"] == pytest.approx(np.trace(confusion) / 15)
     assert [row["support"] for row in report["per_class"]] == confusion.sum(axis=1).tolist()
     assert report["run"]["settings"]["class_weight"] == pytest.approx([1, 1, 1])
-    assert report["run"]["model"]["architecture"] == "nf_resnet10"
+    result, start = report["model"], report["run"]["started_from"]
+    assert result["architecture"] == start["architecture"] == "nf_resnet10"
+    assert (result["options"]["num_classes"], start["options"]["num_classes"]) == (3, 5)
     assert report["seed"] == 0
     assert set(report["versions"]) == {"nf_zoo", "keras", keras.backend.backend(), "python"}
     # What was validated last is what was shipped: the average of the weights.

@@ -34,7 +34,7 @@ def made(tmp_path_factory):
         {"epoch": 2, "phase": "whole", "cross_entropy": 0.7, "accuracy": 0.8}
         | {"val_cross_entropy": 0.6, "val_accuracy": 14 / 18, "learning_rate": 0.1, "seconds": 1.0},
     ]
-    report = evaluation.metrics() | {"run": {"settings": {"epochs": 2}, "model": {}}}
+    report = evaluation.metrics() | {"run": {"settings": {"epochs": 2}}}
     path = tmp_path_factory.mktemp("a run") / "report.html"
     write_page(path, model, report, history, evaluation)
     return path, evaluation
@@ -88,6 +88,34 @@ def test_figures_and_captions(opened, made):
     assert shown == [32] * 5  # two mistakes with their heat maps, and a sample
     page.locator("#mistakes input").uncheck()
     assert not page.locator("img.heat").first.is_visible()
+
+
+def test_without_scripts_the_main_figures_are_text(browser, made):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(made[0].as_uri())
+    text = page.inner_text("main")
+    assert "Validation accuracy 77.8 % (95 %: 54.8 to 91.0 %) of 18 pictures." in text
+    assert f"{LABELS[1]}: 66.7 % of 6 pictures right." in text
+    assert "nf_zoo.load_pretrained(" in text
+    assert "Confusion matrix" not in text and page.title() == "Report of a run"
+    page.context.close()
+
+
+def test_networks_are_told_apart(browser, made, tmp_path):
+    _, evaluation = made
+    options = {"num_classes": 3}, {"num_classes": 200}
+    started_from = {"architecture": "nf_resnet10", "weights": "before", "options": options[1]}
+    report = evaluation.metrics() | {"run": {"settings": {}, "started_from": started_from}}
+    report["model"] = {"architecture": "nf_resnet10", "options": options[0]}
+    evaluation = Evaluation(LABELS, evaluation.confusion)
+    write_page(tmp_path / "report.html", None, report, [{"epoch": 1}], evaluation)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert "started from before" in page.inner_text("#subtitle")
+    for title, classes in (("Options of this network", 3), ("it started from", 200)):
+        table = page.locator("#facts details", has_text=title)
+        assert table.locator("td").all_text_contents() == ["num classes", str(classes)]
+    page.close()
 
 
 def test_class_names_are_text(opened):

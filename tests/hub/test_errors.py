@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -86,6 +87,27 @@ class TestHub:
             "come with",
         )
         refused(True, WeightsOffline, REPOSITORY, *words)
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("checkpoint", ["nf_resnet50.ra2_in1k", "nfnet_f0.haiku"])
+    def test_without_a_connection_nothing_is_tried_again(self, checkpoint, hub, monkeypatch):
+        hub.server_close()
+        hub.shutdown()
+        url = f"{hub.url}/F0.npz"
+        record = dataclasses.replace(catalog.find_record(*checkpoint.split(".")))
+        if record.url:
+            record = dataclasses.replace(record, url=url)
+        monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waits for another attempt"))
+        with pytest.raises(WeightsOffline, match="cannot be reached") as raised:
+            resolve_pretrained(record.architecture, record).weights()
+        shipped = [record.name for record in catalog.read_catalog() if record.source == "shipped"]
+        assert sum(name in str(raised.value) for name in shipped) >= 5
+
+    @pytest.mark.fast
+    def test_remedies_in_python_stand_apart(self):
+        error = pickle.loads(pickle.dumps(WeightsOffline("No network.", "Pass pretrained='path'.")))
+        assert str(error) == "No network. Pass pretrained='path'."
+        assert error.message == "No network."
 
     @pytest.mark.fast
     def test_offline_and_not_cached(self, hub, refused, monkeypatch):

@@ -30,7 +30,7 @@ REPORT = {
     "counts": {"train": 200},
     "run": {
         "settings": {"epochs": 7, "batch_size": 16},
-        "model": {"architecture": "nf_resnet50", "weights": "ra2_in1k"},
+        "started_from": {"architecture": "nf_resnet50", "weights": "ra2_in1k"},
     },
 }
 
