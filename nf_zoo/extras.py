@@ -7,7 +7,9 @@ from types import ModuleType
 
 EXTRAS = {
     "ai_edge_litert": "litert",
+    "dp_accounting": "privacy",
     "jax": "jax",
+    "jax_privacy": "privacy",
     "ml_collections": "training",
     "nncf": "openvino",
     "onnx": "onnx",
