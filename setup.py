@@ -16,6 +16,7 @@ EXTRAS = {
     "heic": ["pillow-heif>=0.22"],
     "jax": ["jax"],
     "demo": ["gradio>=6.0,<7"],
+    "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],
     "docs": [
         *("mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"),
         *("latex2mathml>=3.77", "ruff>=0.14"),
@@ -24,7 +25,7 @@ EXTRAS = {
 # Every recipe, format and backend is tried in the tests.
 EXTRAS["test"] = [
     *(name for extra in ("training", "onnx", "litert", "openvino") for name in EXTRAS[extra]),
-    *(name for extra in ("heic", "jax", "demo") for name in EXTRAS[extra]),
+    *(name for extra in ("heic", "jax", "demo", "privacy") for name in EXTRAS[extra]),
     *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
     *("build>=1.2", "playwright>=1.50", "setuptools>=77", "twine>=6.1"),
     *("nbclient>=0.10", "ipykernel>=6.29"),

@@ -2,13 +2,15 @@
 
     python -m benchmarks.training_forms
     python -m benchmarks.training_forms --table gradients
+    python -m benchmarks.training_forms --table conversion
 
 ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
 NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table of gradients
-has this package's gradients of convolutions beside TensorFlow's. Steps of SGD with momentum:
-medians and least of turns, and the processor time of all threads (``busy``). Every network has a
-process of its own; its memory is the peak minus the memory before the steps. Writes
-benchmarks/training_forms.csv or training_gradients.csv.
+has this package's gradients of convolutions beside TensorFlow's, that of conversion the networks of
+Keras beside themselves without batch normalization. Steps of SGD with momentum: medians and least
+of turns, and the processor time of all threads (``busy``). Every network has a process of its own;
+its memory is the peak minus the memory before the steps. Writes benchmarks/training_forms.csv, or
+training_TABLE.csv.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from benchmarks.tables import write_table
 from training import provenance
 
 OURS, GRADIENTS = "TensorFlow", "TensorFlow, gradients of TensorFlow"
+CONVERSIONS = (OURS, "TensorFlow, remove_batch_norm", "TensorFlow, normalizer_free")
 GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form), ...)), ...)
     "forms": (
         *(
@@ -49,6 +52,10 @@ GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form)
             ("nf_resnet50", 224, 8, "mixed_bfloat16"),
             ("nf_resnet50", 64, 128, "mixed_bfloat16"),
         )
+    ),
+    "conversion": tuple(
+        (224, 8, "float32", tuple((f"keras.applications {network}", form) for form in CONVERSIONS))
+        for network in ("ResNet50V2", "MobileNetV2", "EfficientNetB0", "DenseNet121")
     ),
 }
 

@@ -13,7 +13,11 @@
     python -m evidence transfer_to_cifar10 --pictures=cifar10.npz
 
     python -m evidence small_batch_finetuning accumulate --pictures=FOLDER --minutes=60
+    python -m evidence conversion_finetuning --pictures=FOLDER
     # FOLDER has cifar10.npz and tiny_imagenet_32.npz, as above
+
+    python -m evidence conversion_signals
+    python -m evidence conversion_training --pictures=cifar10_16.npz
 
     python -m evidence report
 
@@ -33,11 +37,14 @@ from pathlib import Path
 
 from absl import logging
 
-from evidence import report, small_batch_finetuning, transfer
+from evidence import conversion, report, small_batch_finetuning, transfer
 from evidence.experiments import EXPERIMENTS, Setting
 from training.recipe import RecipeError
 
-ALL = {**EXPERIMENTS, **transfer.EXPERIMENTS, **small_batch_finetuning.EXPERIMENTS}
+ALL = {
+    **{**EXPERIMENTS, **transfer.EXPERIMENTS},
+    **{**small_batch_finetuning.EXPERIMENTS, **conversion.EXPERIMENTS},
+}
 NAMES = (*ALL, "report")
 
 
@@ -59,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in args.names:
             if name == "report":
                 report.write(args.output)
-            elif args.pictures:
+            elif args.pictures or name in conversion.WITHOUT_PICTURES:
                 _measure(name, args)
             else:
                 parser.error(f"{name} needs --pictures")

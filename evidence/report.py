@@ -1,11 +1,10 @@
-"""Tables in docs/results.md and pictures beside the CSV files, from the measured rows."""
+"""Tables in the pages and pictures beside the CSV files, from the measured rows."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,69 +14,26 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.tables import read_table
+from evidence import conversion, conversion_report
+from evidence.cells import (
+    COLORS,
+    NAMES,
+    OTHERS,
+    Lines,
+    curves_on,
+    mean_accuracy,
+    outcome,
+    seeds_of,
+    values_of,
+    where,
+)
 from evidence.experiments import ABLATIONS, FIVE_EPOCHS, SMALL_DATA, TRAINS
 from evidence.small_batch_finetuning import PARTS, SETS, VARIANTS, chosen
 from evidence.table import accuracy
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
-PAGE = FOLDER.with_suffix(".md")
-COLORS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
-OTHERS = {
-    "nf, gains from 1": "navy",
-    "skipinit_1/sqrt(d)": "olive",
-    "divide_sqrt2": "tab:purple",
-    "NF": "tab:blue",
-    "BatchNorm": "tab:orange",
-    "BatchNorm, frozen": "tab:green",
-}
-"""Colors of schemes that only some experiments compare."""
-NAMES = {
-    "bn": "BatchNorm",
-    "nf": "NF (SWS, alpha, beta)",
-    "nf, gains from 1": "NF, gains from 1",
-    "skipinit": "SkipInit, 0",
-    "skipinit_1/sqrt(d)": "SkipInit, 1/sqrt(d)",
-    "divide_sqrt2": "(x + f) / sqrt(2)",
-    "none": "none",
-}
-
-Lines = list[list[str]]
-
-
-def spread(values: list[float]) -> str:
-    """Return the mean, and half the range if there are several runs."""
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {(max(values) - min(values)) / 2:.1f}"
-
-
-def outcome(rows: list[dict]) -> str:
-    """Return the accuracy over the seeds, or the number of diverged runs."""
-    if not rows:
-        return ""
-    failed = sum(row["outcome"] == "diverged" for row in rows)
-    if failed == len(rows):
-        return "diverged"
-    return spread(finished(rows)) + (f" ({failed} of {len(rows)} diverged)" if failed else "")
-
-
-def finished(rows: list[dict]) -> list[float]:
-    """Return the accuracies of the runs that did not diverge."""
-    return [accuracy(row) for row in rows if row["outcome"] != "diverged"]
-
-
-def mean_accuracy(rows: list[dict]) -> float:
-    """Return the mean of the runs that did not diverge; 0 if all did."""
-    return statistics.mean(finished(rows) or [0.0])
-
-
-def where(rows: list[dict], **key) -> list[dict]:
-    """Return the rows with these values."""
-    return [row for row in rows if all(row[name] == str(one) for name, one in key.items())]
-
-
-def values_of(rows: list[dict], name: str) -> list[str]:
-    """Return the values of a column, each once, in order."""
-    return list(dict.fromkeys(row[name] for row in rows))
+PAGES = (FOLDER.with_suffix(".md"), FOLDER.with_name("convert.md"))
+FINE_TUNINGS = (*VARIANTS, *conversion.VARIANTS)
 
 
 def variants_of(rows: list[dict]) -> list[str]:
@@ -186,16 +142,12 @@ def small_batch_finetuning_lines(rows: list[dict]) -> Lines:
     sizes = sorted(values_of(rows, "batch_size"), key=int)
     lines = [["pictures", "network", *(f"batch {size}" for size in sizes), "seeds"]]
     for name in [name for name in SETS if where(rows, set=name)]:
-        for variant in [one for one in VARIANTS if where(rows, set=name, variant=one)]:
+        for variant in [
+            one for one in (*VARIANTS, *conversion.VARIANTS) if where(rows, set=name, variant=one)
+        ]:
             cells = [chosen(rows, set=name, variant=variant, batch_size=one) for one in sizes]
             lines.append([name, variant, *map(outcome, cells), seeds_of(list(filter(None, cells)))])
     return lines
-
-
-def seeds_of(cells: list[list[dict]]) -> str:
-    """Return the number of runs of a cell, from the least to the most."""
-    least, most = min(map(len, cells)), max(map(len, cells))
-    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def small_batch_finetuning_plot(rows: list[dict], figure, sets=tuple(SETS)) -> None:
@@ -205,7 +157,7 @@ def small_batch_finetuning_plot(rows: list[dict], figure, sets=tuple(SETS)) -> N
         sizes = sorted(values_of(where(rows, set=name), "batch_size"), key=int)
         cells = [
             chosen(rows, set=name, variant=variant, batch_size=size)
-            for variant in VARIANTS
+            for variant in FINE_TUNINGS
             for size in sizes
         ]
         shown = list(filter(None, cells))
@@ -261,27 +213,6 @@ def by_batch_size_plot(rows: list[dict], figure) -> None:
     curves_plot(rows, figure, "batch_size", "scheme")
 
 
-def curves_on(panel, rows: list[dict], across: str, one_line: str) -> None:
-    for name in values_of(rows, one_line):
-        xs = values_of(where(rows, **{one_line: name}), across)
-        runs = [where(rows, **{one_line: name, across: x}) for x in xs]
-        means = [mean_accuracy(found) for found in runs]
-        below = [mean - min(map(accuracy, r)) for mean, r in zip(means, runs, strict=True)]
-        above = [max(map(accuracy, r)) - mean for mean, r in zip(means, runs, strict=True)]
-        panel.errorbar(
-            *([float(x) for x in xs], means, (below, above)),
-            **{"fmt": "o-", "capsize": 3, "label": NAMES.get(name, name)},
-            color={**COLORS, **OTHERS}.get(name),
-        )
-    failed = any(row["outcome"] == "diverged" for row in rows)
-    label = "test accuracy, %" + (" (0: diverged)" if failed else "")
-    panel.set(xscale="log", xlabel=across.replace("_", " "), ylabel=label)
-    ticks = values_of(rows, across)
-    panel.set_xticks([float(tick) for tick in ticks], ticks)
-    panel.minorticks_off()
-    panel.legend(fontsize=8)
-
-
 def bars_plot(rows: list[dict], figure) -> None:
     panel = figure.subplots()
     variants = variants_of(rows)[::-1]
@@ -305,6 +236,9 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "transfer_to_cifar10": transfer_lines,
     "small_batch_finetuning": small_batch_finetuning_lines,
     "accumulate": accumulate_lines,
+    "conversion_signals": conversion_report.signals_lines,
+    "conversion_training": conversion_report.training_lines,
+    "conversion_finetuning": small_batch_finetuning_lines,
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((11, 6.4), learning_rate_plot),
@@ -319,6 +253,9 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "small_batch_finetuning": ((10, 3.6), small_batch_finetuning_plot),
     "small_batch_finetuning.cifar10": ((6.4, 4.6), first_picture),
     "accumulate": ((6, 1.8), accumulate_plot),
+    "conversion_signals": ((10, 5.6), conversion_report.signals_plot),
+    "conversion_training": ((10, 3.6), conversion_report.training_plot),
+    "conversion_finetuning": ((5, 3.6), small_batch_finetuning_plot),
 }
 """Name of a table, or of a table and a part of it -> size in inches, and what draws it."""
 
@@ -326,6 +263,9 @@ PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
 ALTERNATIVES = {
     "small_batch_finetuning": "Accuracy after fine-tuning, by batch size",
     "accumulate": "Difference of the weights after an epoch of micro-batches",
+    "conversion_signals": "Variance of every block, as it is, without BatchNorm, and converted",
+    "conversion_training": "Accuracy of small networks trained from scratch, by batch size",
+    "conversion_finetuning": "Accuracy after fine-tuning, by batch size",
 }
 """Tables that the page has with their picture, once there is one -> its text in words."""
 
@@ -336,11 +276,21 @@ def markdown(lines: Lines) -> str:
     return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]])
 
 
+def rows_of(name: str, folder: Path) -> list[dict]:
+    """Return the measured rows that a table shows."""
+    rows = read_table(folder / f"{name}.csv")
+    return (
+        conversion_report.beside_small_batches(rows, folder)
+        if name == "conversion_finetuning"
+        else rows
+    )
+
+
 def put_tables(text: str, folder: Path) -> str:
     """Return the page with every table between its marks replaced from the CSV files."""
 
     def table(match: re.Match) -> str:
-        rows = read_table(folder / f"{match[1]}.csv")
+        rows = rows_of(match[1], folder)
         made = markdown(TABLES[match[1]](rows)) if rows else "Not measured."
         if rows and match[1] in ALTERNATIVES:
             made += f"\n\n![{ALTERNATIVES[match[1]]}](results/{match[1]}.png)"
@@ -349,11 +299,11 @@ def put_tables(text: str, folder: Path) -> str:
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
-def write(folder: Path, page: Path = PAGE) -> None:
-    """Draw every table of the folder, print it and put it into the page."""
+def write(folder: Path, *pages: Path) -> None:
+    """Draw every table of the folder, print it and put it into the pages, ``PAGES`` by default."""
     for name, (size, plot) in PLOTS.items():
         table, _, part = name.partition(".")
-        rows = read_table(folder / f"{table}.csv")
+        rows = rows_of(table, folder)
         if not rows:
             continue
         if not part:
@@ -365,7 +315,7 @@ def write(folder: Path, page: Path = PAGE) -> None:
             figure.savefig(temporary, dpi=110)
             os.replace(temporary, folder / f"{name}.png")
         plt.close(figure)
-    if page.exists():
+    for page in filter(Path.exists, pages or PAGES):
         temporary = page.with_name(f".{page.name}.tmp")
         temporary.write_text(put_tables(page.read_text("utf-8"), folder), "utf-8")
         os.replace(temporary, page)

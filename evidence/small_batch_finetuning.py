@@ -11,8 +11,9 @@ import functools
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -29,12 +30,26 @@ EPOCHS = 6
 BATCH_SIZES = (1, 4, 32, 128, 8, 2)
 """In the order of the runs: those that show most come first."""
 
-VARIANTS: dict[str, tuple[int, dict]] = {
-    "NF": (0, {}),
-    "BatchNorm": (1, {}),
-    "BatchNorm, frozen": (1, {"freeze": "batch_norm"}),
+
+class Variant(NamedTuple):
+    """Way to fine-tune.
+
+    Attributes:
+        network: which network of a set.
+        options: of ``finetune``.
+        change: function from the network to the one that is fine-tuned.
+    """
+
+    network: int
+    options: dict = {}
+    change: Callable[[Any], Any] | None = None
+
+
+VARIANTS = {
+    "NF": Variant(0),
+    "BatchNorm": Variant(1),
+    "BatchNorm, frozen": Variant(1, {"freeze": "batch_norm"}),
 }
-"""Name -> (which network of a set, options of ``finetune``)."""
 
 KEYS = ("set", "variant", "batch_size", "learning_rate")
 
@@ -81,21 +96,59 @@ SETS = {
 
 def small_batch_finetuning(setting: Setting) -> Iterator[Task]:
     """Compare batches of 1 to 128, each cell at the better of two rates."""
-    path = setting.output / "small_batch_finetuning.csv"
-    table = Table(path, KEYS, also=("validation",))
-    for name, seed, batch_size, variant in itertools.product(
-        SETS, range(setting.seeds), BATCH_SIZES, VARIANTS
+    return compare(setting, "small_batch_finetuning", SETS, BATCH_SIZES, VARIANTS)
+
+
+def compare(
+    setting: Setting, name: str, sets: Iterable[str], batch_sizes: Iterable[int], variants: dict
+) -> Iterator[Task]:
+    """Yield a task for each cell and seed, which fine-tunes at the better of two rates.
+
+    Args:
+        setting: settings that all runs share.
+        name: name of the CSV file.
+        sets: names of ``SETS``.
+        batch_sizes: in the order of the runs.
+        variants: name -> :class:`Variant`.
+    """
+    table = Table(setting.output / f"{name}.csv", KEYS, also=("validation",))
+    for one, seed, batch_size, variant in itertools.product(
+        sets, range(setting.seeds), batch_sizes, variants
     ):
-        cell = {"set": name, "variant": variant, "batch_size": batch_size}
+        cell = {"set": one, "variant": variant, "batch_size": batch_size}
 
         def task(cell=cell, seed=seed):
-            for rate in rates_of(cell["batch_size"]):
-                _measure(setting, table, {**cell, "learning_rate": rate}, 0)
-            if seed:
-                rate = chosen(table.rows(), **cell)[0]["learning_rate"]
-                _measure(setting, table, {**cell, "learning_rate": rate}, seed)
+            rates, variant = rates_of(cell["batch_size"]), variants[cell["variant"]]
+            at_the_better_rate(
+                table, cell, rates, seed, lambda *run: _measured(setting, variant, *run)
+            )
 
         yield task
+
+
+def at_the_better_rate(
+    table: Table, cell: dict, rates: Iterable[str], seed: int, measure: Callable[[dict, int], dict]
+) -> None:
+    """Run seed 0 at all rates, and another seed at the better one; existing rows are kept.
+
+    Args:
+        table: table with a column ``validation``.
+        cell: keys of the table, but for ``learning_rate``.
+        rates: learning rates, as the table has them.
+        seed: seed to run.
+        measure: (key, seed) -> row.
+    """
+
+    def run(rate: str, seed: int) -> None:
+        key = {**cell, "learning_rate": rate}
+        if not table.find(key, seed):
+            row = table.add({**key, **measure(key, seed)})
+            logging.info("%s", {name: row[name] for name in (*key, "seed", "top1", "seconds")})
+
+    for rate in rates:
+        run(rate, 0)
+    if seed:
+        run(chosen(table.rows(), **cell)[0]["learning_rate"], seed)
 
 
 def rates_of(batch_size: int) -> tuple[str, str]:
@@ -116,18 +169,15 @@ def chosen(rows: list[dict], **cell) -> list[dict]:
     return [row for row in runs if row["learning_rate"] == best["learning_rate"]]
 
 
-def _measure(setting: Setting, table: Table, key: dict, seed: int) -> None:
-    if table.find(key, seed):
-        return
+def _measured(setting: Setting, variant: Variant, key: dict, seed: int) -> dict:
+    """Fine-tune and return the measured columns."""
     one = SETS[key["set"]]
-    network, options = VARIANTS[key["variant"]]
-    network, options = one.networks[network], {**one.options, **options}
+    options = {**one.options, **variant.options}
     options |= {"batch_size": key["batch_size"], "learning_rate": float(key["learning_rate"])}
     options |= {"epochs": max(round(EPOCHS * setting.scale), 1)}
     pictures = _pictures(key["set"], setting.pictures)
-    row, _ = _run(network, pictures, seed, options)
-    table.add({**key, **row})
-    logging.info("%s", {**key, **{name: row[name] for name in ("seed", "top1", "seconds")}})
+    row, _ = _run(one.networks[variant.network], pictures, seed, options, variant.change)
+    return row
 
 
 @functools.lru_cache(maxsize=1)
@@ -136,30 +186,37 @@ def _pictures(name: str, folder: str) -> ArrayPictures:
     return tested_on(some_classes(SETS[name].read(Path(folder)), seed=0), TESTED)
 
 
-def drawn(pictures: ArrayPictures, seed: int) -> tuple[tuple, tuple]:
-    """Return the training and the validation pictures of a seed, from ``pictures.train``."""
+def drawn(pictures: ArrayPictures, seed: int, trained: int, validated: int) -> tuple[tuple, tuple]:
+    """Return the training and the validation pictures of a seed, from ``pictures.train``.
+
+    Args:
+        trained, validated: number of pictures of each class.
+    """
     images, classes = pictures.train
     order = np.random.default_rng(seed).permutation(len(classes))
     members = [order[classes[order] == one] for one in range(len(pictures.labels))]
-    train = np.concatenate([rows[:TRAINED] for rows in members])
-    validation = np.concatenate([rows[TRAINED : TRAINED + VALIDATED] for rows in members])
+    train = np.concatenate([rows[:trained] for rows in members])
+    validation = np.concatenate([rows[trained : trained + validated] for rows in members])
     return (images[train], classes[train]), (images[validation], classes[validation])
 
 
-def _run(network: str, pictures: ArrayPictures, seed: int, options: dict):
-    """Fine-tune and test; return the measured columns, and the result or None if it diverged."""
+def _run(network: str, pictures: ArrayPictures, seed: int, options: dict, change=None):
+    """Fine-tune and test; return the measured columns, and the result or None if it diverged.
+
+    ``change`` turns the pretrained network into the one that is fine-tuned.
+    """
     import keras
 
     import nf_zoo
 
     keras.backend.clear_session()
     start, found, result = time.monotonic(), {}, None
-    train, validation = drawn(pictures, seed)
+    train, validation = drawn(pictures, seed, TRAINED, VALIDATED)
     given = {"labels": pictures.labels, "validation_data": validation, "output": None}
     try:
-        result = nf_zoo.finetune(
-            nf_zoo.create_model(network), train, seed=seed, verbose=0, **given, **options
-        )
+        model = nf_zoo.create_model(network)
+        model = change(model) if change else model
+        result = nf_zoo.finetune(model, train, seed=seed, verbose=0, **given, **options)
     except FloatingPointError:
         logging.info("%s diverged", network)
     else:
@@ -167,6 +224,7 @@ def _run(network: str, pictures: ArrayPictures, seed: int, options: dict):
         found = {"top1": tested["accuracy"], "loss": tested["cross_entropy"]}
         found["validation"] = f"{100 * result.metrics['accuracy']:.2f}"
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    network += f" {change.__name__}" if change else ""
     recipe = f"nf_zoo.finetune, {network}, {TRAINED} pictures a class, {words}"
     return measured(seed, start, recipe, **found), result
 
@@ -179,7 +237,7 @@ def accumulate(setting: Setting) -> Iterator[Task]:
     """Compare an epoch of whole batches with one of micro-batches, on CIFAR-10."""
     table = Table(setting.output / "accumulate.csv", ("variant", "step"), also=("difference",))
     name = next(iter(SETS))
-    for seed, (variant, (network, options)) in itertools.product(
+    for seed, (variant, (network, options, _)) in itertools.product(
         range(setting.seeds), itertools.islice(VARIANTS.items(), 2)
     ):
 
@@ -193,8 +251,7 @@ def accumulate(setting: Setting) -> Iterator[Task]:
                 rows.append({"variant": variant, "step": step, **row})
                 weights.append(_weights(result.model))
             rows[1]["difference"] = f"{relative_difference(*weights):.3g}"
-            for row in rows:
-                table.add(row)
+            table.add_together(rows)
 
         yield task
 

@@ -21,11 +21,18 @@ class Table:
         path: path of the CSV file, which the first row creates.
         keys: columns that identify a run together with the seed.
         also: further measured columns.
+        measured: measured columns, the seed among them; those of a training unless given.
     """
 
-    def __init__(self, path: Path, keys: tuple[str, ...], also: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        path: Path,
+        keys: tuple[str, ...],
+        also: tuple[str, ...] = (),
+        measured: tuple[str, ...] = MEASURED,
+    ):
         self.path, self.keys = Path(path), keys
-        self.columns = (*keys, *MEASURED, *also)
+        self.columns = (*keys, *measured, *also)
 
     def rows(self) -> list[dict]:
         """Return all rows, as text."""
@@ -53,17 +60,23 @@ class Table:
 
         A run that another process measured meanwhile stays as it is.
         """
+        (added,) = self.add_together([row])
+        return added
+
+    def add_together(self, rows: list[dict]) -> list[dict]:
+        """Add rows as :meth:`add` does, all of them or none."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if found := self.find({name: row[name] for name in self.keys}, row["seed"]):
-                return found
-            text = {name: str(row.get(name, "")) for name in self.columns}
-            write_table(self.path, sorted([*self.rows(), text], key=self._place), shown=False)
-        return text
+            before = {self._place(row): row for row in self.rows()}
+            texts = [{name: str(row.get(name, "")) for name in self.columns} for row in rows]
+            together = {self._place(text): text for text in texts} | before
+            written = [together[place] for place in sorted(together)]
+            write_table(self.path, written, shown=False)
+        return [together[self._place(text)] for text in texts]
 
-    def _place(self, row: dict) -> list:
-        return [_number_or_word(row[name]) for name in (*self.keys, "seed")]
+    def _place(self, row: dict) -> tuple:
+        return tuple(_number_or_word(row[name]) for name in (*self.keys, "seed"))
 
 
 def _number_or_word(text: str) -> tuple:

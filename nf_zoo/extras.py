@@ -7,8 +7,10 @@ from types import ModuleType
 
 EXTRAS = {
     "ai_edge_litert": "litert",
+    "dp_accounting": "privacy",
     "gradio": "demo",
     "jax": "jax",
+    "jax_privacy": "privacy",
     "ml_collections": "training",
     "nncf": "openvino",
     "onnx": "onnx",

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import batch_norm_networks
 import pytest
 
 from benchmarks import training_forms
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import report
+from benchmarks.speed import keras_networks, report
 from benchmarks.tables import read_table, write_table
 
 pytestmark = pytest.mark.fast
@@ -195,3 +196,28 @@ def test_the_page_has_the_forms_of_training():
     fused = times["resnetv2_50", "TensorFlow, fused normalization", "float32"]
     ratio = fused / times["nf_resnet50", "TensorFlow", "float32"]
     assert f"(with TensorFlow's fused normalization in the twin: {ratio:.2f})" in page
+
+
+def test_forms_of_training_are_known_and_conversions_have_no_batch_norm():
+    cases = [case for cases in training_forms.GROUPS.values() for case in cases]
+    forms = {form for case in cases for _, form in case[-1]}
+    assert forms <= {training_forms.OURS, *keras_networks.TRAINING_CHANGES}
+    model = batch_norm_networks.unet()
+    for form in training_forms.CONVERSIONS[1:]:
+        converted = keras_networks.TRAINING_CHANGES[form](model)
+        assert not batch_norm_networks.norms_of(converted)
+        assert converted.output_shape == model.output_shape
+
+
+def test_the_page_has_the_steps_of_conversions():
+    page = (ROOT / "docs" / "convert.md").read_text()
+    rows = read_table(ROOT / "benchmarks" / "training_conversion.csv")
+    cases = training_forms.GROUPS["conversion"]
+    assert [(r["network"], r["form"]) for r in rows] == [pair for *_, c in cases for pair in c]
+    for before, *after in (rows[i : i + 3] for i in range(0, len(rows), 3)):
+        cells = [f"{before['busy']}, {before['megabytes']}"]
+        for one in after:
+            shares = [float(one[key]) / float(before[key]) for key in ("busy", "megabytes")]
+            cells.append(", ".join(f"{share:.2f}" for share in shares))
+        name = before["network"].removeprefix(keras_networks.APPLICATION)
+        assert f"| {name} | {' | '.join(cells)} |" in page

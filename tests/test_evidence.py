@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import re
 from pathlib import Path
 
+import batch_norm_networks
+import keras
 import numpy as np
 import pytest
 import tiny_networks
 
 import nf_zoo
 from benchmarks.tables import read_table
-from evidence import report, small_batch_finetuning, transfer
+from evidence import (
+    conversion,
+    conversion_networks,
+    conversion_report,
+    report,
+    small_batch_finetuning,
+    transfer,
+)
 from evidence.__main__ import main
 from evidence.experiments import EXPERIMENTS, Setting, search
 from evidence.table import Table
@@ -25,11 +36,12 @@ MEASURED = sorted((ROOT / "docs" / "results").glob("*.csv"))
 
 
 @pytest.mark.fast
-def test_the_page_has_the_tables_as_measured():
-    page = (ROOT / "docs" / "results.md").read_text()
-    assert report.put_tables(page, ROOT / "docs" / "results") == page
-    shown = set(re.findall(r"<!-- (\w+) -->\n\|", page))
-    assert shown == {path.stem for path in MEASURED}
+def test_the_pages_have_the_tables_as_measured():
+    pages = [page.read_text() for page in report.PAGES]
+    for page in pages:
+        assert report.put_tables(page, ROOT / "docs" / "results") == page
+    shown = re.findall(r"<!-- (\w+) -->\n\|", "".join(pages))
+    assert sorted(shown) == sorted(path.stem for path in MEASURED)
     assert all(path.with_suffix(".png").is_file() for path in MEASURED)
 
 
@@ -38,7 +50,10 @@ def test_the_page_has_the_tables_as_measured():
 def test_every_row_says_where_it_comes_from(path):
     for row in read_table(path):
         assert row["commit"] and row["device"] and row["recipe"] and row["seed"]
-        assert (row["outcome"] == "finished") == bool(row["top1"])
+        if path.stem == "conversion_signals":
+            assert float(row["variance"]) > 0
+        else:
+            assert (row["outcome"] == "finished") == bool(row["top1"])
 
 
 @pytest.mark.fast
@@ -73,6 +88,15 @@ def test_rows_of_several_writers_are_sorted(tmp_path):
     one.add(row(16))
     assert [(r["size"], r["seed"]) for r in one.rows()] == [("2", "0"), ("16", "0"), ("16", "1")]
     assert other.find({"size": 16}, 1)["top1"] == "50.00" and other.find({"size": 4}, 0) is None
+
+
+@pytest.mark.fast
+def test_rows_that_belong_together_are_added_once(tmp_path):
+    table = Table(tmp_path / "table.csv", ("size",), measured=("seed", "variance"))
+    table.add({"size": 2, "seed": 0, "variance": "1.0"})
+    found = table.add_together([{"size": n, "seed": 0, "variance": "9.0"} for n in (10, 2)])
+    assert [one["variance"] for one in found] == ["9.0", "1.0"]
+    assert [list(one.values()) for one in table.rows()] == [["2", "0", "1.0"], ["10", "0", "9.0"]]
 
 
 @pytest.mark.fast
@@ -179,6 +203,21 @@ def test_a_cell_is_shown_at_the_rate_that_seed_0_validates_better():
 
 
 @pytest.mark.fast
+def test_seed_0_runs_at_every_rate_and_others_at_the_better_one(tmp_path):
+    table, runs = Table(tmp_path / "table.csv", ("learning_rate",), also=("validation",)), []
+
+    def measure(key, seed):
+        runs.append((key["learning_rate"], seed))
+        validation = {"0.1": "40.00", "0.2": "60.00", "0.4": ""}[key["learning_rate"]]
+        return {"seed": seed, "outcome": "finished", "top1": "50.00", "validation": validation}
+
+    for seed in (1, 0, 2):
+        rates = ("0.1", "0.2", "0.4")
+        small_batch_finetuning.at_the_better_rate(table, {}, rates, seed, measure)
+    assert runs == [("0.1", 0), ("0.2", 0), ("0.4", 0), ("0.2", 1), ("0.2", 2)]
+
+
+@pytest.mark.fast
 def test_a_rate_is_the_default_of_finetune_and_another():
     assert small_batch_finetuning.rates_of(1) == ("0.02", "0.006667")
     assert small_batch_finetuning.rates_of(128) == ("0.1", "0.3")
@@ -189,12 +228,15 @@ def test_pictures_of_a_seed_are_of_every_class_and_validate_apart():
     classes = np.arange(240, dtype="int32") % 3
     images = np.arange(240).reshape(-1, 1, 1, 1) * np.ones((1, 2, 2, 3))
     pictures = ArrayPictures((images, classes), (images, classes), ["a", "b", "c"])
-    (train, of_train), (validation, of_validation) = small_batch_finetuning.drawn(pictures, 1)
+    drawn = small_batch_finetuning.drawn
+    (train, of_train), (validation, of_validation) = small_batch_finetuning.drawn(
+        pictures, 1, 40, 20
+    )
     assert np.bincount(of_train).tolist() == [40] * 3
     assert np.bincount(of_validation).tolist() == [20] * 3
     assert not {*train[:, 0, 0, 0]} & {*validation[:, 0, 0, 0]}
     assert (train[:, 0, 0, 0] % 3 == of_train).all()
-    other, _ = small_batch_finetuning.drawn(pictures, 2)
+    other, _ = drawn(pictures, 2, 40, 20)
     assert {*train[:, 0, 0, 0]} != {*other[0][:, 0, 0, 0]}
 
 
@@ -239,11 +281,99 @@ def test_small_batches_and_micro_batches_are_measured_once_and_drawn(tmp_path, m
     rows = read_table(tmp_path / "accumulate.csv")
     found = {row["variant"]: float(row["difference"]) for row in rows if row["difference"]}
     assert found["NF"] < 1e-3 < 1e-2 < found["BatchNorm"]  # after a single step
-    report.write(tmp_path, tmp_path / "no page")
+
+    monkeypatch.setattr(conversion, "FINETUNED_AT", (32,))
+    next(conversion.conversion_finetuning(setting))()
+    (removed,) = read_table(tmp_path / "conversion_finetuning.csv")
+    recipes = [one["recipe"].split(", ", 2) for one in (removed, *rows)]
+    assert recipes[0][1:2] == ["wide_resnet_bn without_batch_norm"]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- conversion_finetuning -->\n<!-- end -->")
+    report.write(tmp_path, page)
+    lines = [line.split(" | ")[1] for line in page.read_text().splitlines() if " | " in line]
+    assert lines == ["network", "BatchNorm, frozen", "BatchNorm, removed"]
     drawn = sorted(path.name for path in tmp_path.glob("*.png"))
     assert drawn == [
-        *("accumulate.png", "small_batch_finetuning.cifar10.png", "small_batch_finetuning.png"),
+        *("accumulate.png", "conversion_finetuning.png"),
+        *("small_batch_finetuning.cifar10.png", "small_batch_finetuning.png"),
     ]
+
+
+def test_a_network_without_batch_norm_is_fine_tuned_as_it_is():
+    """Its classifier is new, and the rest computes what the network with BatchNorm does."""
+    model = tiny_networks.fill(tiny_networks.build("resnet_v2"), "start")
+    for found, given in (
+        (conversion.without_batch_norm(model), model),
+        (conversion.without_batch_norm(model).with_classifier(5), model.with_classifier(5)),
+    ):
+        assert not batch_norm_networks.norms_of(found) and batch_norm_networks.norms_of(given)
+        found.head.set_weights(given.head.get_weights())
+        x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+        expected = np.asarray(given(x, training=False))
+        difference = np.abs(np.asarray(found(x, training=True)) - expected).max()
+        assert difference < 1e-5 * np.abs(expected).max()
+        assert found.preprocessing == given.preprocessing and found.options() == given.options()
+
+
+def test_signals_are_measured_in_every_form_and_drawn(tmp_path, monkeypatch):
+    small = functools.partial(conversion_networks.unet, side=16, levels=2, width=4)
+    monkeypatch.setattr(conversion_networks, "SIGNALS", {"one": small, "other": small})
+    for _ in range(2):
+        for task in conversion.conversion_signals(Setting("", tmp_path, seeds=1)):
+            task()
+    rows = read_table(tmp_path / "conversion_signals.csv")
+    forms = [(one["network"], one["form"], one["name"]) for one in rows]
+    expected = itertools.product(("one", "other"), sorted(conversion.FORMS), ("join1",))
+    assert forms == list(expected)
+    assert [bool(one["predicted"]) for one in rows] == [False, True, False] * 2
+    variances = {one["form"]: float(one["variance"]) for one in rows}
+    assert variances["removed"] < variances["normalizer-free"]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- conversion_signals -->\n<!-- end -->")
+    report.write(tmp_path, page)
+    assert f"| one | {float(rows[1]['predicted']):#.2g} |" in page.read_text()
+    assert (tmp_path / "conversion_signals.png").stat().st_size > 5000
+
+
+def test_both_forms_are_trained_from_scratch_and_drawn(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion_networks, "TRAINED", {"U": unet_classifier})
+    small = {"TRAINED": 4, "VALIDATED": 1, "BATCH_SIZES": (2,), "RATES": (0.001,)}
+    for name, value in small.items():
+        monkeypatch.setattr(conversion, name, value)
+    for task in conversion.conversion_training(Setting(str(pictures), tmp_path, seeds=1)):
+        task()
+    rows = read_table(tmp_path / "conversion_training.csv")
+    assert [one["form"] for one in rows] == ["BatchNorm", "normalizer-free"]
+    assert all(one["outcome"] == "finished" and one["learning_rate"] == "0.002" for one in rows)
+    assert all("over 40 pictures of 16 pixels, batch 2" in one["recipe"] for one in rows)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- conversion_training -->\n<!-- end -->")
+    report.write(tmp_path, page)
+    shown = re.findall(r"\| U \| (.+?) \| \d+\.\d \| 1 \|", page.read_text())
+    assert shown == ["BatchNorm", "normalizer-free"]
+    assert (tmp_path / "conversion_training.png").stat().st_size > 5000
+
+
+def unet_classifier(side):
+    body = conversion_networks.unet(side, levels=2, width=4)
+    layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+    return keras.Sequential([*body.layers[:4], *layers])
+
+
+@pytest.mark.fast
+def test_signals_of_conversions_are_as_predicted():
+    """What docs/convert.md says of every network and seed."""
+    rows = read_table(ROOT / "docs" / "results" / "conversion_signals.csv")
+    networks = {one["network"] for one in rows}
+    assert networks == {*conversion_networks.SIGNALS}
+    for network in networks:
+        converted = conversion_report.last_blocks(rows, network, "normalizer-free")
+        removed = conversion_report.last_blocks(rows, network, "removed")
+        assert len(converted) == len(removed) == 3
+        for one, other in zip(converted, removed, strict=True):
+            predicted = float(one["predicted"])
+            assert predicted / 3 < float(one["variance"]) < 3 * predicted
+            assert float(other["variance"]) < predicted / 30
 
 
 @pytest.mark.fast

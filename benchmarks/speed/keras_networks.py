@@ -14,6 +14,8 @@ from nf_zoo.deploy.benchmarking import litert, onnx_runtime, openvino, saved_mod
 from nf_zoo.deploy.formats import FORMATS
 
 CALIBRATION_PICTURES = 8
+APPLICATION = "keras.applications "
+"""Beginning of the names of Keras's own networks, which are float32."""
 
 
 def prepare(task: dict):
@@ -84,9 +86,9 @@ def _network(name: str, size: int, precision: str | None = None):
 
     keras.utils.set_random_seed(0)
 
-    if name == "keras.applications ResNet50V2":
-        shape = (size, size, 3)
-        model = keras.applications.ResNet50V2(weights=None, input_shape=shape)
+    if name.startswith(APPLICATION):
+        make = getattr(keras.applications, name.removeprefix(APPLICATION))
+        model = make(weights=None, input_shape=(size, size, 3))
         return model, {"multiply_adds": _multiply_adds(model), "parameters": model.count_params()}
     model = nf_zoo.create_model(name, dtype=precision)
     # Biases are not zero, as after training: graph optimizers would drop additions of zero.
@@ -201,12 +203,25 @@ def _take_gradients_of_tensorflow(model) -> None:
     primitives.NARROW = 0
 
 
+def _converted(function: str):
+    """Return a function that gives a conversion of a model, by the name of what converts it."""
+
+    def convert(model):
+        import nf_zoo
+
+        return getattr(nf_zoo, function)(model)
+
+    return convert
+
+
 TRAINING_CHANGES = {
     "TensorFlow, fused normalization": _fuse_normalization,
     "TensorFlow, GELU of TensorFlow": _take_gelu_of_tensorflow,
     "TensorFlow, gradients of TensorFlow": _take_gradients_of_tensorflow,
+    "TensorFlow, remove_batch_norm": _converted("remove_batch_norm"),
+    "TensorFlow, normalizer_free": _converted("normalizer_free"),
 }
-"""Form -> function that changes the operations of the model before it trains."""
+"""Form -> function that changes the model before it trains, or returns another."""
 
 
 def _training(model, form: str):
@@ -214,7 +229,7 @@ def _training(model, form: str):
     import keras
 
     if form in TRAINING_CHANGES:
-        TRAINING_CHANGES[form](model)
+        model = TRAINING_CHANGES[form](model) or model
     logits = model.layers[-1].get_config().get("activation") != "softmax"
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9),

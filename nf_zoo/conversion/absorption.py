@@ -143,6 +143,35 @@ KINDS: dict[type, type[Absorber]] = {
 """Exact class of a layer -> its absorber. A subclass may do anything, so it absorbs nothing."""
 
 
+POOLINGS: dict[type, bool] = {
+    getattr(keras.layers, f"{extent}{kind}Pooling{rank}D"): kind == "Max"
+    for extent in ("", "Global")
+    for kind in ("Average", "Max")
+    for rank in (1, 2, 3)
+}
+"""Class of a pooling -> whether it takes maxima. Averages leave out the padding."""
+
+DROPOUTS = (
+    *(keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.SpatialDropout1D),
+    *(keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D),
+)
+
+
+def passes(layer, scale: np.ndarray, axis: int) -> bool:
+    """Return True if ``layer(scale * x + offset)`` is ``scale * layer(x) + offset`` at inference.
+
+    Args:
+        layer: any layer or operation.
+        scale: (channels,).
+        axis: the channels' axis, counted from the end.
+    """
+    if type(layer) in DROPOUTS:
+        return True
+    if type(layer) not in POOLINGS or axis != -1 or layer.data_format != "channels_last":
+        return False
+    return not POOLINGS[type(layer)] or bool(np.all(scale >= 0))
+
+
 def can_absorb(layer) -> bool:
     """Return True if the layer's kernels and bias may take any value, and stay what they are.
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 
 from nf_zoo import layers
-from nf_zoo.conversion.absorption import KINDS, Absorber, can_absorb, channel_axis, is_linear
+from nf_zoo.conversion.absorption import (
+    KINDS,
+    Absorber,
+    can_absorb,
+    channel_axis,
+    is_linear,
+    passes,
+)
 from nf_zoo.conversion.editable_model import (
     EditableModel,
     inner,
@@ -27,9 +36,9 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
     :class:`~nf_zoo.layers.ChannelAffine` of its name, with a trainable scale and offset per
     channel:
 
-    - next to it there is no such layer, or one with an activation in between, with other uses,
-      with a constraint or LoRA, of another dtype, or one that is frozen while the
-      BatchNormalization is not;
+    - next to it, or beyond poolings and dropouts, there is no such layer, or one with an
+      activation in between, with other uses, with a constraint or LoRA, of another dtype, or one
+      that is frozen while the BatchNormalization is not;
     - the layer behind it pads with zeros, to which no offset was added.
 
     Training then goes on as with frozen statistics, with any batch size; no picture influences
@@ -99,11 +108,12 @@ class _Removal:
 
     def _remove(self, norm, calls: list[Kept]) -> None:
         scale, offset = batch_norm_terms(norm)
-        before, behind = self._before(norm, calls), self._behind(norm, calls, offset)
+        before = self._before(norm, calls, scale)
+        behind = {} if before is not None else self._behind(norm, calls, scale, offset)
         if before is not None:
             self._absorber(before).absorb_after(scale, offset)
-        for layer in behind if before is None else ():
-            self._absorber(layer).absorb_before(scale, offset)
+        for layer, places in behind.items():
+            self._absorber(layer).absorb_before(np.tile(scale, places), np.tile(offset, places))
         if before is not None or behind:
             for call in calls:
                 self._editable.bypass(call)
@@ -118,28 +128,53 @@ class _Removal:
     def _absorber(self, layer) -> Absorber:
         return self._absorbers.setdefault(id(layer), KINDS[type(layer)](layer))
 
-    def _before(self, norm, calls: list[Kept]):
-        """Return the one layer whose every result these calls take, and nobody else."""
-        makers = [call.input for call in calls]
-        found = {inner(x.operation): None for x in makers if isinstance(x, Kept)}
-        if len(found) != 1 or not all(x.has_one_consumer for x in makers):
+    def _before(self, norm, calls: list[Kept], scale: np.ndarray):
+        """Return the one layer whose every result comes to these calls, and to nobody else."""
+        makers = []
+        for call in calls:
+            maker = call.input
+            while isinstance(maker, Kept) and maker.has_one_consumer:
+                if not passes(inner(maker.operation), scale, _axis(norm)):
+                    makers.append(maker)
+                    break
+                maker = maker.input
+        found = {inner(maker.operation): None for maker in makers}
+        if len(found) != 1 or len(makers) != len(calls):
             return None
         (layer,) = found
         suits = _suits(norm, layer) and is_linear(layer)
         return layer if suits and set(self._calls[layer]) == set(makers) else None
 
-    def _behind(self, norm, calls: list[Kept], offset: np.ndarray) -> list:
-        """Return the layers that take the results of these calls, if they can take the norm."""
-        takers = [taker for call in calls for taker in call.consumers]
-        if not all(isinstance(x, Kept) and x.input in calls for x in takers):
-            return []
-        found = {inner(x.operation): None for x in takers}
-        for layer in found:
-            if not _suits(norm, layer) or set(self._calls[layer]) - set(takers):
-                return []
-            if np.any(offset) and not KINDS[type(layer)].takes_offsets(layer):
-                return []
-        return list(found)
+    def _behind(self, norm, calls: list[Kept], scale: np.ndarray, offset: np.ndarray) -> dict:
+        """Return the layers that take the results of these calls; none if one cannot take the norm.
+
+        The value is the number of places that a layer takes side by side, behind a Flatten.
+        """
+        found, takers, axis = {}, set(), _axis(norm)
+        waiting = [(taker, call, 1) for call in calls for taker in call.consumers]
+        for taker, node, places in waiting:
+            if not isinstance(taker, Kept) or taker.input is not node:
+                return {}
+            takers.add(taker)
+            layer = inner(taker.operation)
+            if passes(layer, scale, axis):
+                waiting += [(x, taker, places) for x in taker.consumers]
+                continue
+            if _flattens(taker) and axis == -1:
+                places *= math.prod(taker.tensors[0].shape[1:-1])
+                waiting += [(x, taker, places) for x in taker.consumers]
+                continue
+            suits = _suits(norm, layer) and found.setdefault(layer, places) == places
+            if not suits or (np.any(offset) and not KINDS[type(layer)].takes_offsets(layer)):
+                return {}
+        return found if all(set(self._calls[layer]) <= takers for layer in found) else {}
+
+
+def _flattens(call: Kept) -> bool:
+    """Return True for a Flatten that puts the channels of one place after those of another."""
+    flatten = call.operation
+    is_last = type(flatten) is keras.layers.Flatten and flatten.data_format == "channels_last"
+    return is_last and None not in call.tensors[0].shape[1:]
 
 
 def _suits(norm, layer) -> bool:

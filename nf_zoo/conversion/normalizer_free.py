@@ -184,6 +184,9 @@ class _Conversion:
             signal.is_noise = noise
             signal.variance = 1.0 if noise else signal.variance
         self._walk(network, signals)
+        for layer in self._new.values():
+            if getattr(layer, "stateful", False):
+                layer.reset_state()
 
     # The walk.
 
@@ -200,7 +203,8 @@ class _Conversion:
         self._done -= set(nodes)
         for node in nodes:
             if isinstance(node, graph.Part):
-                self._set(node, self._signals_of_parts[node.input][node.index])
+                part = self._signals_of_parts[node.input][node.index]
+                self._set(node, dataclasses.replace(part))
             elif isinstance(node, graph.Kept):
                 (self._convert if is_new else self._measure)(node)
             self._done.add(node)
@@ -347,7 +351,8 @@ class _Conversion:
         """Take a BatchNormalization away."""
         before, norm = call.input, inner(call.operation)
         signal, name = self._signals[before], self._editable.name_of(norm)
-        layer = inner(getattr(before, "operation", None))
+        maker = before.input if isinstance(before, graph.Part) else before
+        layer = inner(getattr(maker, "operation", None))
         factor = inverse_root(signal.variance)
         known = id(layer) in self._ahead.to_standardize or id(layer) in self._editable.graphs
         if not known and (isinstance(before, graph.Source) or getattr(layer, "weights", ())):

@@ -20,8 +20,11 @@ PICTURES = 16
 def pictures_for(network, images) -> tuple[list, str]:
     """Return a batch for each input, and ``"noise"`` or ``"images"``."""
     shapes = [x.shape for x in network.inputs]
+    # A layer that keeps a state from batch to batch keeps it for a batch of that size.
+    keeps_states = any(getattr(layer, "stateful", False) for layer in network._flatten_layers())
+    count = shapes[0][0] if keeps_states else PICTURES
     if len(shapes) == 1 and "float" in str(network.inputs[0].dtype):
-        batches, kind = batches_of(images, shapes[0], PICTURES, seed=0)
+        batches, kind = batches_of(images, shapes[0], count, seed=0)
         return [ops.convert_to_tensor(next(batches))], kind
     if images is not None:
         arrays = keras.tree.flatten(images)
@@ -30,9 +33,9 @@ def pictures_for(network, images) -> tuple[list, str]:
                 f"images must have an array for each of the {len(shapes)} inputs. "
                 f"Received: {len(arrays)}"
             )
-        return [ops.convert_to_tensor(x[:PICTURES]) for x in arrays], "images"
+        return [ops.convert_to_tensor(x[:count]) for x in arrays], "images"
     generator = np.random.default_rng(0)
-    noise = [generator.standard_normal((PICTURES, *own_shape(shape))) for shape in shapes]
+    noise = [generator.standard_normal((count, *own_shape(shape))) for shape in shapes]
     pairs = zip(noise, network.inputs, strict=True)
     return [ops.cast(ops.convert_to_tensor(x), tensor.dtype) for x, tensor in pairs], "noise"
 

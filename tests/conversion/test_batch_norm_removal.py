@@ -81,6 +81,31 @@ def test_a_norm_before_and_one_after(case):
     assert type(result) is keras.Sequential
 
 
+BEYOND = {
+    "averages": lambda: [LAYERS.AveragePooling2D(2, **SAME), LAYERS.SpatialDropout2D(0.5)],
+    "maxima": lambda: [LAYERS.MaxPooling2D(2, **SAME), LAYERS.GaussianDropout(0.5)],
+    "one place": lambda: [LAYERS.GlobalAveragePooling2D(), LAYERS.Dropout(0.5)],
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("beyond", BEYOND)
+def test_norms_go_beyond_poolings_and_dropouts(beyond, sign):
+    """Backward, and forward from an activation, also through a Flatten; maxima must stay so."""
+    norm, between = LAYERS.BatchNormalization, BEYOND[beyond]
+    ends = [LAYERS.Flatten(), LAYERS.Flatten(), LAYERS.Dense(3)]
+    for parts in (
+        [LAYERS.Conv2D(4, 3), *between(), norm(name="norm")],
+        [LAYERS.Conv2D(4, 3, activation="relu"), norm(name="norm"), *between(), *ends],
+    ):
+        model = chain(*parts, shape=(9, 8, 3))
+        gamma = model.get_layer("norm").gamma
+        gamma.assign(sign * abs(gamma))
+        kept = {"norm": TWO} if sign < 0 and beyond == "maxima" else {}
+        assert removed(model).remaining == kept
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("own", OWN)
 def test_networks_of_ones_own(own):
@@ -386,14 +411,3 @@ def test_a_training_step_of_ones_own_stays():
     inputs = LAYERS.Input((6,))
     outputs = LAYERS.BatchNormalization()(LAYERS.Dense(4)(inputs))
     assert isinstance(removed(networks.fill(OwnStep(inputs, outputs))), OwnStep)
-
-
-def test_a_model_of_a_strategy():
-    """The result has plain variables outside the strategy's scope."""
-    strategy = tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
-    with strategy.scope():
-        model = chain(LAYERS.Dense(4), LAYERS.BatchNormalization(), shape=(6,))
-        model.compile("sgd", "mse")
-    removed(model).compile("sgd", "mse")
