@@ -82,8 +82,9 @@ def training_plot(rows: list[dict], figure) -> None:
         found = [cells[network, form] for form in TRAINED_FORMS]
         shown = [row for of_form in found for cell in of_form for row in cell]
         curves_on(panel, shown, "batch_size", "form")
-        panel.set(title=network, ylim=(0, None))
+        panel.set(title=network)
         panel.label_outer()
+    panels[0].set_ylim(0)  # all share it, and it is known when all curves are drawn
 
 
 def beside_small_batches(rows: list[dict], folder: Path) -> list[dict]:

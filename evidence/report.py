@@ -164,8 +164,10 @@ def small_batch_finetuning_plot(rows: list[dict], figure, sets=tuple(SETS)) -> N
         curves_on(panel, [row for cell in shown for row in cell], "batch_size", "variant")
         panel.set_xticks([int(size) for size in sizes], sizes)
         seeds = seeds_of(shown)
-        panel.set(title=f"{name}, {seeds} seed{'s' * (seeds != '1')}", ylim=(0, None))
+        panel.set(title=f"{name}, {seeds} seed{'s' * (seeds != '1')}")
         panel.label_outer()
+    for panel in panels[:1]:  # all share it, and it is known when all curves are drawn
+        panel.set_ylim(0)
 
 
 def first_picture(rows: list[dict], figure) -> None:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks
+from matplotlib.figure import Figure
 
 import nf_zoo
 from benchmarks.tables import read_table
@@ -43,6 +44,20 @@ def test_the_pages_have_the_tables_as_measured():
     shown = re.findall(r"<!-- (\w+) -->\n\|", "".join(pages))
     assert sorted(shown) == sorted(path.stem for path in MEASURED)
     assert all(path.with_suffix(".png").is_file() for path in MEASURED)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_no_point_is_outside_of_its_panel(path):
+    rows = report.rows_of(path.stem, path.parent)
+    figure = Figure()
+    report.PLOTS[path.stem][1](rows, figure)
+    for panel in figure.axes:
+        drawn = [line.get_ydata() for line in panel.lines if len(line.get_ydata()) > 0]
+        points = np.concatenate([np.asarray(values, "float64") for values in drawn])
+        low, high = sorted(panel.get_ylim())
+        points = points[np.isfinite(points)]
+        assert np.all((low <= points) & (points <= high)), (panel.get_title(), low, high)
 
 
 @pytest.mark.fast
