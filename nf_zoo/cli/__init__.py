@@ -90,4 +90,5 @@ def _in_terms_of_options(message: str, options: dict) -> str:
     for name in options:
         flag = "--" + name.replace("_", "-")
         message = re.sub(rf"^{name}(?= must )|\b{name}=True( \({flag}\))?", flag, message)
-    return message
+    # None is what a flag has that is not given.
+    return re.sub(r"^(--\S+ must be [^.]*?) or None(?=\.)", r"\1", message)

@@ -24,7 +24,11 @@ class DemoSettings(Options):
     host: str = option(
         "127.0.0.1", "address to listen on; ``0.0.0.0`` lets other machines in", text("ADDRESS")
     )
-    port: int | None = option(None, "port; the first free one from 7860 by default", whole(1))
+    port: int | None = option(
+        None,
+        "port; the first free one from 7860 by default",
+        dataclasses.replace(whole(1, "an integer in [1, 65535]"), accepts=lambda x: 0 < x < 2**16),
+    )
     max_size: float = option(
         20.0, "largest file that is taken, in megabytes", number("above 0", lambda x: x > 0)
     )
@@ -80,7 +84,8 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
         quiet=True,
         show_error=True,
     )
-    print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
+    end = "Ctrl+C" if block else "close()"
+    print(f"Open {page.local_url} in a browser; {end} ends it.", flush=True)
     if block:
         page.block_thread()
     return page

@@ -165,7 +165,7 @@ def interval(share: float, pictures: int) -> tuple[float, float]:
     weight = z * z / pictures
     center = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
-    return max(center - half, 0.0), min(center + half, 1.0)
+    return round(max(center - half, 0.0), 12), round(min(center + half, 1.0), 12)
 
 
 def in_words(share: float, pictures: int) -> str:

@@ -153,12 +153,12 @@ def look_before(target: HubRepository, private: bool, dry_run: bool, verbose: bo
     """Return the present state of the hub, which a dry run can do without."""
     try:
         remote = look_at(target)
-    except errors.WeightsOffline as error:
+    except errors.WeightsOffline:
         if not dry_run:
             raise
         remote = Remote()
         if verbose:
-            print(f"The repository's present contents could not be read: {error}")
+            print(f"The hub cannot be reached: what {target} holds now is not compared.")
     if private and remote.exists and not remote.private:
         raise errors.RepositoryTaken(
             f"{target.name} is public already: make it private on its settings page first."

@@ -59,7 +59,7 @@ def push_space(
     Raises:
         RepositoryTaken: if there is another program and ``force`` is false; or if ``private`` is
             true and the Space is public.
-        ValueError: if ``source`` is not on the hub, nor in the catalog.
+        ValueError: if ``source`` is not on the hub, nor in the catalog; if ``space`` is malformed.
         ImportError: without the extra ``demo``, whose version is pinned.
         WeightsError: as ``push_to_hub``.
 
@@ -90,12 +90,15 @@ def check_space(source: str, space: str, model=None) -> None:
     """Refuse, before anything is uploaded, what can become no Space.
 
     Raises:
-        ValueError: if the hub cannot open the model, such as a local folder, or it has no
-            classifier.
-        UnknownWeights: if a name is malformed.
+        ValueError: if the name of the Space is malformed, if the hub cannot open the model, such as
+            a local folder, or if it has no classifier.
+        UnknownWeights: if the name of the model is malformed.
         ImportError: without the extra ``demo``.
     """
-    HubRepository.parse(f"{HUB}{space.removeprefix(HUB)}")
+    try:
+        HubRepository.parse(f"{HUB}{space.removeprefix(HUB)}")
+    except errors.UnknownWeights:
+        raise ValueError(f"A Space is written owner/name. Received: {space!r}") from None
     if source.startswith(HUB):
         HubRepository.parse(source)
     elif not is_architecture(source.partition(".")[0]):

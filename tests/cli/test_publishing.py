@@ -76,7 +76,7 @@ def test_a_dry_run_shows_the_card_without_a_network(saved, monkeypatch, capsys):
     command = ["publish", str(saved["pretrained"]), "me/colors", "--license", "mit", "--dry-run"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "present contents could not be read" in printed
+    assert "me/colors@main holds now is not compared" in printed and "pretrained=" not in printed
     card = printed.partition("README.md:\n\n")[2]
     assert card.startswith("---\n") and "license: mit" in card and "`blue`, `green`, `red`" in card
 
@@ -106,7 +106,10 @@ def test_nothing_is_published_if_the_space_cannot_be(hub, saved, build_tiny, tmp
     for arguments, words in (
         ([str(saved["pretrained"])], "Name where to publish"),
         ([str(saved["pretrained"]), "--space", "me/try"], "publish the model first"),
-        ([str(saved["pretrained"]), "me/colors", "--space", "try"], "is written hf://owner/name"),
+        (
+            [str(saved["pretrained"]), "me/colors", "--space", "try"],
+            "A Space is written owner/name",
+        ),
         ([headless, "me/colors", "--space", "me/try"], "must have a classifier"),
     ):
         assert main(["publish", *arguments]) == 2

@@ -174,3 +174,9 @@ def test_nothing_to_evaluate(few, tiny):
 def test_intervals_are_the_published_ones(right, pictures, low, high):
     found = interval(right / pictures, pictures)
     assert found == pytest.approx((low, high), abs=6e-5)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("pictures", [1, 4, 7, 60, 1000])
+def test_an_interval_ends_where_shares_do(pictures):
+    assert interval(1.0, pictures)[1] == 1 and interval(0.0, pictures)[0] == 0

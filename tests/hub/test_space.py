@@ -108,7 +108,7 @@ def test_a_model_of_the_same_name_is_another_repository(hub, model):
     [
         ("runs/flowers", "me/try", ValueError, "publish the model first.*'runs/flowers'"),
         ("hf://me", "me/try", UnknownWeights, "written hf://owner/name"),
-        ("hf://me/trees", "try", UnknownWeights, "written hf://owner/name"),
+        ("hf://me/trees", "try", ValueError, "A Space is written owner/name"),
         ("hf://me/trees", "me/try", WeightsNotFound, "no repository me/trees"),
     ],
 )
