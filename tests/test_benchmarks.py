@@ -172,6 +172,26 @@ def test_the_page_has_the_tables_of_the_second_processor():
             assert line in page
 
 
+def test_the_page_has_the_tables_and_ratios_of_the_third_processor():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    table = read_table(ROOT / "benchmarks" / "speed_epyc.csv")
+    lines = list(report._lines([row for row in table if row["network"]], [1, 8, 32]))
+    assert lines and all(line in page for line in lines)
+    found = {
+        (what, int(batch)): float(other["milliseconds"]) / float(ours["milliseconds"])
+        for what, batch, ours, other in report.ratios(table)
+    }
+    for what, words in (
+        (", eight bits against our bfloat16", "eight bits, against our bfloat16"),
+        (", eight bits against our best float32", "eight bits, against our best float32"),
+        (" in bfloat16, against timm compiled in bfloat16", "bfloat16, against timm compiled in"),
+        (" exported, float32, against timm compiled with constants", "float32, against timm comp"),
+    ):
+        cells = [f"{found[f'nf_resnet50{what}', batch]:.2f}" for batch in (1, 8, 32)]
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {words}"))
+        assert line.endswith(f"| {' | '.join(cells)} |")
+
+
 def test_the_page_has_the_ratios_of_the_second_processor():
     page = (ROOT / "docs" / "speed.md").read_text()
     found = {
