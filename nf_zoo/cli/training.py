@@ -62,7 +62,7 @@ def _starting_model(args: Namespace):
         return load_model(args.model)
     chosen = {None: True, "none": False}.get(pretrained, pretrained)
     try:
-        with offline_in_words("as in --model NAME"):
+        with offline_in_words(f"in place of {args.model}, as in --model NAME"):
             return create_model(args.model, chosen, **fields)
     except UnknownWeights as error:
         if pretrained is not None:
