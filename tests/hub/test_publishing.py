@@ -135,7 +135,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_token(hub, model, monkeypatch, ca
     assert not hub.writes() and not hub.repositories
     hub.misbehavior = "broken"
     push_to_hub(model, "me/trees", dry_run=True)
-    assert "could not be read" in capsys.readouterr().out
+    assert "is not compared" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
