@@ -231,6 +231,17 @@ def hub(hub_server, monkeypatch, tmp_path):
     huggingface_hub.close_session()
 
 
+TOKEN = "hf_" + "stand" * 6
+
+
+@pytest.fixture
+def guarded_hub(hub, monkeypatch):
+    """A hub that lets only the bearer of a token write."""
+    hub.token = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     """A client that gives up after a fraction of a second."""

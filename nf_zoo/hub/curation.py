@@ -20,9 +20,10 @@ from nf_zoo.hub.catalog import (
     weights_directory,
 )
 from nf_zoo.hub.checkpoint import WEIGHTS_FILE, file_sha256, open_weights
+from nf_zoo.hub.client_errors import in_words
 from nf_zoo.hub.description import CONFIG_FILE, build_blueprint, count_parameters, read_config
 from nf_zoo.hub.errors import CatalogError, WeightsError, first_few, printable
-from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, in_words
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.models.registry import architecture
 from nf_zoo.pictures.preprocessing import Preprocessing

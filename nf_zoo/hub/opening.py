@@ -102,8 +102,8 @@ def load_model(source: str):
 @contextlib.contextmanager
 def offline_in_words(place: str) -> Iterator[None]:
     """Add to an error of the hub the weights that need no network, and where to type them."""
+    from nf_zoo.hub.client_errors import shipped_names
     from nf_zoo.hub.errors import WeightsOffline
-    from nf_zoo.hub.repository import shipped_names
 
     try:
         yield

@@ -10,6 +10,7 @@ from typing import Any
 from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub import errors
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
+from nf_zoo.hub.client_errors import in_words
 from nf_zoo.hub.description import CONFIG_FILE, read_config
 from nf_zoo.hub.errors import first_few
 from nf_zoo.hub.folder import (
@@ -20,7 +21,7 @@ from nf_zoo.hub.folder import (
     is_ours,
     save_pretrained,
 )
-from nf_zoo.hub.repository import HUB, HubRepository, in_words
+from nf_zoo.hub.repository import HUB, HubRepository
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
 from nf_zoo.models.classifier import ImageClassifier
 

@@ -2,8 +2,7 @@
 
 The client does the transport: connections, retries, resuming, locks, the cache. This module adds
 checks. It examines the hub's answer before it fetches a file, and compares the file with the hub's
-checksum. After a failed load the version that was in the cache before stays in use. The client's
-errors become ours, with the cause and the remedy. Files from elsewhere on the web come last.
+checksum. After a failed load the version that was in the cache before stays in use.
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-import errno
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from nf_zoo import atomic
 from nf_zoo.hub import errors
-from nf_zoo.hub.catalog import read_catalog
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, file_sha256
+from nf_zoo.hub.client_errors import in_words, is_unconnected
 from nf_zoo.hub.description import CONFIG_FILE, is_keras_config
-from nf_zoo.hub.errors import first_few, printable
+from nf_zoo.hub.errors import printable
 from nf_zoo.hub.untrusted import arrays, keras_files
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
-from nf_zoo.hub.untrusted.headers import pickle_remedy, read_index
+from nf_zoo.hub.untrusted.headers import read_index
 
 HUB = "hf://"
 LONGEST_WAIT = 120
@@ -34,8 +31,6 @@ _REPOSITORY = re.compile(r"(?=.{3,96}$)\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLAIN = re.compile(r"[\w.-]{1,128}", re.ASCII)
-CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Error numbers of a disk that is full, or closed to this user."""
 _downloads: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar(
     "downloads", default=None
 )
@@ -263,7 +258,7 @@ def _promised(repository: HubRepository, filename: str, most_bytes: int | None, 
         metadata = huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         if not is_cached:
-            if _is_unconnected(error):
+            if is_unconnected(error):
                 raise
             _check_patience(error, repository)
         # The client meets the same error again, and knows when its cache will do instead.
@@ -308,182 +303,4 @@ def _check_promise(path: Path, promised) -> None:
         f"The download of {path.name} is not the file that the hub describes: its SHA-256 is "
         f"{found}, expected {etag}. It was not kept. Load again; if that does not help, a proxy or "
         "a mirror changes the files it passes on."
-    )
-
-
-@contextlib.contextmanager
-def in_words(repository: HubRepository, filename: str) -> Iterator[None]:
-    """Turn the hub client's errors in the block into ours; let others pass unchanged."""
-    try:
-        yield
-    except Exception as error:
-        explained = _explain(error, repository, filename)
-        if explained is None or explained is error:
-            raise
-        raise explained from error
-
-
-def _explain(
-    error: Exception, repository: HubRepository, filename: str
-) -> errors.WeightsError | None:
-    from huggingface_hub import constants
-    from huggingface_hub import errors as hub
-
-    if isinstance(error, errors.WeightsError):
-        return error
-    where = f"{repository.name} (revision {repository.revision})"
-    refused = _is_refusal(error) or _is_refusal(error.__cause__)
-    if isinstance(error, hub.GatedRepoError) or refused:
-        return errors.WeightsAccessDenied(
-            f"The hub refuses access to {repository.name}: it does not exist, is private, or its "
-            f"conditions must be accepted first. Check the name, log in with `hf auth login`, and "
-            f"visit the repository's page. The hub says: {error.__cause__ or error}"
-        )
-    if isinstance(error, hub.RevisionNotFoundError):
-        return errors.WeightsNotFound(
-            f"{repository.name} has no revision {repository.revision!r}: leave '@revision' out for "
-            "'main', or name an existing branch, tag or commit."
-        )
-    if isinstance(error, hub.RepositoryNotFoundError | hub.HFValidationError):
-        return errors.WeightsNotFound(
-            f"There is no repository {repository.name} on the hub: check its name."
-        )
-    if isinstance(error, hub.LocalEntryNotFoundError) or _is_unconnected(error):
-        return _offline(error, where, filename)
-    if isinstance(error, hub.EntryNotFoundError):
-        remedy = ""
-        if filename.endswith(".safetensors"):
-            remedy = (
-                " nf_zoo reads safetensors only; older repositories may hold just a pickle, which "
-                f"must be converted first. {pickle_remedy('pytorch_model.bin')}"
-            )
-        return errors.WeightsNotFound(f"{where} holds no {filename}.{remedy}")
-    if isinstance(error, OSError) and error.errno in CLOSED:
-        return not_writable(error, filename, constants.HF_HUB_CACHE)
-    if isinstance(error, ValueError):
-        return errors.UnsafeWeights(
-            f"The hub client refuses the hub's answer for {filename} of {where}: "
-            f"{printable(error)}. Check HF_ENDPOINT and the network's proxy."
-        )
-    if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
-        return errors.WeightsOffline(
-            f"The download of {filename} from {where} was interrupted: {error}. Load again to "
-            "resume it."
-        )
-    return None
-
-
-def not_writable(error: OSError, filename: str, cache: str) -> errors.CacheNotWritable:
-    return errors.CacheNotWritable(
-        f"{filename} cannot be written to the cache ({cache}): {error.strerror}. No part of it was "
-        "kept. Free some space, or set HF_HOME to a disk that has enough."
-    )
-
-
-def _offline(error: Exception, where: str, filename: str) -> errors.WeightsOffline:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        cause = "HF_HUB_OFFLINE is set"
-    else:
-        cause = f"the hub at {constants.ENDPOINT} cannot be reached ({error.__cause__ or error})"
-    return errors.WeightsOffline(
-        f"{filename} of {where} is not in the cache ({constants.HF_HUB_CACHE}), and {cause}. "
-        "Connect to the network (unset HF_HUB_OFFLINE, or point HF_ENDPOINT at a mirror), or set "
-        "HF_HOME to a cache that holds the file.",
-        "Or use weights that come with nf_zoo, as in nf_zoo.create_model('NAME'): "
-        f"{shipped_names()}. Or pass a file you have, pretrained='path/to/model.safetensors'.",
-    )
-
-
-def _is_unconnected(error: BaseException) -> bool:
-    """Return True if no connection was made: another attempt, which takes long, would fail too."""
-    return type(error).__name__ in ("ConnectError", "ConnectTimeout")
-
-
-def shipped_names() -> str:
-    """Return the names of weights that need no network, those that know most classes first."""
-    shipped = [record for record in read_catalog() if record.source == "shipped"]
-    shipped.sort(key=lambda record: (-record.num_classes, not record.default, -(record.top1 or 0)))
-    return first_few([record.name for record in shipped]) or "none in this version"
-
-
-def _is_refusal(error: BaseException | None) -> bool:
-    """Check that the hub refuses the user; it reports a private repository as nonexistent."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    return status == 401 or (status == 403 and not response.headers.get("X-Error-Code"))
-
-
-# --- files from elsewhere on the web
-
-
-def fetch_url(url: str, filename: str) -> Path:
-    """Return the local path of a file on the web, downloaded once.
-
-    It is kept among the hub client's assets (HF_HOME, HF_ASSETS_CACHE) and appears there whole; the
-    next call resumes an interrupted download. HF_HUB_OFFLINE is respected.
-    """
-    import huggingface_hub
-    from huggingface_hub import constants
-    from huggingface_hub.utils import WeakFileLock
-
-    folder = huggingface_hub.cached_assets_path(
-        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
-    )
-    path = folder / filename
-    if path.is_file():
-        return path
-    if constants.HF_HUB_OFFLINE:
-        raise errors.WeightsOffline(*_advice(url, path, "HF_HUB_OFFLINE is set"))
-    with WeakFileLock(path.with_name(f".{filename}.lock")):
-        # Another process may have fetched it while this one waited.
-        if not path.is_file():
-            _download(url, path)
-            note_download(path)
-    return path
-
-
-def _download(url: str, path: Path) -> None:
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.file_download import http_get
-
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # The client retries a GET without a connection for long, and a HEAD not at all.
-        get_session().head(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception as error:
-        if _is_unconnected(error):
-            cause = f"its server cannot be reached ({error})"
-            raise errors.WeightsOffline(*_advice(url, path, cause)) from error
-    try:
-        with open(partial, "ab") as file:
-            http_get(url, file, resume_size=file.tell())
-    except Exception as error:
-        # The client raises OSErrors or errors of its HTTP library.
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
-            raise
-        if isinstance(error, OSError) and error.errno in CLOSED:
-            partial.unlink(missing_ok=True)
-            raise not_writable(error, path.name, str(path.parent)) from error
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status == 416:
-            # The partial file is not a prefix of the server's file: start over next time.
-            partial.unlink(missing_ok=True)
-        if status in (403, 404, 410):
-            raise errors.WeightsNotFound(
-                *_advice(url, path, f"the server does not have it (any longer): {error}")
-            ) from error
-        cause = f"the download failed ({error}); load again to resume it"
-        raise errors.WeightsOffline(*_advice(url, path, cause)) from error
-    os.replace(partial, path)
-
-
-def _advice(url: str, path: Path, cause: str) -> tuple[str, str]:
-    """Return the message of an error, and its remedy in Python."""
-    return (
-        f"{path.name} is not in the cache ({path.parent}), and {cause}. You can also fetch {url} "
-        "by other means.",
-        f"Then pass the file, pretrained='path/to/{path.name}'. Weights that come with nf_zoo need "
-        f"no network: {shipped_names()}.",
     )

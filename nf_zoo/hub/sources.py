@@ -29,7 +29,7 @@ from nf_zoo.hub.catalog import (
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, open_weights
 from nf_zoo.hub.description import CONFIG_FILE
 from nf_zoo.hub.errors import UnknownWeights, WeightsNotFound, first_few
-from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept, fetch_url
+from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept
 from nf_zoo.hub.untrusted.documents import MOST_BYTES, refuse_way_out
 from nf_zoo.hub.untrusted.headers import (
     is_index,
@@ -38,6 +38,7 @@ from nf_zoo.hub.untrusted.headers import (
     read_index,
     refuse_pickle,
 )
+from nf_zoo.hub.web_files import fetch_url
 from nf_zoo.models.registry import architecture as row_of
 from nf_zoo.models.registry import architectures
 

@@ -7,21 +7,16 @@ import shutil
 import socket
 
 import pytest
+from stand_in_hub import TOKEN
+from stand_in_hub import guarded_hub as hub
 
 from nf_zoo.cli import main
 from nf_zoo.hub.catalog import read_catalog, weights_directory
 from nf_zoo.hub.folder import save_pretrained
 
+__all__ = ["hub"]
+
 pytestmark = pytest.mark.fast
-
-TOKEN = "hf_" + "stand" * 6
-
-
-@pytest.fixture
-def hub(hub, monkeypatch):
-    hub.token = TOKEN
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
 
 
 @pytest.fixture

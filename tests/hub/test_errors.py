@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from weights_files import load_pretrained_weights, save_weights
 
-from nf_zoo.hub import catalog, repository
+from nf_zoo.hub import catalog, client_errors
 from nf_zoo.hub.checkpoint import open_weights
 from nf_zoo.hub.errors import (
     ChecksumMismatch,
@@ -125,7 +125,7 @@ class TestHub:
             catalog.find_record("nf_resnet50"), tag="small", source="shipped", repository=None
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(repository, "read_catalog", lambda: (record,))
+        monkeypatch.setattr(client_errors, "read_catalog", lambda: (record,))
         refused("hf://me/mine", WeightsOffline, "nf_resnet50.small")
 
     @pytest.mark.fast

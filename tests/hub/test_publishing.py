@@ -9,6 +9,8 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in_hub import TOKEN
+from stand_in_hub import guarded_hub as hub
 
 import nf_zoo
 from nf_zoo.hub.card import CardDetails
@@ -22,19 +24,12 @@ from nf_zoo.hub.errors import (
 from nf_zoo.hub.pretrained import load_pretrained
 from nf_zoo.hub.publishing import push_to_hub
 
+__all__ = ["hub"]
+
 pytestmark = pytest.mark.fast
 
-TOKEN = "hf_" + "stand" * 6
 LABELS = ("ash", "bay", "elm", "fig", "oak")
 FILES = {"README.md", "config.json", "labels.txt", "model.safetensors", "preprocessing.json"}
-
-
-@pytest.fixture
-def hub(hub, monkeypatch):
-    """A hub that lets only the bearer of a token write."""
-    hub.token = TOKEN
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
 
 
 @pytest.fixture

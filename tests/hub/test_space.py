@@ -19,17 +19,8 @@ from nf_zoo.hub.errors import (
 from nf_zoo.hub.publishing import push_to_hub
 from nf_zoo.hub.space import push_space
 
-TOKEN = "hf_" + "stand" * 6
 FILES = {"README.md", "app.py", "requirements.txt"}
 SPACE = "spaces/me/try"
-
-
-@pytest.fixture
-def hub(hub, monkeypatch):
-    """A hub that lets only the bearer of a token write."""
-    hub.token = TOKEN
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return hub
 
 
 @pytest.fixture
@@ -39,7 +30,7 @@ def model(tiny):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What an app.py asks ``demo`` for, with the model that it names."""
+    """Arguments with which an app.py calls ``demo``, with the model that it names."""
     found = []
 
     def demo(source, **options):
