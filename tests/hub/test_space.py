@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from stand_in_hub import guarded_hub as hub
 
 import nf_zoo
 from nf_zoo.hub.errors import (
@@ -18,6 +19,8 @@ from nf_zoo.hub.errors import (
 )
 from nf_zoo.hub.publishing import push_to_hub
 from nf_zoo.hub.space import push_space
+
+__all__ = ["hub"]
 
 FILES = {"README.md", "app.py", "requirements.txt"}
 SPACE = "spaces/me/try"
