@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from argparse import Namespace
 
 from nf_zoo.cli.output import import_backend
@@ -15,5 +16,7 @@ def demo_command(args: Namespace) -> int:
     # The checks come before TensorFlow is imported and a network fetched.
     DemoSettings(**options)
     import_backend(args.debug)
+    # A page that is told to stop removes what was uploaded, as it does after Ctrl+C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     demo(args.models, **options)
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.text import Text
 
 import nf_zoo
-from nf_zoo.cli.output import console, import_backend, print_json, table
+from nf_zoo.cli.output import console, import_backend, print_json
 from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.extras import remedy
 
@@ -43,10 +43,9 @@ def doctor_command(args: Namespace) -> int:
     if args.json:
         print_json(answers)
         return 0
-    rows = table("=What", "Found", show_header=False)
+    width = max(map(len, answers)) + 3
     for name, answer in answers.items():
-        rows.add_row(Text(name, style="bold"), answer)
-    console().print(rows)
+        console().print(Text.assemble((f"{name:{width}}", "bold"), answer), soft_wrap=True)
     return 0
 
 

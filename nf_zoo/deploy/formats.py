@@ -199,7 +199,7 @@ def _flag(name: str) -> str:
 _EIGHT_BITS = ("precision", "pictures", "keep_float")
 ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
 """Options that need ``precision="int8"``."""
-_FILE = "To run it without nf_zoo: docs/deploy.md, examples/predict_{name}.py"
+_FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py of its source"
 
 FORMATS = {
     row.name: row

@@ -160,16 +160,25 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """Fill in the details from the catalog's record of the checkpoint that started training."""
-    run = metrics.get("run")
-    start = run.get("started_from") if isinstance(run, Mapping) else None
-    tag = start.get("weights") if isinstance(start, Mapping) else model.weights_tag
-    tag = str(tag or "").removeprefix(f"{model.architecture}.")
-    record = find_record(model.architecture, tag) if tag else None
+    start = _start(metrics)
+    tag = start.get("weights") if start else model.weights_tag
+    record = find_record(model.architecture, _bare(tag, model)) if tag else None
     return dataclasses.replace(
         details,
         license=details.license or (record.license if record else UNKNOWN),
         base_model=details.base_model or (record.repository if record else None),
     )
+
+
+def _start(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a finetune report says of the model that training started from."""
+    run = metrics.get("run")
+    start = run.get("started_from") if isinstance(run, Mapping) else None
+    return start if isinstance(start, Mapping) else None
+
+
+def _bare(tag: object, model) -> str:
+    return str(tag).removeprefix(f"{model.architecture}.")
 
 
 def _metadata(model, name: str, details: CardDetails, results: list[Result]):
@@ -283,6 +292,9 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
             f"Training started from [{details.base_model}](https://huggingface.co/"
             f"{details.base_model})."
         )
+    elif tag := (_start(metrics) or {}).get("weights"):
+        cataloged = find_record(model.architecture, _bare(tag, model))
+        parts.append(f"Training started from `{cataloged.name if cataloged else tag}`.")
     if details.command:
         parts.append(f"```bash\n{details.command}\n```")
     return "\n\n".join(part.strip() for part in parts)

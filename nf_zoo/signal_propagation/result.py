@@ -37,6 +37,9 @@ class BlockSignal:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(BlockSignal))
+_COLUMNS = dict(
+    zip(FIELDS[2:], ("mean^2", "variance", "residual", "BN", "theory"), strict=True)
+)  # of the printed table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,16 +117,19 @@ class SignalPropagation:
 
     def __repr__(self) -> str:
         kind = "blocks" if self.residual else "layers (nothing merges)"
+        columns = {  # without those that stay empty, as "BN" where nothing is normalized
+            name: title
+            for name, title in _COLUMNS.items()
+            if any(getattr(block, name) is not None for block in self.blocks)
+        }
         lines = [
             f"{self.model}: {len(self)} {kind}, {self.pictures} {self.inputs}"
             + (", unit gains" if self.unit_gains else "")
             + (", batch statistics" if self.batch_statistics else ""),
-            f"{'':<24} {'mean^2':>10} {'variance':>10} {'residual':>10} {'BN':>10} {'theory':>10}",
+            f"{'':<24}" + "".join(f" {title:>10}" for title in columns.values()),
         ]
         lines += [
-            f"{block.name[-24:]:<24} {_cell(block.squared_mean)} {_cell(block.variance)} "
-            f"{_cell(block.residual_variance)} {_cell(block.bn_moving_variance)} "
-            f"{_cell(block.predicted_variance)}"
+            f"{block.name[-24:]:<24}" + "".join(_cell(getattr(block, name)) for name in columns)
             for block in self._shown()
         ]
         lines += [f"No theory: {self.no_theory}."] if self.no_theory else []
@@ -162,4 +168,4 @@ _ABOUT = (
 
 
 def _cell(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.4g'):>10}"
+    return f" {'-' if value is None else format(value, '.4g'):>10}"

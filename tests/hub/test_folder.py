@@ -233,6 +233,28 @@ class TestCard:
             assert words in text, words
 
     @pytest.mark.parametrize(
+        ("weights", "named"),
+        [
+            ("ra2_in1k", "[timm/nf_resnet50.ra2_in1k]("),
+            ("hf://me/trees@v2", "`hf://me/trees@v2`."),
+            (None, None),
+        ],
+    )
+    def test_where_training_started(self, model, weights, named):
+        start = {"architecture": "nf_resnet50", "weights": weights}
+        text = model_card(model, None, {**REPORT, "run": {**REPORT["run"], "started_from": start}})
+        assert (f"Training started from {named}" in text) == (named is not None)
+        assert text.count("Training started from") == (named is not None)
+
+    @pytest.mark.parametrize("weights", ["cifar10", "nf_resnet14.cifar10"])
+    def test_training_that_started_from_shipped_weights(self, tiny, weights):
+        start = {"architecture": "nf_resnet14", "weights": weights}
+        text = model_card(
+            tiny("nf_resnet14"), None, {"run": {"settings": {}, "started_from": start}}
+        )
+        assert "Training started from `nf_resnet14.cifar10`." in text
+
+    @pytest.mark.parametrize(
         ("checkpoint", "options", "tag"),
         [
             ("wide_resnet16_2.cifar10", "zero_init_gain=False", "normalizer-free"),

@@ -129,6 +129,11 @@ def test_a_subclassed_model_is_refused():
         nf_zoo.signal_propagation(Subclassed(), NOISE)
 
 
+def titles(result):
+    """Return the titles of the printed columns: those that hold anything."""
+    return repr(result).splitlines()[1].split()
+
+
 def test_files_and_text(tmp_path):
     model = build_model("wide_resnet16_1", num_classes=10)
     result = nf_zoo.signal_propagation(model, NOISE, unit_gains=True)
@@ -144,6 +149,7 @@ def test_files_and_text(tmp_path):
         result.plot(tmp_path / "spp.docx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "spp.png", "spp.svg"]
     assert "stage3_block2" in repr(result) and "unit gains" in repr(result)
+    assert titles(result) == ["mean^2", "variance", "residual", "theory"]
 
 
 def test_ten_thousand_pictures_are_never_in_memory_at_once(monkeypatch):
@@ -338,6 +344,7 @@ def test_without_merges_every_layer_is_a_row():
     result = nf_zoo.signal_propagation(model, (2, 8, 8, 3))
     assert len(result) == 2 and not result.residual
     assert result[0].residual_variance is None and "nothing merges" in repr(result)
+    assert titles(result) == ["mean^2", "variance"]
 
 
 def test_a_network_of_the_zoo_inside_another_model():
