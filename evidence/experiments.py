@@ -103,13 +103,18 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
 
 def small_batches(setting: Setting) -> Iterator[Task]:
     """Compare batches of 2 to 128, the rate in proportion (2021, section 5: 4 against 1024)."""
-    starts = {"bn": {"scheme": "bn"}, "nf": {"scheme": "nf"}}
+    starts = {"bn": ({"scheme": "bn"}, 0.0), "nf": ({"scheme": "nf"}, 0.0)}
     return by_batch_size(setting, "small_batches", starts, seen=12800, rate=0.1 / 64)
 
 
 def small_batches_open(setting: Setting) -> Iterator[Task]:
-    """Compare the same batches over two passes, with the gains of ``nf`` from 1 and clipping."""
-    starts = {"bn": {"scheme": "bn"}, "nf, gains from 1": {"scheme": "nf", "zero_init_gain": False}}
+    """Compare the same batches over two passes, with the gains of ``nf`` from 1."""
+    opened = {"scheme": "nf", "zero_init_gain": False}
+    starts = {
+        "bn": ({"scheme": "bn"}, 0.0),
+        "nf, gains from 1": (opened, 0.1),
+        "nf, gains from 1, not clipped": (opened, 0.0),
+    }
     return by_batch_size(setting, "small_batches_open", starts, seen=100000, rate=0.2 / 128)
 
 
@@ -121,17 +126,18 @@ def by_batch_size(
     Args:
         setting: settings that all runs share.
         name: name of the CSV file.
-        starts: name -> fields of the Wide ResNet; those with gains from 1 are clipped at 0.1.
+        starts: name -> fields of the Wide ResNet, and where its gradients are clipped; 0: nowhere.
         seen: number of pictures that a run sees.
         rate: learning rate for each picture of a batch.
     """
     table = Table(setting.output / f"{name}.csv", ("scheme", "batch_size"))
-    for batch_size, (start, fields) in itertools.product((128, 32, 8, 4, 2), starts.items()):
+    for batch_size, start in itertools.product((128, 32, 8, 4, 2), starts):
 
-        def task(start=start, fields=fields, batch_size=batch_size):
+        def task(start=start, batch_size=batch_size):
+            fields, clipping = starts[start]
             for seed in range(setting.seeds):
                 recipe = setting.recipe("10-1", seen, batch_size, rate * batch_size, **fields)
-                recipe.optimizer.agc = 0.1 if "zero_init_gain" in fields else 0.0
+                recipe.optimizer.agc = clipping
                 recipe.seed = seed
                 table.measure({"scheme": start, "batch_size": batch_size}, recipe)
 
