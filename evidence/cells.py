@@ -9,7 +9,7 @@ from evidence.table import accuracy
 COLORS = {"nf": "tab:blue", "bn": "tab:orange", "skipinit": "tab:green", "none": "tab:red"}
 OTHERS = {
     "nf, gains from 1": "navy",
-    "nf, gains from 1, not clipped": "tab:cyan",
+    "nf, gains from 1, clipped": "tab:cyan",
     "skipinit_1/sqrt(d)": "olive",
     "divide_sqrt2": "tab:purple",
     "NF": "tab:blue",
@@ -24,7 +24,7 @@ NAMES = {
     "bn": "BatchNorm",
     "nf": "NF (SWS, alpha, beta)",
     "nf, gains from 1": "NF, gains from 1",
-    "nf, gains from 1, not clipped": "NF, gains from 1, not clipped",
+    "nf, gains from 1, clipped": "NF, gains from 1, clipped",
     "skipinit": "SkipInit, 0",
     "skipinit_1/sqrt(d)": "SkipInit, 1/sqrt(d)",
     "divide_sqrt2": "(x + f) / sqrt(2)",

@@ -112,8 +112,8 @@ def small_batches_open(setting: Setting) -> Iterator[Task]:
     opened = {"scheme": "nf", "zero_init_gain": False}
     starts = {
         "bn": ({"scheme": "bn"}, 0.0),
-        "nf, gains from 1": (opened, 0.1),
-        "nf, gains from 1, not clipped": (opened, 0.0),
+        "nf, gains from 1": (opened, 0.0),
+        "nf, gains from 1, clipped": (opened, 0.1),
     }
     return by_batch_size(setting, "small_batches_open", starts, seen=100000, rate=0.2 / 128)
 

@@ -413,9 +413,13 @@ def test_classes_of_a_seed_are_numbered_anew():
 
 
 def test_readme_has_the_accuracies_of_small_batches():
-    table = (ROOT / "docs" / "results.md").read_text().split("<!-- small_batch_finetuning -->")[1]
-    rows = [line.split("|")[1:-1] for line in table.split("<!-- end -->")[0].splitlines() if line]
-    head, *cells = [[cell.strip() for cell in row] for row in rows if row]
+    def rows_of(table):
+        page = (ROOT / "docs" / "results.md").read_text()
+        text = page.partition(f"<!-- {table} -->")[2].partition("<!-- end -->")[0]
+        lines = (line for line in text.splitlines() if line.startswith("|"))
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+    head, *cells = rows_of("small_batch_finetuning")
     found = {row[1]: dict(zip(head, row, strict=True)) for row in cells if row[0][:5] == "CIFAR"}
     paragraph = (ROOT / "README.md").read_text().split("## Try it")[0].split("\n\n")[-2]
     expected = [
@@ -423,4 +427,6 @@ def test_readme_has_the_accuracies_of_small_batches():
         for size in (1, 8)
         for network in ("NF", "BatchNorm")
     ]
+    scratch = {row[0]: row[1] for row in rows_of("small_batches_open")}  # batches of 2
+    expected += [scratch[name].split()[0] for name in ("NF, gains from 1", "BatchNorm")]
     assert re.findall(r"\d+\.\d+", paragraph) == expected

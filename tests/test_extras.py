@@ -52,6 +52,7 @@ def imported_by(folder: str) -> set[str]:
     return found - set(sys.stdlib_module_names) - {"nf_zoo", "training"}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_required_or_in_an_extra(packaging):
     required = modules_of([*packaging["install_requires"], *importlib.metadata.requires("keras")])
     required.add("torch")  # imported under that backend only, by Keras first

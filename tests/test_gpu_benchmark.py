@@ -75,6 +75,7 @@ def test_contenders_come_in_the_order_of_their_waves():
     "how, batches, stage",
     [("compiles for ever", [1, 2], "compiling"), ("runs for ever", [2], "being timed")],
 )
+@pytest.mark.slow
 def test_what_overruns_is_killed_and_says_so(how, batches, stage):
     began = time.monotonic()
     found = results_of([[contender("slow", how), contender("b")], [contender("c")]])
@@ -101,6 +102,7 @@ def test_what_still_compiles_is_timed_last():
     assert [name for name, _, _ in found[1:]] == ["b", "b", "a"]
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_budget_and_nothing_goes_without_a_row():
     began = time.monotonic()
     limits = Limits(prepare=60.0, overrun=60.0, grace=60.0)

@@ -101,6 +101,7 @@ def test_every_kind_of_model_opens_in_a_new_process(imports, backend, saved):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_the_table_holds_every_class_there_is():
     """A class that is not in it would open in this process alone."""
     for module in pkgutil.walk_packages(nf_zoo.__path__, "nf_zoo."):

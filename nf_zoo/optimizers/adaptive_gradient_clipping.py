@@ -50,8 +50,8 @@ class AdaptiveGradientClipping(UpdateWrapper):
 
     Args:
         optimizer: the Keras optimizer that receives the clipped gradients.
-        clipping: lambda, the largest ratio of the norms; above 0. Use 0.01 at batch 4096, more for
-            smaller batches.
+        clipping: lambda, the largest ratio of the norms; above 0. Use 0.01 at batch 4096, 0.1
+            at 128, and nothing at 8 and below, where it would bound noise.
         eps: smallest norm that a unit counts with, so that zero weights can move; above 0.
         exclude: variables, or layers with all their variables, that are not clipped. The paper
             does not clip the classifier; DeepMind's code leaves out only its kernel:

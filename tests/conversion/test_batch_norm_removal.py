@@ -158,6 +158,7 @@ def test_networks_of_this_package(label):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("own", OWN)
+@pytest.mark.slow
 def test_no_picture_influences_another_in_training(own):
     def cross(model) -> float:
         """The largest derivative of a picture's answer by another picture."""

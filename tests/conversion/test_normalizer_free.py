@@ -244,6 +244,7 @@ def test_parts_of_a_concatenation_are_reckoned_with():
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_kernels_are_fresh_or_kept():
     model = inverted()
     names = [x.name for x in model.layers if hasattr(x, "kernel")]
@@ -270,6 +271,7 @@ def smooth(count=8, side=16, offset=100.0):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("label", ["preactivated", "inverted"])
+@pytest.mark.slow
 def test_pictures_of_ones_own(label):
     model = TINY[label]()
     result = converted(model, images=smooth())
@@ -293,6 +295,7 @@ def test_a_norm_of_the_input_starts_as_the_pictures_are():
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_pictures_prepared_inside_the_model():
     """Noise stands for prepared pictures, in the conversion and in the measurement of it."""
     inputs = LAYERS.Input((16, 16, 3))

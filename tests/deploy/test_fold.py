@@ -208,6 +208,7 @@ def test_half_precision_on_demand(label):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_what_it_knows_and_how_it_is_saved(tmp_path):
     labels = ("cat", "dog", "bird")
     preprocessing = nf_zoo.Preprocessing(40)
@@ -259,6 +260,7 @@ def test_training_is_refused(tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_pooled_features_are_the_same():
     for label in ("nfnet_eca_paper", "fixup_resnet", "resnet_v2", "skipinit_resnet"):
         model = tiny_networks.filled(label, "fold")
@@ -297,6 +299,7 @@ def test_a_network_inside_another(sequential):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_keras_networks():
     model = keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classes=4)
     for index, variable in enumerate(model.weights):

@@ -61,6 +61,7 @@ def test_half_the_size(build_filled, tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_what_the_file_says(build_filled, tmp_path):
     model = build_filled("nf_resnet")
     path = nf_zoo.export_litert(model, tmp_path / "model.tflite")

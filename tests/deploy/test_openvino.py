@@ -63,6 +63,7 @@ def test_half_the_size(build_filled, tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_what_the_file_says(build_filled, tmp_path):
     labels = ("a b", "größer", "<\"&'>", "c", "d", "e")
     model = build_filled("nf_resnet", classifier_activation="softmax", labels=labels)

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.fast
 
 
 @pytest.mark.parametrize("label", ["nf_resnet", "fixup_resnet", "resnet", "nfnet"])
+@pytest.mark.slow
 def test_the_map_is_that_of_the_gradient(label):
     model = tiny_networks.filled(label, "grad_cam")
     images, classes = tiny_networks.images(2), [1, 0]

@@ -98,6 +98,7 @@ def test_files_with_paths_alone_are_loaded(saved, tmp_path, label):
 
 
 @pytest.mark.fast
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_backup(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -76,6 +76,7 @@ def test_an_address_in_use_is_named():
         meet(cluster, {"type": "worker", "index": 0}, timeout=1.0)
 
 
+@pytest.mark.slow
 def test_workers_that_start_one_after_the_other_meet():
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(3)]}
     tasks = [{"type": "worker", "index": index} for index in range(3)]

@@ -381,6 +381,7 @@ def test_haikus_mappings_become_dictionaries(name):
     np.testing.assert_array_equal(load(content)["net"]["w"].array(), np.ones(2))
 
 
+@pytest.mark.slow
 def test_jax_arrays_become_arrays():
     import jax
 
