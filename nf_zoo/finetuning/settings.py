@@ -107,8 +107,8 @@ class _Schedule(Options):
     )
     agc: float | None = option(
         None,
-        "clipping of adaptive gradient clipping, 0.01 to 0.1; by default the norm of the whole "
-        "gradient is bounded by 1 instead",
+        "clipping of adaptive gradient clipping, 0.01 to 0.1, for batches of 32 or more; by "
+        "default the norm of the whole gradient is bounded by 1 instead",
         number("positive", lambda x: 0 < x < math.inf),
     )
     freeze: str | Sequence[str] | None = option(
