@@ -142,6 +142,15 @@ def test_evaluation_sees_every_picture(sources, kind):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_one_split_can_be_both(folder, in_memory):
+    recipe = folder_recipe(f"folder:{folder}")
+    recipe.data.train, recipe.data.in_memory = "test", in_memory
+    data = open_data(recipe)
+    assert data.train_size == data.test_size == 7 and len(data.labels) == 2
+
+
+@pytest.mark.fast
 def test_half_a_set_is_refused(sources, tmp_path):
     recipe = folder_recipe(f"tfrecord:{tmp_path}")
     with pytest.raises(RecipeError, match=r"prepared.*dataset\.json|dataset\.json.*prepared"):

@@ -109,7 +109,7 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
             )
     labels = sorted({label for pictures in splits.values() for label, _ in pictures})
     arrays = []
-    for pictures in splits.values():
+    for pictures in (splits[train], splits[test]):
         keys = sorted(pictures)
         classes = np.array([labels.index(label) for label, _ in keys], "int32")
         arrays.append((np.stack([pictures[key] for key in keys]), classes))
