@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nf_zoo.hub.catalog import find_record
+from nf_zoo.hub.catalog import PretrainedWeights, find_record
 from nf_zoo.hub.description import count_parameters
 from nf_zoo.hub.foreign_names import is_the_papers
+from nf_zoo.hub.repository import HUB, HubRepository
 from nf_zoo.models.registry import architecture
 
 CARD_FILE = "README.md"
@@ -161,12 +162,15 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """Fill in the details from the catalog's record of the checkpoint that started training."""
     start = _start(metrics)
-    tag = start.get("weights") if start else model.weights_tag
-    record = find_record(model.architecture, _bare(tag, model)) if tag else None
+    tag = str((start.get("weights") if start else model.weights_tag) or "")
+    record = _record(model, tag)
+    published = record.repository if record else None
+    if start and tag.startswith(HUB):
+        published = HubRepository.parse(tag).name
     return dataclasses.replace(
         details,
         license=details.license or (record.license if record else UNKNOWN),
-        base_model=details.base_model or (record.repository if record else None),
+        base_model=details.base_model or published,
     )
 
 
@@ -177,8 +181,10 @@ def _start(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return start if isinstance(start, Mapping) else None
 
 
-def _bare(tag: object, model) -> str:
-    return str(tag).removeprefix(f"{model.architecture}.")
+def _record(model, tag: object) -> PretrainedWeights | None:
+    """Return the catalog's record of a tag, with or without its architecture."""
+    name = str(tag or "").removeprefix(f"{model.architecture}.")
+    return find_record(model.architecture, name) if name else None
 
 
 def _metadata(model, name: str, details: CardDetails, results: list[Result]):
@@ -292,9 +298,9 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
             f"Training started from [{details.base_model}](https://huggingface.co/"
             f"{details.base_model})."
         )
-    elif tag := (_start(metrics) or {}).get("weights"):
-        cataloged = find_record(model.architecture, _bare(tag, model))
-        parts.append(f"Training started from `{cataloged.name if cataloged else tag}`.")
+    elif record := _record(model, (_start(metrics) or {}).get("weights")):
+        # Any other start is a place on somebody's machine, which a card does not tell.
+        parts.append(f"Training started from `{record.name}`.")
     if details.command:
         parts.append(f"```bash\n{details.command}\n```")
     return "\n\n".join(part.strip() for part in parts)

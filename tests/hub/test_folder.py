@@ -236,7 +236,8 @@ class TestCard:
         ("weights", "named"),
         [
             ("ra2_in1k", "[timm/nf_resnet50.ra2_in1k]("),
-            ("hf://me/trees@v2", "`hf://me/trees@v2`."),
+            ("hf://me/trees@v2", "[me/trees](https://huggingface.co/me/trees)."),
+            ("/home/me/trees", None),
             (None, None),
         ],
     )
@@ -245,6 +246,7 @@ class TestCard:
         text = model_card(model, None, {**REPORT, "run": {**REPORT["run"], "started_from": start}})
         assert (f"Training started from {named}" in text) == (named is not None)
         assert text.count("Training started from") == (named is not None)
+        assert "/home/me" not in text
 
     @pytest.mark.parametrize("weights", ["cifar10", "nf_resnet14.cifar10"])
     def test_training_that_started_from_shipped_weights(self, tiny, weights):
