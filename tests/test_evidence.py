@@ -412,13 +412,28 @@ def test_classes_of_a_seed_are_numbered_anew():
     assert transfer.some_classes(pictures, seed=4).labels != some.labels
 
 
-def test_readme_has_the_accuracies_of_small_batches():
-    def rows_of(table):
-        page = (ROOT / "docs" / "results.md").read_text()
-        text = page.partition(f"<!-- {table} -->")[2].partition("<!-- end -->")[0]
-        lines = (line for line in text.splitlines() if line.startswith("|"))
-        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+def rows_of(table):
+    page = (ROOT / "docs" / "results.md").read_text()
+    text = page.partition(f"<!-- {table} -->")[2].partition("<!-- end -->")[0]
+    lines = (line for line in text.splitlines() if line.startswith("|"))
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
+
+def test_the_cost_of_clipping_is_that_of_the_table():
+    head, _, *rows = rows_of("small_batches_open")
+    found = {name: dict(zip(head[1:], cells, strict=True)) for name, *cells in rows}
+    costs = {
+        size: float(found["NF, gains from 1"][size].split()[0])
+        - float(found["NF, gains from 1, clipped"][size].split()[0])
+        for size in head[1:]
+    }
+    eight, two = round(costs["batch 8"]), round(costs["batch 2"])
+    said = f"costs {eight} points in batches of 8 and {two} in batches of 2"
+    assert said in " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert costs["batch 128"] < 0  # nothing
+
+
+def test_readme_has_the_accuracies_of_small_batches():
     head, *cells = rows_of("small_batch_finetuning")
     found = {row[1]: dict(zip(head, row, strict=True)) for row in cells if row[0][:5] == "CIFAR"}
     paragraph = (ROOT / "README.md").read_text().split("## Try it")[0].split("\n\n")[-2]

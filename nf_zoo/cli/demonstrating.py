@@ -17,6 +17,9 @@ def demo_command(args: Namespace) -> int:
     DemoSettings(**options)
     import_backend(args.debug)
     # A page that is told to stop removes what was uploaded, as it does after Ctrl+C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    demo(args.models, **options)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        demo(args.models, **options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
