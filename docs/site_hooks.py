@@ -20,7 +20,15 @@ import make_stub  # noqa: E402, F401 (runtime_signatures.py finds it loaded)
 import reference  # noqa: E402
 
 SHOWN = (
-    *("*.md", "docs/*.md", "docs/*.png", "docs/*/*.png", "docs/*/*.csv", "docs/assets/*"),
+    *(
+        "*.md",
+        "docs/*.md",
+        "docs/*.png",
+        "docs/*/*.png",
+        "docs/*/*.csv",
+        "docs/*/*.json",
+        "docs/assets/*",
+    ),
     *("benchmarks/*.md", "benchmarks/*.csv", "benchmarks/*.png", "examples/*"),
     *("weights/*/*.md", "weights/*/metrics.json"),
 )

@@ -208,7 +208,8 @@ def add_flags(
             keywords["action"] = "store_true"
         help = field.metadata["help"].partition(". ")[0].replace("``", "").replace("%", "%%")
         if not isinstance(field.default, bool | None):
-            help = f"{help} ({field.default})"
+            several = isinstance(field.default, tuple)
+            help = f"{help} ({' '.join(map(str, field.default)) if several else field.default})"
         name = field.metadata.get("flag", field.name).replace("_", "-")
         parser.add_argument(f"--{name}", help=help, **keywords)
 

@@ -85,12 +85,6 @@ np.savez(
     **{f"{s}_classes": random.integers(0, 10, n, "int32") for s, n in numbers.items()},
 )
 """,
-    "deploy.md": """
-import glob, nf_zoo, onnxruntime, openvino
-model = nf_zoo.NFResNet14(pretrained="cifar10")
-nf_zoo.export_openvino(model, "m.xml")
-pictures = sorted(glob.glob("pets/*/*.png"))
-""",
 }
 """Page -> what its reader has before its first block."""
 
@@ -106,6 +100,19 @@ MADE = {
 
 PRINTED = {"convert.md": "156 104\n{}\n", "knn.md": "(500, 1024)\n"}
 """Page -> what a comment of a block says that it prints."""
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted(ROOT.glob("examples/*.ipynb"))], ids=lambda page: page.name
+)
+def test_nf_zoo_is_imported_before_keras_whose_notices_it_holds_back(page):
+    texts = blocks(page, "python") if page.suffix == ".md" else [page.read_text(encoding="utf-8")]
+    if page.name != "README.md":  # whose blocks stand alone
+        texts = ["".join(texts)]
+    for text in texts:
+        imports = re.findall(r'^[ "]*(?:import|from) (keras|tensorflow|nf_zoo)', text, re.MULTILINE)
+        assert imports[:1] in ([], ["nf_zoo"])
 
 
 def zeros_of(name: str) -> bytes:

@@ -438,10 +438,16 @@ def test_readme_has_the_accuracies_of_small_batches():
     found = {row[1]: dict(zip(head, row, strict=True)) for row in cells if row[0][:5] == "CIFAR"}
     paragraph = (ROOT / "README.md").read_text().split("## Try it")[0].split("\n\n")[-2]
     expected = [
-        found[network][f"batch {size}"].split()[0]
-        for size in (1, 8)
-        for network in ("NF", "BatchNorm")
+        found[network]["batch 1"].split()[0] for network in ("NF", "BatchNorm", "BatchNorm, frozen")
     ]
     scratch = {row[0]: row[1] for row in rows_of("small_batches_open")}  # batches of 2
     expected += [scratch[name].split()[0] for name in ("NF, gains from 1", "BatchNorm")]
     assert re.findall(r"\d+\.\d+", paragraph) == expected
+
+
+def test_readme_has_the_accuracies_of_the_quickstart():
+    record = json.loads((ROOT / "docs/results/quickstart.json").read_text())
+    shares = [record[name]["test_accuracy"] for name in ("fine_tuned", "from_scratch")]
+    paragraph = (ROOT / "README.md").read_text().split("nf-zoo quickstart")[1].split("\n\n")[1]
+    assert re.findall(r"\d+\.\d+", paragraph) == [f"{100 * share:.1f}" for share in shares]
+    assert f"of {record['pictures']['test']:,} others" in paragraph

@@ -100,11 +100,7 @@ class _Help(argparse.HelpFormatter):
 
 def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
     """Add a command, run by ``function``, a ``"module:function"`` of ``nf_zoo.cli``."""
-    description = f"{help[0].upper()}{help[1:]}."
-    parser = commands.add_parser(name, help=help, description=description, formatter_class=_Help)
-    examples = _EXAMPLES[parser.prog.removeprefix("nf-zoo ")]
-    lines = (f"  {parser.prog} {example}".rstrip() for example in examples)
-    parser.epilog = "\n".join(["examples:", *lines])
+    parser = _add_parser(commands, name, help)
     parser.set_defaults(command=f"nf_zoo.cli.{function}")
     # No default here: it would undo a --debug before the command.
     parser.add_argument(
@@ -113,9 +109,24 @@ def add_command(commands, name: str, function: str, help: str) -> argparse.Argum
     return parser
 
 
+def _add_parser(commands, name: str, help: str) -> argparse.ArgumentParser:
+    """Add a parser whose help ends with examples; those of a group are of its commands."""
+    description = f"{help[0].upper()}{help[1:]}."
+    parser = commands.add_parser(name, help=help, description=description, formatter_class=_Help)
+    place = parser.prog.removeprefix("nf-zoo ")
+    examples = _EXAMPLES.get(place) or [
+        f"{command.removeprefix(place)[1:]} {first}"
+        for command, (first, _) in _EXAMPLES.items()
+        if command.startswith(f"{place} ")
+    ]
+    lines = (f"  {parser.prog} {example}".rstrip() for example in examples)
+    parser.epilog = "\n".join(["examples:", *lines])
+    return parser
+
+
 def _add_group(commands, name: str, help: str):
     """Add a command that only groups others."""
-    parser = commands.add_parser(name, help=help, description=f"{help}.")
+    parser = _add_parser(commands, name, help)
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
@@ -284,7 +295,8 @@ def _measure(commands) -> None:
 def _quickstart(commands) -> None:
     help = "fine-tune, evaluate and export a small network on real pictures, in about two minutes"
     parser = add_command(commands, "quickstart", "training:quickstart_command", help)
-    parser.add_argument("--output", default="nf-zoo-quickstart", metavar="DIR")
+    help = "folder to write (nf-zoo-quickstart)"
+    parser.add_argument("--output", default="nf-zoo-quickstart", metavar="DIR", help=help)
     add_flags(parser, QuickstartSettings)
 
 
@@ -319,8 +331,8 @@ def _publish(commands) -> None:
         ("--dataset-name", "the data that the metrics were measured on, in words"),
         ("--training", "the recipe, in words"),
         ("--training-command", "the command that trained it"),
-        ("--intended-use", None),
-        ("--limits", None),
+        ("--intended-use", "what the model is for, in words"),
+        ("--limits", "what it is not for, in words"),
     ):
         card.add_argument(flag, metavar="TEXT", help=help)
 
@@ -343,8 +355,8 @@ def _catalog(commands) -> None:
     add = add_command(kinds, "add", "publishing:add_command", help)
     add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
     add.add_argument("--tag", help="name of the checkpoint within its architecture")
-    add.add_argument("--license", metavar="ID", help="(that of the model card)")
-    help = "make it the checkpoint that pretrained=True loads"
+    add.add_argument("--license", metavar="ID", help="its license (that of the model card)")
+    help = "make it the default checkpoint of its network"
     add.add_argument("--default", action="store_true", default=None, help=help)
     for command in (check, add):
         help = "a catalog.toml other than nf_zoo's own"
@@ -359,4 +371,4 @@ def _doctor(commands) -> None:
 def _completion(commands) -> None:
     help = "print what makes a shell complete this command's options and arguments"
     parser = add_command(commands, "completion", "completion:completion_command", help)
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell to print for")

@@ -18,7 +18,11 @@ from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.extras import remedy
 
 _LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "huggingface-hub")
-_OPTIONAL = ("onnx", "tensorflow-datasets", "pillow-heif")
+_OPTIONAL = (
+    *("onnx", "nncf", "matplotlib", "scikit-learn", "gradio"),
+    *("pillow-heif", "tensorflow-datasets", "jax-privacy"),
+)
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 MISSING = "not installed"
 SECONDS = 5
 """Time that the hub has to answer."""
@@ -26,6 +30,7 @@ SECONDS = 5
 
 def doctor_command(args: Namespace) -> int:
     """Print what is installed and found; whatever cannot be found out is said, and no failure."""
+    onednn = os.environ.get(_ONEDNN)  # before import_backend sets it
     questions: dict[str, Callable[[], str]] = {
         "nf-zoo": lambda: f"{nf_zoo.__version__}, in {Path(nf_zoo.__file__).parent}",
         "Python": lambda: f"{platform.python_version()} ({platform.python_implementation()})",
@@ -33,7 +38,7 @@ def doctor_command(args: Namespace) -> int:
         **{name: lambda name=name: _version(name) for name in _LIBRARIES},
         "Backend": lambda: _backend(args.debug),
         "Devices": _devices,
-        "oneDNN": _onednn,
+        "oneDNN": lambda: f"{_onednn(onednn)} ({_ONEDNN})",
         **{f"Runs {row.title}": row_runtime(row) for row in FORMATS.values()},
         **{name: lambda name=name: _version(name) for name in _OPTIONAL},
         "Cache": _cache,
@@ -96,10 +101,10 @@ def _devices() -> str:
     return ", ".join(names)
 
 
-def _onednn() -> str:
-    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
-    words = {None: "as TensorFlow decides", "0": "off", "1": "on"}.get(setting, repr(setting))
-    return f"{words} (TF_ENABLE_ONEDNN_OPTS)"
+def _onednn(setting: str | None) -> str:
+    if setting is None:
+        return "on in nf-zoo's commands, in Python as TensorFlow decides"
+    return {"0": "off", "1": "on"}.get(setting, repr(setting))
 
 
 def _cache() -> str:

@@ -52,8 +52,8 @@ class _Schedule(Options):
     )
     validation_data: Any = option(
         None,
-        "class folders, or a ``tf.data.Dataset``, to validate on; by default val/ of the data, or "
-        "else a part of each class, held out by file name and seed",
+        "class folders to validate on; by default val/ of the data, or else a part of each class, "
+        "held out by file name and seed. In Python also a ``tf.data.Dataset``",
         text("DIR"),
         saved=False,
     )
@@ -84,7 +84,9 @@ class _Schedule(Options):
         _ACCUMULATE,
     )
     image_size: int | Sequence[int] | None = option(
-        None, "input size in pixels, or (height, width); the model's by default", picture_size(8)
+        None,
+        "input size in pixels; the model's by default. In Python also (height, width)",
+        picture_size(8),
     )
     optimizer: str = option(
         "sgd", "SGD with Nesterov momentum 0.9, or AdamW", choice("sgd", "adamw")
@@ -143,7 +145,7 @@ class Settings(augmentation.FineTuning, _Schedule):
 
     class_weight: str | Mapping | None = option(
         None,
-        'make rare classes count: ``"balanced"``, or a dict of weights by label or index',
+        'make rare classes count: ``"balanced"``. In Python also a dict of weights by label or index',
         Kind(flag={"choices": ["balanced"]}),
     )
     early_stopping: int | None = option(
@@ -154,8 +156,8 @@ class Settings(augmentation.FineTuning, _Schedule):
     )
     ema: bool | float | None = option(
         None,
-        "validate and return a moving average of the weights: True, False or its momentum. By "
-        "default True for 500 steps or more",
+        "validate and return a moving average of the weights, by default in runs of 500 steps or "
+        "more. True, False or its momentum",
         _MOMENTUM,
     )
     precision: str | None = option(

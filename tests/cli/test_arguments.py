@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 import shlex
 import subprocess
 import sys
@@ -17,13 +18,32 @@ pytestmark = pytest.mark.fast
 
 
 def commands(parser, words=()):
-    """The words of every command that does something, groups of commands aside."""
+    """The words of every command and of every group of commands."""
+    if words:
+        yield words
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
                 yield from commands(command, (*words, name))
-            return
-    yield words
+
+
+def parsers(parser):
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from parsers(one)
+
+
+def test_every_argument_says_what_it_is_in_words_of_the_command_line():
+    found = [
+        (parser.prog, action.option_strings or action.dest)
+        for parser in parsers(build_parser())
+        for action in parser._actions
+        if not isinstance(action, argparse._SubParsersAction)
+        and (not action.help or re.search(r"\bNone\b|\bTrue\b|tf\.|\ba dict\b|[(][(]", action.help))
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("command", [*commands(build_parser())], ids=" ".join)

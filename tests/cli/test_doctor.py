@@ -12,6 +12,8 @@ from nf_zoo.deploy.formats import FORMATS
 
 pytestmark = pytest.mark.fast
 
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
 
 @pytest.fixture
 def told(monkeypatch, capsys, hub):
@@ -22,14 +24,24 @@ def told(monkeypatch, capsys, hub):
     return run
 
 
-def test_what_is_found(told, hub: StandInHub, monkeypatch):
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("0", "off (TF"), ("1", "on (TF"), (None, "on in nf-zoo's commands, in Python as Tensor")],
+)
+def test_onednn_is_told_as_the_command_found_it(told, monkeypatch, setting, words):
+    monkeypatch.setenv(ONEDNN, setting or "")
+    if setting is None:
+        monkeypatch.delenv(ONEDNN)
+    assert told()["oneDNN"].startswith(words)
+
+
+def test_what_is_found(told, hub: StandInHub):
     found = told()
     for name in ("keras", "tensorflow", "numpy"):
         assert found[name] == importlib.metadata.version(name)
     policy = f"layers compute in {keras.config.dtype_policy().name}, other arrays are float32"
     assert found["Backend"] == f"{keras.backend.backend()}; {policy}"
-    assert "CPU" in found["Devices"] and found["oneDNN"].startswith("off")
+    assert "CPU" in found["Devices"]
     for row in FORMATS.values():
         package = row.runtime.partition(".")[0].replace("_", "-")
         assert found[f"Runs {row.title}"] == f"{package} {importlib.metadata.version(package)}"

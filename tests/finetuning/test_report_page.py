@@ -69,7 +69,7 @@ def column(page, index):
 def test_figures_and_captions(opened, made):
     page = opened()
     assert page.title() == "nf_zoo: Fine-tuned network, 3 classes"
-    text = page.inner_text("main")
+    text = page.inner_text("main").replace("\xa0", " ")
     for words in ("77.8 %", "18 pictures (95 %: 54.8 to 91.0 %)", "ash · 98 %", "is ash", "· 90 %"):
         assert words in text
     assert page.locator("#curves svg circle").count() == 7  # one of eight figures is NaN
