@@ -353,7 +353,7 @@ def _catalog(commands) -> None:
     add_json(check)
     help = "write a record for a published repository"
     add = add_command(kinds, "add", "publishing:add_command", help)
-    add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]")
+    add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]", help="what to record")
     add.add_argument("--tag", help="name of the checkpoint within its architecture")
     add.add_argument("--license", metavar="ID", help="its license (that of the model card)")
     help = "make it the default checkpoint of its network"

@@ -151,11 +151,6 @@ POOLINGS: dict[type, bool] = {
 }
 """Class of a pooling -> whether it takes maxima. Averages leave out the padding."""
 
-DROPOUTS = (
-    *(keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.SpatialDropout1D),
-    *(keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D),
-)
-
 
 def passes(layer, scale: np.ndarray, axis: int) -> bool:
     """Return True if ``layer(scale * x + offset)`` is ``scale * layer(x) + offset`` at inference.
@@ -165,8 +160,6 @@ def passes(layer, scale: np.ndarray, axis: int) -> bool:
         scale: (channels,).
         axis: the channels' axis, counted from the end.
     """
-    if type(layer) in DROPOUTS:
-        return True
     if type(layer) not in POOLINGS or axis != -1 or layer.data_format != "channels_last":
         return False
     return not POOLINGS[type(layer)] or bool(np.all(scale >= 0))
@@ -175,13 +168,14 @@ def passes(layer, scale: np.ndarray, axis: int) -> bool:
 def can_absorb(layer) -> bool:
     """Return True if the layer's kernels and bias may take any value, and stay what they are.
 
-    A constraint would pull them back after a step of training. LoRA and quantization keep a kernel
-    in parts.
+    A constraint would pull them back after a step of training, and a regularizer of the results
+    would see others. LoRA and quantization keep a kernel in parts.
     """
     if type(layer) not in KINDS:
         return False
     kinds = ("kernel", "bias", "depthwise", "pointwise")
     bound = any(getattr(layer, f"{kind}_constraint", None) is not None for kind in kinds)
+    bound |= getattr(layer, "activity_regularizer", None) is not None
     in_parts = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
     return not (bound or in_parts)
 

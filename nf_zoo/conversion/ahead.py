@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import keras
 
-from nf_zoo.conversion.editable_model import EditableModel, Graph, inner, is_norm, norms_in
+from nf_zoo.conversion.editable_model import (
+    EditableModel,
+    Graph,
+    inner,
+    is_frozen,
+    is_norm,
+    norms_in,
+)
 from nf_zoo.conversion.standardized_layers import forms_of, is_sigmoid
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.signal_propagation.model_inspection import merges_among
+
+SUMS = ("Add", "Subtract", "Average")
+"""Class names of layers and operations whose results add up the variances of their inputs."""
 
 
 class Ahead:
@@ -17,13 +27,13 @@ class Ahead:
         to_standardize: identities of the layers whose results come to a norm with no other weights
             in between.
         inside: nodes whose results come to a norm at all.
-        branches: residual sum -> place of the branch among its inputs.
+        branches: residual sum -> places of the branches among its inputs.
     """
 
     def __init__(self, editable: EditableModel):
         self.to_standardize: set[int] = set()
         self.inside: set[graph.Node] = set()
-        self.branches: dict[graph.Node, int] = {}
+        self.branches: dict[graph.Node, list[int]] = {}
         self._graphs = editable.graphs
         self._look(next(iter(editable.graphs.values())), reaches=False, leads=False)
 
@@ -49,17 +59,31 @@ class Ahead:
             nested = self._graphs.get(id(inner(getattr(node, "operation", None))))
             if nested is not None:
                 self._look(nested, node in direct, node in inside)
-            elif node in direct and isinstance(node, graph.Kept) and forms_of(node.operation):
+            elif node in direct and _can_be_standardized(node):
                 self.to_standardize.add(id(inner(node.operation)))
         self.inside |= inside
+        self._find_branches(one, nodes[:-1])
+
+    def _find_branches(self, one: Graph, nodes: list[graph.Node]) -> None:
+        """Find the branches of residual sums: the heavier way of two, or all but the identity."""
         calls = [
             (x.operation, x.inputs, [x]) if isinstance(x, graph.Kept) else (None, x.inputs, [x])
-            for x in nodes[:-1]
+            for x in nodes
             if not isinstance(x, graph.Source)
         ]
         for merge in merges_among(one.sources, calls):
             if type(merge.output.operation).__name__ == "Add":
-                self.branches[merge.output] = merge.output.inputs.index(merge.residual)
+                ends = [_before_rescaling(x) for x in merge.output.inputs]
+                self.branches[merge.output] = [ends.index(merge.residual)]
+        above: dict[graph.Node, set] = {}
+        for node in nodes:
+            above[node] = {node}.union(*(above[x] for x in node.inputs))
+            if _sums(node) and node not in self.branches:
+                for start in node.inputs:
+                    others = [x for x in node.inputs if x is not start]
+                    ways = [above[x] - above[start] if start in above[x] else () for x in others]
+                    if all(any(map(_has_weights, way)) for way in ways):
+                        self.branches[node] = [node.inputs.index(x) for x in others]
 
     def _reaches(self, node: graph.Node, taker: graph.Node, direct: set) -> bool:
         """Return True if a result comes to a norm by this taker, with no weights in between."""
@@ -76,6 +100,30 @@ class Ahead:
             layer, keras.layers.PReLU
         )
         return taker in direct and not has_weights and node is not gate_of(taker)
+
+
+def _can_be_standardized(node: graph.Node) -> bool:
+    if not isinstance(node, graph.Kept) or not forms_of(node.operation):
+        return False
+    return not is_frozen(inner(node.operation))
+
+
+def _before_rescaling(node: graph.Node) -> graph.Node:
+    """Return the node whose result comes here by constant factors alone."""
+    while isinstance(node, graph.Kept) and type(node.operation) is keras.layers.Rescaling:
+        node = node.input
+    return node
+
+
+def _has_weights(node: graph.Node) -> bool:
+    return bool(getattr(getattr(node, "operation", None), "weights", ()))
+
+
+def _sums(node: graph.Node) -> bool:
+    """Return True for a sum, difference or mean of different maps of one shape."""
+    if type(getattr(node, "operation", None)).__name__ not in SUMS or len(node.inputs) < 2:
+        return False
+    return len({tuple(x.shape) for x in node.tensors}) == 1 < len(set(node.inputs))
 
 
 def gate_of(call: graph.Kept) -> graph.Node | None:

@@ -19,6 +19,7 @@ from nf_zoo.conversion.absorption import (
 from nf_zoo.conversion.editable_model import (
     EditableModel,
     inner,
+    is_frozen,
     is_norm,
     norms_in,
     refuse_hidden_norms,
@@ -36,9 +37,9 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
     :class:`~nf_zoo.layers.ChannelAffine` of its name, with a trainable scale and offset per
     channel:
 
-    - next to it, or beyond poolings and dropouts, there is no such layer, or one with an
-      activation in between, with other uses, with a constraint or LoRA, of another dtype, or one
-      that is frozen while the BatchNormalization is not;
+    - next to it, or beyond poolings, there is no such layer, or one with an activation or a
+      dropout in between, with other uses, with a constraint, an activity regularizer or LoRA, of
+      another dtype, or one that is frozen while the BatchNormalization is not;
     - the layer behind it pads with zeros, to which no offset was added.
 
     Training then goes on as with frozen statistics, with any batch size; no picture influences
@@ -181,7 +182,7 @@ def _suits(norm, layer) -> bool:
     """Return True if the layer's weights may take the norm's."""
     if not can_absorb(layer) or channel_axis(layer) != _axis(norm):
         return False
-    frozen = norm.trainable and (norm.scale or norm.center) and not layer.trainable
+    frozen = norm.trainable and (norm.scale or norm.center) and is_frozen(layer)
     return layer.compute_dtype == norm.compute_dtype and not frozen
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,6 +86,7 @@ class EditableModel:
         self._copies: dict[int, Any] = {}
         self._flags: dict[int, bool] = {}
         self._originals: list[tuple] = []
+        self._replaced: list[tuple] = []
         self._weights: list[tuple] = []
         self._read(model)
         self._model = model
@@ -157,6 +159,7 @@ class EditableModel:
             weights: arrays for its ``set_weights``; None leaves them as it makes them.
         """
         self._copies[id(layer)], self._flags[id(new)] = new, new.trainable
+        self._replaced.append((layer, new))
         if weights is not None:
             self._weights.append((new, weights))
 
@@ -205,6 +208,8 @@ class EditableModel:
         for layer in _layers(result):  # a model before its layers, whose flags it sets
             if flags.get(id(layer), layer.trainable) != layer.trainable:
                 layer.trainable = flags[id(layer)]
+        for original, copy in [*self._originals, *self._replaced]:
+            _set_flags_of_variables(original, copy)
 
     def _copy(self, operation):
         if id(operation) not in self._copies:
@@ -261,6 +266,16 @@ def _layers(operation) -> list:
     return list(getattr(operation, "_flatten_layers", list)())
 
 
+def _set_flags_of_variables(original, copy) -> None:
+    """Freeze the variables that are frozen one by one in the original, also in a layer like it."""
+    alike = type(copy) is type(original)
+    before, after = ([(x.name, x) for x in getattr(y, "variables", ())] for y in (original, copy))
+    pairs = zip(before, after, strict=False) if alike else itertools.product(before, after)
+    for (name, old), (own_name, new) in pairs:
+        if name == own_name and new.trainable and not old.trainable:
+            new.trainable = False
+
+
 def _class_of(model) -> type:
     """Return the class for the copy of a model, which takes inputs and outputs."""
     if isinstance(model, keras.Sequential):
@@ -277,6 +292,12 @@ def _chain(one: Graph) -> list[graph.Kept] | None:
         node = node.input
     layers = {call for call in one.calls() if isinstance(call.operation, keras.layers.Layer)}
     return chain if layers == set(chain) and isinstance(node, graph.Source) else None
+
+
+def is_frozen(layer) -> bool:
+    """Return True if the layer, or a weight of it, is kept from training."""
+    weights = [weight for part in layer._flatten_layers() for weight in part._trainable_variables]
+    return not layer.trainable or not all(weight.trainable for weight in weights)
 
 
 def norms_in(layer) -> list:

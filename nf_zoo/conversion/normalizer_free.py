@@ -8,6 +8,8 @@ up, and behind a layer of unknown effect it is the measured one.
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from typing import Any
 
 import keras
@@ -20,6 +22,7 @@ from nf_zoo.conversion.editable_model import (
     EditableModel,
     Graph,
     inner,
+    is_frozen,
     is_norm,
     norms_in,
     refuse_hidden_norms,
@@ -53,6 +56,8 @@ FAR = 2.0
 """Factor from 1 beyond which a variance is brought back behind the layer that moved it."""
 GATE_GAIN = 2.0
 RECTIFIERS = ("relu", "relu6")
+RANGES = ("tanh", "hard_tanh", "softsign", "softplus", "exponential")
+"""Activations whose range may be what a model's answers need, so that no gamma widens it."""
 
 NORMALIZATIONS = (
     *(keras.layers.LayerNormalization, keras.layers.GroupNormalization),
@@ -88,22 +93,25 @@ def normalizer_free(
             layers and TimeDistributed are followed.
         alpha: weight of the residual branches, above 0.
         weights: None for fresh weights; ``"keep"`` for the kernels of ``model`` where shapes
-            agree, and all weights of layers that stay. Frozen layers keep theirs in any case.
+            agree, and all weights of layers that stay. Frozen layers stay as they are, with their
+            weights; a BatchNormalization behind one becomes a scale and an offset per channel.
         images: what to measure on, as in :func:`nf_zoo.signal_propagation`; an array for each
-            input if there are several. None is noise of variance 1. Give pictures where you can:
-            neighboring pixels of pictures are alike, which pooling and depthwise convolutions
-            do not see in noise. At most 16 are used.
+            input if there are several. None is noise of variance 1, which inputs of whole numbers
+            take only if ``Rescaling`` or ``Normalization`` comes first. Give pictures where you
+            can: neighboring pixels of pictures are alike, which pooling and depthwise
+            convolutions do not see in noise. At most 16 are used.
 
     Returns:
         A :class:`~nf_zoo.conversion.normalizer_free_model.NormalizerFreeModel` with the inputs,
         outputs and layer names of ``model``, not compiled. Its ``remaining`` names the
         normalizations of other kinds that stay; its ledger is what
-        :func:`nf_zoo.signal_propagation` shows as theory. ``model`` is not changed.
+        :func:`nf_zoo.signal_propagation` shows as theory, for models of one input. A
+        ``train_step`` of the model's own class is not taken over. ``model`` is not changed.
 
     Raises:
         ValueError: if ``model`` is neither functional nor Sequential, has a BatchNormalization
-            over another axis than the last or inside a layer with code of its own, or ``alpha`` or
-            ``weights`` is none of the above.
+            over another axis than the last or inside a layer with code of its own, or ``alpha``,
+            ``weights`` or ``images`` is none of the above.
 
     Source: Brock, De & Smith, ICLR 2021, sections 3 (alpha, beta, transitions), 4 (standardization
     and gamma) and 5 (gates).
@@ -118,8 +126,8 @@ def normalizer_free(
         >>> [type(layer).__name__ for layer in result.layers]
         ['InputLayer', 'ScaledWSConv2D', 'ScaledActivation']
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0. Received: {alpha!r}")
+    if not isinstance(alpha, numbers.Real) or not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be a finite number above 0. Received: {alpha!r}")
     if weights not in (None, "keep"):
         raise ValueError(f'weights must be None or "keep". Received: {weights!r}')
     editable = EditableModel(model, opens=norms_in)
@@ -147,7 +155,8 @@ def _refuse_other_axes(editable: EditableModel) -> None:
         layer = inner(call.operation)
         if is_norm(layer) and layer.axis not in (-1, layer.input_spec.ndim - 1):
             raise ValueError(
-                "BatchNormalization must run over the last axis, the channels. "
+                "BatchNormalization must run over the last axis, the channels: build the model "
+                'with data_format="channels_last". '
                 f"Received: {call.name!r} with axis={layer.axis}"
             )
 
@@ -246,7 +255,7 @@ class _Conversion:
         elif kind in (layers.SqueezeExcite, layers.EfficientChannelAttention):
             self._renew(call, layer, gate_gain=GATE_GAIN)
             self._note(call, followed(inputs[0], self._result(call)))
-        elif kind.__name__ == "Add" and len(inputs) > 1:
+        elif call in self._ahead.branches or (kind.__name__ == "Add" and len(inputs) > 1):
             self._sum(call)
         elif kind.__name__ == "Concatenate" and layer.axis in (-1, len(inputs[0].value.shape) - 1):
             self._concatenate(call)
@@ -258,6 +267,8 @@ class _Conversion:
             self._set(call, followed(inputs[0], self._result(call)))
         elif kind in PREPARATION and inputs[0].is_noise:
             self._set(call, dataclasses.replace(inputs[0]))
+        elif self._is_range(call, activation_of(layer)):
+            self._measure(call)
         elif activation_of(layer) is not None and self._suits_gamma(inputs[0]):
             self._activate(call, layer)
         else:
@@ -313,7 +324,7 @@ class _Conversion:
         self._new[id(layer)] = new
         self._editable.replace(layer, new)
         self._result(call)  # builds it
-        if self._keeps:
+        if self._keeps or is_frozen(layer):
             functional.copy_weights(layer, new)
 
     # The rules.
@@ -397,7 +408,7 @@ class _Conversion:
             call.redirect(call.input, new)
             self._note(new, Signal(extra(signal.value), 1.0, True))
             self._done.add(new)
-        variance = signal.variance / self._suited[id(layer)]
+        variance = signal.variance / (self._suited[id(layer)] or 1.0)
         self._note(call, Signal(self._result(call), variance, True))
         if getattr(layer, "activation", None) not in (None, keras.activations.linear):
             self._split_activation(call, layer)
@@ -411,14 +422,12 @@ class _Conversion:
         made, variance = [], signal.variance
         forms = forms_of(layer)
         for form in forms:
-            own = {**form.own, "trainable": layer.trainable, "dtype": layer.dtype_policy}
-            own["name"] = name
+            own = {**form.own, "name": name, "dtype": layer.dtype_policy}
             if form is not forms[-1]:
                 own["name"] = self._editable.names.unique(f"{name}_depthwise")
-            keeps = self._keeps or not layer.trainable
-            kernel = form.kernel if keeps else None
+            kernel = form.kernel if self._keeps else None
             effect = border_effect(form, x, free)
-            if keeps or self._kind == "images" or effect is None:
+            if self._keeps or self._kind == "images" or effect is None:
                 new = built(form, own, x, kernel)
                 effect = followed(Signal(x, 1.0), new(x)).variance
                 kernel = new.kernel
@@ -433,7 +442,7 @@ class _Conversion:
         """Put the activation of a standardized layer behind it, as a layer of its own."""
         activation, name = named(layer.activation), f"{call.name}_activation"
         own = {"name": self._editable.names.unique(name), "dtype": layer.dtype_policy}
-        if activation is None:
+        if activation is None or self._is_range(call, activation):
             added = keras.layers.Activation(layer.activation, **own)
             new = self._editable.insert_after(call, added)
             self._done.add(new)
@@ -453,6 +462,11 @@ class _Conversion:
         if activation in RECTIFIERS:
             return Signal(value, theory.activated_variance(before, activation), True)
         return measured(value, is_normalized=True)
+
+    def _is_range(self, call: graph.Kept, activation) -> bool:
+        """Return True for an activation that gives answers of the model their range."""
+        answers = next(iter(self._editable.graphs.values())).sink
+        return activation in RANGES and answers in call.consumers
 
     @staticmethod
     def _suits_gamma(signal: Signal) -> bool:
@@ -479,14 +493,15 @@ class _Conversion:
 
     def _sum(self, call: graph.Kept) -> None:
         """Add the expected variances; a residual branch counts by alpha squared."""
-        index = self._ahead.branches.get(call)
-        if index is not None and self._inputs(call)[index].is_normalized:
-            branch = call.inputs[index]
-            factor = self._alpha * inverse_root(self._signals[branch].variance)
-            self._scale_for(call, branch, factor, f"{call.name}_alpha")
+        for branch in [call.inputs[index] for index in self._ahead.branches.get(call, ())]:
+            if self._signals[branch].is_normalized:
+                factor = self._alpha * inverse_root(self._signals[branch].variance)
+                self._scale_for(call, branch, factor, f"{call.name}_alpha")
         inputs = self._inputs(call)
         is_normalized = all(x.is_normalized for x in inputs)
         variance = sum(x.variance for x in inputs)
+        if type(call.operation).__name__ == "Average":
+            variance /= len(inputs) ** 2
         self._note(call, Signal(self._result(call), variance, is_normalized))
 
     def _concatenate(self, call: graph.Kept) -> None:

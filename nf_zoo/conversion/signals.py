@@ -10,34 +10,63 @@ import keras
 import numpy as np
 from keras import ops
 
-from nf_zoo.signal_propagation.inputs import batches_of, own_shape
-from nf_zoo.signal_propagation.measure import ChannelMoments
+from nf_zoo.functional import nodes_of
+from nf_zoo.signal_propagation.inputs import batches_of
+from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
 
 PICTURES = 16
 """Pictures that layers of unknown effect are measured on."""
 
 
 def pictures_for(network, images) -> tuple[list, str]:
-    """Return a batch for each input, and ``"noise"`` or ``"images"``."""
+    """Return a batch for each input, and ``"noise"`` or ``"images"``.
+
+    Raises:
+        ValueError: for pictures that do not fit or say nothing, and for noise where an input takes
+            whole numbers that no layer prepares.
+    """
     shapes = [x.shape for x in network.inputs]
     # A layer that keeps a state from batch to batch keeps it for a batch of that size.
     keeps_states = any(getattr(layer, "stateful", False) for layer in network._flatten_layers())
     count = shapes[0][0] if keeps_states else PICTURES
-    if len(shapes) == 1 and "float" in str(network.inputs[0].dtype):
-        batches, kind = batches_of(images, shapes[0], count, seed=0)
-        return [ops.convert_to_tensor(next(batches))], kind
-    if images is not None:
-        arrays = keras.tree.flatten(images)
-        if len(arrays) != len(shapes):
+    sources = [images] if len(shapes) == 1 else keras.tree.flatten(images)
+    if images is None:
+        sources = [None] * len(shapes)
+    if len(sources) != len(shapes):
+        raise ValueError(
+            f"images must have an array for each of the {len(shapes)} inputs. "
+            f"Received: {len(sources)}"
+        )
+    values = []
+    for index, (tensor, source) in enumerate(zip(network.inputs, sources, strict=True)):
+        batches, kind = batches_of(source, tensor.shape, count, seed=index)
+        value, name = ops.convert_to_tensor(next(batches)), tensor._keras_history.operation.name
+        if kind == "images":
+            value = ops.cast(value, tensor.dtype)
+            _check(ops.convert_to_numpy(value), name)
+        elif "float" not in tensor.dtype and not _is_prepared(network, tensor):
             raise ValueError(
-                f"images must have an array for each of the {len(shapes)} inputs. "
-                f"Received: {len(arrays)}"
+                f"Noise has no whole numbers that mean something: give images= for the input "
+                f"{name!r}. Received: {tensor.dtype} without Rescaling or Normalization behind it"
             )
-        return [ops.convert_to_tensor(x[:count]) for x in arrays], "images"
-    generator = np.random.default_rng(0)
-    noise = [generator.standard_normal((count, *own_shape(shape))) for shape in shapes]
-    pairs = zip(noise, network.inputs, strict=True)
-    return [ops.cast(ops.convert_to_tensor(x), tensor.dtype) for x, tensor in pairs], "noise"
+        values.append(value)
+    return values, kind
+
+
+def _check(values: np.ndarray, name: str) -> None:
+    finite = np.all(np.isfinite(values))
+    if not finite or values.min() == values.max():
+        received = f"only {values.flat[0]}" if finite else "values that are not finite"
+        raise ValueError(
+            "images must be finite and differ, for the variance of a signal to be measured. "
+            f"Received: {received} for the input {name!r}"
+        )
+
+
+def _is_prepared(network, tensor) -> bool:
+    """Return True if every layer that takes an input prepares it, and passes noise on."""
+    takers = [x.operation for x in nodes_of(network) if any(y is tensor for y in x.input_tensors)]
+    return bool(takers) and all(type(taker) in PREPARATION for taker in takers)
 
 
 @dataclasses.dataclass(eq=False)

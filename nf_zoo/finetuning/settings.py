@@ -145,7 +145,8 @@ class Settings(augmentation.FineTuning, _Schedule):
 
     class_weight: str | Mapping | None = option(
         None,
-        'make rare classes count: ``"balanced"``. In Python also a dict of weights by label or index',
+        'make rare classes count: ``"balanced"``. In Python also a dict of weights by label or '
+        "index",
         Kind(flag={"choices": ["balanced"]}),
     )
     early_stopping: int | None = option(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ from nf_zoo.signal_propagation.result import BlockSignal, SignalPropagation
 BatchNormalization = keras.layers.BatchNormalization
 PREPARATION = (keras.layers.Rescaling, keras.layers.Normalization)
 """Layers that prepare pictures where they stand at the input."""
+POOLINGS = (
+    *(f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
+    *("Mean", "Max"),
+)
+"""Class names of layers and operations behind which a gate or a head takes whole pictures."""
 
 
 def signal_propagation(
@@ -189,7 +195,7 @@ class _Walk:
         self._size: tuple | None = None
         self._stage = 0
         self._batch = 0
-        self._first = True
+        self._first, self._is_pooled = True, False
         self._merges: dict[int, list[Merge]] = {}
 
     def through(self, network, batch) -> None:
@@ -197,6 +203,7 @@ class _Walk:
         self.pictures += len(batch)
         self.size = tuple(batch.shape[1:3])
         self._batch, self._size, self._stage, self._first = len(batch), None, 0, True
+        self._is_pooled = False
         self._noise = batch if self._is_noise else None
         if not self.signals:
             self.residual = _has_blocks(network)
@@ -240,7 +247,10 @@ class _Walk:
             return args[0]
         output = operation(*args, **kwargs)
         shape = getattr(output, "shape", ())
-        if not self.residual and getattr(operation, "weights", None) and len(shape) >= 2:
+        is_point = math.prod(shape[1:-1]) == 1
+        self._is_pooled |= is_point and type(operation).__name__ in POOLINGS
+        is_block = getattr(operation, "weights", None) and not (is_point and self._is_pooled)
+        if not self.residual and is_block and len(shape) >= 2:
             self._note(operation.name, None, None, output)
         return output
 

@@ -99,7 +99,33 @@ def dense_blocks(growth=12):
     return keras.Model(inputs, LAYERS.Dense(4)(LAYERS.GlobalAveragePooling2D()(x)))
 
 
+def several_ways(kind="Add", depth=3):
+    """Sums of a tensor and all that is made from it, the branches with a factor of their own."""
+    x = inputs = LAYERS.Input((16, 16, 3))
+    x = normed(x, convolution(32), None)
+    for block in range(depth):
+        active = LAYERS.ReLU()(x)
+        ways = [normed(active, convolution(32), None), normed(active, convolution(32), None)]
+        ways[0] = LAYERS.Rescaling(0.1)(ways[0])
+        ways = ways if kind == "Add" else ways[:1]
+        x = getattr(LAYERS, kind)(name=f"sum{block}")([x, *ways])
+    x = LAYERS.BatchNormalization(name="last")(x)
+    return keras.Model(inputs, LAYERS.Dense(4)(LAYERS.GlobalAveragePooling2D()(x)))
+
+
+def without_sums(depth=3):
+    x = inputs = LAYERS.Input((16, 16, 3))
+    for block in range(depth):
+        x = LAYERS.MaxPooling2D(2)(normed(x, convolution(32)) if block else x)
+    x = LAYERS.GlobalAveragePooling2D()(normed(x, convolution(64)))
+    return keras.Model(inputs, LAYERS.Dense(4)(LAYERS.Dense(64, activation="relu")(x)))
+
+
 TINY = {
+    "several ways": several_ways,
+    "differences": lambda: several_ways("Subtract"),
+    "means": lambda: several_ways("Average", 2),
+    "without sums": without_sums,
     "preactivated": preactivated,
     "postactivated": postactivated,
     "inverted": inverted,
@@ -255,12 +281,36 @@ def test_kernels_are_fresh_or_kept():
             new = np.asarray(result.get_layer(name).kernel).reshape(old.shape)
             assert np.array_equal(new, old) == same
     follows_its_ledger(kept, 1.6)
-    frozen = inverted()
-    layer = frozen.layers[1]
-    layer.trainable = False
-    found = converted(frozen).get_layer(layer.name)
-    np.testing.assert_array_equal(found.kernel, layer.kernel)
-    assert not found.trainable
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("whole", [True, False])
+def test_frozen_layers_stay_and_their_norms_go_on_learning(whole):
+    model = keras.Sequential([LAYERS.Input((8, 8, 3)), LAYERS.Conv2D(4, 3)])
+    model.add(LAYERS.BatchNormalization(name="norm"))
+    layer = model.layers[0]
+    layer.bias.assign([1.0, 2.0, 3.0, 4.0])
+    (layer if whole else layer.kernel).trainable = False
+    result = converted(model)
+    found = result.get_layer(layer.name)
+    assert type(found) is LAYERS.Conv2D and found.trainable != whole
+    for old, new in zip(layer.variables, found.variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert result.get_layer("norm_affine").trainable
+    assert len(result.trainable_variables) == (2 if whole else 3)
+
+
+@pytest.mark.fast
+def test_a_branch_keeps_no_factor_of_its_own():
+    """Its factor is alpha, also where the model is converted again."""
+    model = several_ways()
+    result = converted(model, alpha=ALPHA)
+    for block in range(3):
+        assert result.ledger[f"sum{block}"] == pytest.approx(
+            1 + 2 * (block + 1) * ALPHA**2, rel=0.1
+        )
+    again = nf_zoo.normalizer_free(converted(preactivated()))
+    follows_its_ledger(again, 1.6)
 
 
 def smooth(count=8, side=16, offset=100.0):
@@ -428,6 +478,40 @@ def test_dtype_policies_are_kept():
     assert result(np.ones((1, 8, 8, 3))).dtype == "bfloat16"
 
 
+@pytest.mark.fast
+def test_activations_that_give_answers_their_range_stay():
+    inputs = LAYERS.Input((8, 8, 4))
+    x = LAYERS.Activation("tanh")(normed(inputs, convolution(8), None))
+    ends = [
+        LAYERS.Activation("tanh", name="range")(normed(x, convolution(3), None)),
+        keras.ops.softplus(normed(x, convolution(3), None)),
+    ]
+    result = converted(keras.Model(inputs, ends))
+    noise = 9 * np.random.default_rng(5).standard_normal((16, 8, 8, 4)).astype("float32")
+    within, positive = (np.asarray(end) for end in result(noise))
+    assert 0.9 < np.abs(within).max() <= 1 and positive.min() >= 0
+    assert kinds(result).count("ScaledActivation") == 1
+
+
+def of_whole_numbers(*layers):
+    parts = [LAYERS.Input((8,), dtype="int32", name="words"), LAYERS.Embedding(50, 16)]
+    return keras.Sequential([*parts, *layers, LAYERS.BatchNormalization(), LAYERS.ReLU()])
+
+
+@pytest.mark.fast
+def test_inputs_of_whole_numbers():
+    """Noise takes the place of pixels that the model prepares; other numbers must be given."""
+    inputs = LAYERS.Input((16, 16, 3), dtype="uint8")
+    x = postactivated(2)(LAYERS.Rescaling(1 / 255)(inputs))
+    follows_its_ledger(converted(keras.Model(inputs, x)), 1.6)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), "uint8")
+    for images in (pixels, tf.data.Dataset.from_tensor_slices(pixels).batch(4)):
+        assert converted(keras.Model(inputs, x), images=images).measured_on == "images"
+    words = np.random.default_rng(0).integers(0, 50, (8, 8))
+    result = converted(of_whole_numbers(LAYERS.Dense(8)), images=words)
+    assert 0.5 < np.var(np.asarray(result(words))) < 2
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -454,7 +538,30 @@ BAD = {
         {},
         "last axis.*Received: 'rows' with axis=1",
     ),
-    "alpha": (lambda: around(convolution(2)), {"alpha": 0.0}, "alpha must be above 0. Received: 0"),
+    **{
+        f"alpha {alpha!r}": (
+            lambda: around(convolution(2)),
+            {"alpha": alpha},
+            f"alpha must be a finite number above 0. Received: {alpha!r}",
+        )
+        for alpha in (0.0, float("inf"), float("nan"), "0.2", None)
+    },
+    "constant": (
+        lambda: around(convolution(2)),
+        {"images": np.ones((2, 4, 4, 3))},
+        r"must be finite and differ.*Received: only 1.0 for the input 'input",
+    ),
+    "not finite": (
+        lambda: around(convolution(2)),
+        {"images": np.array([np.nan, *range(95)]).reshape(2, 4, 4, 3)},
+        "Received: values that are not finite",
+    ),
+    "other sides": (
+        networks.pairs,
+        {"images": [np.eye(12)[None, ..., None].repeat(3, 3), np.ones((2, 12, 11, 3))]},
+        r"The pictures must be \(N, 12, 12, 3\)",
+    ),
+    "words": (of_whole_numbers, {}, "give images= for the input 'words'. Received: int32"),
     "weights": (
         lambda: around(convolution(2)),
         {"weights": "imagenet"},
@@ -469,8 +576,13 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(case):
     make, options, message = BAD[case]
-    with pytest.raises(ValueError, match=message):
-        nf_zoo.normalizer_free(make(), **options)
+    model = make()
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match=message) as told:
+        nf_zoo.normalizer_free(model, **options)
+    assert "\n" not in str(told.value)
+    for now, then in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def test_a_model_of_a_distribution_strategy():
