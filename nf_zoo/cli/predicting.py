@@ -17,6 +17,7 @@ from nf_zoo.finetuning.class_folders import (
     FolderError,
     find_splits,
     name_counts,
+    name_some,
     pictures_in,
     printable,
 )
@@ -132,8 +133,10 @@ def _evaluate_saved_model(
         answers, valid = model.probabilities_of_files([pictures.root / name for name in names])
         result.add(answers[valid], pictures.classes[start : start + len(names)][valid])
         undecoded += [name for name, known in zip(names, valid, strict=True) if not known]
+    if not len(pictures):
+        raise ValueError(f"No picture can be read. Received: {name_some(list(skipped))}")
     if undecoded and (settings.strict or len(undecoded) == len(pictures)):
-        raise ValueError(f"{_UNDECODED}. Received: {', '.join(undecoded[:8])}")
+        raise ValueError(f"{_UNDECODED}. Received: {name_some(undecoded)}")
     skipped |= dict.fromkeys(map(printable, undecoded), _UNDECODED)
     return {**result.metrics(), "skipped": skipped, "ignored": ignored}
 
@@ -156,5 +159,9 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     if "top5_accuracy" in result:
         headline += f", top-5 {100 * result['top5_accuracy']:.2f} %"
     out.print(Text(headline, style="bold"), f"on {result['pictures']:,} pictures")
+    if result["skipped"]:
+        names = name_some(list(result["skipped"]))
+        note = f"Pictures skipped: {len(result['skipped'])} ({names}); --json says why"
+        out.print(Text(note, style="dim"))
     if result["ignored"]:
         out.print(Text(f"Files ignored: {name_counts(result['ignored'])}", style="dim"))

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import reprlib
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
@@ -86,10 +87,10 @@ def scan(root: str | os.PathLike, labels: Sequence[str] | None = None) -> ClassF
     """List the pictures of a folder of class folders, by their names.
 
     Every visible folder of ``root`` is a class; folders nested in it belong to it, and links are
-    followed. Files of other kinds, hidden pictures, and pictures in hidden folders and those of
-    thumbnails (``@eaDir``, ``__MACOSX``) are counted as ignored. A file without a suffix is a
-    picture if it starts like one. With ``labels``, their order is kept and a class may be empty;
-    a folder matches its label in any form of Unicode.
+    followed. Files of other kinds, hidden pictures, and pictures in hidden folders, those of
+    thumbnails (``@eaDir``, ``__MACOSX``) and those of runs are counted as ignored. A file without
+    a suffix is a picture if it starts like one. With ``labels``, their order is kept and a class
+    may be empty; a folder matches its label in any form of Unicode.
     """
     root, folders = _visible_folders(root)
     ignored: collections.Counter[str] = collections.Counter()
@@ -153,6 +154,8 @@ def check_names(labels: Sequence[str]) -> None:
     for label in labels:
         alike.setdefault(_key(label), []).append(label)
     for twins in alike.values():
+        if len(set(twins)) < len(twins):
+            raise FolderError(f"Class names must differ. Received: {twins[0]!r} twice")
         if len(twins) > 1:
             raise FolderError(
                 "Class names look the same but are not. Merge the class folders, or rename one. "
@@ -209,7 +212,7 @@ def _visible_folders(root) -> tuple[Path, list[Path]]:
     if not isinstance(root, str | os.PathLike):
         raise TypeError(
             "data must be a folder, a pair (pictures, classes), a tf.data.Dataset of (picture, "
-            f"class) or 'tfds:name'. Received: {root!r}"
+            f"class) or 'tfds:name'. Received: {reprlib.repr(root)}"
         )
     if not os.fspath(root):
         raise FolderError("The name of the folder is empty; '.' is the current one. Received: ''")
@@ -220,7 +223,7 @@ def _visible_folders(root) -> tuple[Path, list[Path]]:
             f"{what}. Pass a folder that holds one folder of pictures for each class. "
             f"Received: {str(root)!r}"
         )
-    folders = (path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    folders = (path for path in root.iterdir() if path.is_dir() and not _is_left_out(path))
     return root, sorted(folders, key=lambda folder: folder.name)
 
 
@@ -233,6 +236,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_THE_USERS
 
 
+def _is_left_out(folder: Path) -> bool:
+    """Return True for a folder that is hidden, or that a run of fine-tuning wrote."""
+    files = [{"run.json"}, {"report.json", "model.keras"}]
+    return _is_hidden(folder.name) or any(
+        all((folder / name).is_file() for name in names) for names in files
+    )
+
+
 def _suffix(name: str) -> str:
     """Return the suffix in lower case; ``""`` for one that names no kind of file, as ``.0001``."""
     match = re.search(r"[^.](\.[a-z][a-z0-9]{0,9})$", name.lower())
@@ -240,11 +251,12 @@ def _suffix(name: str) -> str:
 
 
 def _is_picture(path: str) -> bool:
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False  # reading a pipe would wait forever
     if suffix := _suffix(path):
         return suffix in PICTURE_SUFFIXES
     try:
-        # Reading a pipe would wait forever.
-        with open(path if os.path.isfile(path) else os.devnull, "rb") as file:
+        with open(path, "rb") as file:
             return bool(_STARTS.match(file.read(16)))
     except OSError:
         return False
@@ -297,13 +309,14 @@ def _sort_out(
 ) -> list[str]:
     """Return the pictures of one step of ``os.walk``, and take hidden folders from ``folders``.
 
-    Of what is hidden only pictures are counted, of the rest all files, by suffix.
+    Of what is hidden or a run's only pictures are counted, of the rest all files, by suffix.
     """
-    for name in filter(_is_hidden, folders):
+    out = [name for name in folders if _is_left_out(Path(place, name))]
+    for name in out:
         inside = (file for _, _, some in os.walk(Path(place, name)) for file in some)
         if count := sum(_suffix(file) in PICTURE_SUFFIXES for file in inside):
             ignored[f"in {printable(name)}/"] += count
-    folders[:] = [name for name in folders if not _is_hidden(name)]
+    folders[:] = [name for name in folders if name not in out]
     pictures = []
     for name in files:
         if _is_hidden(name):
@@ -350,7 +363,10 @@ def _check_against_labels(root: Path, found: dict[str, list[str]], labels: Seque
             f"Received: {str(root)!r}"
         )
     if not any(found.values()):
-        raise FolderError(f"There is no picture in any class folder. Received: {str(root)!r}")
+        raise FolderError(
+            "There is no picture in any class folder: put them into a folder for each class, such "
+            f"as {root.name}/{labels[0]}/, or remove {root.name}/. Received: {str(root)!r}"
+        )
 
 
 def name_some(names: Sequence[str], most: int = 8) -> str:

@@ -12,6 +12,10 @@ class Devices:
 
     They are GPUs, or TPUs under JAX; without them it is the one CPU. As many take part as divide
     the pictures of a micro-batch evenly.
+
+    Attributes:
+        count: number of devices.
+        jit_compile: argument of ``compile`` for models that they train.
     """
 
     def __init__(self, pictures: int):
@@ -19,6 +23,8 @@ class Devices:
         self.count = max(n for n in range(1, len(names) + 1) if pictures % n == 0)
         self._names = names[: self.count]
         self._strategy = None
+        replicated = self.count > 1 and keras.backend.backend() == "tensorflow"
+        self.jit_compile = False if replicated else "auto"
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -48,7 +54,8 @@ class Devices:
     def train(self, model: keras.Model, batch: tuple) -> dict[str, float]:
         """Train on (images, targets, weights) and return the figures of the batch."""
         if self._strategy is None:
-            return model.train_on_batch(*batch, return_dict=True)
+            with self.scope():  # in which JAX gives each device its share of the batch
+                return model.train_on_batch(*batch, return_dict=True)
         # Model.train_on_batch would give every replica the whole batch.
         if model.train_function is None:
             model.test_on_batch(*(x if x is None else x[:1] for x in batch))  # makes the metrics

@@ -107,6 +107,8 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     description = _describe(model, opened, settings)
     folder.begin(description, list_pictures(opened))
     if folder.finished:
+        if settings.verbose:
+            print(f"The run in {folder.output} is finished; nothing is trained")
         return _load_finished(folder.output)
     if settings.verbose:
         print(_summary(opened, settings))
@@ -149,9 +151,10 @@ def _explained(settings: Settings, folder: RunFolder) -> Iterator[None]:
         if all(row["phase"] == "head" for row in rows) and settings.warmup_epochs < settings.epochs:
             folder.fail()
         height, width = settings.image_size
+        cut = "" if settings.accumulate == "auto" else 'cut the batch with accumulate="auto", '
         raise MemoryError(
-            'Out of memory. Cut the batch with accumulate="auto", pass rematerialize=True, lower '
-            f"image_size, or lower batch_size, for example to {max(settings.batch_size // 2, 1)}. "
+            f"Out of memory: {cut}pass rematerialize=True, lower image_size, or lower "
+            f"batch_size, for example to {max(settings.batch_size // 2, 1)}. "
             f"Received: batch_size={settings.batch_size}, image_size={height} x {width} pixels"
         ) from error
 

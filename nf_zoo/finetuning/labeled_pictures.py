@@ -166,6 +166,8 @@ def _is_pair(data) -> bool:
 
 def _open_pair(sources, targets, labels: Sequence[str] | None, strict: bool) -> _Opened:
     classes, labels = _classes_of(targets, labels)
+    if getattr(sources, "ndim", None) == 1:  # an array, or a column of a table
+        sources = sources.tolist()
     if isinstance(sources, tuple | list) and all(
         isinstance(source, str | os.PathLike) for source in sources
     ):
@@ -189,9 +191,13 @@ def _check_length(pictures: Sequence, classes: np.ndarray) -> None:
 def _classes_of(targets, labels: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the index of each class, given as a name, an index or a one-hot row; and labels."""
     targets = np.asarray(targets)
+    if targets.dtype == object:  # as a column of a table may be
+        targets = np.array(targets.tolist())
     if targets.ndim == 2 and targets.shape[1] > 1:
         targets = targets.argmax(axis=1)
     targets = targets.reshape(-1)
+    if targets.dtype.kind == "f" and np.all(targets == np.round(targets)):
+        targets = targets.astype(np.int64)
     if targets.dtype.kind in "US":
         names = [str(name) for name in targets.astype("U")]
         labels = tuple(sorted(set(names)) if labels is None else labels)
@@ -256,10 +262,16 @@ def _of_so_many(labels: Sequence[str], pictures, count: int) -> list[str]:
 
 
 def _check_filled(opened: Data) -> None:
-    if empty := _of_so_many(opened.labels, opened.train, 0):
+    if not len(opened.train):
         raise FolderError(
-            f"{len(empty)} of {len(opened.labels)} classes have no readable training picture: "
-            f"{name_some(empty)}"
+            f"No training picture can be read. Received: {len(opened.skipped)} files, such as "
+            f"{name_some(list(opened.skipped), 2)}"
+        )
+    if empty := _of_so_many(opened.labels, opened.train, 0):
+        counted = " (classes are counted from 0)" if empty[0] == "0" else ""
+        raise FolderError(
+            f"{len(empty)} of {len(opened.labels)} classes have no readable training picture"
+            f"{counted}: {name_some(empty)}"
         )
     if not len(opened.validation):
         raise FolderError(

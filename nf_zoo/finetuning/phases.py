@@ -99,6 +99,12 @@ def fit(
         phase = Phase(name, epochs, run.batches.steps, settings)
         set_trainable(model, flags, body=name == "whole")
         freeze(model, settings.freeze or ())
+        if not model.trainable_variables:
+            what = "classifier, which is new," if name == "head" else "network"
+            raise ValueError(
+                f"freeze must leave something of the {what} to train. Received: "
+                f"freeze={list(settings.freeze or ())}"
+            )
         phase.compile(model, progress.accumulate, devices)
         # A checkpoint belongs to the phase of its last epoch: its optimizer fits no other.
         if done > epochs.start:
@@ -163,8 +169,8 @@ class Phase:
                 keras.metrics.CategoricalAccuracy("accuracy"),
                 keras.metrics.CategoricalCrossentropy("cross_entropy", **logits),
             ]
-            jit = "auto" if devices.count == 1 else False
-            model.compile(optimizer, loss, metrics=metrics, jit_compile=jit, accumulate=accumulate)
+            own = {"jit_compile": devices.jit_compile, "accumulate": accumulate}
+            model.compile(optimizer, loss, metrics=metrics, **own)
             model.optimizer.build(model.trainable_variables)
 
     def _optimizer(self, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -218,18 +224,28 @@ def _within_memory(run: Run, phase: Phase) -> None:
         try:
             return _train_epochs(run, phase)
         except Exception as error:
-            more = 2 * progress.accumulate
-            if not is_out_of_memory(error) or settings.batch_size % (more * run.devices.count):
+            more = _next_accumulate(progress.accumulate, settings.batch_size, run.devices.count)
+            if not is_out_of_memory(error) or more is None:
                 raise
         vars(progress).update(before, accumulate=more)
-        size = settings.batch_size // more
-        print(f"Out of memory: going on with micro-batches of {size}, {more} for each step")
+        if settings.verbose:
+            size = settings.batch_size // more
+            print(f"Out of memory: going on with micro-batches of {size}, {more} for each step")
         phase.compile(model, more, run.devices)
         for variable, value in zip(
             (*model.variables, *model.optimizer.variables), kept, strict=True
         ):
             variable.assign(value)
     return _train_epochs(run, phase)
+
+
+def _next_accumulate(now: int, batch_size: int, devices: int) -> int | None:
+    """Return the next number of micro-batches to try, at least twice as many, or None.
+
+    Micro-batches are equal, and the devices share each evenly.
+    """
+    counts = range(2 * now, batch_size // devices + 1)
+    return next((n for n in counts if batch_size % (n * devices) == 0), None)
 
 
 def _train_epochs(run: Run, phase: Phase) -> None:

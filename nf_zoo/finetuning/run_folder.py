@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import reprlib
@@ -68,6 +69,8 @@ class RunFolder:
         self.output = self.partial = None
         if output is not None:
             self.output = Path(output).expanduser().absolute()
+            if not self.output.name:
+                raise ValueError(f"output must be a new folder. Received: output={str(output)!r}")
             self.partial = self.output.with_name(self.output.name + ".partial")
             self._check()
             if finish and not self.finished and self.latest() is None:
@@ -123,7 +126,15 @@ class RunFolder:
             return _check_same(saved["run"], description, self.partial / PICTURES, listed)
         with atomic.explaining_full(f"A run cannot begin in {self.partial}"):
             shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir(parents=True)
+            try:
+                self.partial.mkdir(parents=True)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+                raise type(error)(
+                    f"output cannot be made there ({error.strerror}). Choose another path. "
+                    f"Received: output={str(self.output)!r}"
+                ) from error
             self._write_record(description, failed=False)
             if listed:
                 with open(self.partial / PICTURES, "w", **_NAMES) as file:

@@ -33,10 +33,18 @@ _ACCUMULATE = Kind(
     lambda x: x if x == "auto" else operator.index(x),
 )
 
+
+def _is_pattern(text: str) -> bool:
+    try:
+        return bool(re.compile(text))
+    except re.error:
+        return False
+
+
 _PATTERNS = Kind(
     "a name, a regular expression or several",
     {"nargs": "+", "metavar": "NAME"},
-    lambda x: all(re.compile(one) for one in ([x] if isinstance(x, str) else x)),
+    lambda x: all(map(_is_pattern, [x] if isinstance(x, str) else x)),
     lambda x: (x,) if isinstance(x, str) else tuple(x),
 )
 
@@ -48,6 +56,7 @@ class _Schedule(Options):
     labels: Sequence[str] | None = option(
         None,
         "class names of a data set; the class numbers by default. Folders name their own",
+        Kind("None or a list of names", accepts=lambda x: not isinstance(x, str)),
         saved=False,
     )
     validation_data: Any = option(
@@ -354,6 +363,11 @@ def resolve_class_weight(
                 f"{len(labels)}. Received: {key!r}: {weight!r}"
             )
         weights[index] = float(weight)
+    if not any(weights):
+        raise ValueError(
+            "class_weight must give a class a weight above 0, or nothing is learned. "
+            f"Received: {class_weight!r}"
+        )
     return tuple(weights)
 
 

@@ -151,6 +151,8 @@ def _load_file(path: Path) -> np.ndarray:
             f"sorted(Path({str(path)!r}).glob('*.jpg')); finetune, evaluate and `nf-zoo predict` "
             f"take folders. Received: {path}"
         )
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"Expected a picture file. Received: {path}, which is no file")
     try:
         encoded = path.read_bytes()
     except FileNotFoundError:

@@ -154,7 +154,7 @@ def test_evaluate_a_saved_model(saved, model, pictures, answer):
     assert result["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-3)
 
 
-def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, answer):
+def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, answer, capsys):
     """Its own decoder counts: what it cannot decode is named, not answered for it."""
     folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     some = sorted(folder.rglob("*.png"))[0]
@@ -164,7 +164,15 @@ def test_evaluate_a_saved_model_sends_it_the_files(saved, pictures, tmp_path, an
     assert code == 1 and result["pictures"] == count - 1
     name = some.with_suffix(".tiff").relative_to(folder).as_posix()
     assert list(result["skipped"]) == [name] and "cannot decode" in result["skipped"][name]
+    capsys.readouterr()
+    assert main(["evaluate", str(saved["saved_model"]), str(folder)]) == 1
+    assert f"Pictures skipped: 1 ({name}); --json says why" in capsys.readouterr().out
     assert main(["evaluate", str(saved["saved_model"]), str(folder), "--strict"]) == 2
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"broken")
+    capsys.readouterr()
+    assert main(["evaluate", str(saved["saved_model"]), str(folder)]) == 2
+    assert "No picture can be read" in capsys.readouterr().err
 
 
 def test_evaluate_in_words(saved, model, broken, capsys):

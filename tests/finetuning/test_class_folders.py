@@ -48,6 +48,24 @@ def test_thumbnails_of_storage_devices_are_counted_and_not_learned_from(tmp_path
     assert found.ignored == {"hidden": 1, "in .thumbnails/": 1, "in @eaDir/": 2}
 
 
+def test_the_folder_of_a_run_is_no_class(tmp_path):
+    """Whether the run is finished or interrupted, and wherever its output is."""
+    touch(tmp_path, "a/1.png", "b/1.png", "run/report.json", "run/model.keras", "run/curve.png")
+    touch(tmp_path, "c.partial/run.json", "a/old/report.json", "a/old/model.keras", "a/old/x.png")
+    found = scan(tmp_path)
+    assert (found.labels, found.files) == (("a", "b"), ("a/1.png", "b/1.png"))
+    assert found.ignored == {"in run/": 1, "in old/": 1}
+    assert find_splits(tmp_path) == {"train": tmp_path}
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    os.mkfifo(tmp_path / "b" / "2.png")
+    os.symlink("nowhere.png", tmp_path / "b" / "3.png")  # named as unreadable later
+    found = scan(tmp_path)
+    assert found.files == ("a/1.png", "b/1.png", "b/3.png") and found.ignored == {".png": 1}
+
+
 def test_a_file_without_suffix_is_what_its_first_bytes_say(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png", "b/table", "b/film.mp4")
     png = b"\x89PNG\r\n\x1a\n" + bytes(20)

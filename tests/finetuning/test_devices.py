@@ -10,6 +10,7 @@ PROGRAM = """
 import json, os
 import numpy as np
 
+shared = set()
 backend, root = os.environ["KERAS_BACKEND"], os.environ["PICTURES"]
 if backend == "tensorflow":
     import tensorflow as tf
@@ -21,6 +22,19 @@ else:
     import jax
 
     cpus = [f"cpu:{device.id}" for device in jax.devices()]
+
+    from keras.src.backend.jax import distribution_lib
+
+    distribute = distribution_lib.distribute_data_input
+
+    def noted(*args, **kwargs):
+        value = distribute(*args, **kwargs)
+        if value is not None:
+            share = value.sharding.shard_shape(value.shape)
+            shared.add((len(value.sharding.device_set), share[0]))
+        return value
+
+    distribution_lib.distribute_data_input = noted
 
 import nf_zoo
 from tests.finetuning.conftest import build_tiny
@@ -38,6 +52,7 @@ found = {
     "devices": [result.metrics["devices"] for result in results],
     "apart": max(float(np.abs(a - b).max()) for a, b in zip(*weights, strict=True)),
     "losses": rows,
+    "shared": sorted(shared),
 }
 print(json.dumps(found, separators=(",", ":")))
 """
@@ -49,5 +64,7 @@ def test_two_devices_make_the_steps_of_one(backend, few):
     given = {"KERAS_BACKEND": backend, "PICTURES": str(few), "XLA_FLAGS": flags}
     found = json.loads(printed_by(PROGRAM, **given))
     assert found["devices"] == [2, 1]
+    if backend == "jax":  # under TensorFlow a strategy shares the batch
+        assert found["shared"] == [[2, 4]]  # of eight pictures
     assert found["apart"] < 1e-6
     assert found["losses"][0] == pytest.approx(found["losses"][1], abs=1e-5)

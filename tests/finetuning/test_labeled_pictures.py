@@ -1,5 +1,6 @@
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,6 +272,10 @@ def test_classes_and_counts_in_words(few):
     assert words == "2 classes: bar 8, disc 8\npictures: 12 train, 4 validation"
 
 
+def pandas_column(values):
+    return pytest.importorskip("pandas").Series(values)
+
+
 def test_lists_of_paths_and_class_names(few, monkeypatch):
     monkeypatch.chdir(few.parent)
     paths = sorted(few.rglob("*.*"))
@@ -287,6 +292,29 @@ def test_lists_of_paths_and_class_names(few, monkeypatch):
     assert again.labels == ("x", "y")
     with pytest.raises(FolderError, match="allows none"):
         open_data([relative, names], strict=True)
+    with (
+        pytest.warns(UserWarning, match="2 files of"),
+        pytest.raises(
+            FolderError, match=r"No training picture.*2 files, such as no\.png, nor\.png"
+        ),
+    ):
+        open_data((["no.png", "nor.png"], ["a", "b"]))
+
+
+@pytest.mark.parametrize("form", [np.array, lambda x: np.array(x, object), pandas_column])
+def test_columns_of_a_table(form, few):
+    paths = sorted(map(str, few.rglob("*.*")))
+    names = [Path(path).parent.name for path in paths]
+    opened = open_data((form(paths), form(names)))
+    assert opened.labels == ("bar", "disc") and sum(opened.counts().values()) == len(paths)
+    numbers = form([float(name == "disc") for name in names])
+    assert open_data((paths, numbers)).train.classes.tolist() == opened.train.classes.tolist()
+
+
+def test_class_numbers_from_one(few):
+    paths = sorted(few.rglob("*.*"))
+    with pytest.raises(FolderError, match=r"1 of 3 classes .*\(classes are counted from 0\): 0"):
+        open_data((paths, [1 + (path.parent.name == "disc") for path in paths]))
 
 
 def test_arrays_and_class_indices():

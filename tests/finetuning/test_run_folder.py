@@ -149,6 +149,16 @@ def test_contradictions(tmp_path):
         RunFolder(tmp_path / "out", resume=True, overwrite=True)
     with pytest.raises(ValueError, match="needs the output folder"):
         RunFolder(None, resume=True)
+    with pytest.raises(ValueError, match=r"output must be a new folder\. Received: output='/'"):
+        RunFolder("/")
+
+
+@pytest.mark.fast
+def test_a_place_where_no_folder_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    folder = RunFolder(tmp_path / "file" / "out")
+    with pytest.raises(NotADirectoryError, match=r"output cannot be made there.*Choose another"):
+        folder.begin({})
 
 
 @pytest.mark.fast

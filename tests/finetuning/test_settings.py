@@ -77,6 +77,8 @@ def test_a_batch_holds_no_more_than_there_is_and_one_epoch_trains_everything():
         ({"image_size": (64, 64, 3)}, "image_size must be"),
         ({"ema": 1.5}, "ema must be"),
         ({"early_stopping": 0}, "early_stopping must be"),
+        ({"freeze": "["}, r"freeze must be .*a name, a regular expression or several.*'\['"),
+        ({"labels": "ab"}, r"labels must be None or a list of names\. Received: 'ab'"),
         ({"precision": "bfloat16"}, "precision must be None or 'float32'"),
     ],
 )
@@ -96,7 +98,9 @@ def test_class_weights():
     assert resolve_class_weight({0: 0.5}, classes, labels) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("wrong", ["even", {"c": 1.0}, {2: 1.0}, {"a": -1.0}, [1.0, 2.0]])
+@pytest.mark.parametrize(
+    "wrong", ["even", {"c": 1.0}, {2: 1.0}, {"a": -1.0}, [1.0, 2.0], {"a": 0, "b": 0}]
+)
 def test_class_weights_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match="class_weight must"):
         resolve_class_weight(wrong, np.array([0, 1]), ["a", "b"])
