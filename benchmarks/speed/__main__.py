@@ -47,7 +47,10 @@ FORMS = {
         "keras": (*FLOATS, *BFLOAT16, *EIGHT_BITS),
         "pytorch": (*PYTORCH, "torch.compile, frozen", "torch.compile, frozen, bfloat16"),
     },
-    "training": {"keras": ("TensorFlow", "XLA"), "pytorch": PYTORCH},
+    "training": {
+        "keras": ("TensorFlow", "XLA", "TensorFlow, bfloat16"),
+        "pytorch": (*PYTORCH, "channels-last, bfloat16", "torch.compile, bfloat16"),
+    },
 }
 TWIN = {
     "keras": ("folded", "SavedModel, constants", "ONNX Runtime", "OpenVINO", "TensorFlow"),
@@ -58,7 +61,7 @@ APPLICATIONS = "keras.applications ResNet50V2"
 MATRIX_SIDE = 2048
 PRODUCTS = {
     "inference": ("matrix product", "matrix product, bfloat16", "matrix product, int8"),
-    "training": ("matrix product",),
+    "training": ("matrix product", "matrix product, bfloat16"),
 }
 SMOKE = {"networks": ["nf_resnet26"], "batches": [1], "size": 32, "side": 256}
 """Measurements of a rehearsal."""

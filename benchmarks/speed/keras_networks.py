@@ -22,8 +22,8 @@ def prepare(task: dict):
     """Return a function from a batch size to a run of the task, and facts about it.
 
     ``task["form"]`` is a key of ``FORMS`` or ``FILES``, or a matrix product; for training
-    ``"TensorFlow"``, ``"XLA"`` or a key of ``TRAINING_CHANGES``. ``task["precision"]``, if any, is
-    a dtype policy.
+    ``"TensorFlow"``, ``"TensorFlow, bfloat16"``, ``"XLA"`` or a key of ``TRAINING_CHANGES``.
+    ``task["precision"]``, if any, is a dtype policy.
     """
     size = task["size"]
     if task["form"] in FILES and not task["training"]:
@@ -51,7 +51,9 @@ def _in_keras(task: dict):
         kind = "bfloat16" if "bfloat16" in task["form"] else "float32"
         a = tf.cast(tf.random.normal((task["size"], task["size"])), kind)
         return lambda images: lambda: tf.matmul(a, a).numpy(), version
-    model, facts = _network(task["network"], task["size"], task.get("precision"))
+    halved = task["training"] and task["form"].endswith("bfloat16")
+    precision = "mixed_bfloat16" if halved else task.get("precision")
+    model, facts = _network(task["network"], task["size"], precision)
     form = _training(model, task["form"]) if task["training"] else FORMS[task["form"]](model)
     return form, facts | version
 

@@ -16,6 +16,8 @@ EXPORTED = ("ONNX Runtime", "OpenVINO", "LiteRT")
 FROZEN = "torch.compile, frozen"
 BFLOAT16 = ("folded, bfloat16", "OpenVINO bfloat16")
 FROZEN_BFLOAT16 = f"{FROZEN}, bfloat16"
+HALF_STEPS = ("TensorFlow, bfloat16", "channels-last, bfloat16", "torch.compile, bfloat16")
+"""Forms of a training step in bfloat16, ours and timm's under autocast."""
 EIGHT_BITS = ("ONNX Runtime int8", "OpenVINO int8")
 
 
@@ -116,10 +118,13 @@ def _inference(times: Times):
 
 
 def _training(times: Times):
-    ours = times.fastest("nf_resnet50", "keras")
+    ours = times.fastest("nf_resnet50", "keras", without=HALF_STEPS)
     yield "step of nf_resnet50 against resnetv2_50", ours, times.fastest("resnetv2_50", "keras")
-    best = times.fastest("nf_resnet50", "pytorch")
-    yield "step of nf_resnet50 against the best timm mode", ours, best
+    for network in times.networks():
+        mine, best = (times.fastest(network, x, without=HALF_STEPS) for x in ("keras", "pytorch"))
+        yield f"step of {network} against the best timm mode", mine, best
+        mine, best = (times.fastest(network, x, HALF_STEPS) for x in ("keras", "pytorch"))
+        yield f"step of {network} in bfloat16, against the best timm mode in bfloat16", mine, best
 
 
 def draw(rows: list[dict], path: Path) -> None:

@@ -11,6 +11,9 @@ FORMS = {  # form -> (memory format, compiled, weights are constants to the comp
     "torch.compile": (torch.contiguous_format, True, False, torch.float32),
     "torch.compile, frozen": (torch.contiguous_format, True, True, torch.float32),
     "torch.compile, frozen, bfloat16": (torch.channels_last, True, True, torch.bfloat16),
+    # Training in bfloat16 keeps the weights in float32 and casts where autocast does.
+    "channels-last, bfloat16": (torch.channels_last, False, False, torch.bfloat16),
+    "torch.compile, bfloat16": (torch.channels_last, True, False, torch.bfloat16),
 }
 
 
@@ -24,15 +27,18 @@ def prepare(task: dict):
     torch._dynamo.config.automatic_dynamic_shapes = False  # compile for every batch size
     torch.manual_seed(0)
     model = timm.create_model(task["network"], pretrained=False)
-    model = model.to(precision, memory_format=layout)
+    kept = torch.float32 if task["training"] else precision
+    model = model.to(kept, memory_format=layout)
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     model = model.train() if task["training"] else model.eval()
     run = torch.compile(model) if compiled else model
 
     def make(batch: int):
         images = torch.randn(batch, 3, task["size"], task["size"])
-        images = images.to(precision, memory_format=layout)
-        return _training(model, run, images) if task["training"] else _inference(run, images)
+        images = images.to(kept, memory_format=layout)
+        if task["training"]:
+            return _training(model, run, images, precision)
+        return _inference(run, images)
 
     return make, facts
 
@@ -53,13 +59,15 @@ def _inference(model, images):
     return run
 
 
-def _training(model, forward, images):
+def _training(model, forward, images, precision):
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     classes = torch.arange(len(images)) % 1000
 
     def run():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(forward(images), classes).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(forward(images), classes)
+        loss.backward()
         optimizer.step()
 
     return run

@@ -219,7 +219,7 @@ def _within_memory(run: Run, phase: Phase) -> None:
     """Train the epochs of a phase, with smaller micro-batches if it is asked for and needed."""
     model, progress, settings = run.model, run.progress, run.settings
     while settings.accumulate == "auto":
-        before = copy.deepcopy(progress.state())
+        before, best = copy.deepcopy(progress.state()), progress.best_weights
         kept = [v.numpy().copy() for v in (*model.variables, *model.optimizer.variables)]
         try:
             return _train_epochs(run, phase)
@@ -227,7 +227,7 @@ def _within_memory(run: Run, phase: Phase) -> None:
             more = _next_accumulate(progress.accumulate, settings.batch_size, run.devices.count)
             if not is_out_of_memory(error) or more is None:
                 raise
-        vars(progress).update(before, accumulate=more)
+        vars(progress).update(before, best_weights=best, accumulate=more)
         if settings.verbose:
             size = settings.batch_size // more
             print(f"Out of memory: going on with micro-batches of {size}, {more} for each step")

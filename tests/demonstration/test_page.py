@@ -153,12 +153,27 @@ def test_what_is_no_picture_is_explained_and_names_are_text(opened, files, monke
 
 def test_the_plot_follows_the_sliders(opened):
     opened.get_by_role("tab", name="Signal propagation").click()
-    first = image(opened, "plot")
-    assert first.shape[1] > 1000 and first.std() > 10
-    source = opened.locator(".plot img").get_attribute("src")
-    opened.get_by_label("none", exact=True).check()
-    opened.wait_for_function("old => document.querySelector('.plot img').src != old", arg=source)
-    assert not np.array_equal(image(opened, "plot"), first)
+    shown = [image(opened, "plot")]
+    assert shown[0].shape[1] > 1000 and shown[0].std() > 10
+
+    def number(label, value):
+        place = opened.get_by_label(f"number input for {label}")
+        place.fill(value)
+        place.press("Enter")
+
+    for change in (
+        lambda: opened.get_by_label("none", exact=True).check(),
+        lambda: number("Depth", "2"),
+        lambda: number("alpha", "0.5"),
+        lambda: opened.get_by_label("silu", exact=True).check(),
+    ):
+        source = opened.locator(".plot img").get_attribute("src")
+        change()
+        opened.wait_for_function(
+            "old => document.querySelector('.plot img').src != old", arg=source
+        )
+        shown.append(image(opened, "plot"))
+        assert not any(np.array_equal(shown[-1], before) for before in shown[:-1])
 
 
 def test_the_server_gives_and_takes_nothing_else(served, files):
