@@ -193,21 +193,30 @@ def test_the_page_has_the_tables_of_the_second_processor():
 def test_the_page_has_the_tables_and_ratios_of_the_third_processor():
     page = (ROOT / "docs" / "speed.md").read_text()
     table = read_table(ROOT / "benchmarks" / "speed_epyc.csv")
-    lines = list(report._lines([row for row in table if row["network"]], [1, 8, 32]))
-    assert lines and all(line in page for line in lines)
+    for name, batches in (("inference", [1, 8, 32]), ("training", [8])):
+        rows = [row for row in table if row["network"] and row["table"] == name]
+        lines = list(report._lines(rows, batches))
+        assert lines and not [line for line in lines if line not in page]
     found = {
         (what, int(batch)): float(other["milliseconds"]) / float(ours["milliseconds"])
         for what, batch, ours, other in report.ratios(table)
     }
-    for what, words in (
-        (", eight bits against our bfloat16", "eight bits, against our bfloat16"),
-        (", eight bits against our best float32", "eight bits, against our best float32"),
-        (" in bfloat16, against timm compiled in bfloat16", "bfloat16, against timm compiled in"),
-        (" exported, float32, against timm compiled with constants", "float32, against timm comp"),
-    ):
-        cells = [f"{found[f'nf_resnet50{what}', batch]:.2f}" for batch in (1, 8, 32)]
-        (line,) = (line for line in page.splitlines() if line.startswith(f"| {words}"))
-        assert line.endswith(f"| {' | '.join(cells)} |")
+    comparisons = (
+        ", eight bits against our bfloat16",
+        ", eight bits against our best float32",
+        " in bfloat16, against timm compiled in bfloat16",
+        " exported, float32, against timm compiled with constants",
+    )
+    networks = ("nf_resnet50", "nf_regnet_b1", "eca_nfnet_l0")
+    for network, what in itertools.product(networks, comparisons):
+        ratios = [found.get((f"{network}{what}", batch)) for batch in (1, 8, 32)]
+        cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        assert f"| {network}{what} | {' | '.join(cells)} |" in page
+    for network in networks:
+        step = f"step of {network}"
+        half = found[f"{step} in bfloat16, against the best timm mode in bfloat16", 8]
+        whole = found[f"{step} against the best timm mode", 8]
+        assert f"| {network} | {whole:.2f} | {half:.2f} |" in page
 
 
 def test_the_page_has_the_ratios_of_the_second_processor():

@@ -18,7 +18,7 @@ BFLOAT16 = ("folded, bfloat16", "OpenVINO bfloat16")
 FROZEN_BFLOAT16 = f"{FROZEN}, bfloat16"
 HALF_STEPS = ("TensorFlow, bfloat16", "channels-last, bfloat16", "torch.compile, bfloat16")
 """Forms of a training step in bfloat16, ours and timm's under autocast."""
-EIGHT_BITS = ("ONNX Runtime int8", "OpenVINO int8")
+EIGHT_BITS = ("ONNX Runtime int8", "OpenVINO int8", "LiteRT int8")
 
 
 class Times:

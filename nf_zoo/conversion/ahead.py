@@ -75,15 +75,12 @@ class Ahead:
             if type(merge.output.operation).__name__ == "Add":
                 ends = [_before_rescaling(x) for x in merge.output.inputs]
                 self.branches[merge.output] = [ends.index(merge.residual)]
-        above: dict[graph.Node, set] = {}
-        for node in nodes:
-            above[node] = {node}.union(*(above[x] for x in node.inputs))
-            if _sums(node) and node not in self.branches:
-                for start in node.inputs:
-                    others = [x for x in node.inputs if x is not start]
-                    ways = [above[x] - above[start] if start in above[x] else () for x in others]
-                    if all(any(map(_has_weights, way)) for way in ways):
-                        self.branches[node] = [node.inputs.index(x) for x in others]
+        order = {node: place for place, node in enumerate(nodes)}
+        for node in filter(_sums, nodes):
+            start = min(node.inputs, key=order.__getitem__)
+            others = [x for x in node.inputs if x is not start]
+            if node not in self.branches and all(_learns(start, x, order) for x in others):
+                self.branches[node] = [node.inputs.index(x) for x in others]
 
     def _reaches(self, node: graph.Node, taker: graph.Node, direct: set) -> bool:
         """Return True if a result comes to a norm by this taker, with no weights in between."""
@@ -115,8 +112,16 @@ def _before_rescaling(node: graph.Node) -> graph.Node:
     return node
 
 
-def _has_weights(node: graph.Node) -> bool:
-    return bool(getattr(getattr(node, "operation", None), "weights", ()))
+def _learns(start: graph.Node, end: graph.Node, order: dict[graph.Node, int]) -> bool:
+    """Return True if ``end`` is made from ``start``, with weights on the way."""
+    between, waiting, leads = set(), [end], False
+    while waiting:
+        node = waiting.pop()
+        leads |= node is start
+        if order[node] > order[start] and node not in between:
+            between.add(node)
+            waiting += node.inputs
+    return leads and any(getattr(getattr(x, "operation", None), "weights", ()) for x in between)
 
 
 def _sums(node: graph.Node) -> bool:

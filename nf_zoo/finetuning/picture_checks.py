@@ -123,7 +123,7 @@ def _warn_of_skipped(root, skipped: dict[str, str], strict: bool) -> None:
     if not skipped:
         return
     some = "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:5])
-    some += f"; and {len(skipped) - 5} more, in report.json" if len(skipped) > 5 else ""
+    some += f"; and {len(skipped) - 5} more, which the report names" if len(skipped) > 5 else ""
     count = f"{len(skipped)} file{'s' * (len(skipped) > 1)} of {root} cannot be read"
     if strict:
         raise FolderError(f"{count} as pictures, and strict=True allows none: {some}")

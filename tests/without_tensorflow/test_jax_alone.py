@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import batch_norm_networks
 import goldens
 import keras
 import numpy as np
@@ -228,3 +229,34 @@ def test_a_recipe_trains(tmp_path, monkeypatch):
     recipe.data.in_memory = False
     with pytest.raises(recipes.RecipeError, match=r"data\.in_memory=True"):
         run(recipe, tmp_path / "other")
+
+
+@pytest.mark.parametrize("convert", [nf_zoo.remove_batch_norm, nf_zoo.normalizer_free])
+def test_batch_norms_are_converted(convert):
+    """Also channels first, which TensorFlow cannot compute on CPUs; there only removed."""
+    model = batch_norm_networks.fill(channels_first())
+    inputs = batch_norm_networks.draw(model)
+    if convert is nf_zoo.normalizer_free:
+        with pytest.raises(ValueError, match=r'data_format="channels_last".*axis=1'):
+            convert(model)
+        result = convert(batch_norm_networks.pairs())
+        answers = batch_norm_networks.answer(result, batch_norm_networks.draw(result))
+        assert all(np.isfinite(x).all() and x.std() > 0 for x in answers)
+        return
+    result = convert(model)
+    (before,), (after,) = (batch_norm_networks.answer(x, inputs) for x in (model, result))
+    np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
+    assert result.remaining == {} and not batch_norm_networks.norms_of(result)
+
+
+def channels_first() -> keras.Model:
+    first = {"data_format": "channels_first"}
+    x = inputs = keras.Input((3, 12, 10))
+    for layer in (
+        keras.layers.Conv2D(8, 3, use_bias=False, **first),
+        keras.layers.DepthwiseConv2D(3, strides=2, **first),
+        keras.layers.SeparableConv2D(6, 3, padding="same", **first),
+        keras.layers.Conv2DTranspose(4, 2, strides=2, **first),
+    ):
+        x = keras.layers.BatchNormalization(axis=1)(layer(x))
+    return keras.Model(inputs, keras.layers.ReLU()(x))
