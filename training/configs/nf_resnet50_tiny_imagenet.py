@@ -18,8 +18,8 @@ SGD at batch 256 for 90 epochs, rate 0.1 with warm-up and half a cosine, adaptiv
 for the networks without normalization, label smoothing, mixup and cutmix, averaged weights. The
 3 x 3 stem without pooling leaves the last stage maps of 8 x 8. Runs under KERAS_BACKEND=jax too.
 
-A rate of 0.2 with clipping at 0.1, which the 26-layer networks bear, made NF-ResNet-50 of full width
-lose all it had learned after 2,700 steps, so it has half of both.
+The 26-layer networks bear a rate of 0.2 with clipping at 0.1. NF-ResNet-50 of full width lost all
+that it had learned by 2,700 steps of it, so the 50-layer networks have half of both.
 
 Expected accuracy: 51.9 % for ``nf_resnet26,two_cores`` and 49.4 % for ``resnetv2_26,two_cores``
 (docs/results.md); above 60 % for the 50-layer networks on one GPU in about an hour, which has not
