@@ -72,6 +72,41 @@ def test_the_blocks_of_a_guide_run_one_after_the_other(page, folder, hub_server)
         assert (folder / name).exists(), name
 
 
+@pytest.mark.slow
+def test_the_commands_of_a_user_run_one_after_the_other(folder, hub_server):
+    """From a folder of pictures to exported files, a published model and a Space."""
+    (folder / "holiday").mkdir()
+    for name in "ab":
+        (folder / f"{name}.jpg").rename(folder / "holiday" / f"{name}.jpg")
+    (folder / "FOLDER").symlink_to("pets")
+    found = [
+        shlex.split(line, comments=True)[1:]
+        for page in ("README.md", "docs/deploy.md", "docs/hub.md", "docs/demo.md")
+        for line in commands(ROOT / page)
+        if line.startswith("nf-zoo ") and line.split()[1] in RUN and "--private" not in line
+    ]
+    assert {words[0] for words in found} == set(RUN)
+    said = run(COMMANDS.format(found), folder, hub_server)
+    assert "holiday/a.jpg" in said and "Validation accuracy" in said
+    for name in ("flowers.onnx", "model.onnx", "model.tflite", "model.xml", "saved_model"):
+        assert (folder / name).exists(), name
+    files = hub_server.files
+    assert {"README.md", "model.safetensors"} <= files("me/flowers").keys()
+    assert "app.py" in files("spaces/me/try-flowers")
+
+
+RUN = ("finetune", "predict", "export", "publish")
+"""Commands that need nothing but pictures and the hub, and end by themselves."""
+
+COMMANDS = """
+import glob
+from nf_zoo.cli import main
+
+for words in {}:
+    words = [path for word in words for path in sorted(glob.glob(word)) or [word]]
+    assert main(words) == 0, words
+"""
+
 BEFORE = {
     "training.md": """
 import numpy as np, os
