@@ -262,9 +262,9 @@ def test_the_page_has_the_steps_of_conversions():
     cases = training_forms.GROUPS["conversion"]
     assert [(r["network"], r["form"]) for r in rows] == [pair for *_, c in cases for pair in c]
     for before, *after in (rows[i : i + 3] for i in range(0, len(rows), 3)):
-        cells = [f"{before['busy']}, {before['megabytes']}"]
+        cells = [f"{before['milliseconds']}, {before['megabytes']}"]
         for one in after:
-            shares = [float(one[key]) / float(before[key]) for key in ("busy", "megabytes")]
+            shares = [float(one[key]) / float(before[key]) for key in ("milliseconds", "megabytes")]
             cells.append(", ".join(f"{share:.2f}" for share in shares))
         name = before["network"].removeprefix(keras_networks.APPLICATION)
         assert f"| {name} | {' | '.join(cells)} |" in page
