@@ -410,8 +410,9 @@ def values_of(result):
     return [*result.model.get_weights(), [row["loss"] for row in result.history]]
 
 
-def test_parts_of_a_batch_make_the_same_steps(few, tiny):
-    options = {"epochs": 3, "warmup_epochs": 1, "learning_rate": 0.1, "ema": 0.5, **FAST}
+@pytest.mark.parametrize("more", [{"ema": 0.5}, {"early_stopping": 1}, {"early_stopping": 9}])
+def test_parts_of_a_batch_make_the_same_steps(more, few, tiny):
+    options = {"epochs": 3, "warmup_epochs": 1, "learning_rate": 0.1, **more, **FAST}
     start = tiny()
     whole, parts = (finetune(start, few, accumulate=k, **options) for k in (1, 4))
     for mine, theirs in zip(values_of(parts), values_of(whole), strict=True):
