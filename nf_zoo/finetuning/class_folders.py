@@ -238,10 +238,9 @@ def _is_hidden(name: str) -> bool:
 
 def _is_left_out(folder: Path) -> bool:
     """Return True for a folder that is hidden, or that a run of fine-tuning wrote."""
-    files = [{"run.json"}, {"report.json", "model.keras"}]
-    return _is_hidden(folder.name) or any(
-        all((folder / name).is_file() for name in names) for names in files
-    )
+    is_unfinished = folder.suffix == ".partial" and (folder / "run.json").is_file()
+    is_finished = (folder / "report.json").is_file() and (folder / "model.keras").is_file()
+    return _is_hidden(folder.name) or is_unfinished or is_finished
 
 
 def _suffix(name: str) -> str:

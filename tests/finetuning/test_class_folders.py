@@ -52,9 +52,10 @@ def test_the_folder_of_a_run_is_no_class(tmp_path):
     """Whether the run is finished or interrupted, and wherever its output is."""
     touch(tmp_path, "a/1.png", "b/1.png", "run/report.json", "run/model.keras", "run/curve.png")
     touch(tmp_path, "c.partial/run.json", "a/old/report.json", "a/old/model.keras", "a/old/x.png")
+    touch(tmp_path, "b/run.json")  # a name that a class folder may hold too
     found = scan(tmp_path)
     assert (found.labels, found.files) == (("a", "b"), ("a/1.png", "b/1.png"))
-    assert found.ignored == {"in run/": 1, "in old/": 1}
+    assert found.ignored == {"in run/": 1, "in old/": 1, ".json": 1}
     assert find_splits(tmp_path) == {"train": tmp_path}
 
 

@@ -198,7 +198,8 @@ def test_a_run_from_memory_goes_on_with_the_same_pixels_only(kind, tiny, tmp_pat
         pair = pixels, np.arange(12) % 2
         if kind == "arrays":
             return pair
-        return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(pair)
+        tf = pytest.importorskip("tensorflow", reason="a data set of TensorFlow")
+        return tf.data.Dataset.from_tensor_slices(pair)
 
     options = {"epochs": 1, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
     # Numbers of pictures name no files, and are the same in each split.

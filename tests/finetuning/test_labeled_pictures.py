@@ -273,7 +273,7 @@ def test_classes_and_counts_in_words(few):
 
 
 def pandas_column(values):
-    return pytest.importorskip("pandas").Series(values)
+    return pytest.importorskip("pandas", reason="not a requirement of ours").Series(values)
 
 
 def test_lists_of_paths_and_class_names(few, monkeypatch):
