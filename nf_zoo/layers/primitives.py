@@ -1,7 +1,9 @@
 """The operations that convolve under TensorFlow, and those of the gradients on a CPU.
 
 TensorFlow has no portable gradient of a grouped convolution on a CPU, and oneDNN's gradient to a
-kernel is slow in bfloat16, the more so the smaller the map. All forms are exact up to rounding;
+kernel is slow in bfloat16, the more so the smaller the map. Where oneDNN is off, TensorFlow's own
+gradient to the input takes 2 to 40 times as long as the convolution, the more so the smaller the
+map: on a processor with AVX2 alone that is the default. All forms are exact up to rounding;
 ``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 
@@ -31,7 +33,9 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
         training: a gradient will be taken. Those of a kernel of one tap are then matrix products.
             In bfloat16, so are those of a result that is up to 4 pixels wide or has 64 channels
             for each pixel of its width; and a convolution of a map of up to four pixels is one
-            product. For inference a convolution without groups stays one plain operation.
+            product. Without oneDNN both hold for up to 4 pixels in any precision, and up to 16
+            pixels the gradient to the input is a convolution with the turned kernel. For inference
+            a convolution without groups stays one plain operation.
     """
     padding = padding.upper()
     if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
@@ -41,14 +45,17 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
     if not training or dilation > 1 or None in x.shape[1:3] or _on_gpu():
         return None
     if tuple(kernel.shape[:2]) == (1, 1):
-        return _with_products_as_gradients(strides, padding) if strides == 1 else None
-    if x.dtype != "bfloat16":
+        return _with_own_gradients(strides, padding) if strides == 1 else None
+    half, plain = x.dtype == "bfloat16", not _has_onednn()
+    if not half and not plain:
         return None
     if x.shape[1] * x.shape[2] <= 4:
         return functools.partial(_as_one_product, strides=strides, padding=padding)
     side = -(-max(x.shape[1:3]) // strides)
-    if side <= max(4, min(kernel.shape[2:]) // 64):
-        return _with_products_as_gradients(strides, padding)
+    products = side <= (max(4, min(kernel.shape[2:]) // 64) if half else 4)
+    turned = plain and side <= 16
+    if products or turned:
+        return _with_own_gradients(strides, padding, turned, products)
     return None
 
 
@@ -57,6 +64,16 @@ def _on_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+@functools.cache
+def _has_onednn() -> bool:
+    """Return whether TensorFlow convolves by oneDNN; it says so in a private module only."""
+    try:
+        from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+    except ImportError:
+        return True
+    return IsMklEnabled()
 
 
 def _border(size: int, taps: int, strides: int, padding: str) -> tuple[int, int]:
@@ -111,8 +128,13 @@ def _as_one_product(x, kernel, strides, padding):
 
 
 @functools.cache
-def _with_products_as_gradients(strides, padding) -> Callable:
-    """Return a convolution whose gradient to the kernel is a matrix product for each tap."""
+def _with_own_gradients(strides, padding, turned=False, products=True) -> Callable:
+    """Return a convolution with gradients of other forms than TensorFlow's.
+
+    Args:
+        turned: the gradient to the input is a convolution with the turned kernel.
+        products: the gradient to the kernel is a matrix product for each tap.
+    """
     import tensorflow as tf
 
     def convolution(x, kernel):
@@ -125,6 +147,8 @@ def _with_products_as_gradients(strides, padding) -> Callable:
         if tuple(kernel.shape[:2]) == (1, 1) and strides == 1:
             product = tf.matmul(_rows(upstream), kernel[0, 0], transpose_b=True)
             return tf.reshape(product, tf.shape(x))
+        if turned:
+            return _to_input(x, kernel, upstream, strides, padding)
         return tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(x),
             filter=kernel,
@@ -134,6 +158,14 @@ def _with_products_as_gradients(strides, padding) -> Callable:
         )
 
     def of_kernel(x, kernel, upstream):
+        if not products:
+            return tf.raw_ops.Conv2DBackpropFilter(
+                input=x,
+                filter_sizes=kernel.shape,
+                out_backprop=upstream,
+                strides=(1, strides, strides, 1),
+                padding=padding,
+            )
         starts, lengths = [], []
         for size, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True):
             before, length = _border(size, taps, strides, padding)
@@ -141,7 +173,7 @@ def _with_products_as_gradients(strides, padding) -> Callable:
             lengths.append((length - 1) * strides + taps)
         x, upstream = _fitted(x, starts, lengths), _rows(upstream)
         height, width = (n - taps + 1 for n, taps in zip(lengths, kernel.shape[:2], strict=True))
-        products = [
+        by_tap = [
             tf.matmul(
                 _rows(x[:, i : i + height : strides, j : j + width : strides]),
                 upstream,
@@ -150,7 +182,7 @@ def _with_products_as_gradients(strides, padding) -> Callable:
             for i in range(kernel.shape[0])
             for j in range(kernel.shape[1])
         ]
-        return tf.reshape(tf.stack(products), kernel.shape)
+        return tf.reshape(tf.stack(by_tap), kernel.shape)
 
     return with_own_gradient(convolution)
 
@@ -213,7 +245,7 @@ def _grouped(strides, padding, dilation, groups, inside: bool = False) -> Callab
         convolved = [tf.nn.convolution(*part, strides, padding, None, dilation) for part in parts]
         return tf.concat(convolved, -1)
 
-    if _on_gpu():
+    if _on_gpu() or groups == 1:
         return native
     if dilation > 1:
         return split
@@ -223,7 +255,7 @@ def _grouped(strides, padding, dilation, groups, inside: bool = False) -> Callab
             known = None not in (*x.shape[1:], *kernel.shape)
             if known and not inside and max(kernel.shape[2], kernel.shape[3] // groups) <= NARROW:
                 arguments = (x, kernel, upstream, strides, padding, groups)
-                return _to_grouped_input(*arguments), _to_grouped_kernel(*arguments)
+                return _to_input(*arguments), _to_grouped_kernel(*arguments)
             with tf.GradientTape() as tape:
                 tape.watch([x, kernel])
                 y = split(x, kernel)
@@ -234,8 +266,8 @@ def _grouped(strides, padding, dilation, groups, inside: bool = False) -> Callab
     return with_own_gradient(convolution)
 
 
-def _to_grouped_input(x, kernel, upstream, strides, padding, groups):
-    """Return the gradient to x: a grouped convolution of ``upstream`` with the turned kernel.
+def _to_input(x, kernel, upstream, strides, padding, groups=1):
+    """Return the gradient to x: a convolution of ``upstream`` with the turned kernel.
 
     With strides s it has s * s times the channels, one set for each of the s * s places that a
     pixel can have between two steps.
