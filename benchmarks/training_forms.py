@@ -2,14 +2,16 @@
 
     python -m benchmarks.training_forms
     python -m benchmarks.training_forms --table gradients
+    TF_ENABLE_ONEDNN_OPTS=0 python -m benchmarks.training_forms --table without_onednn
     python -m benchmarks.training_forms --table conversion
 
 ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
 NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table of gradients
-has this package's gradients of convolutions beside TensorFlow's, that of conversion the networks of
-Keras beside themselves without batch normalization. Steps of SGD with momentum: medians and least
-of turns, and the processor time of all threads (``busy``). Every network has a process of its own;
-its memory is the peak minus the memory before the steps. Writes benchmarks/training_forms.csv, or
+has this package's gradients of convolutions beside TensorFlow's, and so has that without oneDNN,
+which a processor with AVX2 alone leaves off. That of conversion has the networks of Keras beside
+themselves without batch normalization. Steps of SGD with momentum: medians and least of turns, and
+the processor time of all threads (``busy``). Every network has a process of its own; its memory is
+the peak minus the memory before the steps. Writes benchmarks/training_forms.csv, or
 training_TABLE.csv.
 """
 
@@ -52,6 +54,10 @@ GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form)
             ("nf_resnet50", 224, 8, "mixed_bfloat16"),
             ("nf_resnet50", 64, 128, "mixed_bfloat16"),
         )
+    ),
+    "without_onednn": tuple(
+        (size, batch, "float32", tuple(("nf_resnet50", form) for form in (OURS, GRADIENTS)))
+        for size, batch in ((32, 128), (64, 32), (224, 8))
     ),
     "conversion": tuple(
         (224, 8, "float32", tuple((f"keras.applications {network}", form) for form in CONVERSIONS))
