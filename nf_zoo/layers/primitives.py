@@ -39,7 +39,8 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
     """
     padding = padding.upper()
     if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
-        return _depthwise(strides, padding, dilation)
+        grouped = _has_onednn() and not _on_gpu() and dilation == 1
+        return _depthwise(strides, padding, dilation, grouped)
     if groups > 1:
         return _grouped(strides, padding, dilation, groups)
     if not training or dilation > 1 or None in x.shape[1:3] or _on_gpu():
@@ -195,10 +196,11 @@ def _rows(x):
 
 
 @functools.cache
-def _depthwise(strides, padding, dilation) -> Callable:
+def _depthwise(strides, padding, dilation, grouped: bool) -> Callable:
     """Return a convolution of every channel by itself, with a kernel (kh, kw, 1, filters).
 
-    On a CPU oneDNN's grouped convolution is the fastest, but not its gradients.
+    On a CPU oneDNN's ``grouped`` convolution is the fastest, but not its gradients. TensorFlow's
+    own, where oneDNN is off, takes 25 times as long as the depthwise operation.
     """
     import tensorflow as tf
 
@@ -207,7 +209,7 @@ def _depthwise(strides, padding, dilation) -> Callable:
     def by_channel(kernel, x):
         return tf.reshape(kernel, (*kernel.shape[:2], x.shape[-1], -1))
 
-    if _on_gpu() or dilation > 1:
+    if not grouped:
         own = {"strides": steps, "padding": padding, "dilations": (dilation, dilation)}
         return lambda x, kernel: tf.nn.depthwise_conv2d(x, by_channel(kernel, x), **own)
 

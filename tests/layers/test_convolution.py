@@ -275,6 +275,14 @@ def test_training_where_onednn_is_off(side, strides, own, monkeypatch):
     )
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("training", [False, True])
+def test_depthwise_convolution_where_onednn_is_off(training, monkeypatch):
+    monkeypatch.setattr(primitives, "_has_onednn", lambda: False)
+    operations = in_graph(Conv2D(16, 3, groups=16), (8, 9, 9, 16), training)
+    assert "DepthwiseConv2dNative" in operations and "Conv2D" not in operations
+
+
 def test_tensorflow_says_whether_onednn_is_on():
     program = "from nf_zoo.layers.primitives import _has_onednn; print(int(_has_onednn()))"
     for setting in ("0", "1"):
