@@ -96,7 +96,7 @@ class Trainer:
         if self.engine.agree(self.step) != -self.engine.agree(-self.step):
             raise OSError(
                 "The hosts found checkpoints of different steps: --workdir must be one folder "
-                f"that they all see. Received: step {self.step} on this one"
+                f"that they all see. Received: step {self.step} on this host"
             )
         return self.step
 

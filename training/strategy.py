@@ -160,6 +160,6 @@ def _tpu_strategy(name: str):
     except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise RecipeError(
-            "No TPU answers. It needs a TPU host and TensorFlow's build for it "
+            "No TPU answers. A run on TPU needs a TPU host and TensorFlow's build for TPUs "
             f"(pip install tensorflow-tpu). Received: --tpu={name!r} ({line})"
         ) from error

@@ -72,7 +72,7 @@ def _message(error: Exception) -> str | None:
         place = getattr(error, "filename", None)
         return f"{NO_SPACE}: {place}" if place else f"{NO_SPACE}."
     if is_out_of_memory(error) and not text.startswith("Out of memory"):
-        return "Out of memory. Take fewer or smaller pictures at a time, as with --batch-size 1"
+        return "Out of memory. Use smaller pictures, or fewer at a time, as with --batch-size 1"
     return text if isinstance(error, (*_EXPLAINED, MemoryError)) else None
 
 

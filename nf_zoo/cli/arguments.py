@@ -204,7 +204,7 @@ def _finetune(commands) -> None:
     many = {"action": "append", "type": field_value, "default": []}
     parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
     continued = ("resume", "finish", "overwrite")
-    group = parser.add_argument_group("training (open options follow from the pictures)")
+    group = parser.add_argument_group("training (options left out follow from the pictures)")
     add_flags(group, Settings, without=("output", *continued))
     add_flags(parser.add_mutually_exclusive_group(), Settings, continued)
 
@@ -222,7 +222,7 @@ def _export(commands) -> None:
     parser.add_argument(
         "--format",
         choices=[row.flag for row in FORMATS.values()],
-        help=f"(by the ending: {', '.join(SUFFIXES)}, or else a SavedModel)",
+        help=f"(from the ending of PATH: {', '.join(SUFFIXES)}; otherwise a SavedModel)",
     )
     parser.add_argument("--precision", choices=precisions, help="(float32)")
     parser.add_argument(
@@ -242,7 +242,7 @@ def _export(commands) -> None:
 
 
 def _benchmark(commands) -> None:
-    help = "the time of a model in every format whose runtime is installed, and the fastest"
+    help = "time a model in every format whose runtime is installed, and name the fastest"
     parser = add_command(commands, "benchmark", "benchmarking:benchmark_command", help)
     parser.add_argument("model", help=MODEL)
     add_flags(parser, BenchmarkSettings)
@@ -271,7 +271,7 @@ def _figure(commands) -> None:
     parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and noise (0)")
     sizes = parser.add_argument_group("sizes (by default those of the figure)")
-    sizes.add_argument("--depth", type=int, help="blocks, per stage if there are several")
+    sizes.add_argument("--depth", type=int, help="blocks; per stage if there are several stages")
     sizes.add_argument("--width", type=int, help="channels of the first stage, or features")
     sizes.add_argument("--pictures", type=int, metavar="N", help="number of pictures or vectors")
     sizes.add_argument("--size", type=int, metavar="N", help="side of the pictures in pixels")
@@ -364,11 +364,11 @@ def _catalog(commands) -> None:
 
 
 def _doctor(commands) -> None:
-    help = "versions, devices, runtimes and cache: what to paste into a report of a bug"
+    help = "versions, devices, runtimes and cache: what to paste into a bug report"
     add_json(add_command(commands, "doctor", "doctor:doctor_command", help))
 
 
 def _completion(commands) -> None:
-    help = "print what makes a shell complete this command's options and arguments"
+    help = "print the script that makes a shell complete this command's options and arguments"
     parser = add_command(commands, "completion", "completion:completion_command", help)
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell to print for")

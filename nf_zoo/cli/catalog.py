@@ -90,9 +90,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     console().print(shown)
     if networks:
         note = (
-            "\nThe parameters and everything after the checkpoints are those of the first one, "
-            "the default where there is one (for haiku, with variant='paper'). Input in pixels, "
-            "top-1 in %."
+            "\nThe parameters, and all columns after the checkpoints, are those of the first "
+            "checkpoint, which is the default if there is one (for haiku, with variant='paper'). "
+            "Input in pixels, top-1 in %."
         )
         console().print(Text(note, style="dim"))
 

@@ -33,8 +33,8 @@ def export_command(args: Namespace) -> int:
     change = f"at most {deviation:.1e} of the largest"
     if row.checks[given.get("precision", next(iter(row.checks)))] is None:
         change = f"{100 * deviation:.1f} % (rms), the price of eight bits"
-    out.print(f"Exported to {path}. Run once more from there, its outputs differ from those of the")
-    out.print(f"Keras model by {change}.")
+    out.print(f"Exported to {path}. The exported model was run again from there; its outputs")
+    out.print(f"differ from those of the Keras model by {change}.")
     out.print(row.usage.format(path=path, name=row.name))
     return 0
 

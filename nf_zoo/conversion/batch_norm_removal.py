@@ -33,14 +33,14 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
 
     Every BatchNormalization disappears into a layer beside it, with its moving statistics: into
     the kernel and bias of the convolution (depthwise, separable and transposed ones too) or dense
-    layer before it, or of those behind it. Where none can take it exactly, it becomes a
+    layer before it, or of those after it. Where none can take it exactly, it becomes a
     :class:`~nf_zoo.layers.ChannelAffine` of its name, with a trainable scale and offset per
-    channel:
+    channel. That happens where
 
-    - next to it, or beyond poolings, there is no such layer, or one with an activation or a
-      dropout in between, with other uses, with a constraint, an activity regularizer or LoRA, of
-      another dtype, or one that is frozen while the BatchNormalization is not;
-    - the layer behind it pads with zeros, to which no offset was added.
+    - no such layer is next to it, or beyond poolings; or an activation or a dropout lies in
+      between; or that layer has other uses, a constraint, an activity regularizer, LoRA or another
+      dtype, or is frozen while the BatchNormalization is not;
+    - the layer after it pads with zeros, to which no offset was added.
 
     Training then goes on as with frozen statistics, with any batch size; no picture influences
     another.
@@ -51,7 +51,7 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
 
     Returns:
         a new Keras model with the inputs, outputs, layer names, ``trainable`` flags and dtype
-        policies of ``model``, not compiled; its attribute ``remaining`` tells what stayed, by the
+        policies of ``model``, not compiled; its attribute ``remaining`` says what stayed, by the
         name of the layer. It is a Sequential or a ``keras.Model``, or of the class of ``model`` if
         that has no constructor of its own. The residual blocks of this package's BatchNorm
         networks appear as their parts. ``model`` is not changed.

@@ -75,12 +75,12 @@ def normalizer_free(
     At initialization the result keeps the variance of its signal; in training no picture
     influences another.
 
-    - Convolutions, depthwise and separable ones too, and dense layers whose results come to a
+    - Convolutions, depthwise and separable ones too, and dense layers whose results reach a
       BatchNormalization become standardized, with a gain and a bias that learn. Their constant
       ``gamma`` undoes the expected variance of the input and the loss at zero padding.
-    - BatchNormalization goes. Behind a sum or a pooling it becomes the factor beta, 1 / sqrt of
-      the expected variance; behind a layer that cannot be standardized, such as a transposed
-      convolution, a scale and an offset per channel that learn.
+    - BatchNormalization is removed. After a sum or a pooling it becomes the factor beta, 1 / sqrt
+      of the expected variance; after a layer that cannot be standardized, such as a transposed
+      convolution, it becomes a scale and an offset per channel that learn.
     - Activations of a centered signal get their gamma, gates (squeeze-excite) the factor 2.
     - Every residual branch gets the factor ``alpha``. A shortcut with a convolution starts the
       ledger again at 1.
@@ -94,10 +94,10 @@ def normalizer_free(
         alpha: weight of the residual branches, above 0.
         weights: None for fresh weights; ``"keep"`` for the kernels of ``model`` where shapes
             agree, and all weights of layers that stay. Frozen layers stay as they are, with their
-            weights; a BatchNormalization behind one becomes a scale and an offset per channel.
+            weights; a BatchNormalization after one becomes a scale and an offset per channel.
         images: what to measure on, as in :func:`nf_zoo.signal_propagation`; an array for each
-            input if there are several. None is noise of variance 1, which inputs of whole numbers
-            take only if ``Rescaling`` or ``Normalization`` comes first. Give pictures where you
+            input if there are several. None is noise of variance 1, which suits an input of whole
+            numbers only if ``Rescaling`` or ``Normalization`` comes first. Give pictures where you
             can: neighboring pixels of pictures are alike, which pooling and depthwise
             convolutions do not see in noise. At most 16 are used.
 
@@ -106,12 +106,12 @@ def normalizer_free(
         outputs and layer names of ``model``, not compiled. Its ``remaining`` names the
         normalizations of other kinds that stay; its ledger is what
         :func:`nf_zoo.signal_propagation` shows as theory, for models of one input. A
-        ``train_step`` of the model's own class is not taken over. ``model`` is not changed.
+        ``train_step`` of the model's own class is not carried over. ``model`` is not changed.
 
     Raises:
         ValueError: if ``model`` is neither functional nor Sequential, has a BatchNormalization
-            over another axis than the last or inside a layer with code of its own, or ``alpha``,
-            ``weights`` or ``images`` is none of the above.
+            over an axis other than the last or inside a layer with code of its own, or if
+            ``alpha``, ``weights`` or ``images`` is not as described above.
 
     Source: Brock, De & Smith, ICLR 2021, sections 3 (alpha, beta, transitions), 4 (standardization
     and gamma) and 5 (gates).

@@ -46,8 +46,8 @@ def pictures_for(network, images) -> tuple[list, str]:
             _check(ops.convert_to_numpy(value), name)
         elif "float" not in tensor.dtype and not _is_prepared(network, tensor):
             raise ValueError(
-                f"Noise has no whole numbers that mean something: give images= for the input "
-                f"{name!r}. Received: {tensor.dtype} without Rescaling or Normalization behind it"
+                "Noise cannot stand for whole numbers: give images= for the input "
+                f"{name!r}. Received: {tensor.dtype} without Rescaling or Normalization after it"
             )
         values.append(value)
     return values, kind

@@ -45,18 +45,18 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
 
     Args:
         models: a model or several: ImageClassifiers, or what names one for
-            :func:`nf_zoo.load_pretrained`, or files and SavedModels that nf_zoo exported. These
+            :func:`nf_zoo.load_pretrained`, or files and SavedModels that nf_zoo exported, which
             show no heat map.
         block: serve until Ctrl+C; otherwise return at once, as in a notebook.
         {settings}
 
     Returns:
-        The ``gradio.Blocks`` that are served; its ``close()`` ends that.
+        The ``gradio.Blocks`` that are served; its ``close()`` stops the page.
 
     Raises:
         ImportError: without the extra ``demo``.
         ValueError: if there is no model, or one has no classifier; or as ``load_pretrained``.
-        OSError: if the port is taken, or the address is none of this machine.
+        OSError: if the port is taken, or the address is not one of this machine.
 
     Example:
         >>> import nf_zoo

@@ -39,7 +39,9 @@ class Subject:
         self._model = open_model(os.fspath(source)) if named else source
         self.title = printable(source) if named else source.name
         if not getattr(self._model, "num_classes", None):
-            raise ValueError(f"The model must have a classifier. Received: {self.title}, without")
+            raise ValueError(
+                f"The model must have a classifier. Received: {self.title}, which has none"
+            )
         # An exported file has no layers to look into.
         is_network = isinstance(self._model, keras.Model)
         self._network = with_last_map(self._model) if is_network else None

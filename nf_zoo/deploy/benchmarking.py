@@ -73,7 +73,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Options of :func:`benchmark`.
+    """Result of :func:`benchmark`.
 
     Attributes:
         timings: the fastest first, for each batch size.

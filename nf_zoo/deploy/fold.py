@@ -44,7 +44,7 @@ def fold(
             fold too.
         dtype: policy of the maps, such as ``"mixed_bfloat16"``; pixels before the first
             convolution and everything after a matrix product keep their own. None keeps the
-            model's. docs/deploy.md tells where bfloat16 is faster.
+            model's policy. docs/deploy.md says where bfloat16 is faster.
         allow_unfolded: keep layers that folding does not know, instead of refusing them.
 
     Returns:
@@ -67,7 +67,7 @@ def fold(
         if dtype is not None:
             raise ValueError(
                 "dtype must be chosen when a model is first folded: fold the original model again. "
-                f"Received: dtype={dtype!r} with {model.name!r}, folded"
+                f"Received: dtype={dtype!r} with {model.name!r}, which is folded"
             )
         return model
     _refuse_quantized(model)

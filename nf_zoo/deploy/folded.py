@@ -52,7 +52,7 @@ class FoldedModel(PictureModel):
         raise RuntimeError(
             "A folded model cannot be trained: its standardization and gains are gone. Train "
             f"the original {self.folded_from['class']} {self.folded_from['name']!r} "
-            f"and fold it again. Received: {self.name!r}, folded"
+            f"and fold it again. Received: {self.name!r}, which is folded"
         )
 
     train_on_batch = with_classifier = fit
@@ -62,7 +62,7 @@ class FoldedModel(PictureModel):
         raise RuntimeError(
             "The weights of a folded model fit no architecture of nf_zoo: save it as a file with "
             "model.save('name.keras'), or save the original model. "
-            f"Received: {self.name!r}, folded"
+            f"Received: {self.name!r}, which is folded"
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -108,8 +108,8 @@ class Format:
         path, kind = Path(path), "file" if self.suffix else "folder"
         if self.second and path.suffix != self.suffix:
             raise ValueError(
-                f"The path must end in {self.suffix}: {self.title} finds the weights by it, in a "
-                f"file that ends in {self.second}. Received: {path}"
+                f"The path must end in {self.suffix}: {self.title} looks for the weights in a file "
+                f"of the same name that ends in {self.second}. Received: {path}"
             )
         for found in filter(Path.exists, [path, *self.second_of(path)]):
             if not overwrite:
@@ -119,8 +119,8 @@ class Format:
                 )
             if found.is_dir() == bool(self.suffix):
                 raise FileExistsError(
-                    f"The path must not hold anything but a {kind} to replace: choose another "
-                    f"path. Received: {found}"
+                    f"The path must be free, or hold a {kind} to replace: choose another path. "
+                    f"Received: {found}"
                 )
         return path
 

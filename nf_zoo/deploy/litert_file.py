@@ -52,7 +52,7 @@ def export_litert(
     to another batch and, if the model leaves them free, to other sides. The input of the signature
     is called ``images`` (several inputs keep their names); the outputs are called as in
     :func:`nf_zoo.export_onnx`. Only built-in operations are used, also for grouped convolutions.
-    The file is a zip archive too, in the way of LiteRT's metadata tools, with ``labels.txt`` and
+    The file is also a zip archive, as LiteRT's metadata tools make it, with ``labels.txt`` and
     ``metadata.json``, which holds the preprocessing.
 
     LiteRT runs the file, and its answers are compared with the model's, before the file appears

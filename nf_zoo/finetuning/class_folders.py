@@ -136,8 +136,8 @@ def count_unlabeled(folder: Path, labels: Sequence[str]) -> int | None:
         return None
     count = len(_pictures_below(folder, collections.Counter()))
     warnings.warn(
-        f"{folder} has no folder for each class, so its pictures belong to none and are ignored: "
-        f"{count}",
+        f"{folder} does not have a folder for each class, so its pictures have no class and are "
+        f"ignored: {count}",
         stacklevel=3,
     )
     return count
@@ -158,7 +158,7 @@ def check_names(labels: Sequence[str]) -> None:
             raise FolderError(f"Class names must differ. Received: {twins[0]!r} twice")
         if len(twins) > 1:
             raise FolderError(
-                "Class names look the same but are not. Merge the class folders, or rename one. "
+                "Class names look the same but differ. Merge the class folders, or rename one. "
                 f"Received: {' and '.join(f'{name!r} ({name!a})' for name in twins)}"
             )
     if padded := [repr(label) for label in labels if label != label.strip()]:

@@ -66,7 +66,7 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         data: a folder of class folders, or of train/, val/ (optional) and test/ (optional) with
             class folders in each; a pair (pictures, classes) of paths or arrays with names or
             indices; a ``tf.data.Dataset`` of (picture, class), with pictures uint8 or float in
-            0..255, one by one or in batches, of which ``class_names`` is used; or ``"tfds:name"``.
+            0..255, one by one or in batches, whose ``class_names`` are used; or ``"tfds:name"``.
         {settings}
 
     Returns:

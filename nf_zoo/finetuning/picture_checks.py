@@ -90,7 +90,7 @@ _COPIES = {
     "copies": "have the same pixels as another picture; copies stay on one side of a split",
     "copies_across_classes": "are in one class and, pixel by pixel, in another",
     "copies_across_splits": (
-        "are in several splits, pixel by pixel: figures come out too high unless they are removed"
+        "are in several splits, pixel by pixel: figures come out too high while the copies stay"
     ),
 }
 

@@ -104,7 +104,7 @@ def write_report(
 ) -> None:
     """Write the model, the report and the plots of a run into an empty folder.
 
-    A plot or a SavedModel that cannot be made is missed in a warning, and in the report under
+    A warning names a plot or a SavedModel that cannot be made, and so does the report under
     ``"missing"``.
     """
     labels = evaluation.labels

@@ -136,8 +136,8 @@ class _Schedule(Options):
     )
     warmup_epochs: int | None = option(
         None,
-        "first epochs, which train the classifier alone; about a tenth by default, none if the "
-        "model has no pretrained weights. If all epochs do, the result is a linear probe",
+        "number of first epochs that train the classifier alone; about a tenth by default, none if "
+        "the model has no pretrained weights. If that is all epochs, the result is a linear probe",
         whole(0, "None, 0 or more"),
     )
     randaugment: bool = option(False, "random changes of color and shape, two for each picture")
@@ -178,9 +178,13 @@ class Settings(augmentation.FineTuning, _Schedule):
     rematerialize: bool = option(
         False, "recompute the inside of the blocks in the backward pass: less memory, more time"
     )
-    seed: int = option(0, "decides split, order, variations and the new classifier", whole())
+    seed: int = option(
+        0, "seed of the split, the order, the variations and the new classifier", whole()
+    )
     strict: bool = option(
-        False, "fail on a file that cannot be read instead of skipping it by name", saved=False
+        False,
+        "fail on a file that cannot be read, instead of naming it in a warning and skipping it",
+        saved=False,
     )
     resume: bool = option(
         False,

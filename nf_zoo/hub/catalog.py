@@ -283,4 +283,4 @@ def _problems_together(records: Sequence[PretrainedWeights]) -> Iterator[str]:
         of_place = [record for record in records if (record.architecture, record.variant) == place]
         defaults = [record.tag for record in of_place if record.default]
         if len(defaults) > 1:
-            yield f"{place[0]}: one record can have default = true. Received: {defaults}"
+            yield f"{place[0]}: only one record can have default = true. Received: {defaults}"

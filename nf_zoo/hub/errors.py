@@ -48,7 +48,7 @@ class CacheNotWritable(WeightsError):
 
 
 class CorruptWeights(WeightsError):
-    """The file is truncated, or is not a safetensors file at all."""
+    """The file is truncated or damaged, or is not a file of its format at all."""
 
 
 class ChecksumMismatch(CorruptWeights):
@@ -68,11 +68,11 @@ class InvalidConfig(WeightsError, ValueError):
 
 
 class RepositoryTaken(WeightsError):
-    """The repository holds another model that publishing would replace."""
+    """The repository holds something else, or is public where a private one is asked for."""
 
 
 class PublishingFailed(WeightsError):
-    """The upload failed; the repository is as it was."""
+    """The upload failed; the message says what is in the repository now."""
 
 
 def first_few(items: Sequence[str], shown: int = SHOWN) -> str:

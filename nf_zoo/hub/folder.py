@@ -61,7 +61,7 @@ def save_pretrained(
         FileExistsError: if the folder is not empty (and ``overwrite`` is false), or is a file.
         ValueError: for a model that is not an ImageClassifier or has LoRA or quantized layers,
             another dtype, a value too large for float16, or metrics that are not JSON.
-        WeightsError: if the files written do not describe the model; nothing is left then.
+        WeightsError: if the files written do not describe the model; nothing is left behind then.
         RuntimeError, ImportError: for a SavedModel without TensorFlow.
 
     Example:

@@ -104,7 +104,7 @@ def push_to_hub(
             and the repository is public.
         WeightsAccessDenied: without a token, or without permission to write there.
         WeightsOffline: if the hub cannot be reached.
-        PublishingFailed: if the upload fails; the repository is then unchanged.
+        PublishingFailed: if the upload fails; the message says what is in the repository now.
         UnknownWeights: if the name is malformed.
         ValueError: as ``save_pretrained``.
 

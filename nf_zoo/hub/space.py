@@ -87,7 +87,7 @@ def push_space(
 
 
 def check_space(source: str, space: str, model=None) -> None:
-    """Refuse, before anything is uploaded, what can become no Space.
+    """Refuse, before anything is uploaded, what cannot become a Space.
 
     Raises:
         ValueError: if the name of the Space is malformed, if the hub cannot open the model, such as

@@ -88,7 +88,7 @@ def activation_function(activation: str | Callable) -> Callable:
 
 
 def mean_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
-    """E[activation(z)] for z ~ N(0, 1), integrated as in :func:`gamma_of`."""
+    """Return E[activation(z)] for z ~ N(0, 1), integrated as in :func:`gamma_of`."""
     return float(_moments_of(activation, points, limit)[0])
 
 
@@ -108,7 +108,7 @@ def _moments_of(activation: str | Callable, points: int, limit: float) -> tuple[
 
 
 def gamma_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
-    """gamma = 1 / sqrt(Var[activation(z)]) for z ~ N(0, 1), by numerical integration.
+    """Return gamma = 1 / sqrt(Var[activation(z)]) for z ~ N(0, 1), by numerical integration.
 
     The density is integrated with Simpson's rule on ``[-limit, limit]``. The published constants in
     :data:`GAMMA` were sampled and differ from the integral by up to 7e-4 (ReLU); networks use the

@@ -16,10 +16,10 @@ class ChannelAffine(RecordedLayer):
         offset: the same; the offset starts at 0.
         axis: axis of the channels.
 
-    Input and output: (..., C), the same; with another ``axis`` than -1 the channels are there.
+    Input and output: (..., C), the same; the channels lie on ``axis`` if it is not -1.
 
     Raises:
-        ValueError: on any other value.
+        ValueError: if ``scale`` or ``offset`` has any other value.
 
     Example:
         >>> import numpy as np

@@ -109,8 +109,9 @@ class ImageClassifier(PictureModel):
     def layer_states(self) -> dict[str, Any]:
         """Return the settings made on the model and its layers by hand, JSON-able.
 
-        ``trainable`` is there if the whole model is frozen; ``parts``, by the path of a layer, as
-        :func:`~nf_zoo.layers.composite.states_of_parts` records them. Empty if nothing was set.
+        ``trainable`` is there if the whole model is frozen. ``parts`` has the settings of layers
+        by path, as :func:`~nf_zoo.layers.composite.states_of_parts` records them. The dict is
+        empty if nothing was set.
         """
         states = {"trainable": self.trainable, "parts": states_of_parts(self)}
         return {key: value for key, value in states.items() if value not in (True, {})}

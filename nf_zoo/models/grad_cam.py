@@ -13,9 +13,9 @@ from nf_zoo.functional import deep_graphs
 def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     """Return how much every place of the last map speaks for a class.
 
-    Each channel of the map counts with the mean gradient of the class's logit. Behind global
-    pooling there is only the linear classifier, so that this is its weight: no gradient is taken,
-    and the answer is the same on every backend.
+    Each channel of the map counts with the mean gradient of the class's logit. Only the linear
+    classifier follows global pooling, so this gradient is its weight: no gradient is taken, and
+    the answer is the same on every backend.
 
     Args:
         model: an ImageClassifier with a classifier.

@@ -20,7 +20,7 @@ class NFNetConfig(NormFreeConfig):
         bottleneck_ratio: inner width of a block, divided by its output width.
         group_width: channels per group of the 3x3 convolutions.
         truncate_groups: truncate inner widths to a multiple of ``group_width``, as in F+; else
-            they must be one.
+            they must already be one.
         stem_widths: channels of the four stem convolutions (strides 2, 1, 1, 2).
         final_ratio: channels of the final 1x1 convolution, divided by the last width.
 

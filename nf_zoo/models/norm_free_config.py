@@ -46,7 +46,7 @@ class NormFreeConfig(NormFreeFields, Config):
         rescale: beta comes from the variance ledger; else it is 1.
         shortcut: ``"average_pool"`` (2x2 average, then 1x1) or ``"strided"`` (strided 1x1).
         attention_ratio: hidden width of squeeze-excite, divided by the width it acts on.
-        attention_divisor: the hidden width is rounded to a multiple of this, at least once it.
+        attention_divisor: the hidden width is rounded to a multiple of this, and is at least this.
 
     The other fields are those of :class:`NormFreeFields` and of
     :class:`~nf_zoo.models.configuration.Config`.

@@ -209,7 +209,7 @@ class GroupedOptimizer(UpdateWrapper):
         super().__init__(optimizer, name=name)
         if getattr(optimizer, "weight_decay", None):
             raise ValueError(
-                "The wrapped optimizer must not decay weights, as the groups do so: give it "
+                "The wrapped optimizer must not decay weights, because the groups do: give it "
                 "weight_decay=None, or 0.0 for AdamW. "
                 f"Received: weight_decay={optimizer.weight_decay!r}"
             )

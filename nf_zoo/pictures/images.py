@@ -36,8 +36,8 @@ def preprocess(
         images: a picture or several. A picture is a file path, the bytes of a JPEG, PNG, WebP,
             BMP, GIF, TIFF, AVIF or HEIC file, a PIL image, or an array (H, W), (H, W, 1),
             (H, W, 3) or (H, W, 4) in 0..255; several are a batch array (N, H, W, C), or a list,
-            tuple or iterator whose members may differ in kind and size. How alpha, grayscale, 16
-            bits, EXIF rotation and floats are taken: see :func:`load_image`.
+            tuple or iterator whose members may differ in kind and size. :func:`load_image`
+            says how it takes alpha, grayscale, 16 bits, EXIF rotation and floats.
         model: a :class:`Preprocessing`, or a model that has one as ``.preprocessing``.
         input_size: (height, width), or one integer, in place of the model's own.
 
@@ -81,7 +81,7 @@ def load_image(source: Any) -> np.ndarray:
         source: one of
 
             - the path of a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or, with ``pillow-heif``, HEIC
-              file (str or ``pathlib.Path``); what it is, its content says and not its suffix;
+              file (str or ``pathlib.Path``); its content says what it is, not its suffix;
             - the bytes of such a file;
             - a ``PIL.Image.Image``;
             - an array, or a tensor that NumPy can read, of shape (H, W), (H, W, 1), (H, W, 3) or
@@ -91,16 +91,16 @@ def load_image(source: Any) -> np.ndarray:
             array whose largest value is above 0 and at most 1 is refused, since it was probably
             divided by 255 before; so is one with a negative value, which was probably normalized.
             Each array is judged as a whole, and an array of zeros is a black picture. uint8 is
-            never in doubt: convert to it to settle the matter.
+            never in doubt: convert an array to uint8 to settle the matter.
 
     Returns:
         uint8 array (H, W, 3), values 0..255, not resized. Files and PIL images are turned upright
         by the orientation in their EXIF record, or else in XMP, as ``ImageOps.exif_transpose``
         does. Transparency is laid over white, in files, PIL images and arrays. Grayscale is
-        repeated over the channels. Of gray pictures of 16 bits or more the high byte of 16 bits is
-        kept; but if no value reaches 4096, the picture is taken for one of 12 bits, and if none
-        reaches 256, for one of 8. Of 16-bit color the high byte is kept, of animations the first
-        frame, and CMYK is converted without a color profile.
+        repeated over the channels. A gray picture of 16 bits or more keeps the high byte of 16
+        bits; but if no value reaches 4096, the picture is taken for one of 12 bits, and if none
+        reaches 256, for one of 8. 16-bit color keeps its high byte, an animation its first frame,
+        and CMYK is converted without a color profile.
 
     Raises:
         ValueError: the picture is corrupt, truncated, empty, too large for Pillow's
@@ -152,7 +152,7 @@ def _load_file(path: Path) -> np.ndarray:
             f"take folders. Received: {path}"
         )
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"Expected a picture file. Received: {path}, which is no file")
+        raise ValueError(f"Expected a picture file. Received: {path}, which is not a file")
     try:
         encoded = path.read_bytes()
     except FileNotFoundError:
@@ -345,7 +345,7 @@ def input_of(model: Any) -> dict[str, Any]:
 
 
 def normalize(pixels: Any, preprocessing: Preprocessing):
-    """``(pixels / 255 - mean) / std``, float32, of an array or a float32 tensor (..., 3).
+    """Return ``(pixels / 255 - mean) / std``, float32, of an array or a float32 tensor (..., 3).
 
     With one channel the first values of mean and std count.
     """

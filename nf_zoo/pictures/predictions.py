@@ -14,7 +14,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         label: the WordNet id ("n02099601") for ImageNet and its subsets with such labels, the
-            index of the class for own labels.
+            index of the class for labels of your own.
         name: the name to show.
         probability: in 0..1.
     """
@@ -26,9 +26,9 @@ class Prediction(NamedTuple):
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """(WordNet id, name) of the 1000 ImageNet classes, in the order of the networks' outputs.
+    """Return (WordNet id, name) of the 1000 ImageNet classes, in the order of the outputs.
 
-    Names are the first WordNet lemma, with a word more where two classes would share it.
+    Names are the first WordNet lemma, with one more word where two classes would share it.
     """
     table = importlib.resources.files("nf_zoo").joinpath("data", "imagenet1k.tsv")
     lines = table.read_text(encoding="utf-8").splitlines()
@@ -38,7 +38,8 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 def class_names(model: Any) -> list[str]:
     """Return the names of a model's classes, in the order of its outputs.
 
-    Its labels; ImageNet's names for 1000 classes without any; else class_0, class_1, ...
+    They are the model's labels. Without labels they are ImageNet's names for 1000 classes, else
+    class_0, class_1, ...
     """
     if model.labels is not None:
         return list(model.labels)
@@ -50,7 +51,7 @@ def class_names(model: Any) -> list[str]:
 def decode_predictions(
     predictions: Any, top: int = 5, labels: Sequence[str] | Any | None = None
 ) -> list[list[Prediction]]:
-    """Names the most probable classes. ``model.decode_predictions`` names a model's own.
+    """Name the most probable classes. ``model.decode_predictions`` names a model's own.
 
     Args:
         predictions: array (N, C), or (C,) for one picture: logits or probabilities. They are

@@ -87,21 +87,21 @@ class Preprocessing(Options):
         return red, green, blue
 
     def fitted_to(self, input_shape: Sequence[int | None]) -> Self:
-        """The same, with the sides that a network of that (height, width, channels) is fixed to."""
+        """Return the same with the sides that a network of that (height, width, channels) fixes."""
         sides = zip(input_shape[:2], self.input_size, strict=True)
         return replace(self, input_size=tuple(fixed or own for fixed, own in sides))
 
     def averaged(self) -> Self:
-        """The same, with the mean of ``mean`` and of ``std`` for every channel."""
+        """Return the same with the mean of ``mean`` and of ``std`` for every channel."""
         return replace(self, mean=(sum(self.mean) / 3,) * 3, std=(sum(self.std) / 3,) * 3)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-able values (lists for tuples)."""
+        """Return the fields as JSON-able values (lists for tuples)."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        """The reverse of :meth:`to_dict`; absent fields take their default.
+        """Return the record that :meth:`to_dict` wrote; absent fields take their default.
 
         Raises:
             ValueError: there is an unknown field, or a value is out of range.

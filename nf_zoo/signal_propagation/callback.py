@@ -28,8 +28,8 @@ class SignalPropagationCallback(keras.callbacks.Callback):
             at initialization.
         every: epochs between two records; epoch 0 is a record before the training.
         csv_path: file for the rows of every record, with the epoch; None for none.
-        log_dir: folder for TensorBoard; None for none. It needs TensorFlow and TensorBoard, on any
-            backend; without them a log line tells so, and everything else is written.
+        log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any
+            backend; without them a log line says so, and everything else is written.
         alarm_every: batches between two checks for trouble; 0 for no checks.
         alarm_factor: factor by which the variance of a block may exceed its variance before the
             training; a larger or non-finite variance raises the alarm.

@@ -117,8 +117,8 @@ def diagnose(
     variance ledger. Any other network must behave like a normalized residual network: its variance
     grows at most linearly, and its branches weigh ever less against the skip path. The advice
     names only remedies that the network lacks. These rules do not apply to trained weights, which
-    may go anywhere. Trained networks are measured with their own gains, and only faults of any
-    network are reported: activations that are not finite, and dead branches.
+    may go anywhere. Trained networks are measured with their own gains, and only what is a
+    fault in any network is reported: activations that are not finite, and dead branches.
 
     Args:
         model: as for :func:`~nf_zoo.signal_propagation.measure.signal_propagation`.
@@ -243,7 +243,7 @@ def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
             "vanishing",
             weak[0].name,
             f"The variance at the end of the branch is {weak[0].residual_variance:.3g} instead "
-            f"of that of its input; so it is in {len(weak)} of {len(signals)} branches.",
+            f"of that of its input; {len(weak)} of {len(signals)} branches are weak in this way.",
             _advice(has, STANDARDIZED, GAMMA),
         )
 

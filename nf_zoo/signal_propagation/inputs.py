@@ -114,5 +114,5 @@ def _check(shape: tuple, input_shape: tuple, received: Any) -> None:
         wanted = ("N", *input_shape[1:])
         raise ValueError(
             f"The pictures must be ({', '.join(map(str, wanted))}), where None is any size, and "
-            f"at least one. Received: {received}"
+            f"there must be at least one. Received: {received}"
         )

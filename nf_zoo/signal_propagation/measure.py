@@ -53,8 +53,8 @@ def signal_propagation(
             such paths, which the model's own ``preprocess`` prepares; or a shape, (H, W, C) or
             (N, H, W, C), for N(0, 1) noise. None gives noise of the model's own shape, with 64
             pixels for free sides. Noise stands for prepared pictures: Rescaling and Normalization
-            at the model's input are passed over.
-        batch_size: pictures at a time, and number of noise pictures if the shape does not tell it.
+            at the model's input are skipped.
+        batch_size: pictures at a time, and number of noise pictures if the shape does not give it.
         unit_gains: measure with every gain and skip gain at one, as the papers' plots do;
             otherwise a branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalizes by the batch, as in training, instead of by its

@@ -43,7 +43,7 @@ def reproduce(
         name: key of :data:`FIGURES`.
         output: folder; created if it does not exist.
         images: list of pictures, as for :func:`nf_zoo.preprocess`; None for N(0, 1) noise. If
-            there are more than the figure needs, they are sampled at even distances.
+            there are more than the figure needs, evenly spaced ones are taken.
         seed: seed of the weights and the noise.
         **sizes: ``depth`` (blocks, per stage if there are several), ``width`` (channels of the
             first stage, or features), ``pictures`` (or vectors), ``size`` (pixels of a side).

@@ -41,7 +41,7 @@ class ArrayPictures:
         counts = np.bincount(classes, minlength=len(self.labels))
         if counts.min() < per_class:
             raise RecipeError(
-                f"The class {self.labels[int(counts.argmin())]!r} has {counts.min()} training "
+                f"The class {self.labels[int(counts.argmin())]!r} has only {counts.min()} training "
                 f"pictures. Received: data.train_per_class={per_class}"
             )
         generator = np.random.default_rng(seed)

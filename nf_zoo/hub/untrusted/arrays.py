@@ -29,7 +29,7 @@ _NUMPY = b"\x93NUMPY"
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return every array of a file of DeepMind's code by its flat name; run nothing of the file.
 
-    A pickle, .npz or .npy is told by its first bytes. The whole file is in memory then.
+    The file's first bytes show whether it is a pickle, .npz or .npy. All of it is then in memory.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:

@@ -18,7 +18,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, **hooks: Any) -> dict[str, Any]:
-    """Return a JSON object in which each name stands once; readers differ over the others."""
+    """Return a JSON object in which each name appears once; readers differ over the others."""
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, **hooks)
     except RecursionError as error:
@@ -29,7 +29,7 @@ def parse_json(text: bytes, **hooks: Any) -> dict[str, Any]:
 
 
 def fields_of(path: Path) -> set[str]:
-    """Return the names in a JSON object, whatever else is wrong with it; none if it is no such."""
+    """Return the names in a JSON object, whatever else is wrong with it; none if it is not one."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return set()

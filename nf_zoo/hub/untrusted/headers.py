@@ -17,7 +17,7 @@ _PICKLED = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
 def is_pickle(path: Path | str) -> bool:
-    """Whether a file name is one that PyTorch and others use for pickles."""
+    """Return True if a file name is one that PyTorch and others use for pickles."""
     return Path(path).suffix.lower() in _PICKLED
 
 
@@ -93,7 +93,7 @@ def damaged(path: Path, head: bytes, reason: str) -> CorruptWeights:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a path is that of an index rather than of tensors."""
+    """Return True if a path is that of an index rather than of tensors."""
     return path.name.endswith(".safetensors.index.json")
 
 
@@ -105,13 +105,13 @@ def read_index(path: Path) -> dict[str, str]:
             raise TypeError("weight_map must be an object that names tensors")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptWeights(
-            f"{path} is no index of safetensors files: {printable(error)}. Fetch it again."
+            f"{path} is not an index of safetensors files: {printable(error)}. Fetch it again."
         ) from error
     names = {name if isinstance(name, str) else repr(name) for name in shards.values()}
     for name in sorted(names):
         if not _PLAIN_NAME.fullmatch(name):
             raise UnsafeWeights(
-                f"{path} points to a file that is no safetensors file of its own folder, so "
+                f"{path} points to something other than a safetensors file in its own folder, so "
                 f"nothing of it is read. Received: {printable(name)!r}"
             )
     if len(names) > MOST_SHARDS:

@@ -112,7 +112,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     names = [member.filename for member in members if member.filename != "assets/"]
     if others := sorted(set(names) - set(PARTS)):
         raise errors.UnsafeWeights(
-            f"{path} holds other files than a Keras model of nf_zoo has, so nothing of it is "
+            f"{path} holds files that a Keras model of nf_zoo does not have, so nothing of it is "
             f"unpacked. Received: {first_few(others)}"
         )
     if len(names) != len(PARTS) or len(set(names)) != len(PARTS):
@@ -124,8 +124,8 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         if member.filename != WEIGHTS and member.file_size > MOST_CONFIG_BYTES:
             raise errors.CorruptWeights(
-                f"{path}: {member.filename} of {member.file_size} bytes is none, "
-                f"{MOST_CONFIG_BYTES} at most."
+                f"{path} cannot be read as a Keras model: {member.filename} must have "
+                f"{MOST_CONFIG_BYTES} bytes at most. Received: {member.file_size} bytes"
             )
 
 
@@ -133,7 +133,7 @@ def _check_expansion(path: Path, claimed: int, stored: int) -> None:
     if claimed > MOST_EXPANSION * stored + _ROOM:
         raise errors.CorruptWeights(
             f"{path} would unpack to {claimed} bytes from {stored}: Keras does not compress, so it "
-            "is no file of Keras. Nothing of it was unpacked."
+            "is not a file of Keras. Nothing of it was unpacked."
         )
 
 
@@ -176,8 +176,8 @@ def _folded_blueprint(document: dict[str, Any], path: Path):
     others = sorted(set(_foreign_classes(document["config"])))
     if others:
         raise errors.UnsafeWeights(
-            f"{path} is a folded model with layers of others, so nothing of it is read. If you "
-            "trust it, open it with keras.saving.load_model. "
+            f"{path} is a folded model with layers that it may not have, so nothing of it is read. "
+            "If you trust it, open it with keras.saving.load_model. "
             f"Received: {first_few(others)}"
         )
     described = {key: value for key, value in document.items() if key != "compile_config"}

@@ -58,7 +58,7 @@ def load_tree(file: BinaryIO, size: int, name: str) -> Any:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise CorruptWeights(
-            f"{name} is truncated or damaged, or no pickle ({reason}). Fetch it again."
+            f"{name} is truncated or damaged, or not a pickle ({reason}). Fetch it again."
         ) from None
 
 
@@ -81,7 +81,7 @@ class _Dispatch(dict):
     def __missing__(self, code: int):
         known = pickletools.code2op.get(chr(code))
         if known is None:
-            raise ValueError(f"{code} is no instruction")
+            raise ValueError(f"{code} is not an instruction")
         raise Refused(f"the instruction {known.name}")
 
 
@@ -210,7 +210,7 @@ class PickledArray:
             or len(shape) > MOST_AXES
             or not isinstance(dtype, PickledDtype)
         ):
-            raise ValueError("an array's shape and type are none")
+            raise ValueError("an array's shape or type is not valid")
         if not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("an array's shape must be of non-negative integers")
         if dtype.numpy is None:
@@ -282,7 +282,7 @@ def _scalar(dtype: Any, data: Any) -> PickledArray:
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> PickledArray:
     if order not in ("C", "F") or axes is not None:
-        raise ValueError("an array's axes are in no known order")
+        raise ValueError("the order of an array's axes is unknown")
     return PickledArray.of(shape, dtype, order, data)
 
 
