@@ -12,6 +12,7 @@ import tiny_networks
 from keras import layers, ops
 
 import nf_zoo
+from nf_zoo.layers import primitives
 
 CHANNELS = 4
 FREE, FIXED = (None, None, CHANNELS), (9, 12, CHANNELS)
@@ -185,7 +186,8 @@ def test_transposed_convolution(size, padding, tmp_path):
             y = layers.Conv2DTranspose(5, size, strides, padding, **options)(x)
             results.append(layers.GlobalAveragePooling2D()(y * y))
             results.append(layers.Flatten()(y))
-        for dilation in (2, (2, 3)):
+        # On a CPU without oneDNN, TensorFlow refuses dilated ones too.
+        for dilation in (2, (2, 3)) if primitives._has_onednn() else ():
             options = {"dilation_rate": dilation, "use_bias": False}
             results.append(layers.Conv2DTranspose(5, size, 1, padding, **options)(x))
             results[-1] = layers.Flatten()(results[-1])
