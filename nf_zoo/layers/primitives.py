@@ -1,9 +1,9 @@
 """The operations that convolve under TensorFlow, and those of the gradients on a CPU.
 
 TensorFlow has no portable gradient of a grouped convolution on a CPU, and oneDNN's gradient to a
-kernel is slow in bfloat16, the more so the smaller the map. Where oneDNN is off, TensorFlow's own
-gradient to the input takes 2 to 150 times as long as the convolution, the more so the smaller the
-map: on a processor with AVX2 alone that is the default. All forms are exact up to rounding;
+kernel is slow in bfloat16, the more so the smaller the map. Where oneDNN is off, as by default on a
+processor with AVX2 alone, TensorFlow's own gradient to the input takes 2 to 150 times as long as
+the convolution, the more so the smaller the map. All forms are exact up to rounding;
 ``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 

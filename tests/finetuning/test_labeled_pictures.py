@@ -254,7 +254,9 @@ def test_an_unlabeled_test_folder_is_left_out_and_counted(tmp_path, write_shapes
     (tmp_path / "flat" / "bar").rename(tmp_path / "Testing")
     (tmp_path / "flat").rmdir()
     for _ in range(2):
-        with pytest.warns(UserWarning, match="Testing does not have a folder for each class.*ignored: 3"):
+        with pytest.warns(
+            UserWarning, match="Testing does not have a folder for each class.*ignored: 3"
+        ):
             opened = open_data(tmp_path)
         assert opened.counts() == {"train": 8, "validation": 5, "skipped": 0}
         assert opened.ignored == {"in Testing/, without a class": 3}
