@@ -2,8 +2,8 @@
 
 TensorFlow has no portable gradient of a grouped convolution on a CPU, and oneDNN's gradient to a
 kernel is slow in bfloat16, the more so the smaller the map. Where oneDNN is off, as by default on a
-processor with AVX2 alone, TensorFlow's own gradient to the input takes 2 to 150 times as long as
-the convolution, the more so the smaller the map. All forms are exact up to rounding;
+processor with AVX2 alone, TensorFlow's own gradient to the input is slow, the more so the smaller
+the map. All forms are exact up to rounding;
 ``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 
@@ -200,7 +200,7 @@ def _depthwise(strides, padding, dilation, grouped: bool) -> Callable:
     """Return a convolution of every channel by itself, with a kernel (kh, kw, 1, filters).
 
     On a CPU oneDNN's ``grouped`` convolution is the fastest, but not its gradients. TensorFlow's
-    own, where oneDNN is off, takes 25 times as long as the depthwise operation.
+    own, where oneDNN is off, is much slower than the depthwise operation.
     """
     import tensorflow as tf
 
