@@ -260,7 +260,7 @@ def test_an_unlabeled_test_folder_is_left_out_and_counted(tmp_path, write_shapes
             opened = open_data(tmp_path)
         assert opened.counts() == {"train": 8, "validation": 5, "skipped": 0}
         assert opened.ignored == {"in Testing/, without a class": 3}
-        with pytest.warns(UserWarning, match="no folder for each class"):
+        with pytest.warns(UserWarning, match="does not have a folder for each class"):
             assert len(open_one(tmp_path, ("bar", "disc"))[0]) == 5
         # The same where the pictures lie in one more folder.
         if not (tmp_path / "Testing" / "all").exists():
