@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evidence.table import Table, accuracy
@@ -19,6 +19,13 @@ from training import recipe as recipes
 RECIPE = Path(__file__).parents[1] / "training" / "configs" / "wide_resnet_cifar10.py"
 TRAINS = 15.0
 """Smallest accuracy in percent, of ten classes, with which a run counts as trained."""
+
+SCHEMES: dict[str, dict] = {
+    **{scheme: {"scheme": scheme} for scheme in ("bn", "nf", "skipinit")},
+    "nf, gains from 1": {"scheme": "nf", "zero_init_gain": False},
+    **{scheme: {"scheme": scheme} for scheme in ("skipinit_1/sqrt(d)", "divide_sqrt2", "none")},
+}
+"""Name -> fields of the Wide ResNet."""
 
 Task = Callable[[], None]
 
@@ -60,22 +67,43 @@ class Setting:
 
 def learning_rate(setting: Setting) -> Iterator[Task]:
     """Find the best and largest stable rates by batch size and scheme (2020, section 4)."""
-    table = Table(setting.output / "learning_rate.csv", ("scheme", "batch_size", "learning_rate"))
-    for batch_size in (128, 512, 16, 8, 1024):
-        for scheme in ("bn", "nf", "skipinit", "none"):
+    schemes = ("bn", "nf", "skipinit", "none")
+    return by_rate(setting, "learning_rate", schemes, (128, 512, 16, 8, 1024), seen=25600)
 
-            def task(scheme=scheme, batch_size=batch_size):
-                def run(rate: float, seed: int = 0) -> float:
-                    recipe = setting.recipe("10-1", 25600, batch_size, rate, scheme=scheme)
-                    recipe.seed = seed
-                    key = {"scheme": scheme, "batch_size": batch_size, "learning_rate": rate}
-                    return accuracy(table.measure(key, recipe))
 
-                best = search(run, start=0.1 * batch_size / 64)
-                for seed in range(1, setting.seeds):
-                    run(best, seed)
+def learning_rate_open(setting: Setting) -> Iterator[Task]:
+    """Find these rates over three passes, with the gains of ``nf`` from 0 and from 1."""
+    schemes = ("bn", "nf, gains from 1", "nf", "skipinit")
+    return by_rate(setting, "learning_rate_open", schemes, (128, 32, 512), seen=150000)
 
-            yield task
+
+def by_rate(
+    setting: Setting, name: str, schemes: Sequence[str], batch_sizes: Sequence[int], seen: int
+) -> Iterator[Task]:
+    """Yield a task, which searches the rate, for each batch size and scheme of Wide ResNet 10-1.
+
+    Args:
+        setting: settings that all runs share.
+        name: name of the CSV file.
+        schemes: names in ``SCHEMES``.
+        batch_sizes: batch sizes.
+        seen: number of pictures that a run sees.
+    """
+    table = Table(setting.output / f"{name}.csv", ("scheme", "batch_size", "learning_rate"))
+    for batch_size, scheme in itertools.product(batch_sizes, schemes):
+
+        def task(scheme=scheme, batch_size=batch_size):
+            def run(rate: float, seed: int = 0) -> float:
+                recipe = setting.recipe("10-1", seen, batch_size, rate, **SCHEMES[scheme])
+                recipe.seed = seed
+                key = {"scheme": scheme, "batch_size": batch_size, "learning_rate": rate}
+                return accuracy(table.measure(key, recipe))
+
+            best = search(run, start=0.1 * batch_size / 64)
+            for seed in range(1, setting.seeds):
+                run(best, seed)
+
+        yield task
 
 
 def search(run: Callable[[float], float], start: float, largest: float = 51.2) -> float:
@@ -103,15 +131,15 @@ def search(run: Callable[[float], float], start: float, largest: float = 51.2) -
 
 def small_batches(setting: Setting) -> Iterator[Task]:
     """Compare batches of 2 to 128, the rate in proportion (2021, section 5: 4 against 1024)."""
-    starts = {"bn": ({"scheme": "bn"}, 0.0), "nf": ({"scheme": "nf"}, 0.0)}
+    starts = {"bn": (SCHEMES["bn"], 0.0), "nf": (SCHEMES["nf"], 0.0)}
     return by_batch_size(setting, "small_batches", starts, seen=12800, rate=0.1 / 64)
 
 
 def small_batches_open(setting: Setting) -> Iterator[Task]:
     """Compare the same batches over two passes, with the gains of ``nf`` from 1."""
-    opened = {"scheme": "nf", "zero_init_gain": False}
+    opened = SCHEMES["nf, gains from 1"]
     starts = {
-        "bn": ({"scheme": "bn"}, 0.0),
+        "bn": (SCHEMES["bn"], 0.0),
         "nf, gains from 1": (opened, 0.0),
         "nf, gains from 1, clipped": (opened, 0.1),
     }
@@ -144,20 +172,12 @@ def by_batch_size(
         yield task
 
 
-DEPTH_SCHEMES = {
-    **{scheme: {"scheme": scheme} for scheme in ("bn", "nf", "skipinit")},
-    "nf, gains from 1": {"scheme": "nf", "zero_init_gain": False},
-    **{scheme: {"scheme": scheme} for scheme in ("skipinit_1/sqrt(d)", "divide_sqrt2", "none")},
-}
-"""Name -> fields of the Wide ResNet."""
-
-
 def depth(setting: Setting) -> Iterator[Task]:
     """Compare depths under one recipe (2020, table 1), from 400 layers on with one seed."""
     table = Table(setting.output / "depth.csv", ("layers", "scheme"))
     for layers in (16, 40, 100, 400, 1000):
         seeds = setting.seeds if layers < 400 else 1
-        for scheme, fields in DEPTH_SCHEMES.items():
+        for scheme, fields in SCHEMES.items():
 
             def task(scheme=scheme, fields=fields, layers=layers, seeds=seeds):
                 for seed in range(seeds):
@@ -221,7 +241,7 @@ def ablation(setting: Setting) -> Iterator[Task]:
     return of_variants(setting, "ablation", ABLATIONS, make)
 
 
-OPEN = '{"scheme": "nf", "zero_init_gain": false}'
+OPEN = json.dumps(SCHEMES["nf, gains from 1"])
 FIVE_EPOCHS: dict[str, tuple[str, dict]] = {
     "BatchNorm, rate 0.1": ("bn", {}),
     "BatchNorm, rate 0.2": ("bn", {"optimizer.learning_rate": 0.2}),
@@ -275,6 +295,7 @@ def small_data(setting: Setting) -> Iterator[Task]:
 
 EXPERIMENTS: dict[str, Callable[[Setting], Iterator[Task]]] = {
     "learning_rate": learning_rate,
+    "learning_rate_open": learning_rate_open,
     "small_batches": small_batches,
     "small_batches_open": small_batches_open,
     "depth": depth,
