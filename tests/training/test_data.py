@@ -16,6 +16,7 @@ from nf_zoo.pictures.resampling import resample
 from training import augmentation, prepare
 from training.data import open_data
 from training.data.order import Order, Share, evaluation_rows
+from training.feeds import TensorFlowFeed
 from training.recipe import RecipeError
 
 
@@ -129,6 +130,18 @@ def test_hosts_read_different_records(sources):
         batches = take(data.train_batches(recipe, share, 0), 2)
         seen += [int(image.mean()) // 5 for images, *_ in batches for image in images]
     assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "folder"])
+def test_a_cpu_feeds_itself_from_iterators_that_close_at_once(sources, kind):
+    """A thread that tunes an iterator sleeps for up to a minute, and closing waits for it."""
+    recipe = recipe_of(sources, kind)
+    feed = TensorFlowFeed(recipe, open_data(recipe), tf.distribute.OneDeviceStrategy("CPU:0"))
+    for batches in (feed.train(0), feed.test()):
+        assert isinstance(batches, tf.data.Dataset)  # and not one with two iterators
+        assert batches.options().autotune.enabled is False
+    images, classes, _ = next(iter(feed.train(0)))
+    assert len(images) == len(classes) == recipe.batch_size
 
 
 @pytest.mark.parametrize("kind", KINDS)
