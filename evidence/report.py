@@ -55,9 +55,14 @@ def summary(rates: dict[float, list[dict]]) -> tuple[float, float]:
     return max(first, key=first.get), stable
 
 
+def schemes_of(rows: list[dict]) -> list[str]:
+    """Return the measured schemes, in the order of their colors."""
+    return [name for name in {**COLORS, **OTHERS} if where(rows, scheme=name)]
+
+
 def learning_rate_lines(rows: list[dict]) -> Lines:
     lines = [["scheme", "batch size", "best rate", "largest stable rate", "accuracy, %"]]
-    for scheme in [name for name in COLORS if where(rows, scheme=name)]:
+    for scheme in schemes_of(rows):
         for batch_size in values_of(where(rows, scheme=scheme), "batch_size"):
             rates = rates_of(rows, scheme, batch_size)
             best, stable = summary(rates)
@@ -69,17 +74,19 @@ def learning_rate_lines(rows: list[dict]) -> Lines:
 def learning_rate_plot(rows: list[dict], figure) -> None:
     batches = values_of(rows, "batch_size")
     panels = figure.subplots(2, math.ceil((len(batches) + 1) / 2)).flat
+    colors = {name: {**COLORS, **OTHERS}[name] for name in schemes_of(rows)}
+    highest = 1.15 * max(map(accuracy, rows))
     extent = [float(row["learning_rate"]) for row in rows]
     extent = (min(extent) / 1.5, max(extent) * 1.5)
     for panel, batch_size in zip(panels, batches, strict=False):
-        for scheme, color in COLORS.items():
+        for scheme, color in colors.items():
             rates = rates_of(rows, scheme, batch_size)
             means = [mean_accuracy(runs) for runs in rates.values()]
             panel.plot(list(rates), means, "o-", color=color, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
-        panel.set(xlim=extent, ylim=(0, 55), ylabel="test accuracy, % (0: diverged)")
+        panel.set(xlim=extent, ylim=(0, highest), ylabel="test accuracy, % (0: diverged)")
     panels[0].legend(fontsize=7, loc="upper right")
-    for scheme, color in COLORS.items():
+    for scheme, color in colors.items():
         points = [
             (int(batch), *summary(rates_of(rows, scheme, batch)))
             for batch in batches
@@ -228,6 +235,7 @@ def bars_plot(rows: list[dict], figure) -> None:
 
 TABLES: dict[str, Callable[[list[dict]], Lines]] = {
     "learning_rate": learning_rate_lines,
+    "learning_rate_open": learning_rate_lines,
     "small_batches": small_batches_lines,
     "small_batches_open": small_batches_lines,
     "depth": depth_lines,
@@ -244,6 +252,7 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((11, 6.4), learning_rate_plot),
+    "learning_rate_open": ((8, 6.4), learning_rate_plot),
     "small_batches": ((6, 4), by_batch_size_plot),
     "small_batches_open": ((6, 4), by_batch_size_plot),
     "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),

@@ -74,14 +74,18 @@ def test_the_blocks_of_a_guide_run_one_after_the_other(page, folder, hub_server)
 
 @pytest.mark.slow
 def test_the_commands_of_a_user_run_one_after_the_other(folder, hub_server):
-    """From a folder of pictures to exported files, a published model and a Space."""
+    """From a folder of pictures to exported files, a published model, a Space and plots."""
     (folder / "holiday").mkdir()
     for name in "ab":
         (folder / f"{name}.jpg").rename(folder / "holiday" / f"{name}.jpg")
-    (folder / "FOLDER").symlink_to("pets")
+    for name, target in (("FOLDER", "pets"), ("my_pictures", "pets"), ("my_run", "runs/flowers")):
+        (folder / name).symlink_to(target)
+    (folder / "cifar10").mkdir()
+    for index, path in enumerate(sorted((folder / "pets").glob("*/*.png"))):
+        Image.open(path).resize((32, 32)).save(folder / "cifar10" / f"{index}.png")
     found = [
         shlex.split(line, comments=True)[1:]
-        for page in ("README.md", "docs/deploy.md", "docs/hub.md", "docs/demo.md")
+        for page in ("README.md", *(f"docs/{name}.md" for name in PAGES_OF_A_USER))
         for line in commands(ROOT / page)
         if line.startswith("nf-zoo ") and line.split()[1] in RUN and "--private" not in line
     ]
@@ -90,12 +94,16 @@ def test_the_commands_of_a_user_run_one_after_the_other(folder, hub_server):
     assert "holiday/a.jpg" in said and "Validation accuracy" in said
     for name in ("flowers.onnx", "model.onnx", "model.tflite", "model.xml", "saved_model"):
         assert (folder / name).exists(), name
+    made = {path.name for path in (folder / "figures").iterdir()}
+    for name in ("linear", "convolutional_batch_norm"):
+        assert {f"{name}.{kind}" for kind in ("csv", "png", "svg")} <= made
     files = hub_server.files
     assert {"README.md", "model.safetensors"} <= files("me/flowers").keys()
     assert "app.py" in files("spaces/me/try-flowers")
 
 
-RUN = ("finetune", "predict", "export", "publish")
+PAGES_OF_A_USER = ("deploy", "hub", "demo", "signal_propagation")
+RUN = ("finetune", "predict", "export", "publish", "signal-propagation")
 """Commands that need nothing but pictures and the hub, and end by themselves."""
 
 COMMANDS = """
@@ -181,11 +189,26 @@ def test_commands_parse(page, monkeypatch):
         if words[0] == "nf-zoo":
             build_parser().parse_args(words[1:])
         elif words[:2] == ["python", "-m"]:
-            assert list(ROOT.glob(f"{words[2].replace('.', '/')}*")), line
+            check_flags(words[2], words[3:])
         elif words[0] == "python":
             assert (ROOT / words[1]).is_file(), line
         for path in re.findall(r"(?:--config=|\w+=(?=training/))(training/\S+)", line):
-            recipe.load(path)
+            fields = recipe.flatten(recipe.load(path))
+            grids = re.findall(r"--grid=([\w.]+)=", line)
+            assert {*re.findall(r"--config\.([\w.]+)=", line), *grids} <= fields.keys(), line
+
+
+def check_flags(module: str, words: list[str]) -> None:
+    """Check that a program exists and defines every flag of a command."""
+    if "--" in words:  # of training.gpu_run, for its runs
+        check_flags("training.main", words[words.index("--") + 1 :])
+        words = words[: words.index("--")]
+    base = ROOT / module.replace(".", "/")
+    sources = [*base.glob("__main__.py"), *base.parent.glob(f"{base.name}.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    for flag in {word.split("=")[0] for word in words if re.match("--[a-z]", word)}:
+        name = flag.removeprefix("--").split(".")[0]
+        assert re.search(rf"[A-Z]\w*\(\s*\"{name}\"|\"--{name}\"", text), (module, flag)
 
 
 def commands(page: Path) -> list[str]:
