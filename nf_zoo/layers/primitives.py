@@ -280,11 +280,7 @@ def _to_input(x, kernel, upstream, strides, padding, groups=1):
     filters //= groups
     borders = [_border(n, k, strides, padding)[0] for n, k in zip(x.shape[1:3], taps, strict=True)]
     steps = [-(-k // strides) for k in taps]
-    surplus = [(0, steps[i] * strides - taps[i]) for i in range(2)]
-    kernel = tf.pad(kernel, [*surplus, (0, 0), (0, 0)])
-    kernel = tf.reshape(kernel, (steps[0], strides, steps[1], strides, fan, groups, filters))
-    kernel = tf.transpose(kernel[::-1, :, ::-1], (0, 2, 6, 5, 1, 3, 4))
-    kernel = tf.reshape(kernel, (*steps, filters, groups * strides**2 * fan))
+    kernel = _turned(kernel, steps, strides, groups)
     if strides == 1 and padding == "SAME" and all(k % 2 for k in taps):
         return _grouped(1, "SAME", 1, groups, inside=True)(upstream, kernel)
     lengths = [-(-(b + n) // strides) for b, n in zip(borders, x.shape[1:3], strict=True)]
@@ -296,6 +292,40 @@ def _to_input(x, kernel, upstream, strides, padding, groups=1):
         y = tf.transpose(y, (0, 1, 4, 2, 5, 3, 6))
         y = tf.reshape(y, (-1, *(strides * n for n in lengths), groups * fan))
     return _fitted(y, borders, x.shape[1:3])
+
+
+def _turned(kernel, steps, strides, groups):
+    """Return the kernel of :func:`_to_input`, (*steps, filters of a group, channels).
+
+    To turn tap by tap takes a half to a tenth of the time of one transposition of everything.
+    """
+    import tensorflow as tf
+
+    shape = (kernel.shape[2], groups, kernel.shape[3] // groups)
+    taps = [
+        [tf.transpose(tf.reshape(tap, shape), (2, 1, 0)) for tap in tf.unstack(row)]
+        for row in tf.unstack(kernel)
+    ]
+    nothing = tf.zeros(shape[::-1], kernel.dtype)
+
+    def places(row, column):
+        """Return a step's taps, one for each place of a pixel: (filters, groups, places, fan)."""
+        rows, columns = (range(n * strides, (n + 1) * strides) for n in (row, column))
+        return tf.stack(
+            [
+                taps[i][j] if i < len(taps) and j < len(taps[0]) else nothing
+                for i in rows
+                for j in columns
+            ],
+            axis=2,
+        )
+
+    turned = [
+        places(row, column)
+        for row in reversed(range(steps[0]))
+        for column in reversed(range(steps[1]))
+    ]
+    return tf.reshape(tf.stack(turned), (*steps, shape[2], groups * strides**2 * shape[0]))
 
 
 def _to_grouped_kernel(x, kernel, upstream, strides, padding, groups):
