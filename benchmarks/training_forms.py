@@ -57,7 +57,7 @@ GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form)
     ),
     "without_onednn": tuple(
         (size, batch, "float32", tuple(("nf_resnet50", form) for form in (OURS, GRADIENTS)))
-        for size, batch in ((32, 128), (64, 32), (224, 8))
+        for size, batch in ((32, 128), (64, 32), (64, 1), (224, 8), (224, 1))
     ),
     "conversion": tuple(
         (224, 8, "float32", tuple((f"keras.applications {network}", form) for form in CONVERSIONS))
