@@ -33,9 +33,10 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
         training: a gradient will be taken. Those of a kernel of one tap are then matrix products.
             In bfloat16, so are those of a result that is up to 4 pixels wide or has 64 channels
             for each pixel of its width; and a convolution of a map of up to four pixels is one
-            product. Without oneDNN both hold for up to 4 pixels in any precision, and up to 16
-            pixels the gradient to the input is a convolution with the turned kernel. For inference
-            a convolution without groups stays one plain operation.
+            product. Without oneDNN both hold for up to 4 pixels in any precision, the one product
+            from 8 pictures on; and up to 16 pixels the gradient to the input is a convolution with
+            the turned kernel, from 2 pictures on. For inference a convolution without groups stays
+            one plain operation.
     """
     padding = padding.upper()
     if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
@@ -47,10 +48,10 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
         return None
     if tuple(kernel.shape[:2]) == (1, 1):
         return _with_own_gradients(strides, padding) if strides == 1 else None
-    half, plain = x.dtype == "bfloat16", not _has_onednn()
-    if not half and not plain:
+    half, plain, pictures = x.dtype == "bfloat16", not _has_onednn(), x.shape[0] or USUAL_BATCH
+    if not half and (not plain or pictures == 1):
         return None
-    if x.shape[1] * x.shape[2] <= 4:
+    if x.shape[1] * x.shape[2] <= 4 and (half or pictures >= 8):
         return functools.partial(_as_one_product, strides=strides, padding=padding)
     side = -(-max(x.shape[1:3]) // strides)
     products = side <= (max(4, min(kernel.shape[2:]) // 64) if half else 4)
