@@ -73,7 +73,8 @@ def learning_rate_lines(rows: list[dict]) -> Lines:
 
 def learning_rate_plot(rows: list[dict], figure) -> None:
     batches = values_of(rows, "batch_size")
-    panels = figure.subplots(2, math.ceil((len(batches) + 1) / 2)).flat
+    lines = 2 if len(batches) > 2 else 1
+    panels = figure.subplots(lines, math.ceil((len(batches) + 1) / lines)).flat
     colors = {name: {**COLORS, **OTHERS}[name] for name in schemes_of(rows)}
     highest = 1.15 * max(map(accuracy, rows))
     extent = [float(row["learning_rate"]) for row in rows]
@@ -85,7 +86,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
             panel.plot(list(rates), means, "o-", color=color, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
         panel.set(xlim=extent, ylim=(0, highest), ylabel="test accuracy, % (0: diverged)")
-    panels[0].legend(fontsize=7, loc="upper right")
+    panels[0].legend(fontsize=7)
     for scheme, color in colors.items():
         points = [
             (int(batch), *summary(rates_of(rows, scheme, batch)))
@@ -252,7 +253,7 @@ TABLES: dict[str, Callable[[list[dict]], Lines]] = {
 }
 PLOTS: dict[str, tuple[tuple[float, float], Callable]] = {
     "learning_rate": ((11, 6.4), learning_rate_plot),
-    "learning_rate_open": ((8, 6.4), learning_rate_plot),
+    "learning_rate_open": ((11, 3.4), learning_rate_plot),
     "small_batches": ((6, 4), by_batch_size_plot),
     "small_batches_open": ((6, 4), by_batch_size_plot),
     "depth": ((6, 4), lambda rows, fig: curves_plot(rows, fig, "layers", "scheme")),
