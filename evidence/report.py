@@ -86,7 +86,7 @@ def learning_rate_plot(rows: list[dict], figure) -> None:
             panel.plot(list(rates), means, "o-", color=color, label=NAMES[scheme], markersize=3)
         panel.set(xscale="log", title=f"batch {batch_size}", xlabel="learning rate")
         panel.set(xlim=extent, ylim=(0, highest), ylabel="test accuracy, % (0: diverged)")
-    panels[0].legend(fontsize=7)
+    panels[0].legend(fontsize=7, loc="lower left")
     for scheme, color in colors.items():
         points = [
             (int(batch), *summary(rates_of(rows, scheme, batch)))
