@@ -86,14 +86,13 @@ class TensorFlowFeed:
         import tensorflow as tf
 
         made = batches()
-        if isinstance(made, tf.data.Dataset):
-            return _untuned(made) if self._on_cpu else made
-        signature = (
-            tf.TensorSpec((rows, *self.data.train[0].shape[1:]), tf.uint8),
-            tf.TensorSpec((rows,), tf.int32),
-            tf.TensorSpec((rows, *last), tf.float32),
-        )
-        made = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
+        if not isinstance(made, tf.data.Dataset):
+            signature = (
+                tf.TensorSpec((rows, *self.data.train[0].shape[1:]), tf.uint8),
+                tf.TensorSpec((rows,), tf.int32),
+                tf.TensorSpec((rows, *last), tf.float32),
+            )
+            made = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
         return _untuned(made) if self._on_cpu else made
 
 

@@ -218,7 +218,7 @@ def test_one_worker_of_two_is_killed(arrays, tmp_path):
     victim.communicate()
     # The other cannot go on alone; it says so, or whoever starts the run again ends it.
     try:
-        output, _ = first.communicate(timeout=20)
+        output, _ = first.communicate(timeout=60)
         assert first.returncode != 0, output[-2000:]
     except subprocess.TimeoutExpired:
         first.kill()
