@@ -74,7 +74,7 @@ def learning_rate(setting: Setting) -> Iterator[Task]:
 def learning_rate_open(setting: Setting) -> Iterator[Task]:
     """Find these rates over three passes, with the gains of ``nf`` from 0 and from 1."""
     schemes = ("bn", "nf, gains from 1", "nf", "skipinit")
-    return by_rate(setting, "learning_rate_open", schemes, (128, 512, 32), seen=150000)
+    return by_rate(setting, "learning_rate_open", schemes, (128, 512), seen=150000)
 
 
 def by_rate(
