@@ -180,9 +180,8 @@ class Phase:
         batch normalization are not decayed (Brock et al. 2021, "High-performance large-scale image
         recognition without normalization").
         """
-        settings, grouped = self.settings, self.settings.layer_decay < 1
+        settings = self.settings
         given = {
-            "weight_decay": None if grouped else settings.weight_decay or None,
             "global_clipnorm": None if settings.agc else GLOBAL_CLIPNORM,
             "use_ema": self.averaged,
             "ema_momentum": settings.ema or 0.99,
@@ -191,11 +190,8 @@ class Phase:
             optimizer = keras.optimizers.Adam(self.schedule, **given)
         else:
             optimizer = keras.optimizers.SGD(self.schedule, momentum=0.9, nesterov=True, **given)
-        others = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
-        optimizer.exclude_from_weight_decay(var_list=others)
-        if grouped:
-            decays = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
-            optimizer = GroupedOptimizer(optimizer, parameter_groups(model, **decays))
+        decays = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
+        optimizer = GroupedOptimizer(optimizer, parameter_groups(model, **decays))
         if settings.agc:
             kernel = model.head.kernel
             optimizer = AdaptiveGradientClipping(optimizer, settings.agc, exclude=kernel)

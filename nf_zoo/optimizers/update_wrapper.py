@@ -2,6 +2,7 @@
 
 import keras
 
+from nf_zoo.optimizers.momentum import fused_update
 from nf_zoo.optimizers.variables import compiled_model
 
 
@@ -35,7 +36,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         self.inner_optimizer = optimizer
         while isinstance(optimizer, UpdateWrapper):  # its `apply` bypasses its `update_step`
             optimizer = optimizer.inner_optimizer
-        update = optimizer.update_step
+        update = fused_update(optimizer)
 
         def update_step(gradient, variable, learning_rate):
             index = optimizer._get_variable_index(variable)
