@@ -3,12 +3,14 @@
     python -m benchmarks.training_forms
     python -m benchmarks.training_forms --table gradients
     TF_ENABLE_ONEDNN_OPTS=0 python -m benchmarks.training_forms --table without_onednn
+    python -m benchmarks.training_forms --table momentum
     python -m benchmarks.training_forms --table conversion
 
 ResNetV2-50 with Keras's batch normalization and with TensorFlow's fused operation, beside
 NF-ResNet-50; NFNet-F0 with the GELU of this package and with TensorFlow's. The table of gradients
 has this package's gradients of convolutions beside TensorFlow's, and so has that without oneDNN,
-which a processor with AVX2 alone leaves off. That of conversion has the networks of Keras beside
+which a processor with AVX2 alone leaves off. That of momentum has Keras's update beside that of
+this package's optimizers. That of conversion has the networks of Keras beside
 themselves without batch normalization. Steps of SGD with momentum: medians and least of turns, and
 the processor time of all threads (``busy``). Every network has a process of its own; its memory is
 the peak minus the memory before the steps. Writes benchmarks/training_forms.csv, or
@@ -21,6 +23,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from benchmarks.speed import keras_networks
 from benchmarks.speed.measuring import build, take_turns
 from benchmarks.tables import write_table
 from training import provenance
@@ -58,6 +61,20 @@ GROUPS = {  # table -> ((pixels of a side, pictures, precision, ((network, form)
     "without_onednn": tuple(
         (size, batch, "float32", tuple(("nf_resnet50", form) for form in (OURS, GRADIENTS)))
         for size, batch in ((32, 128), (64, 32), (64, 1), (224, 8), (224, 1))
+    ),
+    "momentum": tuple(
+        (
+            size,
+            batch,
+            "float32",
+            tuple((network, form) for form in (OURS, keras_networks.ONE_UPDATE)),
+        )
+        for network, size, batch in (
+            ("nf_resnet26", 32, 1),
+            ("nf_resnet50", 64, 1),
+            ("nf_resnet50", 224, 1),
+            ("nf_resnet50", 224, 4),
+        )
     ),
     "conversion": tuple(
         (224, 8, "float32", tuple((f"keras.applications {network}", form) for form in CONVERSIONS))

@@ -245,10 +245,22 @@ def test_the_page_has_the_forms_of_training():
     assert f"(with TensorFlow's fused normalization in the twin: {ratio:.2f})" in page
 
 
+def test_the_page_has_the_steps_with_momentum_in_one_operation():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    rows = read_table(ROOT / "benchmarks" / "training_momentum.csv")
+    assert len(rows) == sum(len(case[-1]) for case in training_forms.GROUPS["momentum"])
+    for keras_update, ours in zip(rows[::2], rows[1::2], strict=True):
+        cells = [ours["network"], f"{ours['pixels']}, {ours['pictures']}"]
+        for key in ("milliseconds", "megabytes"):
+            cells += [ours[key], keras_update[key]]
+        assert f"| {' | '.join(cells)} |" in page
+
+
 def test_forms_of_training_are_known_and_conversions_have_no_batch_norm():
     cases = [case for cases in training_forms.GROUPS.values() for case in cases]
     forms = {form for case in cases for _, form in case[-1]}
-    assert forms <= {training_forms.OURS, *keras_networks.TRAINING_CHANGES}
+    known = {training_forms.OURS, keras_networks.ONE_UPDATE, *keras_networks.TRAINING_CHANGES}
+    assert forms <= known
     model = batch_norm_networks.unet()
     for form in training_forms.CONVERSIONS[1:]:
         converted = keras_networks.TRAINING_CHANGES[form](model)

@@ -22,7 +22,8 @@ def prepare(task: dict):
     """Return a function from a batch size to a run of the task, and facts about it.
 
     ``task["form"]`` is a key of ``FORMS`` or ``FILES``, or a matrix product; for training
-    ``"TensorFlow"``, ``"TensorFlow, bfloat16"``, ``"XLA"`` or a key of ``TRAINING_CHANGES``.
+    ``"TensorFlow"``, ``"TensorFlow, bfloat16"``, ``"XLA"``, ``ONE_UPDATE`` or a key of
+    ``TRAINING_CHANGES``.
     ``task["precision"]``, if any, is a dtype policy.
     """
     size = task["size"]
@@ -226,15 +227,22 @@ TRAINING_CHANGES = {
 """Form -> function that changes the model before it trains, or returns another."""
 
 
+ONE_UPDATE = "TensorFlow, momentum in one operation"
+"""Form whose optimizer is in a wrapper of nf_zoo, as in ``finetune`` and training/."""
+
+
 def _training(model, form: str):
     """Return a step of SGD with momentum through ``compile`` and ``train_on_batch``."""
     import keras
 
+    from nf_zoo.optimizers.update_wrapper import UpdateWrapper
+
     if form in TRAINING_CHANGES:
         model = TRAINING_CHANGES[form](model) or model
     logits = model.layers[-1].get_config().get("activation") != "softmax"
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
     model.compile(
-        keras.optimizers.SGD(1e-3, momentum=0.9),
+        UpdateWrapper(optimizer) if form == ONE_UPDATE else optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
         jit_compile=form == "XLA",
     )
