@@ -19,7 +19,7 @@ EXTRAS = {
     "privacy": ["jax-privacy>=2.0", "dp-accounting>=0.6"],
     "docs": [
         *("mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"),
-        *("latex2mathml>=3.77", "ruff>=0.14"),
+        *("latex2mathml>=3.77", "nbconvert>=7.16", "ruff>=0.14"),
     ],
 }
 # Every recipe, format and backend is tried in the tests.

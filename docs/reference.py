@@ -14,6 +14,8 @@ import nf_zoo
 from nf_zoo.hub.factories import FACTORIES
 from nf_zoo.models.registry import FAMILIES
 
+FIRST = ("models", "hub", "finetuning")
+"""Pages that a newcomer wants first; the others follow by name."""
 _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 
@@ -32,7 +34,8 @@ def rooms() -> dict[str, list[str]]:
                 found.setdefault(room, []).append(f"nf_zoo.{room}.{name}")
     for name, row in FACTORIES.items():
         found.setdefault(f"factories/{row.family}", []).append(f"nf_zoo.{name}")
-    return {room: found[room] for room in sorted(found, key=lambda room: ("/" in room, room))}
+    others = sorted(set(found) - set(FIRST), key=lambda room: ("/" in room, room))
+    return {room: found[room] for room in (*FIRST, *others)}
 
 
 def pages() -> dict[str, str]:

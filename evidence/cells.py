@@ -16,7 +16,7 @@ OTHERS = {
     "BatchNorm": "tab:orange",
     "BatchNorm, frozen": "tab:green",
     "BatchNorm, removed": "tab:red",
-    "removed": "tab:red",
+    "unnormalized": "tab:red",
     "normalizer-free": "tab:blue",
 }
 """Colors of schemes that only some experiments compare."""

@@ -19,7 +19,7 @@ from evidence.table import Table, measured
 from training import provenance
 from training.data.arrays import ArrayPictures, read_arrays
 
-BATCH_NORM, REMOVED, NORMALIZER_FREE = "BatchNorm", "removed", "normalizer-free"
+BATCH_NORM, REMOVED, NORMALIZER_FREE = "BatchNorm", "unnormalized", "normalizer-free"
 FORMS = (BATCH_NORM, REMOVED, NORMALIZER_FREE)
 
 NOISE = 16

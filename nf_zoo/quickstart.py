@@ -288,7 +288,7 @@ def _print_comparison(console: Console, record: dict[str, Any]) -> None:
     rows = _table("", "Test pictures right", "Wrong")
     for name, title in TITLES.items():
         row = record[name]
-        right = Text(f"{row['test_accuracy']:.1%}", style="bold")
+        right = Text(f"{100 * row['test_accuracy']:.1f} %", style="bold")
         rows.add_row(title, right, str(row["wrong"]))
     console.print(rows)
     console.print("Pretraining saves epochs: with more of them, the gap narrows.", style="dim")
@@ -303,7 +303,9 @@ def _print_served(console: Console, served: list[dict[str, Any]]) -> None:
     for row in served:
         label, probability = row["saved_model"]
         style = "green" if label == row["digit"] else "red"
-        rows.add_row(row["file"], row["digit"], Text(label, style=style), f"{probability:.1%}")
+        rows.add_row(
+            row["file"], row["digit"], Text(label, style=style), f"{100 * probability:.1f} %"
+        )
     console.print(rows)
 
 
@@ -331,7 +333,7 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
     for line in (
         f"nf-zoo predict {network} {' '.join(pictures)} --top 3",
         f"nf-zoo evaluate {network} {digits}",
-        "nf-zoo finetune YOUR_PICTURES --output my_model      # a folder for each class",
+        "nf-zoo finetune YOUR_PICTURES --model nf_resnet26.tiny_imagenet --output my_model",
         "nf-zoo list --pretrained",
     ):
         console.print(f"  {line}", soft_wrap=True)

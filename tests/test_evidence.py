@@ -342,7 +342,7 @@ def test_signals_are_measured_in_every_form_and_drawn(tmp_path, monkeypatch):
     assert forms == list(expected)
     assert [bool(one["predicted"]) for one in rows] == [False, True, False] * 2
     variances = {one["form"]: float(one["variance"]) for one in rows}
-    assert variances["removed"] < variances["normalizer-free"]
+    assert variances["unnormalized"] < variances["normalizer-free"]
     page = tmp_path / "page.md"
     page.write_text("<!-- conversion_signals -->\n<!-- end -->")
     report.write(tmp_path, page)
@@ -383,7 +383,7 @@ def test_signals_of_conversions_are_as_predicted():
     assert networks == {*conversion_networks.SIGNALS}
     for network in networks:
         converted = conversion_report.last_blocks(rows, network, "normalizer-free")
-        removed = conversion_report.last_blocks(rows, network, "removed")
+        removed = conversion_report.last_blocks(rows, network, "unnormalized")
         assert len(converted) == len(removed) == 3
         for one, other in zip(converted, removed, strict=True):
             predicted = float(one["predicted"])

@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from browser import browser
 from programs import succeed
 
 import nf_zoo
+
+__all__ = ["browser"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
@@ -68,10 +71,15 @@ def test_the_citation_has_the_version():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(site_folder):
     """The pages that `mkdocs build --strict` makes; .ci/run installs what it needs."""
     pytest.importorskip("mkdocs", reason="pip install '.[docs]'")
-    folder = tmp_path_factory.mktemp("site")
+    folder = site_folder
     succeed(
         "import sys; from mkdocs.__main__ import cli; cli(sys.argv[1:])",
         *("build", "--strict", "--site-dir", folder),
@@ -86,6 +94,25 @@ def site(tmp_path_factory):
         base = folder if page == "404.html" else (folder / page).parent
         assert not [file for file in used if not (base / file.lstrip("/")).exists()], page
     return pages
+
+
+def test_a_notebook_is_a_page_with_its_outputs(site):
+    for name in ("quick_tour", "signal_propagation", "small_batches"):
+        page = site[f"examples/{name}.html"]
+        assert "<img" in page and f'href="{name}.ipynb"' in page
+        assert f'href="examples/{name}.html"' in site["index.html"]
+
+
+def test_on_a_phone_no_page_is_wider_than_the_screen(site, site_folder, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    wide = {}
+    for name in sorted(site):
+        page.goto((site_folder / name).as_uri())
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > 390:
+            wide[name] = width
+    page.close()
+    assert not wide
 
 
 def test_signatures_on_the_site_list_the_fields(site):

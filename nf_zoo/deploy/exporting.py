@@ -115,7 +115,7 @@ def check_rounded(expected: Arrays, actual: Arrays) -> float:
             raise RuntimeError(
                 "In eight bits the model does not answer as it does in float32, so nothing was "
                 "written: pass more pictures of the kind it will see, or keep_float=, the number "
-                f"of layers to leave in float32. Received: a change of {change:.0%} (rms)"
+                f"of layers to leave in float32. Received: a change of {100 * change:.0f} % (rms)"
             )
     return max(changes)
 

@@ -25,6 +25,7 @@ from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.settings import Settings
 from nf_zoo.optimizers.adaptive_gradient_clipping import AdaptiveGradientClipping
+from nf_zoo.optimizers.momentum import fused_update
 from nf_zoo.optimizers.parameter_groups import GroupedOptimizer, parameter_groups
 from nf_zoo.pictures.images import input_of
 
@@ -180,8 +181,9 @@ class Phase:
         batch normalization are not decayed (Brock et al. 2021, "High-performance large-scale image
         recognition without normalization").
         """
-        settings = self.settings
+        settings, grouped = self.settings, self.settings.layer_decay < 1
         given = {
+            "weight_decay": None if grouped else settings.weight_decay or None,
             "global_clipnorm": None if settings.agc else GLOBAL_CLIPNORM,
             "use_ema": self.averaged,
             "ema_momentum": settings.ema or 0.99,
@@ -190,8 +192,12 @@ class Phase:
             optimizer = keras.optimizers.Adam(self.schedule, **given)
         else:
             optimizer = keras.optimizers.SGD(self.schedule, momentum=0.9, nesterov=True, **given)
-        decays = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
-        optimizer = GroupedOptimizer(optimizer, parameter_groups(model, **decays))
+        optimizer.update_step = fused_update(optimizer)
+        others = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
+        optimizer.exclude_from_weight_decay(var_list=others)
+        if grouped:
+            decays = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
+            optimizer = GroupedOptimizer(optimizer, parameter_groups(model, **decays))
         if settings.agc:
             kernel = model.head.kernel
             optimizer = AdaptiveGradientClipping(optimizer, settings.agc, exclude=kernel)

@@ -102,7 +102,7 @@ class _Schedule(Options):
     )
     learning_rate: float | None = option(
         None,
-        "peak of the schedule; proportional to the batch size by default",
+        "peak of the schedule; by default 0.05 for each 64 pictures of a batch, from 0.02 to 0.1",
         number("positive", lambda x: 0 < x < math.inf),
     )
     weight_decay: float | None = option(

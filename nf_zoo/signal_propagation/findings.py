@@ -298,8 +298,8 @@ def _shares(signals: SignalPropagation, has: set[str]) -> Iterator[Finding]:
         yield Finding(
             "branch not down-weighted",
             name,
-            f"Block {index} of its stage adds {share:.0%} of the variance; a normalized branch "
-            f"would add about 1 / (l + 1), {1 / (index + 1):.1%}.",
+            f"Block {index} of its stage adds {100 * share:.0f} % of the variance; a normalized "
+            f"branch would add about 1 / (l + 1), {100 / (index + 1):.1f} %.",
             _advice(has, SKIP_GAIN, BATCH_NORM),
         )
 

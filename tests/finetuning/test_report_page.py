@@ -34,7 +34,8 @@ def made(tmp_path_factory):
         {"epoch": 2, "phase": "whole", "cross_entropy": 0.7, "accuracy": 0.8}
         | {"val_cross_entropy": 0.6, "val_accuracy": 14 / 18, "learning_rate": 0.1, "seconds": 1.0},
     ]
-    report = evaluation.metrics() | {"run": {"settings": {"epochs": 2}}}
+    settings = {"epochs": 2000, "weight_decay": 0.0005, "learning_rate": 3e-5, "ema": 0.9999}
+    report = evaluation.metrics() | {"run": {"settings": settings}}
     path = tmp_path_factory.mktemp("a run") / "report.html"
     write_page(path, model, report, history, evaluation)
     return path, evaluation
@@ -74,10 +75,25 @@ def test_figures_and_captions(opened, made):
         assert words in text
     assert page.locator("#curves svg circle").count() == 7  # one of eight figures is NaN
     assert f"load_pretrained({str(made[0].parent)!r})".replace("'", '"') in text
+    assert page.inner_text("#shell") == f"nf-zoo predict '{made[0].parent}' picture.jpg"
+    ticks = page.locator("#curves figure:nth-of-type(2) svg text").all_text_contents()
+    assert ticks[:4] == ["40 %", "60 %", "80 %", "100 %"]
     shown = page.locator("img").evaluate_all("all => all.map(img => img.naturalWidth)")
     assert shown == [32] * 5  # two mistakes with their heat maps, and a sample
     page.locator("#mistakes input").uncheck()
     assert not page.locator("img.heat").first.is_visible()
+
+
+def test_settings_keep_their_digits(opened):
+    page = opened()
+    shown = page.locator("#facts details", has_text="Settings").locator("td").all_text_contents()
+    facts = dict(zip(shown[::2], shown[1::2], strict=True))
+    assert facts == {
+        "epochs": "2,000",
+        "weight decay": "0.0005",
+        "learning rate": "0.00003",
+        "ema": "0.9999",
+    }
 
 
 def test_without_scripts_the_main_figures_are_text(browser, made):
