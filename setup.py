@@ -26,7 +26,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *(name for extra in ("training", "onnx", "litert", "openvino") for name in EXTRAS[extra]),
     *(name for extra in ("heic", "jax", "demo", "privacy") for name in EXTRAS[extra]),
-    *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"),
+    *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=1.15"),
     *("build>=1.2", "playwright>=1.50", "setuptools>=77", "twine>=6.1"),
     *("nbclient>=0.10", "ipykernel>=6.29"),
 ]

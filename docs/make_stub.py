@@ -23,7 +23,8 @@ HEADER = '''\
 Written by `python docs/make_stub.py`, from the tables of names and the records of the families.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -50,6 +51,29 @@ def typed_dict(name: str, base: str, fields: dict) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def takes_options(value) -> bool:
+    """Check for a function that :func:`nf_zoo.options.takes` gave the fields of a record."""
+    return {"__signature__", "__wrapped__"} <= set(getattr(value, "__dict__", ()))
+
+
+def with_options(name: str, function, imports: set[str]) -> str:
+    """Return a function that takes the fields of a record, with all of them."""
+    lines, before = [], None
+    for one in inspect.signature(function).parameters.values():
+        if one.kind is one.KEYWORD_ONLY and before is not one.KEYWORD_ONLY:
+            lines.append("*")
+        before, kind = one.kind, one.annotation
+        # The fields of records have their types as text.
+        known = isinstance(kind, str)
+        lines.append(str(one).replace(repr(kind), kind).replace("'", '"') if known else one.name)
+    result = typing.get_type_hints(function.__wrapped__).get("return", type(None))
+    if result.__module__ != "builtins":
+        imports.add(f"from {result.__module__} import {result.__name__}\n")
+    arguments = "".join(f"    {line},\n" for line in lines)
+    text = inspect.getdoc(function).partition("\n")[0]
+    return f'def {name}(\n{arguments}) -> {written(result)}:\n    """{text}"""\n\n'
+
+
 def stub() -> str:
     """Return the text of the stub."""
     parts = [HEADER]
@@ -57,10 +81,16 @@ def stub() -> str:
     for name in nf_zoo._MODULES:
         # A callable package is shown as its function of the same name.
         homes[name] = f"nf_zoo.{name}" if callable(getattr(nf_zoo, name)) else "nf_zoo"
-    for name, home in sorted(homes.items(), key=lambda item: (item[1], item[0])):
-        parts.append(f"from {home} import {name} as {name}\n")
+    imports, functions = set(), []
+    for name, home in homes.items():
+        if takes_options(function := getattr(nf_zoo, name)):
+            functions.append(with_options(name, function, imports))
+        else:
+            imports.add(f"from {home} import {name} as {name}\n")
+    parts += sorted(imports)
     pretrained, *options = OPTIONS.parameters.values()
     parts.append("\n__version__: str\n\n")
+    parts += functions
     parts.append(typed_dict("_Options", "TypedDict", {p.name: p.annotation for p in options}))
     names = {family: f"_{record.config.__name__}" for family, record in FAMILIES.items()}
     for family, record in FAMILIES.items():

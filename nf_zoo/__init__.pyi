@@ -3,7 +3,8 @@
 Written by `python docs/make_stub.py`, from the tables of names and the records of the families.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -15,17 +16,15 @@ from nf_zoo import optimizers as optimizers
 from nf_zoo import pictures as pictures
 from nf_zoo.conversion.batch_norm_removal import remove_batch_norm as remove_batch_norm
 from nf_zoo.conversion.normalizer_free import normalizer_free as normalizer_free
-from nf_zoo.demonstration.serving import demo as demo
-from nf_zoo.deploy.benchmarking import benchmark as benchmark
+from nf_zoo.deploy.benchmarking import Benchmark
 from nf_zoo.deploy.fold import fold as fold
 from nf_zoo.deploy.litert_file import export_litert as export_litert
 from nf_zoo.deploy.onnx_file import export_onnx as export_onnx
 from nf_zoo.deploy.openvino_file import export_openvino as export_openvino
 from nf_zoo.deploy.quantization import quantization_report as quantization_report
 from nf_zoo.deploy.saved_model import export_saved_model as export_saved_model
-from nf_zoo.finetuning import evaluate as evaluate
-from nf_zoo.finetuning import finetune as finetune
 from nf_zoo.finetuning.class_folders import FolderError as FolderError
+from nf_zoo.finetuning.fine_tune import FineTuneResult
 from nf_zoo.hub.card import CardDetails as CardDetails
 from nf_zoo.hub.errors import CacheNotWritable as CacheNotWritable
 from nf_zoo.hub.errors import CatalogError as CatalogError
@@ -60,6 +59,74 @@ from nf_zoo.signal_propagation import diagnose as diagnose
 from nf_zoo.signal_propagation import signal_propagation as signal_propagation
 
 __version__: str
+
+def benchmark(
+    model,
+    *,
+    batch_sizes: tuple[int, ...] = (1, 8, 32),
+    size: tuple[int, int] | None = None,
+    rounds: int = 7,
+    pictures: Any = None,
+) -> Benchmark:
+    """Measure a network in every form whose runtime is installed."""
+
+def demo(
+    models,
+    *,
+    block: bool = True,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    max_size: float = 20.0,
+) -> None:
+    """Serve a page on which to try models in a browser."""
+
+def evaluate(
+    model,
+    data,
+    *,
+    batch_size: int = 64,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a classifier on a folder of pictures or a data set."""
+
+def finetune(
+    model,
+    data,
+    *,
+    labels: Sequence[str] | None = None,
+    validation_data: Any = None,
+    validation_fraction: float = 0.2,
+    output: str | os.PathLike | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    accumulate: int | str = 1,
+    image_size: int | Sequence[int] | None = None,
+    optimizer: str = "sgd",
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    layer_decay: float = 1.0,
+    agc: float | None = None,
+    freeze: str | Sequence[str] | None = None,
+    label_smoothing: float = 0.1,
+    warmup_epochs: int | None = None,
+    randaugment: bool = False,
+    flip: bool = True,
+    erasing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    class_weight: str | Mapping | None = None,
+    early_stopping: int | None = None,
+    ema: bool | float | None = None,
+    precision: str | None = None,
+    rematerialize: bool = False,
+    seed: int = 0,
+    strict: bool = False,
+    resume: bool = False,
+    finish: bool = False,
+    overwrite: bool = False,
+    verbose: int = 1,
+) -> FineTuneResult:
+    """Fit a network to new classes."""
 
 class _Options(TypedDict, total=False):
     variant: str | None

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,14 @@ from nf_zoo.models.configuration import field_types
 
 pytestmark = pytest.mark.fast
 
+PROGRAM = """\
+import nf_zoo
+model = nf_zoo.NFResNet50(num_classes=3, drop_rate=0.2)
+print(nf_zoo.finetune(model, "pets", epochs=3).metrics["accuracy"])
+nf_zoo.DoesNotExist
+nf_zoo.NFResNet50(beta=2)
+nf_zoo.finetune(model, "pets", epoch=3)
+"""
 GENERATOR = Path(__file__).parents[1] / "docs" / "make_stub.py"
 
 
@@ -31,6 +43,24 @@ def test_the_stub_has_every_public_name_and_no_other():
     names = {a.asname for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
     names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert names - {None} == {*nf_zoo._HOMES, *nf_zoo._MODULES, *FACTORIES}
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_names_and_options(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    options = ("--ignore-missing-imports", "--follow-imports=silent", f"--cache-dir={tmp_path}")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, str(program)],
+        env={**os.environ, "MYPYPATH": str(GENERATOR.parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    found = re.findall(r"program\.py:(\d+): error: (.+)", done.stdout)
+    refused = {int(line): text for line, text in found}
+    assert refused.keys() == {4, 5, 6}, done.stdout + done.stderr
+    for line, word in ((4, "DoesNotExist"), (5, '"beta"'), (6, '"epoch"')):
+        assert word in refused[line]
 
 
 def test_a_factory_lists_the_fields_of_its_record():

@@ -10,7 +10,7 @@ from typing import Any
 import nf_zoo
 from nf_zoo.demonstration.serving import DemoSettings
 from nf_zoo.deploy.benchmarking import BenchmarkSettings
-from nf_zoo.deploy.formats import FORMATS, SUFFIXES
+from nf_zoo.deploy.formats import FORMATS, SUFFIXES, flag_of
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
 
@@ -224,20 +224,10 @@ def _export(commands) -> None:
         choices=[row.flag for row in FORMATS.values()],
         help=f"(from the ending of PATH: {', '.join(SUFFIXES)}; otherwise a SavedModel)",
     )
-    parser.add_argument("--precision", choices=precisions, help="(float32)")
-    parser.add_argument(
-        "--pictures", metavar="FOLDER", help="for int8: pictures like those the model will see"
-    )
-    parser.add_argument(
-        "--keep-float", metavar="N|NAMES", help="for int8: layers to leave in float32, or how many"
-    )
-    parser.add_argument("--opset", type=int, help="for ONNX: 13 to 20 (20)")
-    for flag, help in (
-        ("--symmetric", "for ONNX in int8: no zero points, as TensorRT requires"),
-        ("--full-integer", "for LiteRT in int8: input and output in int8 too"),
-        ("--constants", "for a SavedModel: weights as constants; faster on CPU, more memory"),
-    ):
-        parser.add_argument(flag, action="store_true", help=help)
+    options = {name: flag for row in FORMATS.values() for name, flag in row.options.items()}
+    for name, flag in options.items():
+        choices = {"choices": precisions} if name == "precision" else {}
+        parser.add_argument(flag_of(name), **flag, **choices)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
@@ -304,7 +294,7 @@ def _publish(commands) -> None:
     help = "upload a model to the Hugging Face Hub, with its model card"
     parser = add_command(commands, "publish", "publishing:publish_command", help)
     parser.add_argument("model", help=MODEL)
-    help = "repository, created if it does not exist; only with --space it may be left out"
+    help = "repository, created if it does not exist; optional with --space"
     parser.add_argument("repository", metavar="OWNER/NAME", nargs="?", help=help)
     help = "also write a Space, a page of the hub to try the model; needs the extra demo"
     parser.add_argument("--space", metavar="OWNER/NAME", help=help)

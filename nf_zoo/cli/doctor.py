@@ -29,7 +29,7 @@ SECONDS = 5
 
 
 def doctor_command(args: Namespace) -> int:
-    """Print what is installed and found; whatever cannot be found out is said, and no failure."""
+    """Print what is installed and found; say what cannot be determined, without failing."""
     onednn = os.environ.get(_ONEDNN)  # before import_backend sets it
     questions: dict[str, Callable[[], str]] = {
         "nf-zoo": lambda: f"{nf_zoo.__version__}, in {Path(nf_zoo.__file__).parent}",

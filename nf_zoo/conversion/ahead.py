@@ -1,4 +1,4 @@
-"""The way ahead of the results of a network: which layers a BatchNormalization normalizes."""
+"""Find the layers whose results a BatchNormalization normalizes."""
 
 from __future__ import annotations
 

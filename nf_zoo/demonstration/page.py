@@ -65,7 +65,7 @@ def _add_answer(title: str, answer: Answer) -> None:
     }
     gr.Label(shares, num_top_classes=TOP, label=title)
     with gr.Row():
-        _add_image("heat", f"What speaks for {names[0]}", answer.heat)
+        _add_image("heat", f"Evidence for {names[0]}", answer.heat)
         _add_image("given", "What the network is given", answer.given)
 
 
@@ -80,8 +80,8 @@ def _add_image(kind: str, caption: str, image: Image.Image | None) -> None:
 
 def _add_signals() -> None:
     gr.Markdown(
-        "Mean and variance along the depth of Wide ResNets as they start, on noise: three stages "
-        "of residual blocks, 16 to 64 channels. Dashed: what theory expects. `nf` keeps the "
+        "Mean and variance along the depth of Wide ResNets at initialization, on noise: three "
+        "stages of residual blocks, 16 to 64 channels. Dashed: what theory expects. `nf` keeps the "
         "variance near that of its start, `bn` lets it grow block by block until the next stage, "
         "and `none` lets it explode."
     )

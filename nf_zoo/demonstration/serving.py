@@ -30,7 +30,7 @@ class DemoSettings(Options):
         dataclasses.replace(whole(1, "an integer in [1, 65535]"), accepts=lambda x: 0 < x < 2**16),
     )
     max_size: float = option(
-        20.0, "largest file that is taken, in megabytes", number("above 0", lambda x: x > 0)
+        20.0, "largest accepted file, in megabytes", number("above 0", lambda x: x > 0)
     )
 
 
@@ -40,7 +40,7 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
 
     Pictures are dropped on the page. It shows the five likeliest classes, what speaks for the first
     of them (Grad-CAM), and what the network is given after preprocessing, for all models side by
-    side. A second tab draws the signal propagation of networks as they start. The page works
+    side. A second tab draws the signal propagation of networks at initialization. The page works
     without a network, sends nothing elsewhere, and runs nothing that is uploaded.
 
     Args:

@@ -39,7 +39,7 @@ class BenchmarkSettings(Options):
     size: tuple[int, int] | None = option(
         None, "size of the pictures in pixels; that of the model by default", picture_size(1)
     )
-    rounds: int = option(7, "turns of every form, of which the median counts", whole(1))
+    rounds: int = option(7, "rounds of every form; the median is reported", whole(1))
     pictures: Any = option(
         None, "pictures to calibrate int8 on; noise by default, which is as fast", text("FOLDER")
     )

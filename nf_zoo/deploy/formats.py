@@ -36,7 +36,8 @@ class Format:
         packages: modules beside TensorFlow that writing and checking need.
         runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
         tensorflow: whether Keras must run on TensorFlow.
-        options: options of the command line, and keyword arguments of the function.
+        options: keyword arguments of the function -> their flags on the command line, as
+            ``ArgumentParser.add_argument`` takes them.
         runs_on: runtimes, in words.
         usage: text printed after an export to ``{path}``.
     """
@@ -51,7 +52,7 @@ class Format:
     packages: tuple[str, ...] = ()
     runtime: str = "tensorflow"
     tensorflow: bool = True
-    options: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     runs_on: str = ""
     usage: str = ""
 
@@ -132,9 +133,10 @@ class Format:
         """Check that the format has the given options of the command line."""
         refused = [name for name in given if name not in self.options]
         if refused:
-            flags = ", ".join(map(_flag, refused))
+            flags = ", ".join(map(flag_of, refused))
             others = [
-                f"--format {row.flag} has {' and '.join(row.precisions or map(_flag, row.options))}"
+                f"--format {row.flag} has "
+                + " and ".join(row.precisions or map(flag_of, row.options))
                 for row in FORMATS.values()
                 if not set(refused).isdisjoint(row.options)
             ]
@@ -192,11 +194,26 @@ class Format:
             require(name, f"{self.title} files", extra=self.extra)
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """Return the flag of an option."""
     return f"--{name.replace('_', '-')}"
 
 
-_EIGHT_BITS = ("precision", "pictures", "keep_float")
+def _switch(help: str) -> dict[str, Any]:
+    return {"action": "store_true", "help": help}
+
+
+_EIGHT_BITS = {
+    "precision": {"help": "(float32)"},
+    "pictures": {
+        "metavar": "FOLDER",
+        "help": "for int8: pictures like those the model will see",
+    },
+    "keep_float": {
+        "metavar": "N|NAMES",
+        "help": "for int8: layers to leave in float32, or how many",
+    },
+}
 ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
 """Options that need ``precision="int8"``."""
 _FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py of its source"
@@ -209,7 +226,11 @@ FORMATS = {
             "SavedModel",
             "nf_zoo.deploy.saved_model",
             checks={"float32": 1e-5},
-            options=("constants",),
+            options={
+                "constants": _switch(
+                    "for a SavedModel: weights as constants; faster on CPU, more memory"
+                )
+            },
             runs_on="TensorFlow",
             usage="Signatures: serving_default, serving_uint8, serving_bytes, features\n"
             'In Python:  tf.saved_model.load("{path}").predict(images)  # (N, H, W, 3)',
@@ -224,7 +245,11 @@ FORMATS = {
             packages=("onnx", "onnxruntime"),
             runtime="onnxruntime",
             tensorflow=False,
-            options=(*_EIGHT_BITS, "symmetric", "opset"),
+            options={
+                **_EIGHT_BITS,
+                "opset": {"type": int, "help": "for ONNX: 13 to 20 (20)"},
+                "symmetric": _switch("for ONNX in int8: no zero points, as TensorRT requires"),
+            },
             runs_on="any ONNX runtime, opset 13 to 20",
             usage=_FILE,
         ),
@@ -237,7 +262,10 @@ FORMATS = {
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
             runtime="ai_edge_litert.interpreter",
-            options=(*_EIGHT_BITS, "full_integer"),
+            options={
+                **_EIGHT_BITS,
+                "full_integer": _switch("for LiteRT in int8: input and output in int8 too"),
+            },
             runs_on="LiteRT",
             usage=_FILE,
         ),

@@ -51,9 +51,9 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
     """Return the splits of a folder: ``{"train": root}`` or its train/, val/ and test/ folders.
 
     A folder counts as already split if the names of all visible folders in it are those of splits:
-    train or training; val, valid, validation or dev; test or testing; in any case, also with
-    ``set``, ``data`` or ``images`` behind. Other folders are ignored, with a warning, beside two
-    splits of which train/ holds folders alone. The keys are train, validation and test.
+    train or training; val, valid, validation or dev; test or testing. Case does not matter, and
+    ``set``, ``data`` or ``images`` may follow. If there are two splits, and train/ holds only
+    folders, other folders are ignored, with a warning. The keys are train, validation and test.
     """
     root, folders = _visible_folders(root)
     splits: dict[str, Path] = {}
@@ -76,8 +76,9 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
         )
     if others:
         warnings.warn(
-            f"Folders beside {name_some([path.name for path in splits.values()])} in {root} are "
-            f"no split and are ignored: {name_some(others)}",
+            f"Folders in {root} that are not splits, as "
+            f"{name_some([path.name for path in splits.values()])} are, are ignored: "
+            f"{name_some(others)}",
             stacklevel=3,
         )
     return splits
@@ -308,7 +309,8 @@ def _sort_out(
 ) -> list[str]:
     """Return the pictures of one step of ``os.walk``, and take hidden folders from ``folders``.
 
-    Of what is hidden or a run's only pictures are counted, of the rest all files, by suffix.
+    In hidden folders and in those of a run only pictures are counted; elsewhere all other files,
+    by suffix.
     """
     out = [name for name in folders if _is_left_out(Path(place, name))]
     for name in out:

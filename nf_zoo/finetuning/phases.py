@@ -101,9 +101,9 @@ def fit(
         set_trainable(model, flags, body=name == "whole")
         freeze(model, settings.freeze or ())
         if not model.trainable_variables:
-            what = "classifier, which is new," if name == "head" else "network"
+            what = "new classifier" if name == "head" else "network"
             raise ValueError(
-                f"freeze must leave something of the {what} to train. Received: "
+                f"freeze must leave a part of the {what} to train. Received: "
                 f"freeze={list(settings.freeze or ())}"
             )
         phase.compile(model, progress.accumulate, devices)

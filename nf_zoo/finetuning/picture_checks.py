@@ -20,10 +20,10 @@ from nf_zoo.pictures.images import FORMATS, load_image
 _LARGE = 4 * 2**20
 _FEW, _CLOSE = 16, 64
 _FINDINGS = {
-    "constant": "have one color all over",
+    "constant": "are of a single color",
     "few_levels": (
         f"have fewer than {_FEW} levels, all within {_CLOSE} of 255: they may hold more than 8 "
-        "bits or another scale, of which little is left"
+        "bits or another scale, so that most of their detail is lost"
     ),
     "transparent": "have transparent parts, which are taken as white",
 }

@@ -65,7 +65,7 @@ def build_report(
         The report, JSON-able, with figures of the validation pictures everywhere but under
         ``"test"``; and the evaluation on the validation pictures, with samples.
     """
-    labels, size, backend = data.labels, settings.batch_size, keras.backend.backend()
+    labels, size = data.labels, settings.batch_size
     validation = evaluate_pictures(
         model, data.validation, labels, size, samples=16, mistakes=8, seed=settings.seed
     )

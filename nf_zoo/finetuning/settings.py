@@ -124,7 +124,7 @@ class _Schedule(Options):
     )
     freeze: str | Sequence[str] | None = option(
         None,
-        'parts that stay as they are: ``"stem"``, ``"stage1"``, a regular expression for the names '
+        'parts to freeze: ``"stem"``, ``"stage1"``, a regular expression for the names '
         'of variables, or ``"batch_norm"`` for scales and statistics. What the model itself '
         "freezes stays frozen too",
         _PATTERNS,
@@ -154,8 +154,8 @@ class Settings(augmentation.FineTuning, _Schedule):
 
     class_weight: str | Mapping | None = option(
         None,
-        'make rare classes count: ``"balanced"``. In Python also a dict of weights by label or '
-        "index",
+        'weights of the classes in the loss: ``"balanced"`` for rare ones. In Python also a '
+        "dict of weights by label or index",
         Kind(flag={"choices": ["balanced"]}),
     )
     early_stopping: int | None = option(
@@ -194,7 +194,7 @@ class Settings(augmentation.FineTuning, _Schedule):
     )
     finish: bool = option(
         False,
-        "train no further: evaluate and deliver the last complete epoch of an interrupted run with "
+        "stop training: evaluate and write the last complete epoch of an interrupted run with "
         "the same options",
         saved=False,
     )

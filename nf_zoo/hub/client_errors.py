@@ -12,7 +12,7 @@ from nf_zoo.hub.errors import first_few, printable
 from nf_zoo.hub.untrusted.headers import pickle_remedy
 
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Error numbers of a disk that is full, or closed to this user."""
+"""Error numbers of a disk that is full, or that this user may not write to."""
 
 
 @contextlib.contextmanager

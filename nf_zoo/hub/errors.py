@@ -44,7 +44,7 @@ class WeightsOffline(WeightsError):
 
 
 class CacheNotWritable(WeightsError):
-    """The local cache cannot be written: the disk is full, or closed to this user."""
+    """The local cache cannot be written: the disk is full, or this user may not write there."""
 
 
 class CorruptWeights(WeightsError):

@@ -86,7 +86,7 @@ def _from_path(path: Path, text: str):
     try:
         architecture(text)
     except ValueError as error:
-        raise ValueError(f"{error}, which is no file or folder either.") from None
+        raise ValueError(f"{error}, and there is no such file or folder.") from None
 
 
 def _check_unfinished(path: Path) -> None:

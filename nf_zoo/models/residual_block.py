@@ -248,7 +248,7 @@ class ResidualBlock(CompositeLayer):
 class Level:
     """A feature map of the trunk."""
 
-    name: str  # ``"stem"``, ``"stage1"``, ... or ``"final"`` for what the classifier pools
+    name: str  # ``"stem"``, ``"stage1"``, ...
     stride: int  # pixels of the picture per pixel of the map
     tensor: Any  # (N, H / stride, W / stride, channels)
 

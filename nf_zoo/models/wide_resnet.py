@@ -59,7 +59,10 @@ class WideResNetConfig(Config):
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in ("alpha", "zero_init_gain"):
             if self.scheme != "nf" and getattr(self, name) != defaults[name]:
-                self._refuse(name, f"left alone with scheme={self.scheme!r}, which has none")
+                self._refuse(
+                    name,
+                    f"left alone with scheme={self.scheme!r}, because scheme='nf' alone has it",
+                )
 
 
 def row_of(name: str) -> tuple[str, dict] | None:

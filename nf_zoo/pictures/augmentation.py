@@ -4,8 +4,8 @@ An operation is a function that stands in the table with its fields. From them f
 of ``finetune``, with their flags, help and checks, and the ``augmentation`` block of the recipes
 of training/.
 
-All chance is in the ``draws``, which NumPy makes for the pictures of a whole step by the seed and
-their place in it: neither replicas nor restarts change what happens to a picture. A pair of
+All randomness is in the ``draws``. NumPy makes them for the pictures of a whole step, from the seed
+and the step, so that neither replicas nor restarts change what happens to a picture. A pair of
 neighbors in the batch is mixed, the first with the second and so on, so that no pair is cut apart
 between replicas of an even number of pictures.
 """
@@ -84,7 +84,7 @@ def _uniform(rng, count: int, columns: int):
 
 
 def where(chosen, changed: Callable, images):
-    """The pictures, of which some (N,) are what ``changed()`` gives; one alone costs no more."""
+    """Return ``changed()`` where ``chosen`` (N,) is true; for one picture only what is needed."""
     if images.shape[0] == 1:
         return ops.cond(chosen[0], changed, lambda: images)
     return ops.where(each(chosen), changed(), images)
@@ -288,7 +288,7 @@ FineTuning = _record(
 
 
 def _neighbors(values):
-    """Entry 1 in the place of 0 and 0 in that of 1, and so on; the last of an odd number stays."""
+    """Swap neighbors in pairs; the last of an odd number stays."""
     count = values.shape[0]
     order = [min(place ^ 1, count - 1) for place in range(count)]
     return ops.take(values, ops.convert_to_tensor(order, "int32"), axis=0)
@@ -299,5 +299,5 @@ def _linear(chance, low: float, high: float):
 
 
 def _ratio(chance, low: float, high: float, xp=ops):
-    """From ``low`` to ``high``, even in the logarithm."""
+    """Return a ratio from ``low`` to ``high``, uniform on a logarithmic scale."""
     return xp.exp(_linear(chance, math.log(low), math.log(high)))

@@ -17,8 +17,8 @@ CHANGES = (
 def change(images, chosen, amount):
     """Apply one of ``CHANGES`` to each picture.
 
-    Each is computed where a picture of the batch drew it, and for many at once: those that are
-    maps of the plane, those that are tables of the 256 levels, and two more.
+    A change is computed only if a picture of the batch drew it. Maps of the plane are computed
+    together, and so are tables of the 256 levels.
 
     Args:
         images: (N, H, W, 3) float32, whole numbers in 0..255, as is the result.
@@ -47,7 +47,7 @@ def _if_any(some, changed: Callable, images):
 
 
 def _moved(images, amount_of):
-    """The pictures under linear maps around their centers and shifts, of the nearest pixels."""
+    """Map the pictures linearly about their centers and shift them, by nearest pixels."""
     count, height, width, channels = images.shape
     angle = amount_of("rotate") * (math.pi / 6)
     cosine, sine = each(ops.cos(angle)), ops.sin(angle)
@@ -70,7 +70,7 @@ def _moved(images, amount_of):
 
 
 def _looked_up(images, drew, amount):
-    """The pictures, with each level of each channel replaced by what a table says."""
+    """Replace each level of each channel by the entry of a table."""
     levels = ops.arange(256, dtype="float32")[None, None]
     total, count = images.shape[1] * images.shape[2], images.shape[0]
     # A table of its own for each channel of each picture, one after the other.
@@ -116,7 +116,7 @@ def _on_tensorflow() -> bool:
 
 
 def _counted(values, count: int):
-    """How many there are of each whole number below ``count``."""
+    """Count each whole number below ``count``."""
     if _on_tensorflow():  # five times as fast on a processor
         import tensorflow as tf
 
@@ -134,7 +134,7 @@ def _taken(values, places):
 
 
 def _blended(images, others, amount):
-    """Away from the other pictures, or towards them, by up to 0.9."""
+    """Blend with the other pictures: towards them, or away from them, by up to 0.9."""
     return whole(others + each(1.0 + 0.9 * amount) * (images - others))
 
 

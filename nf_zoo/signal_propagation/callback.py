@@ -24,9 +24,9 @@ class SignalPropagationCallback(keras.callbacks.Callback):
         images: pictures to measure on, as for
             :func:`~nf_zoo.signal_propagation.measure.signal_propagation`: an array, a shape or
             None, because they are used again and again (files are read each time). A few pictures
-            are enough. Only the record before the training has the variance that theory expects
+            are enough. Only the record before training has the variance that theory expects
             at initialization.
-        every: epochs between two records; epoch 0 is a record before the training.
+        every: epochs between two records; epoch 0 is a record before training.
         csv_path: file for the rows of every record, with the epoch; None for none.
         log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any
             backend; without them a log line says so, and everything else is written.

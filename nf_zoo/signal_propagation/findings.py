@@ -209,7 +209,7 @@ def _not_finite(signals, has: set[str], trained: bool) -> Iterator[Finding]:
     remedy = _advice(has, BATCH_NORM, SKIP_GAIN, NORM_FREE)
     if trained:
         remedy = (
-            "The training has diverged: go back to earlier weights, and lower the learning "
+            "Training has diverged: go back to earlier weights, and lower the learning "
             "rate or clip the gradients."
         )
     yield Finding("exploding", signals[len(finite)].name, evidence, remedy)
@@ -344,7 +344,7 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator
     if trained:
         evidence += f"with kernels or gains that are at most {largest:.1g} in the first of them."
         remedy = (
-            "The training has shut off these blocks, by weight decay or by activations that never "
+            "Training has shut off these blocks, by weight decay or by activations that never "
             "fire: the network works without them."
         )
     else:

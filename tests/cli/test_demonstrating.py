@@ -90,7 +90,7 @@ def test_the_command_serves_until_it_is_stopped(saved):
     [
         (["./nothing.keras"], "no such model file or folder"),
         (["nf_resnt50"], "Did you mean nf_resnet50"),
-        (["no_such_model"], "Received: 'no_such_model', which is no file or folder either."),
+        (["no_such_model"], "Received: 'no_such_model', and there is no such file or folder."),
         (["nf_resnet14.cifar10", "--max-size", "0"], "--max-size must be above 0"),
         (["nf_resnet14.cifar10", "--port", "65536"], "must be an integer in [1, 65535]. Received"),
     ],

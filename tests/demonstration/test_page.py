@@ -117,7 +117,7 @@ def test_a_picture_is_classified_and_explained(opened, files):
 
     # The photograph is changed where the heat map is hot.
     heat = grad_cam(model, pixels, [model.labels.index(best)])[0]
-    assert opened.get_by_text(f"What speaks for {best}").first.is_visible()
+    assert opened.get_by_text(f"Evidence for {best}").first.is_visible()
     overlay = image(opened, "heat")
     cell = len(overlay) // len(heat)
     change = np.abs(overlay - given.astype("float32")).mean(axis=-1)

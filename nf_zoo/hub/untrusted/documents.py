@@ -57,7 +57,7 @@ def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{printable(twice)!r} stands there twice")
+        raise ValueError(f"{printable(twice)!r} appears twice")
     return made
 
 

@@ -156,8 +156,8 @@ def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:
         for name, wanted in _CLASSIFIER.items():
             if document[name] != wanted:
                 raise ValueError(
-                    "a Keras model, but none of nf_zoo. If you trust it, import nf_zoo and open it "
-                    "with keras.saving.load_model, whatever layers of nf_zoo are in it. "
+                    "a Keras model, but not one of nf_zoo. If you trust it, import nf_zoo and open "
+                    "it with keras.saving.load_model, whatever layers of nf_zoo are in it. "
                     f"Received: {printable(document['class_name'])}"
                 )
         return parse_config(_own_fields(document["config"]))

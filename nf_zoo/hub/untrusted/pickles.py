@@ -104,7 +104,7 @@ class _Interpreter(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
         if type(function) is not StandIn or type(arguments) is not tuple:
-            raise Refused("to call what is no function")
+            raise Refused("to call something that is not a function")
         made = self.stack[-1] = function.call(*arguments)
         if type(made) is bytes:
             # The same text encoded again and again would be small in the file only.
@@ -117,7 +117,7 @@ class _Interpreter(pickle._Unpickler):
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) not in (PickledArray, PickledDtype) or type(state) is not tuple:
-            raise Refused("to set the state of what is no array")
+            raise Refused("to set the state of something that is not an array")
         target.set_state(state)
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -151,7 +151,7 @@ def _set_items(target: Any, items: list) -> None:
     keys, values = items[::2], items[1::2]
     # Only text: the hash of tuples in tuples in tuples would exhaust the stack of C.
     if type(target) is not dict or not all(type(key) is str for key in keys):
-        raise Refused("a dictionary whose keys are no text")
+        raise Refused("a dictionary with keys that are not text")
     target.update(zip(keys, values, strict=True))
 
 
@@ -269,7 +269,7 @@ _NDARRAY = _marker("numpy.ndarray")
 
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> PickledArray:
     if kind is not _NDARRAY or shape != (0,):
-        raise Refused("an array that is none of numpy's own")
+        raise Refused("an array that is not numpy's own")
     return PickledArray()
 
 

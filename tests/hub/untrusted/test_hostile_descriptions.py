@@ -156,7 +156,7 @@ class TestConfigs:
 
     def test_twice(self, attack, sound):
         text = sound["whole"]["config.json"].rstrip()[:-1] + b', "architecture": "resnet50"}'
-        with attack(InvalidConfig, "'architecture' stands there twice", bad={"config.json": text}):
+        with attack(InvalidConfig, "'architecture' appears twice", bad={"config.json": text}):
             pass
 
     def test_timm_with_arguments_of_its_own(self, attack):

@@ -185,11 +185,11 @@ MISUSED = {
     ),
     "an array of another class": (
         called(RECONSTRUCT, named("numpy", "dtype"), b"K\x00\x85", b"C\x01b") + b".",
-        "none of numpy's own",
+        "not numpy's own",
     ),
     "an array with a size already": (
         called(RECONSTRUCT, NDARRAY, b"J\xff\xff\xff\x7f\x85", b"C\x01b") + b".",
-        "none of numpy's own",
+        "not numpy's own",
     ),
     "jax's function with another": (
         called(named("jax._src.array", "_reconstruct_array"), DTYPE, b")", b")", b"}") + b".",
@@ -206,8 +206,8 @@ MISUSED = {
         EMPTY_ARRAY + state(OBJECT, b"K\x02\x85", b"](NNe") + b"b.",
         "several Python objects",
     ),
-    "calling a text": (called(text("exec"), text("1")) + b".", "what is no function"),
-    "calling with a list": (RECONSTRUCT + b"]R.", "what is no function"),
+    "calling a text": (called(text("exec"), text("1")) + b".", "something that is not a function"),
+    "calling with a list": (RECONSTRUCT + b"]R.", "something that is not a function"),
     "a structured type": (
         DTYPE + b"(K\x03" + text("|") + b"N" + text("f") + b"\x85}J\xff\xff\xff\xff" * 1 + b"tb.",
         "structured type",
