@@ -18,7 +18,7 @@ _HOMES = {
     "CatalogError": "nf_zoo.hub.errors",
     "ChecksumMismatch": "nf_zoo.hub.errors",
     "CorruptWeights": "nf_zoo.hub.errors",
-    "FolderError": "nf_zoo.finetuning.class_folders",
+    "FolderError": "nf_zoo.pictures.class_folders",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
     "InvalidConfig": "nf_zoo.hub.errors",

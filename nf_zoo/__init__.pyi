@@ -23,7 +23,6 @@ from nf_zoo.deploy.onnx_file import export_onnx as export_onnx
 from nf_zoo.deploy.openvino_file import export_openvino as export_openvino
 from nf_zoo.deploy.quantization import quantization_report as quantization_report
 from nf_zoo.deploy.saved_model import export_saved_model as export_saved_model
-from nf_zoo.finetuning.class_folders import FolderError as FolderError
 from nf_zoo.finetuning.fine_tune import FineTuneResult
 from nf_zoo.hub.card import CardDetails as CardDetails
 from nf_zoo.hub.errors import CacheNotWritable as CacheNotWritable
@@ -51,6 +50,7 @@ from nf_zoo.models.classifier import ImageClassifier as ImageClassifier
 from nf_zoo.optimizers import AdaptiveGradientClipping as AdaptiveGradientClipping
 from nf_zoo.optimizers import GroupedOptimizer as GroupedOptimizer
 from nf_zoo.optimizers import parameter_groups as parameter_groups
+from nf_zoo.pictures.class_folders import FolderError as FolderError
 from nf_zoo.pictures.images import preprocess as preprocess
 from nf_zoo.pictures.predictions import decode_predictions as decode_predictions
 from nf_zoo.pictures.preprocessing import Preprocessing as Preprocessing

@@ -46,6 +46,27 @@ def test_no_circles():
         pytest.fail(f"These import each other: {' -> '.join(error.args[1])}")
 
 
+ORDER = (
+    *("layers", "pictures", "models", "optimizers", "signal_propagation", "deploy"),
+    *("conversion", "hub", "finetuning", "demonstration", "cli"),
+)
+"""Rooms of nf_zoo, each of which may import those before it."""
+
+
+def test_rooms_import_those_below_them():
+    paths = modules()
+    rooms = {name: name.split(".")[1] for name in paths if name.split(".")[1:2] and name[0] == "n"}
+    assert {room for room in rooms.values() if (ROOT / "nf_zoo" / room).is_dir()} == set(ORDER)
+    upwards = {
+        f"{name} imports {other}"
+        for name, room in rooms.items()
+        for other in imports_of(paths[name], set(paths))
+        if room in ORDER and rooms.get(other) in ORDER
+        if ORDER.index(rooms[other]) > ORDER.index(room)
+    }
+    assert not upwards
+
+
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [("nf_zoo.layers", ("nf_zoo.layers",)), ("nf_zoo", ("nf_zoo",))],

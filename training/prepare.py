@@ -40,7 +40,7 @@ def write_shards(source: str, output: Path, splits: list[str], shards: int) -> N
     """Copy the encoded pictures into TFRecord files, and then write the manifest."""
     import tensorflow as tf
 
-    from nf_zoo.finetuning.class_folders import FolderError, scan
+    from nf_zoo.pictures.class_folders import FolderError, scan
     from training.data.streams import MANIFEST
 
     if (output / MANIFEST).exists():

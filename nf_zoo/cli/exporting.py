@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from nf_zoo.cli.output import console, import_backend
 from nf_zoo.deploy.formats import FORMATS, format_of
-from nf_zoo.finetuning.class_folders import pictures_in
 from nf_zoo.hub.opening import load_model
+from nf_zoo.pictures.class_folders import pictures_in
 
 MOST_PICTURES = 512
 """Most pictures, evenly chosen, that measure the ranges of the activations."""

@@ -13,7 +13,10 @@ from rich.text import Text
 
 from nf_zoo.cli.arguments import PredictionSettings
 from nf_zoo.cli.output import console, import_backend, print_error, print_json, table
-from nf_zoo.finetuning.class_folders import (
+from nf_zoo.finetuning.settings import EvaluationSettings
+from nf_zoo.hub.opening import SavedModel, answers, open_model
+from nf_zoo.options import given
+from nf_zoo.pictures.class_folders import (
     FolderError,
     find_splits,
     name_counts,
@@ -21,9 +24,6 @@ from nf_zoo.finetuning.class_folders import (
     pictures_in,
     printable,
 )
-from nf_zoo.finetuning.settings import EvaluationSettings
-from nf_zoo.hub.opening import SavedModel, answers, open_model
-from nf_zoo.options import given
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions
 
@@ -122,9 +122,9 @@ def _evaluate_saved_model(
     model: SavedModel, folder: str, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """Return the result of ``evaluate``; the SavedModel itself decodes and prepares the files."""
-    from nf_zoo.finetuning.class_folders import printable
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
+    from nf_zoo.pictures.class_folders import printable
 
     pictures, labels, skipped, ignored = open_one(folder, model.labels, settings.strict)
     result, undecoded = Evaluation(labels), []

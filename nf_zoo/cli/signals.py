@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 from nf_zoo.cli.output import import_backend
-from nf_zoo.finetuning.class_folders import pictures_in
 from nf_zoo.hub.opening import load_model
+from nf_zoo.pictures.class_folders import pictures_in
 
 
 def figure_command(args: Namespace) -> int:

@@ -8,10 +8,10 @@ import warnings
 from argparse import Namespace
 
 from nf_zoo.cli.output import console, import_backend, print_error
-from nf_zoo.finetuning.class_folders import find_splits, scan
 from nf_zoo.finetuning.settings import QuickstartSettings, Settings
 from nf_zoo.hub.opening import load_model, offline_in_words
 from nf_zoo.options import given
+from nf_zoo.pictures.class_folders import find_splits, scan
 
 
 def finetune_command(args: Namespace) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 
 from nf_zoo.backend import is_tensorflow_dataset
 from nf_zoo.extras import require
-from nf_zoo.finetuning import class_folders
-from nf_zoo.finetuning.class_folders import FolderError, find_splits, name_counts, name_some
 from nf_zoo.finetuning.picture_checks import Picture, check_files, compare, digest
 from nf_zoo.finetuning.picture_sets import ArrayPictures, DatasetPictures, FilePictures
 from nf_zoo.finetuning.settings import Settings
+from nf_zoo.pictures import class_folders
+from nf_zoo.pictures.class_folders import FolderError, find_splits, name_counts, name_some
 from nf_zoo.pictures.images import load_images
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nf_zoo.finetuning import picture_sets
-from nf_zoo.finetuning.class_folders import FolderError, name_some, printable
+from nf_zoo.pictures.class_folders import FolderError, name_some, printable
 from nf_zoo.pictures.images import FORMATS, load_image
 
 _LARGE = 4 * 2**20

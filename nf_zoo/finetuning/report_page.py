@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from nf_zoo import atomic
-from nf_zoo.finetuning.class_folders import printable
 from nf_zoo.finetuning.evaluation import Evaluation, Sample, in_words, interval
 from nf_zoo.models.grad_cam import grad_cam
+from nf_zoo.pictures.class_folders import printable
 from nf_zoo.pictures.heat import heat_overlay
 from nf_zoo.pictures.images import as_input, input_of
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from nf_zoo import atomic
-from nf_zoo.finetuning.class_folders import name_some
+from nf_zoo.pictures.class_folders import name_some
 
 REPORT, RECORD, PICTURES = "report.json", "run.json", "pictures.csv"
 _STATE = "state.npz"

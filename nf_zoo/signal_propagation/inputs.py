@@ -63,7 +63,7 @@ def _unknown(source: Any) -> ValueError:
 
 def _files_of(paths: Iterable) -> list[str]:
     """Return the files, and every picture below the folders."""
-    from nf_zoo.finetuning.class_folders import pictures_in
+    from nf_zoo.pictures.class_folders import pictures_in
 
     files = []
     for path in map(os.fspath, paths):

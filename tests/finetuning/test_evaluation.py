@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from nf_zoo.finetuning import evaluate
-from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.evaluation import evaluate_pictures, interval, per_class
 from nf_zoo.finetuning.picture_sets import DatasetPictures
+from nf_zoo.pictures.class_folders import FolderError
 from nf_zoo.pictures.images import preprocess
 
 pytestmark = pytest.mark.fast

@@ -8,9 +8,9 @@ import tensorflow as tf
 from PIL import Image
 
 from nf_zoo.finetuning import labeled_pictures, picture_sets
-from nf_zoo.finetuning.class_folders import FolderError
 from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import Settings
+from nf_zoo.pictures.class_folders import FolderError
 
 pytestmark = pytest.mark.fast
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import nf_zoo
 from nf_zoo.extras import require
-from nf_zoo.finetuning.class_folders import FolderError, scan
+from nf_zoo.pictures.class_folders import FolderError, scan
 from nf_zoo.pictures.tensorflow_images import decode, random_view, resize_and_crop
 from training.augmentation import augmentation_of
 from training.data.order import Order, Share, evaluation_rows

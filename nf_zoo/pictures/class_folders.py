@@ -76,9 +76,8 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
         )
     if others:
         warnings.warn(
-            f"Folders in {root} that are not splits, as "
-            f"{name_some([path.name for path in splits.values()])} are, are ignored: "
-            f"{name_some(others)}",
+            f"{root} holds the splits {name_some([path.name for path in splits.values()])}. Its "
+            f"other folders are ignored: {name_some(others)}",
             stacklevel=3,
         )
     return splits

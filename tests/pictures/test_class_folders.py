@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from nf_zoo.finetuning.class_folders import (
+from nf_zoo.pictures.class_folders import (
     FolderError,
     find_splits,
     pictures_in,
@@ -169,7 +169,7 @@ def test_split_folders(tmp_path, train, validation, test):
 
 def test_other_folders_beside_splits_are_no_classes(tmp_path):
     touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "single_prediction/1.png")
-    with pytest.warns(UserWarning, match="no split and are ignored: single_prediction"):
+    with pytest.warns(UserWarning, match="other folders are ignored: single_prediction"):
         assert set(find_splits(tmp_path)) == {"train", "test"}
 
 
