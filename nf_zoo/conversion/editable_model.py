@@ -168,9 +168,9 @@ class EditableModel:
         self.replace(layer, layer, weights)
         return graph.Kept(layer.name, list(inputs), layer.dtype_policy, operation=layer)
 
-    def insert_after(self, node: graph.Node, layer, weights: list | None = None) -> graph.Kept:
+    def insert_after(self, node: graph.Node, layer) -> graph.Kept:
         """Give the result of a node to a new layer, and the layer's to all who took the node's."""
-        call = self.add(layer, node, weights=weights)
+        call = self.add(layer, node)
         node.replace_by(call)
         return call
 

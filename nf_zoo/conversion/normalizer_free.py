@@ -350,9 +350,9 @@ class _Conversion:
         self._done.add(scaled)
         self._set(scaled, Signal(value, variance, signal.is_normalized))
 
-    def _replace_call(self, call: graph.Kept, layer, weights: list | None = None) -> graph.Kept:
+    def _replace_call(self, call: graph.Kept, layer) -> graph.Kept:
         """Let a new layer take the place of one call of a layer."""
-        new = self._editable.add(layer, call.input, weights=weights)
+        new = self._editable.add(layer, call.input)
         call.replace_by(new)
         call.remove()
         self._done.add(new)

@@ -75,10 +75,10 @@ class PublishingFailed(WeightsError):
     """The upload failed; the message says what is in the repository now."""
 
 
-def first_few(items: Sequence[str], shown: int = SHOWN) -> str:
+def first_few(items: Sequence[str]) -> str:
     """Shorten a long list to 'a, b, c and 4 more', for messages."""
-    text = ", ".join(map(printable, items[:shown]))
-    more = len(items) - shown
+    text = ", ".join(map(printable, items[:SHOWN]))
+    more = len(items) - SHOWN
     return f"{text} and {more} more" if more > 0 else text
 
 

@@ -87,12 +87,14 @@ def activation_function(activation: str | Callable) -> Callable:
         ) from error
 
 
-def mean_of(activation: str | Callable, *, points: int = 8001, limit: float = 10.0) -> float:
+def mean_of(activation: str | Callable) -> float:
     """Return E[activation(z)] for z ~ N(0, 1), integrated as in :func:`gamma_of`."""
-    return float(_moments_of(activation, points, limit)[0])
+    return float(_moments_of(activation)[0])
 
 
-def _moments_of(activation: str | Callable, points: int, limit: float) -> tuple[float, float]:
+def _moments_of(
+    activation: str | Callable, points: int = 8001, limit: float = 10.0
+) -> tuple[float, float]:
     """Mean and variance of the activation of a standard normal variable."""
     z = np.linspace(-limit, limit, points)
     step = z[1] - z[0]

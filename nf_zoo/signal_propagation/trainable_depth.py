@@ -110,9 +110,9 @@ class Task:
         return math.log(self.classes)
 
 
-def synthetic_task(pictures: int, size: int, seed: int, classes: int = 10) -> Task:
+def synthetic_task(pictures: int, size: int, seed: int) -> Task:
     """Return a task with a random pattern per class as half of the variance; the rest is noise."""
-    generator = np.random.default_rng(seed)
+    generator, classes = np.random.default_rng(seed), 10
     coarse = -(-size // 2)
     patterns = generator.standard_normal((classes, coarse, coarse, 3))
     patterns = patterns.repeat(2, axis=1).repeat(2, axis=2)[:, :size, :size]

@@ -35,7 +35,7 @@ def test_no_such_file(tmp_path):
 
 @pytest.mark.fast
 def test_no_such_name():
-    with pytest.raises(ValueError, match=r"Did you mean nf_resnet50.* which is no file or folder"):
+    with pytest.raises(ValueError, match=r"Did you mean nf_resnet50.* and there is no such file or folder"):
         open_model("nf_resnt50")
 
 
@@ -69,7 +69,7 @@ def test_damaged_keras_file(saved, tmp_path):
 
 def test_another_keras_model(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=r"none of nf_zoo.*load_model.*Received: Sequential"):
+    with pytest.raises(ValueError, match=r"not one of nf_zoo.*load_model.*Received: Sequential"):
         open_model(str(tmp_path / "model.keras"))
 
 

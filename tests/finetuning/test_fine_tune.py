@@ -508,7 +508,7 @@ def test_frozen_parts_stay_as_they_are(few, tiny):
 
 @pytest.mark.parametrize(("freeze", "warmup"), [("head", 1), (".*", 0)])
 def test_a_phase_without_anything_to_train_is_refused(freeze, warmup, few, tiny):
-    with pytest.raises(ValueError, match="freeze must leave something of the"):
+    with pytest.raises(ValueError, match="freeze must leave a part of the"):
         finetune(tiny(), few, epochs=2, warmup_epochs=warmup, freeze=freeze, **FAST)
 
 

@@ -72,7 +72,7 @@ def test_flattened_pictures_are_named(few):
         opened = open_data(few)
     assert opened.findings == {"constant": ["bar/red.png"], "few_levels": ["disc/deep.tif"]}
     words = [str(warning.message) for warning in caught]
-    assert any("1 of 19 pictures" in x and "one color all over: bar/red.png" in x for x in words)
+    assert any("1 of 19 pictures" in x and "a single color: bar/red.png" in x for x in words)
     assert any("fewer than 16 levels" in x and x.endswith("disc/deep.tif") for x in words)
 
 

@@ -91,7 +91,8 @@ class RecordPictures:
                 tf.constant([recipe.seed, 0], tf.int64), number
             )
             records = self._open(split, share.host, share.hosts)
-            return _shuffled(records, recipe.data.shuffle_buffer, seed)
+            buffer = recipe.data.shuffle_buffer
+            return records.shuffle(buffer, seed=seed[0], reshuffle_each_iteration=False)
 
         rounds = tf.data.Dataset.range(first_round, np.iinfo("int64").max)
         records = rounds.flat_map(one_round).skip(seen - first_round * size)
@@ -180,10 +181,6 @@ def open_tfds(name: str, directory: str, train: str, test: str) -> RecordPicture
 
     sizes = [info[split].num_examples for split in (train, test)]
     return RecordPictures(labels, sizes, open_split, counts, (train, test))
-
-
-def _shuffled(records, buffer: int, seed):
-    return records.shuffle(buffer, seed=seed[0], reshuffle_each_iteration=False)
 
 
 def _parse(record):

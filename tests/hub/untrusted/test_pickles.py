@@ -221,8 +221,8 @@ MISUSED = {
         called(named("_codecs", "encode"), text("x"), text("zlib")) + b".",
         "to encode text",
     ),
-    "tuples for keys": (b"}" + b")\x85" * 100 + b"Ns.", "keys are no text"),
-    "numbers for keys": (pickle.dumps({1: 2}), "keys are no text"),
+    "tuples for keys": (b"}" + b")\x85" * 100 + b"Ns.", "keys that are not text"),
+    "numbers for keys": (pickle.dumps({1: 2}), "keys that are not text"),
     "text copied again and again": (
         text("x" * 10_000)
         + b"q\x00"
