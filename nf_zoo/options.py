@@ -44,33 +44,33 @@ class Kind:
 
 
 def whole(low: float = -math.inf, words: str = "", metavar: str = "N") -> Kind:
-    """Integers no smaller than ``low``."""
+    """Accept integers no smaller than ``low``."""
     words = words or ("a positive integer" if low == 1 else "an integer")
     flag = {"type": int, "metavar": metavar}
     return Kind(words, flag, lambda value: value >= low, operator.index)
 
 
 def number(words: str, accepts: Callable[[float], bool], metavar: str = "X") -> Kind:
-    """Real numbers for which ``accepts`` returns true."""
+    """Accept real numbers for which ``accepts`` returns true."""
     flag = {"type": float, "metavar": metavar}
     return Kind(words, flag, lambda value: accepts(value + 0.0), float)
 
 
 def switch() -> Kind:
-    """True or False: ``--name``, and ``--no-name`` where the default is not False."""
+    """Accept True or False: ``--name``, and ``--no-name`` where the default is not False."""
     flag = {"action": argparse.BooleanOptionalAction}
     return Kind("True or False", flag, lambda value: value in (True, False), bool)
 
 
 def choice(*values: Any) -> Kind:
-    """One of the values."""
+    """Accept one of the values."""
     words = ", ".join(map(repr, values)).replace("None, ", "None or ", 1)
     flag = {"choices": [value for value in values if value is not None]}
     return Kind(words, flag, lambda value: value in values)
 
 
 def picture_size(low: int) -> Kind:
-    """(height, width), or one integer for both, each at least ``low`` pixels."""
+    """Accept (height, width), or one integer for both, each at least ``low`` pixels."""
 
     def convert(value):
         height, width = (value, value) if isinstance(value, numbers.Integral) else value
@@ -82,7 +82,7 @@ def picture_size(low: int) -> Kind:
 
 
 def text(metavar: str) -> Kind:
-    """Any value in Python, text on the command line."""
+    """Accept any value in Python, text on the command line."""
     return Kind(flag={"metavar": metavar})
 
 

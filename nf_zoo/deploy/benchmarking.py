@@ -26,7 +26,7 @@ FAILURES = (ImportError, OSError, RuntimeError, ValueError)
 
 
 def _sizes() -> Kind:
-    """One positive integer or more."""
+    """Accept one positive integer or more."""
     flag = {"type": int, "nargs": "+", "metavar": "N"}
     return Kind("positive integers", flag, lambda value: min(value) >= 1, tuple)
 

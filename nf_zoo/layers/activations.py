@@ -36,7 +36,7 @@ def _gelu_erf(x):
 
 
 def _silu(x):
-    """SiLU without TensorFlow's own gradient, which leaks; see :mod:`nf_zoo.layers.gradients`."""
+    """Return SiLU without TensorFlow's own gradient, which leaks: nf_zoo/layers/gradients.py."""
     return x * ops.sigmoid(x)
 
 

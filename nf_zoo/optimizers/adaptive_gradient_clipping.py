@@ -218,17 +218,17 @@ def is_one_unit(shape: Sequence[int]) -> bool:
 
 
 def _inputs(layer, name, rank):
-    """All axes of (..., I, O) except the last."""
+    """Return all axes of (..., I, O) except the last."""
     return tuple(range(rank - 1))
 
 
 def _transposed(layer, name, rank):
-    """All axes of (..., O, I) except the second to last."""
+    """Return all axes of (..., O, I) except the second to last."""
     return (*range(rank - 2), rank - 1)
 
 
 def _depthwise(layer, name, rank):
-    """The positions of (..., C, M): each channel has M outputs of its own."""
+    """Return the positions of (..., C, M): each channel has M outputs of its own."""
     return tuple(range(rank - 2))
 
 
@@ -237,13 +237,13 @@ def _separable(layer, name, rank):
 
 
 def _embedding(layer, name, rank):
-    """The second axis of the rows, one per token; the way back to tokens is a (D, V) matrix."""
+    """Return the second axis of the rows of tokens; the way back is a (D, V) matrix."""
     rows = name in ("embeddings", "lora_embeddings_a")
     return (1,) if rows else _inputs(layer, name, rank)
 
 
 def _einsum(layer, name, rank):
-    """The axes of the kernel that are summed over, because the output does not have them."""
+    """Return the axes of the kernel that the output does not have: they are summed over."""
     if name != "kernel":  # the two matrices of LoRA
         return _inputs(layer, name, rank)
     operands, output = layer.equation.replace(" ", "").split("->")
@@ -253,7 +253,7 @@ def _einsum(layer, name, rank):
 
 
 def _whole(layer, name, rank):
-    """All axes: gains are one unit."""
+    """Return all axes: gains are one unit."""
     return tuple(range(rank))
 
 

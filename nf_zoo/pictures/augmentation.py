@@ -257,7 +257,7 @@ def _mixing_draws(rng, count, given):
     cutmix=option(0.0, "the same for pasted pieces; 1.0 is usual, 0 is off", ALPHA),
 )
 def mix(images, targets, draws, given):
-    """MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019) of each picture with its neighbor."""
+    """Mix neighbors by MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019)."""
     cut, ratio, top, left = draws
     height, width = images.shape[1:3]
     side, cut = ops.sqrt(1.0 - ratio), cut > 0.5

@@ -253,7 +253,7 @@ def _as_array(source: Any) -> np.ndarray:
 
 
 def _rgb_array(array: np.ndarray) -> np.ndarray:
-    """(H, W), (H, W, C) or (N, H, W, C) of any accepted dtype -> uint8 with 3 channels."""
+    """Return (H, W), (H, W, C) or (N, H, W, C) of any accepted dtype as uint8 with 3 channels."""
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3, 4):
@@ -334,7 +334,7 @@ def as_input(pixels: Any, preprocessing: Preprocessing, *, channels: int = 3, ra
 
 
 def input_of(model: Any) -> dict[str, Any]:
-    """``channels`` and ``raw``, as :func:`as_input` takes them, of a model or Preprocessing."""
+    """Return ``channels`` and ``raw`` for :func:`as_input`, of a model or Preprocessing."""
     channels = model.input_shape[-1] if hasattr(model, "input_shape") else 3
     if channels not in (1, 3):
         raise ValueError(
@@ -373,5 +373,5 @@ def _resized_size(height: int, width: int, preprocessing: Preprocessing) -> tupl
 
 
 def _crop_offset(length: int, crop: int) -> int:
-    """Where the crop starts in the resized side; negative where the side must be padded."""
+    """Return where the crop starts in the resized side; negative if the side must be padded."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)

@@ -125,7 +125,7 @@ def _counted(values, count: int):
 
 
 def _taken(values, places):
-    """The rows at some places."""
+    """Return the rows at some places."""
     if _on_tensorflow():  # where Keras spends as long again on negative places
         import tensorflow as tf
 
@@ -143,7 +143,7 @@ def _gray(images):
 
 
 def _blurred(images):
-    """The mean of 3 x 3 pixels, in which their middle counts five times; the border stays."""
+    """Return means of 3 x 3 pixels, whose middle counts five times; the border stays."""
     rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
     sums = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     inner = images[:, 1:-1, 1:-1]

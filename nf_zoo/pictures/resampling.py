@@ -33,7 +33,7 @@ def resample(images, window, size: int):
 
 
 def _resizing_matrix(length: int, first, extent, size: int):
-    """The weights (N, size, length) of each pixel of a line, and whether it is inside (N, size)."""
+    """Return the weights (N, size, length) of a line's pixels, and which are inside (N, size)."""
     scale = ops.cast(extent, "float32")[:, None] / size
     centers = (
         ops.cast(first, "float32")[:, None] + (ops.arange(size, dtype="float32") + 0.5) * scale
@@ -46,7 +46,7 @@ def _resizing_matrix(length: int, first, extent, size: int):
 
 
 def rectangle(height: int, width: int, top, left, tall, wide):
-    """(N, H, W, 1): whether a pixel's center is inside of it."""
+    """Return (N, H, W, 1): whether a pixel's center is inside of it."""
 
     def within(length, first, extent):
         place = ops.arange(length, dtype="float32")[None] + 0.5
@@ -57,5 +57,5 @@ def rectangle(height: int, width: int, top, left, tall, wide):
 
 
 def each(values):
-    """(N,) -> (N, 1, 1, 1)."""
+    """Turn (N,) into (N, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -163,7 +163,7 @@ def _decode_png(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
         return _part(encoded, place, 8 + skipped, length - skipped)
 
     def old_exif():
-        """ImageMagick's record: three lines of text, then hexadecimal digits."""
+        """Read ImageMagick's record: three lines of text, then hexadecimal digits."""
         compressed = _integer(file, profile + 4, 1) == ord("z")
         text = tf.cond(
             compressed,
@@ -224,7 +224,7 @@ def _decode_gif(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
         return tf.where(flags >= 128, tf.bitwise.left_shift(2, flags % 8), 0)
 
     def after_blocks(place):
-        """The place behind blocks that begin with their length, the last with 0."""
+        """Return the place behind blocks that begin with their length, the last with 0."""
 
         def length(place):
             return _integer(file, tf.minimum(place, end), 1)
@@ -273,7 +273,7 @@ def _decode_gif(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
 
 
 def _decode_bmp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
-    """TensorFlow's op takes indices into a palette for gray levels; this reads all that is raw."""
+    """Read all that is raw; TensorFlow's op takes indices into a palette for gray levels."""
     start, header, width, lines = (_integer(file, place, 4) for place in (10, 14, 18, 22))
     bits, compression = _integer(file, 28, 2), _integer(file, 30, 4)
     height = tf.abs(lines)
@@ -308,7 +308,7 @@ def _decode_bmp(encoded: tf.Tensor, file: tf.Tensor) -> _Read:
 
 
 def _over_white(pixels: tf.Tensor) -> tf.Tensor:
-    """(H, W, 4) in 0..255 -> uint8 (H, W, 3), as ``PIL.Image.alpha_composite`` rounds."""
+    """Turn (H, W, 4) in 0..255 into uint8 (H, W, 3), as ``PIL.Image.alpha_composite`` rounds."""
     pixels = tf.cast(pixels, tf.int32)
     color, alpha = pixels[..., :3], pixels[..., 3:]
     return tf.cast(255 - ((255 - color) * alpha + 127) // 255, tf.uint8)
@@ -336,7 +336,7 @@ def _upright(pixels: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_orientation(record: tf.Tensor) -> tf.Tensor:
-    """The orientation that an EXIF record gives; -1 if it gives none."""
+    """Return the orientation that an EXIF record gives; -1 if it gives none."""
     record = tf.strings.regex_replace(record, r"^(Exif\x00\x00){1,2}", "")
     known = tf.strings.regex_full_match(record, r"(II\*\x00|MM\x00\*)\C{6,}")
 
@@ -419,7 +419,7 @@ def _begins(text: tf.Tensor, word: bytes, at: int = 0) -> tf.Tensor:
 
 
 def _integer(text: tf.Tensor, place, count: int, big: bool = False) -> tf.Tensor:
-    """The integer of 1, 2 or 4 bytes at a place, or at several, as int32."""
+    """Return the integer of 1, 2 or 4 bytes at a place, or at several, as int32."""
     kind = {1: tf.uint8, 2: tf.uint16, 4: tf.int32}[count]
     digits = tf.strings.substr(text, place, tf.zeros_like(place) + count)
     values = tf.io.decode_raw(digits, kind, little_endian=not big)
@@ -427,7 +427,7 @@ def _integer(text: tf.Tensor, place, count: int, big: bool = False) -> tf.Tensor
 
 
 def _part(encoded: tf.Tensor, place: tf.Tensor, skipped: int, length: tf.Tensor) -> tf.Tensor:
-    """A piece of the file behind a place; empty if the place is 0, for what was not found."""
+    """Return a piece of the file behind a place; empty if the place is 0: not found."""
     return tf.cond(
         place > 0,
         lambda: tf.strings.substr(encoded, place + skipped, tf.maximum(length, 0)),
@@ -454,7 +454,7 @@ def _from_hexadecimal(text: tf.Tensor) -> tf.Tensor:
 
 
 def _fits(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """True if a picture has pixels, and no more than Pillow accepts."""
+    """Check that a picture has pixels, and no more than Pillow accepts."""
     area = tf.cast(height, tf.float64) * tf.cast(width, tf.float64)
     return (height > 0) & (width > 0) & (area <= LARGEST)
 

@@ -106,7 +106,7 @@ def _part(picture: tf.Tensor, seed: tf.Tensor, smallest_area: float, aspect: flo
 
 
 def _resized_size(size: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """(height, width) -> int64 (height, width) before the crop."""
+    """Return the int64 (height, width) before the crop."""
     scale = tf.constant(preprocessing.scale_size, tf.int64)
     if preprocessing.crop_mode == "squash":
         return scale
@@ -121,7 +121,7 @@ def _resized_size(size: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 
 
 def _crop_offset(resized: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
-    """Where the crop starts on each side; negative where the side must be padded."""
+    """Return where the crop starts on each side; negative if the side must be padded."""
     spare = resized - crop
     return tf.where(spare >= 0, tf.cast(tf.round(spare / 2), tf.int64), -(-spare // 2))
 

@@ -46,7 +46,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_zip(path: Path, file: BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """An .npz: trees from pickled members, and arrays by their members' names."""
+    """Read an .npz: trees from pickled members, and arrays by their members' names."""
     arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(file) as archive:
@@ -73,7 +73,7 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
 
 def _read_npy(file: BinaryIO, size: int, name: str) -> Any:
-    """The array of an .npy, or the content of its one object."""
+    """Return the array of an .npy, or the content of its one object."""
     try:
         shape, is_fortran, dtype = _read_header(file)
     # numpy parses the header as Python literals, which can go wrong in many ways.
@@ -100,7 +100,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _flatten(root: Any, name: str) -> dict[str, np.ndarray]:
-    """One flat dictionary of a tree, or of several side by side."""
+    """Return one flat dictionary of a tree, or of several side by side."""
     if isinstance(root, PickledArray):
         root = root.content()
     trees = list(root) if isinstance(root, tuple | list) else [root]

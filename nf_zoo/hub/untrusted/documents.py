@@ -40,7 +40,7 @@ def fields_of(path: Path) -> set[str]:
 
 
 def refuse_way_out(path: Path) -> None:
-    """Raise `UnsafeWeights` for a file of a folder that is a link to somewhere else.
+    """Raise ``UnsafeWeights`` for a file of a folder that is a link to somewhere else.
 
     The links of the hub's cache, from snapshots/<commit>/ to blobs/, are no way out.
     """

@@ -41,7 +41,7 @@ origin is trusted, with torch and safetensors. Checkpoints of timm's training ho
 
 
 def refuse_pickle(path: Path | str) -> None:
-    """Raise `UnsafeWeights` for a file name that PyTorch and others use for pickles."""
+    """Raise ``UnsafeWeights`` for a file name that PyTorch and others use for pickles."""
     if is_pickle(path):
         raise UnsafeWeights(
             f"{path} is a pickle by its name: loading it could run any code, so nf_zoo reads "
@@ -50,7 +50,7 @@ def refuse_pickle(path: Path | str) -> None:
 
 
 def check_header(path: Path) -> None:
-    """Raise `ValueError` for a safetensors header too large, or with two entries of one name.
+    """Raise ``ValueError`` for a safetensors header too large, or with two entries of one name.
 
     The library takes the last of two entries, others the first.
     """

@@ -1,7 +1,7 @@
 """Models of nf_zoo as Keras saves them: a .keras file, or a folder of the same three files.
 
-A .keras file can name any class and hold anything; here it may be an `ImageClassifier` of plain
-values, or a `FoldedModel` of layers of Keras and nf_zoo, and its parts are measured before Keras
+A .keras file can name any class and hold anything; here it may be an ``ImageClassifier`` of plain
+values, or a ``FoldedModel`` of layers of Keras and nf_zoo, and its parts are measured before Keras
 reads them.
 """
 
@@ -92,7 +92,7 @@ def open_keras(path: Path):
 
 
 def _archive_parts(path: Path) -> tuple[bytes, BinaryIO, int]:
-    """config.json, the open weights and their size in bytes."""
+    """Yield config.json, the open weights and their size in bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename: member for member in archive.infolist()}
@@ -168,7 +168,7 @@ def _read_config(document: dict[str, Any], path: Path) -> ModelConfig:
 
 
 def _folded_blueprint(document: dict[str, Any], path: Path):
-    """The folded model without values, if it is made of nothing but known classes."""
+    """Return the folded model without values, if it has known classes alone."""
     import keras
 
     if not isinstance(document.get("config"), dict):
@@ -191,7 +191,7 @@ def _folded_blueprint(document: dict[str, Any], path: Path):
 
 
 def _foreign_classes(config: Any) -> Iterator[str]:
-    """The classes anywhere in a config that a folded model is not made of."""
+    """Return the classes anywhere in a config that no folded model has."""
     stack = [config]
     while stack:
         value = stack.pop()
@@ -226,7 +226,7 @@ def _own_fields(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_weights(stream: BinaryIO, size: int, path: Path) -> int:
-    """The number of arrays of an HDF5 file, all of them its own and no larger than it is."""
+    """Count the arrays of an HDF5 file, which must be its own and no larger than it is."""
     import h5py
 
     try:

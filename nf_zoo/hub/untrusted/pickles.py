@@ -36,7 +36,7 @@ _OPCODES = (
     pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GLOBAL, pickle.STACK_GLOBAL,
 )
 # fmt: on
-"""Instructions that do here what they do in `pickle`; the others below, or not at all."""
+"""Instructions that do here what they do in ``pickle``; the others below, or not at all."""
 _CODE = re.compile(r"[<>=|]?(f2|f4|f8|i1|i2|i4|i8|u1|u2|u4|u8|b1)")
 
 
@@ -181,7 +181,7 @@ class Refused(Exception):
 class PickledArray:
     """An array of a pickle: bytes that have been held against type and shape, or one object.
 
-    `pickle` makes an array empty first and fills it later, hence the second step.
+    ``pickle`` makes an array empty first and fills it later, hence the second step.
     """
 
     __slots__ = ("_value",)
@@ -190,11 +190,11 @@ class PickledArray:
         self._value: Any = None
 
     def array(self) -> np.ndarray | None:
-        """The array, read-only and without a copy; None if it holds an object or nothing yet."""
+        """Return the array, read-only, not copied; None if it holds an object or nothing yet."""
         return self._value if isinstance(self._value, np.ndarray) else None
 
     def content(self) -> Any:
-        """The one object of an array of type object; None for any other array."""
+        """Return the one object of an array of type object; None for any other array."""
         return self._value[0] if isinstance(self._value, tuple) else None
 
     def set_state(self, state: Any) -> None:
@@ -240,7 +240,7 @@ class PickledDtype:
         self.numpy = None if code.startswith("O") else np.dtype(code)
 
     def set_state(self, state: Any) -> None:
-        """Version, byte order, and then what only types with parts or fields have."""
+        """Take version and byte order, and what only types with parts or fields have."""
         _, order, subtype, names, fields, *_ = state
         if order not in ("<", ">", "=", "|") or (subtype, names, fields) != (None, None, None):
             raise Refused("an array of a structured type")
@@ -287,7 +287,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 
 
 def _jax_array(function: Any, arguments: Any, state: Any, _: Any) -> PickledArray:
-    """A JAX array is pickled as the numpy array it holds."""
+    """Return the numpy array as which a JAX array is pickled."""
     if function is not _RECONSTRUCT:
         raise Refused("an array that is none of JAX's own")
     array = _reconstruct(*arguments)
@@ -296,7 +296,7 @@ def _jax_array(function: Any, arguments: Any, state: Any, _: Any) -> PickledArra
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
-    """Bytes, as protocols before 3 write them."""
+    """Return bytes, as protocols before 3 write them."""
     if type(text) is not str or encoding != "latin1":
         raise Refused("to encode text")
     return text.encode("latin1")
@@ -331,5 +331,5 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 def shown(value: Any) -> str:
-    """A short form for messages; only of text, since nothing else is safe to print at length."""
+    """Return a short form for messages; of text alone, as nothing else is safe to print."""
     return repr(value[:80]) if type(value) is str else f"'{type(value).__name__}'"
