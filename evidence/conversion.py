@@ -19,8 +19,8 @@ from evidence.table import Table, measured
 from training import provenance
 from training.data.arrays import ArrayPictures, read_arrays
 
-BATCH_NORM, REMOVED, NORMALIZER_FREE = "BatchNorm", "unnormalized", "normalizer-free"
-FORMS = (BATCH_NORM, REMOVED, NORMALIZER_FREE)
+BATCH_NORM, UNNORMALIZED, NORMALIZER_FREE = "BatchNorm", "unnormalized", "normalizer-free"
+FORMS = (BATCH_NORM, UNNORMALIZED, NORMALIZER_FREE)
 
 NOISE = 16
 """Pictures of noise that a signal is measured on."""
@@ -63,7 +63,7 @@ def _signals(make: Callable, seed: int) -> Iterator[dict]:
     }
     for form, network, options in (
         (BATCH_NORM, model, {"batch_statistics": True}),
-        (REMOVED, model, {"batch_statistics": False}),
+        (UNNORMALIZED, model, {"batch_statistics": False}),
         (NORMALIZER_FREE, nf_zoo.normalizer_free(model), {}),
     ):
         # Not the noise that the conversion measures on.

@@ -75,7 +75,7 @@ class RunFolder:
             self._check()
             if finish and not self.finished and self.latest() is None:
                 raise FileNotFoundError(
-                    "There is no run to finish: it holds no run with a complete epoch. "
+                    "There is no run to finish: output holds none with a complete epoch. "
                     f"Received: output={str(output)!r}"
                 )
 
