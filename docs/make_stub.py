@@ -26,6 +26,7 @@ Written by `python docs/make_stub.py`, from the tables of names and the records 
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 '''
@@ -67,7 +68,7 @@ def with_options(name: str, function, imports: set[str]) -> str:
         known = isinstance(kind, str)
         lines.append(str(one).replace(repr(kind), kind).replace("'", '"') if known else one.name)
     result = typing.get_type_hints(function.__wrapped__).get("return", type(None))
-    if result.__module__ != "builtins":
+    if result.__module__.startswith("nf_zoo"):
         imports.add(f"from {result.__module__} import {result.__name__}\n")
     arguments = "".join(f"    {line},\n" for line in lines)
     text = inspect.getdoc(function).partition("\n")[0]

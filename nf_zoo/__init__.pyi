@@ -6,6 +6,7 @@ Written by `python docs/make_stub.py`, from the tables of names and the records 
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from nf_zoo import finetuning as finetuning
@@ -18,11 +19,7 @@ from nf_zoo.conversion.batch_norm_removal import remove_batch_norm as remove_bat
 from nf_zoo.conversion.normalizer_free import normalizer_free as normalizer_free
 from nf_zoo.deploy.benchmarking import Benchmark
 from nf_zoo.deploy.fold import fold as fold
-from nf_zoo.deploy.litert_file import export_litert as export_litert
-from nf_zoo.deploy.onnx_file import export_onnx as export_onnx
-from nf_zoo.deploy.openvino_file import export_openvino as export_openvino
 from nf_zoo.deploy.quantization import quantization_report as quantization_report
-from nf_zoo.deploy.saved_model import export_saved_model as export_saved_model
 from nf_zoo.finetuning.fine_tune import FineTuneResult
 from nf_zoo.hub.card import CardDetails as CardDetails
 from nf_zoo.hub.errors import CacheNotWritable as CacheNotWritable
@@ -127,6 +124,52 @@ def finetune(
     verbose: int = 1,
 ) -> FineTuneResult:
     """Fit a network to new classes."""
+
+def export_saved_model(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    fold: bool = True,
+    constants: bool = False,
+) -> Path:
+    """Write a SavedModel that needs neither nf_zoo nor Keras to run."""
+
+def export_onnx(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+    symmetric: bool = False,
+    opset: int = 20,
+) -> Path:
+    """Write an ONNX file of the folded network."""
+
+def export_litert(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+    full_integer: bool = False,
+) -> Path:
+    """Write a LiteRT file of the folded network."""
+
+def export_openvino(
+    model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    *,
+    precision: str = "float32",
+    pictures: Any = None,
+    keep_float: int | Sequence[str] = (),
+) -> Path:
+    """Write the folded network for OpenVINO, as ``m.xml`` and, beside it, ``m.bin``."""
 
 class _Options(TypedDict, total=False):
     variant: str | None

@@ -207,11 +207,22 @@ def add_flags(
         if field.default is False:
             keywords["action"] = "store_true"
         help = field.metadata["help"].partition(". ")[0].replace("``", "").replace("%", "%%")
-        if not isinstance(field.default, bool | None):
+        if not isinstance(field.default, bool | None) and field.default != ():
             several = isinstance(field.default, tuple)
             help = f"{help} ({' '.join(map(str, field.default)) if several else field.default})"
-        name = field.metadata.get("flag", field.name).replace("_", "-")
-        parser.add_argument(f"--{name}", help=help, **keywords)
+        name = field.metadata.get("flag", field.name)
+        parser.add_argument(flag_of(name), help=help, **keywords)
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of an option."""
+    return f"--{name.replace('_', '-')}"
+
+
+def flags_of(record: type[Options]) -> tuple[str, ...]:
+    """Return the names of the fields that :func:`add_flags` makes flags of."""
+    fields = dataclasses.fields(record)
+    return tuple(field.name for field in fields if field.metadata["kind"].flag is not None)
 
 
 def given(args: argparse.Namespace, record: type[Options]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import nf_zoo
 from nf_zoo.demonstration.serving import DemoSettings
 from nf_zoo.deploy.benchmarking import BenchmarkSettings
-from nf_zoo.deploy.formats import FORMATS, SUFFIXES, flag_of
+from nf_zoo.deploy.formats import FORMATS, SUFFIXES
 from nf_zoo.finetuning.settings import EvaluationSettings, QuickstartSettings, Settings
 from nf_zoo.options import Options, add_flags, image_size, option, whole
 
@@ -210,7 +210,6 @@ def _finetune(commands) -> None:
 
 
 def _export(commands) -> None:
-    precisions = list(dict.fromkeys(x for row in FORMATS.values() for x in row.precisions))
     parser = add_command(
         commands,
         "export",
@@ -224,11 +223,14 @@ def _export(commands) -> None:
         choices=[row.flag for row in FORMATS.values()],
         help=f"(from the ending of PATH: {', '.join(SUFFIXES)}; otherwise a SavedModel)",
     )
-    options = {name: flag for row in FORMATS.values() for name, flag in row.options.items()}
-    for name, flag in options.items():
-        choices = {"choices": precisions} if name == "precision" else {}
-        parser.add_argument(flag_of(name), **flag, **choices)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    groups = {}
+    for name in dict.fromkeys(name for row in FORMATS.values() for name in row.flags):
+        rows = [row for row in FORMATS.values() if name in row.flags]
+        title = ", ".join(row.title for row in rows)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add_flags(groups[title], rows[0].options, [name])
 
 
 def _benchmark(commands) -> None:

@@ -20,8 +20,9 @@ import numpy as np
 
 import nf_zoo
 from nf_zoo import atomic, functional
-from nf_zoo.deploy.formats import FORMATS, ONLY_EIGHT_BITS
+from nf_zoo.deploy.formats import FORMATS
 from nf_zoo.deploy.lowering import input_shapes
+from nf_zoo.options import Options, takes
 from nf_zoo.pictures.predictions import class_names
 
 LABELS_FILE, PREPROCESSING_FILE = "labels.txt", "preprocessing.json"
@@ -49,32 +50,31 @@ class Export:
 def exporter(prepare: Callable[..., Export]) -> Callable[..., Path]:
     """Return the public function of a format, made from its function that prepares an export.
 
-    Its attribute ``measured`` takes the same, and returns the path and the largest deviation that
-    the check found.
+    The preparing function takes the options as one record, ``settings``. The public function has
+    them as keyword arguments. Its attribute ``measured`` takes the record too, and returns the path
+    and the largest deviation that the check found.
     """
     row = FORMATS[prepare.__name__.removeprefix("export_")]
 
-    def measured(model, path: str | os.PathLike, overwrite: bool = False, **options):
+    def measured(model, path: str | os.PathLike, overwrite: bool, settings: Options):
+        allowed, found = row.tolerance(settings), []
         path = row.target(path, overwrite)
-        chosen = {key: x for key, x in options.items() if key in ONLY_EIGHT_BITS}
-        precision = row.check_options(options.get("precision", next(iter(row.checks))), **chosen)
         row.require()
-        made = prepare(model, path, overwrite, **options)
-        found = []
+        made = prepare(model, path, overwrite, settings=settings)
         with atomic.replacing(path, *row.second_of(path)) as written:
             run = made.write(written)
             for inputs, expected in made.trials or trials(model):
                 actual = run(*inputs)
-                if row.checks[precision] is None:
+                if allowed is None:
                     found.append(check_rounded(expected, actual))
                 else:
-                    tolerance = tolerance_for(model, row.checks[precision])
-                    found.append(check_answers(expected, actual, tolerance))
+                    found.append(check_answers(expected, actual, tolerance_for(model, allowed)))
         return path, max(found)
 
+    @takes(row.options)
     @functools.wraps(prepare)
-    def export(model, path: str | os.PathLike, overwrite: bool = False, **options) -> Path:
-        return measured(model, path, overwrite, **options)[0]
+    def export(model, path: str | os.PathLike, overwrite: bool = False, *, settings) -> Path:
+        return measured(model, path, overwrite, settings)[0]
 
     export.measured = measured
     return export

@@ -9,12 +9,143 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import numbers
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nf_zoo.extras import require
+from nf_zoo.options import Kind, Options, flag_of, flags_of, option, text
+
+OLDEST_OPSET = 13
+"""The first opset of ONNX in which weights have a scale per channel and axes may be inputs."""
+NEWEST_OPSET = 20
+"""The first one with Gelu; ONNX Runtime 1.17 reads it."""
+
+
+def _layers(value: Any) -> int | tuple[str, ...]:
+    """Return a number of layers, or their names; nothing at all for 0."""
+    if isinstance(value, numbers.Integral):
+        return operator.index(value) or ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _are_layers(value: Any) -> bool:
+    layers = _layers(value)
+    return layers >= 0 if isinstance(layers, int) else all(isinstance(x, str) for x in layers)
+
+
+_LAYERS = Kind(
+    "a number of layers, 0 or more, or names of layers",
+    {"type": lambda word: int(word) if word.isdecimal() else word.split(","), "metavar": "N|NAMES"},
+    _are_layers,
+    _layers,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelOptions(Options):
+    """Options of ``export_saved_model``."""
+
+    fold: bool = option(
+        True, "write the folded network, which computes the same, faster; see :func:`nf_zoo.fold`"
+    )
+    constants: bool = option(
+        False,
+        "weights as constants of the graph: faster for small batches on CPU, more memory. oneDNN "
+        "lays them out once, not at every call; loading from Python takes 24 times the size of the "
+        "weights (docs/deploy.md)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EightBitOptions(Options):
+    """Options of formats that have eight bits; ``eight_bits=True`` marks those that need them."""
+
+    precision: str = option(
+        "float32",
+        'precision of the file. ``"float16"``, not for ONNX: weights of half the size, computed in '
+        'float32; ``"int8"``: weights and activations of convolutions and matrix products in 8 '
+        "bits, weights with a scale per channel",
+        Kind(flag={"choices": ["float32", "float16", "int8"]}),
+    )
+    pictures: Any = option(
+        None,
+        'for ``"int8"``, pictures like those the model will see. A few hundred, anything that '
+        ":func:`nf_zoo.preprocess` takes: the ranges of the activations are measured on them",
+        text("FOLDER"),
+        eight_bits=True,
+    )
+    keep_float: int | Sequence[str] = option(
+        (),
+        'for ``"int8"``, layers to leave in float32, or how many. A number n leaves the n worst of '
+        ":func:`nf_zoo.quantization_report` on the pictures",
+        _LAYERS,
+        eight_bits=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.metadata.get("eight_bits") and getattr(self, field.name) is not field.default
+        ]
+        if self.precision == "int8" and self.pictures is None:
+            raise ValueError(
+                "int8 needs pictures of the kind that the model will see, to measure the ranges of "
+                "its activations: pass pictures=[...], a few hundred of them. Received: none"
+            )
+        if self.precision != "int8" and given:
+            raise ValueError(
+                f"These options need precision='int8': {', '.join(given)}. "
+                f"Received: precision={self.precision!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxOptions(EightBitOptions):
+    """Options of ``export_onnx``."""
+
+    symmetric: bool = option(
+        False,
+        'for ``"int8"``, no zero points, as TensorRT requires. Activations are signed, biases '
+        "float32; slower in ONNX Runtime on x86",
+        eight_bits=True,
+    )
+    opset: int = option(
+        NEWEST_OPSET,
+        f"version of ONNX's operations, {OLDEST_OPSET} to {NEWEST_OPSET}, for runtimes that read "
+        "no newer one",
+        Kind(
+            f"{OLDEST_OPSET} to {NEWEST_OPSET}",
+            {"type": int, "metavar": "N"},
+            lambda value: OLDEST_OPSET <= value <= NEWEST_OPSET,
+            operator.index,
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteRTOptions(EightBitOptions):
+    """Options of ``export_litert``."""
+
+    full_integer: bool = option(
+        False,
+        'for ``"int8"``, input and output in int8 too. They have a scale and zero point in the '
+        "file; microcontrollers and some accelerators require it",
+        eight_bits=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.full_integer and self.keep_float:
+            raise ValueError(
+                "A network in integers alone keeps no layer in float32: leave out keep_float, or "
+                f"full_integer. Received: keep_float={self.keep_float!r} with full_integer=True"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +167,7 @@ class Format:
         packages: modules beside TensorFlow that writing and checking need.
         runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
         tensorflow: whether Keras must run on TensorFlow.
-        options: keyword arguments of the function -> their flags on the command line, as
-            ``ArgumentParser.add_argument`` takes them.
+        options: record of the function's keyword arguments, which are flags too.
         runs_on: runtimes, in words.
         usage: text printed after an export to ``{path}``.
     """
@@ -52,7 +182,7 @@ class Format:
     packages: tuple[str, ...] = ()
     runtime: str = "tensorflow"
     tensorflow: bool = True
-    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    options: type[Options] = Options
     runs_on: str = ""
     usage: str = ""
 
@@ -69,7 +199,12 @@ class Format:
     @property
     def precisions(self) -> tuple[str, ...]:
         """Precisions to choose from; none if the model's own is kept."""
-        return tuple(self.checks) if "precision" in self.options else ()
+        return tuple(self.checks) if "precision" in self.flags else ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the options that are flags on the command line."""
+        return flags_of(self.options)
 
     def load(self):
         """Import the module and return the public function."""
@@ -131,53 +266,33 @@ class Format:
 
     def check_flags(self, given: list[str]) -> None:
         """Check that the format has the given options of the command line."""
-        refused = [name for name in given if name not in self.options]
+        refused = [name for name in given if name not in self.flags]
         if refused:
             flags = ", ".join(map(flag_of, refused))
             others = [
                 f"--format {row.flag} has "
-                + " and ".join(row.precisions or map(flag_of, row.options))
+                + " and ".join(row.precisions or map(flag_of, row.flags))
                 for row in FORMATS.values()
-                if not set(refused).isdisjoint(row.options)
+                if not set(refused).isdisjoint(row.flags)
             ]
             raise ValueError(
                 f"{self.title} does not take {flags}: leave {flags} out. "
                 f"{'; '.join(others)}. Received: {flags} with --format {self.flag}"
             )
 
-    def check_options(
-        self, precision: str = "float32", pictures: Any = None, keep_float=(), **switches: bool
-    ) -> str:
-        """Return the precision after checking it and the options that go with it.
-
-        ``switches`` are the options that only eight bits have.
+    def tolerance(self, settings: Options) -> float | None:
+        """Return the entry of ``checks`` for the options of an export.
 
         Raises:
-            ValueError: if the format does not have the precision, or an option does not fit it.
+            ValueError: if the format does not have the precision.
         """
+        precision = getattr(settings, "precision", "float32")
         if precision not in self.checks:
             raise ValueError(
                 f"The precision of {self.title} files must be one of {', '.join(self.checks)}. "
                 f"Received: {precision!r}"
             )
-        if precision == "int8" and pictures is None:
-            raise ValueError(
-                "int8 needs pictures of the kind that the model will see, to measure the ranges of "
-                "its activations: pass pictures=[...], a few hundred of them. Received: none"
-            )
-        given = {"pictures": pictures is not None, "keep_float": keep_float, **switches}
-        given = [name for name, value in given.items() if value]
-        if precision != "int8" and given:
-            raise ValueError(
-                f"These options need precision='int8': {', '.join(given)}. "
-                f"Received: precision={precision!r}"
-            )
-        if switches.get("full_integer") and keep_float:
-            raise ValueError(
-                "A network in integers alone keeps no layer in float32: leave out keep_float, or "
-                f"full_integer. Received: keep_float={keep_float!r} with full_integer=True"
-            )
-        return precision
+        return self.checks[precision]
 
     def require(self) -> None:
         """Import the needed packages, or raise an error that names what to install.
@@ -194,28 +309,6 @@ class Format:
             require(name, f"{self.title} files", extra=self.extra)
 
 
-def flag_of(name: str) -> str:
-    """Return the flag of an option."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _switch(help: str) -> dict[str, Any]:
-    return {"action": "store_true", "help": help}
-
-
-_EIGHT_BITS = {
-    "precision": {"help": "(float32)"},
-    "pictures": {
-        "metavar": "FOLDER",
-        "help": "for int8: pictures like those the model will see",
-    },
-    "keep_float": {
-        "metavar": "N|NAMES",
-        "help": "for int8: layers to leave in float32, or how many",
-    },
-}
-ONLY_EIGHT_BITS = ("pictures", "keep_float", "symmetric", "full_integer")
-"""Options that need ``precision="int8"``."""
 _FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py of its source"
 
 FORMATS = {
@@ -226,11 +319,7 @@ FORMATS = {
             "SavedModel",
             "nf_zoo.deploy.saved_model",
             checks={"float32": 1e-5},
-            options={
-                "constants": _switch(
-                    "for a SavedModel: weights as constants; faster on CPU, more memory"
-                )
-            },
+            options=SavedModelOptions,
             runs_on="TensorFlow",
             usage="Signatures: serving_default, serving_uint8, serving_bytes, features\n"
             'In Python:  tf.saved_model.load("{path}").predict(images)  # (N, H, W, 3)',
@@ -245,12 +334,8 @@ FORMATS = {
             packages=("onnx", "onnxruntime"),
             runtime="onnxruntime",
             tensorflow=False,
-            options={
-                **_EIGHT_BITS,
-                "opset": {"type": int, "help": "for ONNX: 13 to 20 (20)"},
-                "symmetric": _switch("for ONNX in int8: no zero points, as TensorRT requires"),
-            },
-            runs_on="any ONNX runtime, opset 13 to 20",
+            options=OnnxOptions,
+            runs_on=f"any ONNX runtime, opset {OLDEST_OPSET} to {NEWEST_OPSET}",
             usage=_FILE,
         ),
         Format(
@@ -262,10 +347,7 @@ FORMATS = {
             extra="litert",
             packages=("ai_edge_litert.interpreter",),
             runtime="ai_edge_litert.interpreter",
-            options={
-                **_EIGHT_BITS,
-                "full_integer": _switch("for LiteRT in int8: input and output in int8 too"),
-            },
+            options=LiteRTOptions,
             runs_on="LiteRT",
             usage=_FILE,
         ),
@@ -280,13 +362,13 @@ FORMATS = {
             packages=("onnx", "openvino", "nncf"),
             runtime="openvino",
             tensorflow=False,
-            options=_EIGHT_BITS,
+            options=EightBitOptions,
             runs_on="OpenVINO",
             usage=_FILE,
         ),
     )
 }
-"""Name -> row. A new format is one module and one row here."""
+"""Name -> row. A new format is one module and, here, one row with its options."""
 
 SUFFIXES = {row.suffix: row for row in FORMATS.values() if row.suffix}
 """Suffix of an exported file -> row."""

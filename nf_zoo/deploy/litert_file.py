@@ -27,7 +27,7 @@ from nf_zoo.deploy.exporting import (
 )
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.lowering import operation_of
-from nf_zoo.deploy.quantization import calibration
+from nf_zoo.deploy.quantization import Calibration, calibration
 from nf_zoo.functional import structures_of
 
 _METADATA = "metadata.json"
@@ -41,10 +41,7 @@ def export_litert(
     path: str | os.PathLike,
     overwrite: bool = False,
     *,
-    precision: str = "float32",
-    pictures: Any = None,
-    keep_float: int | Sequence[str] = (),
-    full_integer: bool = False,
+    settings,
 ) -> Path:
     """Write a LiteRT file of the folded network.
 
@@ -62,15 +59,7 @@ def export_litert(
         model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
         path: file to write, ``.tflite``.
         overwrite: replace an existing file.
-        precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32;
-            ``"int8"``, weights and activations in 8 bits, a scale per channel for the weights,
-            input and output still float32, unless ``full_integer`` is set.
-        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
-            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
-        keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
-            worst of :func:`nf_zoo.quantization_report` on the pictures.
-        full_integer: for ``"int8"``, integers alone, as microcontrollers and some accelerators
-            require: input and output are int8 too, with a scale and zero point in the file.
+        {settings}
 
     Returns:
         ``path``.
@@ -90,16 +79,14 @@ def export_litert(
     import tensorflow as tf
 
     folded = fold(model)
-    inputs, keep, tried = None, [], None
-    if precision == "int8":
-        inputs, keep, tried = calibration(model, folded, pictures, keep_float)
-    tried = tried or trials(model)
+    calibrated = calibration(model, folded, settings)
+    tried = calibrated.trials if calibrated else trials(model)
     shapes = [array.shape for array in tried[0][0]]
 
     def write(written: Path):
         saved = _saved(tf, folded, shapes, written.parent / "network")
-        converter = _converter(tf, saved, precision, inputs, full_integer)
-        written.write_bytes(_convert(tf, converter, folded, keep, inputs))
+        converter = _converter(tf, saved, settings, calibrated)
+        written.write_bytes(_convert(tf, converter, folded, calibrated))
         _add_metadata(model, written)
         run = runner(written, output_names(folded), input_names(folded))
         return lambda *arrays: _answers(run, arrays)
@@ -118,17 +105,17 @@ def _answers(run, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         ) from error
 
 
-def _converter(tf, saved: Path, precision: str, inputs, full_integer: bool):
+def _converter(tf, saved: Path, settings, calibrated: Calibration | None):
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-    if precision != "float32":
+    if settings.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
+    if settings.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
-        converter.representative_dataset = _one_by_one(inputs)
+    if calibrated:
+        converter.representative_dataset = _one_by_one(calibrated.inputs)
         own = tf.lite.OpsSet
         converter.target_spec.supported_ops = [own.TFLITE_BUILTINS_INT8]
-        if full_integer:
+        if settings.full_integer:
             converter.inference_input_type = converter.inference_output_type = tf.int8
         else:
             converter.target_spec.supported_ops.append(own.TFLITE_BUILTINS)
@@ -164,18 +151,18 @@ def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
     return lambda: ([image[None]] for image in inputs)
 
 
-def _convert(tf, converter, folded, keep: list[str], inputs) -> bytes:
+def _convert(tf, converter, folded, calibrated: Calibration | None) -> bytes:
     with warnings.catch_warnings():
         # The converter warns of statistics that it collects anyway, and of TensorFlow's
         # interpreter, with which the debugger runs the file.
         warnings.simplefilter("ignore")
-        if not keep:
+        if not calibrated or not calibrated.keep:
             return converter.convert()
         debugger, options = tf.lite.experimental.QuantizationDebugger, {"converter": converter}
-        options["debug_dataset"] = _one_by_one(inputs[:1])
+        options["debug_dataset"] = _one_by_one(calibrated.inputs[:1])
         measuring = debugger(**options)
         measuring.run()
-        nodes = _nodes_of(measuring, folded, keep)
+        nodes = _nodes_of(measuring, folded, calibrated.keep)
         spared = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=nodes)
         return debugger(**options, debug_options=spared).get_nondebug_quantized_model()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,9 @@ from nf_zoo.deploy.exporting import (
     trials,
 )
 from nf_zoo.deploy.fold import fold
-from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.formats import FORMATS, NEWEST_OPSET
 from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
-from nf_zoo.deploy.onnx_graph import (
-    NEWEST_OPSET,
-    OLDEST_OPSET,
-    GraphWriter,
-    Unsupported,
-    Value,
-)
+from nf_zoo.deploy.onnx_graph import GraphWriter, Unsupported, Value
 from nf_zoo.deploy.onnx_layers import LAYERS, OPERATIONS
 from nf_zoo.deploy.onnx_operations import ARITHMETIC
 from nf_zoo.deploy.quantization import calibration
@@ -45,11 +39,7 @@ def export_onnx(
     path: str | os.PathLike,
     overwrite: bool = False,
     *,
-    precision: str = "float32",
-    pictures: Any = None,
-    keep_float: int | Sequence[str] = (),
-    symmetric: bool = False,
-    opset: int = NEWEST_OPSET,
+    settings,
 ) -> Path:
     """Write an ONNX file of the folded network.
 
@@ -66,15 +56,7 @@ def export_onnx(
         model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
         path: file to write, ``.onnx``.
         overwrite: replace an existing file.
-        precision: ``"float32"``, or ``"int8"``: weights and activations of convolutions and
-            matrix products in 8 bits, weights with a scale per channel (QDQ nodes).
-        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
-            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
-        keep_float: for ``"int8"``, layers that stay float32: their names, or a number n for the n
-            worst of :func:`nf_zoo.quantization_report` on the pictures.
-        symmetric: for ``"int8"``, signed activations whose zero point is 0, as for the weights,
-            and biases in float32, which TensorRT requires; slower in ONNX Runtime on x86.
-        opset: version of ONNX's operations, 13 to 20, for runtimes that read no newer one.
+        {settings}
 
     Returns:
         ``path``.
@@ -92,23 +74,19 @@ def export_onnx(
     """
     import onnx
 
-    if opset not in range(OLDEST_OPSET, NEWEST_OPSET + 1):
-        raise ValueError(f"opset must be {OLDEST_OPSET} to {NEWEST_OPSET}. Received: {opset!r}")
     folded = fold(model)
-    made = to_onnx(folded, metadata_of(model), opset)
-    inputs, keep, tried = None, [], None
-    if precision == "int8":
-        inputs, keep, tried = calibration(model, folded, pictures, keep_float)
+    made = to_onnx(folded, metadata_of(model), settings.opset)
+    calibrated = calibration(model, folded, settings)
 
     def write(written: Path):
         onnx.checker.check_model(made)
         onnx.save(made, written)
-        if precision == "int8":
+        if calibrated:
             _check_unquantized(model, written)
-            _quantize(written, inputs, keep, symmetric)
+            _quantize(written, calibrated.inputs, calibrated.keep, settings.symmetric)
         return runner(written)
 
-    return Export(write, tried)
+    return Export(write, calibrated and calibrated.trials)
 
 
 def to_onnx(model, metadata: dict[str, Any], opset: int = NEWEST_OPSET):

@@ -8,17 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nf_zoo.deploy.formats import NEWEST_OPSET
 from nf_zoo.deploy.inference_graph import Names
 
 TO_FILE, TO_KERAS = [0, 3, 1, 2], [0, 2, 3, 1]
 """Permutations from NHWC to NCHW and back."""
 NO_PADS = (0, 0, 0, 0)
-
-
-NEWEST_OPSET = 20
-"""The first opset with Gelu; ONNX Runtime 1.17 reads it."""
-OLDEST_OPSET = 13
-"""The first opset in which weights have a scale per channel and axes may be inputs."""
 
 
 class Unsupported(Exception):

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,7 @@ def export_openvino(
     path: str | os.PathLike,
     overwrite: bool = False,
     *,
-    precision: str = "float32",
-    pictures: Any = None,
-    keep_float: int | Sequence[str] = (),
+    settings,
 ) -> Path:
     """Write the folded network for OpenVINO, as ``m.xml`` and, beside it, ``m.bin``.
 
@@ -47,13 +45,7 @@ def export_openvino(
         model: an ImageClassifier, or any functional Keras model that :func:`nf_zoo.fold` takes.
         path: file to write, ``.xml``.
         overwrite: replace existing files.
-        precision: ``"float32"``; ``"float16"``, weights of half the size, computed in float32 or
-            bfloat16; ``"int8"``, weights and activations of convolutions and matrix products in
-            8 bits by NNCF, a scale per channel for the weights.
-        pictures: for ``"int8"``, pictures to measure the ranges of the activations on: anything
-            :func:`nf_zoo.preprocess` takes, a few hundred of the kind that the model will see.
-        keep_float: for ``"int8"``, layers that are not quantized: their names, or a number n for
-            the n worst of :func:`nf_zoo.quantization_report` on the pictures.
+        {settings}
 
     Returns:
         ``path``.
@@ -74,16 +66,16 @@ def export_openvino(
 
     folded = fold(model)
     graph = to_onnx(folded, metadata_of(model)).SerializeToString()
-    tried = None
     # Unlike Core.read_model, this simplifies the graph, so that NNCF finds what it knows.
     network = openvino.convert_model(io.BytesIO(graph))
-    if precision == "int8":
-        inputs, keep, tried = calibration(model, folded, pictures, keep_float)
-        network = _quantized(network, inputs, _nodes_of(network, folded, keep))
+    if calibrated := calibration(model, folded, settings):
+        nodes = _nodes_of(network, folded, calibrated.keep)
+        network = _quantized(network, calibrated.inputs, nodes)
 
     def write(written: Path):
         try:
-            openvino.save_model(network, written, compress_to_fp16=precision == "float16")
+            half = settings.precision == "float16"
+            openvino.save_model(network, written, compress_to_fp16=half)
         except RuntimeError as error:
             raise OSError(
                 "OpenVINO must be able to write the files: check the space on the disk. "
@@ -91,7 +83,7 @@ def export_openvino(
             ) from error
         return runner(written)
 
-    return Export(write, tried)
+    return Export(write, calibrated and calibrated.trials)
 
 
 def _nodes_of(network, folded, layers: list[str]) -> list[str]:

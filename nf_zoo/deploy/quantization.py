@@ -13,6 +13,7 @@ from keras import ops
 from nf_zoo import functional
 from nf_zoo.deploy.exporting import flat_outputs
 from nf_zoo.deploy.fold import fold
+from nf_zoo.deploy.formats import EightBitOptions
 
 REPORT_PICTURES = 64
 """Number of pictures that is enough to rank layers."""
@@ -89,19 +90,36 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
     return inputs
 
 
-def calibration(model, folded, pictures: Any, keep_float) -> tuple:
-    """Return the pictures as inputs, the layers to keep in float32, and trials for the file."""
-    inputs = calibration_inputs(model, pictures)
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What a file in eight bits is made with.
+
+    Attributes:
+        inputs: the pictures as inputs of the model.
+        keep: names of the layers to leave in float32.
+        trials: (inputs, expected outputs) to run the file on.
+    """
+
+    inputs: np.ndarray
+    keep: list[str]
+    trials: list[tuple[list[np.ndarray], list[np.ndarray]]]
+
+
+def calibration(model, folded, settings: EightBitOptions) -> Calibration | None:
+    """Return what the options of an export ask for; None unless it is in eight bits."""
+    if settings.precision != "int8":
+        return None
+    inputs = calibration_inputs(model, settings.pictures)
     some = inputs[:CHECKED]
-    keep = _layers_to_keep(folded, inputs, keep_float)
-    return inputs, keep, [([some], flat_outputs(folded, some))]
+    keep = _layers_to_keep(folded, inputs, settings.keep_float)
+    return Calibration(inputs, keep, [([some], flat_outputs(folded, some))])
 
 
 def _layers_to_keep(folded, inputs: np.ndarray, keep_float: int | Sequence[str]) -> list[str]:
     if isinstance(keep_float, int):
         worst = _report(folded, inputs)[:keep_float] if keep_float else []
         return [error.name for error in worst]
-    names = [keep_float] if isinstance(keep_float, str) else list(keep_float)
+    names = list(keep_float)
     known = [layer.name for layer in folded.layers if hasattr(layer, "kernel")]
     unknown = sorted(set(names) - set(known))
     if unknown:

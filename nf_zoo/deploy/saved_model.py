@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from PIL import ExifTags, Image
 
-from nf_zoo.deploy import fold as folding
 from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
+from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
 from nf_zoo.functional import as_functional, deep_graphs, structures_of
 from nf_zoo.pictures.images import as_input, input_of, load_image
@@ -30,8 +30,7 @@ def export_saved_model(
     path: str | os.PathLike,
     overwrite: bool = False,
     *,
-    fold: bool = True,
-    constants: bool = False,
+    settings,
 ) -> Path:
     """Write a SavedModel that needs neither nf_zoo nor Keras to run.
 
@@ -64,10 +63,7 @@ def export_saved_model(
             functional or Sequential Keras model, which may have layers of your own.
         path: folder to write.
         overwrite: replace an existing folder.
-        fold: write the folded network (:func:`nf_zoo.fold`), which computes the same, faster.
-        constants: write the weights as constants of the graph, which oneDNN lays out once instead
-            of at every call: faster for small batches on CPU. Loading takes more memory, 24 times
-            the size of the weights from Python (docs/deploy.md).
+        {settings}
 
     Returns:
         ``path``.
@@ -88,12 +84,13 @@ def export_saved_model(
 
     require_graph(model)
     takes_pictures = _takes_pictures(model)
+    constants = settings.constants
     if constants and model.count_params() > MOST_CONSTANTS:
         raise ValueError(
             f"A graph holds 2 GB, so at most {MOST_CONSTANTS:,} weights can be constants: leave "
             f"constants=False. Received: a model of {model.count_params():,}"
         )
-    network = folding.fold(model, allow_unfolded=True) if fold else model
+    network = fold(model, allow_unfolded=True) if settings.fold else model
 
     def write(written: Path):
         module, signatures = (_servable if takes_pictures else _plain)(tf, network, constants)

@@ -128,6 +128,8 @@ def test_layers_kept_in_float(keep, model, pictures, tmp_path):
         ({"precision": "int4"}, "files must be one of float32.*Received: 'int4'"),
         ({"precision": "int8"}, "int8 needs pictures"),
         ({"keep_float": 3}, "need precision='int8'"),
+        ({"precision": "int8", "pictures": [], "keep_float": -1}, "keep_float must be a number"),
+        ({"precision": "int8", "pictures": [], "keep_float": [2]}, "keep_float must be a number"),
         ({"pictures": []}, "need precision='int8'"),
     ],
 )
@@ -190,6 +192,7 @@ def test_a_file_of_integers_alone(label, build_filled, pictures, tmp_path):
     ("options", "message"),
     [
         ({"full_integer": True}, "need precision='int8': full_integer"),
+        ({"full_integer": "no"}, "full_integer must be True or False"),
         (
             {"full_integer": True, "precision": "int8", "keep_float": 1, "pictures": []},
             "leave out keep_float",
