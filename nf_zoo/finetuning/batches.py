@@ -104,16 +104,20 @@ class EvaluationBatches:
     def __init__(self, pictures, preprocessing, batch_size: int, cache: bool = False):
         self._pictures, self._preprocessing, self._size = pictures, preprocessing, batch_size
         height, width = preprocessing.input_size
-        self._cache = [] if cache and 3 * height * width * len(pictures) <= CACHE_BYTES else None
+        self._keep = cache and 3 * height * width * len(pictures) <= CACHE_BYTES
+        self._cache = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._cache:
+        if self._cache is not None:
             yield from self._cache
             return
+        passed = []
         for batch in self._read():
-            if self._cache is not None:
-                self._cache.append(batch)
+            if self._keep:
+                passed.append(batch)
             yield batch
+        if self._keep:  # not of a pass that broke off
+            self._cache = passed
 
     def _read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         views = in_threads(self._view, self._pictures.in_order())

@@ -192,14 +192,17 @@ def _classes_of(targets, labels: Sequence[str] | None) -> tuple[np.ndarray, tupl
     """Return the index of each class, given as a name, an index or a one-hot row; and labels."""
     targets = np.asarray(targets)
     if targets.dtype == object:  # as a column of a table may be
-        targets = np.array(targets.tolist())
+        targets = _of_one_kind(targets.tolist())
     if targets.ndim == 2 and targets.shape[1] > 1:
+        _check_each(np.count_nonzero(targets, axis=1) == 1)
         targets = targets.argmax(axis=1)
     targets = targets.reshape(-1)
     if targets.dtype.kind == "f" and np.all(targets == np.round(targets)):
         targets = targets.astype(np.int64)
-    if targets.dtype.kind in "US":
-        names = [str(name) for name in targets.astype("U")]
+    if targets.dtype.kind == "S":
+        targets = np.char.decode(targets, "utf-8")
+    if targets.dtype.kind == "U":
+        names = targets.tolist()
         labels = tuple(sorted(set(names)) if labels is None else labels)
         if unknown := sorted(set(names) - set(labels)):
             raise ValueError(
@@ -213,6 +216,25 @@ def _classes_of(targets, labels: Sequence[str] | None) -> tuple[np.ndarray, tupl
             f"Received: an array of {targets.dtype}"
         )
     return targets.astype(np.int64), _labels_for(targets, labels)
+
+
+def _of_one_kind(values: list) -> np.ndarray:
+    """Return an array, without the text that NumPy makes of a NaN among names."""
+    array = np.array(values)
+    if array.dtype.kind in "US":
+        _check_each(np.array([isinstance(value, str | bytes) for value in values]))
+    return array
+
+
+def _check_each(has_class: np.ndarray) -> None:
+    """Check that every picture has a class, given whether each one has."""
+    if not has_class.all():
+        without = [str(i) for i in np.flatnonzero(~has_class)]
+        raise ValueError(
+            "Every picture must have one class: a name, a number from 0, or a one-hot row, of "
+            "which one entry is not 0. Received: something else for the pictures "
+            f"{name_some(without)}, counted from 0"
+        )
 
 
 def _labels_for(classes: np.ndarray, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -233,20 +255,14 @@ def _labels_for(classes: np.ndarray, labels: Sequence[str] | None) -> tuple[str,
 
 def _hold_out(opened: Data, settings: Settings, contents: Sequence) -> None:
     pictures = opened.train
-    if pictures.names is None:
-        again = np.fromiter((int(c) for _, c in pictures.in_order()), dtype=np.int64)
-        if not np.array_equal(again, pictures.classes):
-            raise ValueError(
-                "The data set yields its pictures in a different order each time, so validation "
-                "pictures would leak into training. Pass validation_data=, or make its shuffle "
-                "use reshuffle_each_iteration=False."
-            )
     names = pictures.names or [str(i) for i in range(len(pictures))]
     train, validation = class_folders.stratified_split(
         names, pictures.classes, settings.validation_fraction, settings.seed, contents
     )
     opened.train, opened.validation = pictures.subset(train), pictures.subset(validation)
     opened.held_out = True
+    if pictures.names is None:  # a second pass, which a data set may begin elsewhere
+        collections.deque(opened.train.in_order(), maxlen=0)
     missing = set(_of_so_many(opened.labels, pictures, 0))
     if single := [x for x in _of_so_many(opened.labels, opened.validation, 0) if x not in missing]:
         warnings.warn(
@@ -298,7 +314,7 @@ def _open_dataset(source: tf.data.Dataset, labels: Sequence[str] | None) -> _Ope
         classes = order[classes]
         dataset = dataset.map(lambda pixels, target: (pixels, tf.gather(order, target)))
     labels = _labels_for(classes, own if labels is None else labels)
-    pictures = DatasetPictures(dataset.map(_to_uint8), classes, contents, None, typical_bytes)
+    pictures = DatasetPictures(dataset.map(_prepared), classes, contents, None, typical_bytes)
     return _Opened(pictures, labels, contents=contents.tolist())
 
 
@@ -324,8 +340,16 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
     if target.shape.rank not in (0, 1) or not (target.dtype.is_integer or target.shape.rank == 1):
         raise TypeError(f"Classes must be integers or one-hot vectors. Received: {target}")
     if target.shape.rank == 1:
-        dataset = dataset.map(lambda pixels, target: (pixels, tf.argmax(target)))
+        dataset = dataset.map(lambda pixels, target: (pixels, _place_in(target)))
     return dataset
+
+
+def _place_in(row):
+    """Return the place of the one entry that is not 0, or -1 if there is not one."""
+    import tensorflow as tf
+
+    none = tf.constant(-1, tf.int64)
+    return tf.where(tf.math.count_nonzero(row) == 1, tf.argmax(row), none)
 
 
 def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, np.ndarray]:
@@ -334,15 +358,17 @@ def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, np.ndarray]:
 
     def summary(pixels, target):
         wide = tf.cast(pixels, tf.float32)
-        content = tf.strings.to_hash_bucket_strong(tf.io.serialize_tensor(pixels), 2**62, (0, 0))
-        return target, tf.reduce_min(wide), tf.reduce_max(wide), tf.size(pixels), content
+        finite = tf.reduce_all(tf.math.is_finite(wide))
+        low, high = tf.reduce_min(wide), tf.where(finite, tf.reduce_max(wide), float("nan"))
+        return *_prepared(pixels, target)[1:], low, high, tf.size(pixels)
 
     rows = list(dataset.map(summary, tf.data.AUTOTUNE).as_numpy_iterator())
     if not rows:
         raise ValueError("The data set is empty.")
-    classes, low, high, sizes, contents = map(np.array, zip(*rows, strict=True))
+    classes, contents, low, high, sizes = map(np.array, zip(*rows, strict=True))
+    _check_each(classes >= 0)
     fractions = dataset.element_spec[0].dtype.is_floating and high.max() <= 1
-    if low.min() < 0 or high.max() > 255.5 or fractions:
+    if not (low.min() >= 0 and high.max() <= 255.5) or fractions:
         raise ValueError(
             "Pixels must run from 0 to 255; finetune scales and normalizes them itself. Received: "
             f"pixels from {low.min():.4g} to {high.max():.4g}"
@@ -350,14 +376,16 @@ def _count(dataset: tf.data.Dataset) -> tuple[np.ndarray, int, np.ndarray]:
     return classes.astype(np.int64), int(sizes.mean()), contents
 
 
-def _to_uint8(pixels, target):
+def _prepared(pixels, target):
+    """Return uint8 pixels (H, W, 3), an int64 class, and a hash of the pixels."""
     import tensorflow as tf
 
     if pixels.dtype != tf.uint8:
         pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
     if pixels.shape[-1] != 3:
         pixels = tf.repeat(pixels, 3 // tf.shape(pixels)[-1], axis=-1)
-    return tf.ensure_shape(pixels, (None, None, 3)), tf.cast(target, tf.int64)
+    content = tf.strings.to_hash_bucket_strong(tf.io.serialize_tensor(pixels), 2**62, (0, 0))
+    return tf.ensure_shape(pixels, (None, None, 3)), tf.cast(target, tf.int64), content
 
 
 def _tensorflow_dataset(data: str, labels: Sequence[str] | None):

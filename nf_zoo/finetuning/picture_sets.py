@@ -112,11 +112,12 @@ class ArrayPictures(FilePictures):
 
 
 class DatasetPictures:
-    """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class) yields one by one.
+    """Pictures that a ``tf.data.Dataset`` of (uint8 pixels, class, content) yields one by one.
 
-    ``classes`` and ``contents``, a digest of each, are in the order of the data set. ``members`` is
-    true for the pictures of this part; None stands for all. ``typical_bytes`` is the size of one
-    picture's pixels.
+    ``classes`` and ``contents``, a hash of each, are in the order of the data set. ``members`` is
+    true for the pictures of this part; None stands for all. Members are places in the data set, so
+    each pass over a part checks that the same pictures are there. ``typical_bytes`` is the size of
+    one picture's pixels.
     """
 
     names = None
@@ -150,7 +151,15 @@ class DatasetPictures:
         )
 
     def in_order(self) -> Readers:
-        for index, (pixels, picture_class) in enumerate(self._dataset.as_numpy_iterator()):
+        rows = self._dataset.as_numpy_iterator()
+        for index, (pixels, picture_class, content) in enumerate(rows):
+            if self._members is not None and content != self._contents[index]:
+                raise ValueError(
+                    "The data set yields its pictures in a different order each time, or changes "
+                    "them, so validation pictures would leak into training. Pass "
+                    "validation_data=, or make its shuffle use reshuffle_each_iteration=False. "
+                    f"Received: another picture in place {index}"
+                )
             if self._members is None or self._members[index]:
                 yield functools.partial(np.asarray, pixels), int(picture_class)
 

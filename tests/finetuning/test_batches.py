@@ -188,3 +188,11 @@ def test_flip_mirrors_half():
 
     assert mirrored(False) == 0
     assert 15 < mirrored(True) < 45
+
+
+def test_a_pass_that_broke_off_is_not_taken_for_the_whole(train):
+    batches = EvaluationBatches(train, SIXTEEN, 4, cache=True)
+    for _ in batches:
+        break
+    assert sum(len(classes) for _, classes in batches) == len(train)
+    assert [len(classes) for _, classes in batches] == [4, 4, 4, 4, 2]  # the kept ones

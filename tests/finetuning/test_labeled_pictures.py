@@ -166,6 +166,14 @@ def test_dataset_labels_default_to_numbers_and_floats_are_rounded():
         (lambda x, y: (tf.cast(x, tf.float32) - 128, y), None, "Pixels must run from 0 to 255"),
         (lambda x, y: (x, y), ["one"], "Classes must be 0..0"),
         (lambda x, y: (x, y * 0), None, "two classes or more"),
+        (lambda x, y: (x, y - 1), None, "must have one class.*for the pictures 0, 2, 4"),
+        (lambda x, y: (x, tf.stack([y, 1])), None, "must have one class.*for the pictures 1, 3"),
+        (lambda x, y: (x, tf.zeros(2)), None, "must have one class.*for the pictures 0, 1"),
+        (
+            lambda x, y: (tf.cast(x, tf.float32) + tf.where(y == 1, np.nan, 0), y),
+            None,
+            "Pixels must run from 0 to 255",
+        ),
     ],
 )
 def test_datasets_that_cannot_be_meant(change, labels, message):
@@ -195,6 +203,28 @@ def test_unstable_dataset_would_leak_and_is_refused():
         open_data(dataset)
     opened = open_data(dataset, validation_data=dataset.take(8))
     assert (len(opened.train), len(opened.validation)) == (64, 8)
+
+
+def test_a_data_set_that_shuffles_within_each_class_is_refused_too():
+    pixels, classes = toy_dataset(64)
+    even, odd = (
+        tf.data.Dataset.from_tensor_slices((pixels[classes == one], classes[classes == one]))
+        for one in (0, 1)
+    )
+    with pytest.raises(ValueError, match="a different order each time.*another picture in place"):
+        open_data(even.shuffle(32, seed=1).concatenate(odd))
+
+
+def test_a_data_set_that_changes_after_it_was_split_is_noticed():
+    pixels, classes = toy_dataset(20)
+    shift = tf.Variable(0, dtype=tf.int64)
+    dataset = tf.data.Dataset.range(20).map(lambda i: (i + shift) % 20)
+    opened = open_data(dataset.map(lambda i: (tf.gather(pixels, i), tf.gather(classes, i))))
+    assert len(read(opened.train)) == 16
+    shift.assign(2)  # the same classes in the same order
+    for part in (opened.train, opened.validation):
+        with pytest.raises(ValueError, match="another picture in place 0"):
+            read(part)
 
 
 @pytest.mark.parametrize("global_seed", [None, 0, 7])
@@ -342,11 +372,21 @@ def test_arrays_and_class_indices():
         ([0, 2] * 10, ["a", "b"], r"must be 0\.\.1"),
         ([0] * 20, None, "two classes or more"),
         (["a", "b\nc"] * 10, None, "text of one line"),
+        (np.array(["a", np.nan] * 10, object), None, "must have one class.*for the pictures 1, 3"),
+        (np.array(["a", 1] * 10, object), None, "must have one class.*for the pictures 1, 3"),
+        ([[1, 0], [1, 1]] * 10, None, "must have one class.*for the pictures 1, 3"),
+        ([[0, 0], [0, 1]] * 10, None, "must have one class.*for the pictures 0, 2"),
     ],
 )
 def test_classes_that_do_not_suit_the_pictures(targets, labels, message):
     with pytest.raises((ValueError, TypeError), match=message):
         open_data((toy_dataset(20)[0], targets), labels=labels)
+
+
+def test_names_of_classes_may_be_bytes():
+    names = np.array(["blé".encode(), b"riz"] * 10)
+    for targets in (names, names.astype(object)):
+        assert open_data((toy_dataset(20)[0], targets)).labels == ("blé", "riz")
 
 
 @pytest.mark.parametrize("mode", ["int", "categorical", "binary"])
