@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_FORMER = ".nf_zoo-former"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
 
     The yielded path has the same name and lies in a new, empty folder beside ``path``; missing
     parents are created. If the block or the final move fails, ``path`` stays as it was and nothing
-    is left behind.
+    is left behind. A link stays one: what it points to is replaced.
 
     Args:
         path: the file or folder to write or replace.
@@ -23,22 +25,24 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
             first and comes last.
     """
     path = Path(path)
+    if path.is_symlink() and not more:
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".nf_zoo-", dir=path.parent) as scratch:
         written = Path(scratch, path.name)
         yield written
         if more:
             _swap_together([*map(Path, more), path], Path(scratch))
         else:
-            swap(written, path, Path(scratch, f"{path.name}.former"))
+            swap(written, path, Path(scratch, _FORMER))
 
 
 def _swap_together(paths: list[Path], scratch: Path) -> None:
     """Move files of the scratch folder to ``paths``, the last one last, or put all back."""
     with contextlib.ExitStack() as undo:
-        for path in reversed(paths):
+        for number, path in enumerate(reversed(paths)):
             if path.exists():
-                former = scratch / f"{path.name}.former"
+                former = scratch / f"{_FORMER}{number}"
                 os.replace(path, former)
                 undo.callback(os.replace, former, path)
         for path in paths:

@@ -132,3 +132,16 @@ def test_names_that_are_not_utf_8_come_back(tmp_path):
 def test_text(tmp_path):
     atomic.write_text(tmp_path / "thing.txt", "größer")
     assert (tmp_path / "thing.txt").read_bytes() == "größer".encode()
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    atomic.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
+def test_the_longest_name(tmp_path):
+    path = tmp_path / ("n" * 255)
+    for text in ("one", "two"):
+        atomic.write_text(path, text)
+        assert path.read_text() == text

@@ -34,8 +34,11 @@ LEFT_OUT = ("checkpoints", "model")
 
 def train(name: str, recipe: str, given: list[str], workdir: Path, end: float) -> bool:
     """Run one recipe until ``end``, a ``time.monotonic``; return True if the run succeeded."""
-    folder, rate = workdir / name, []
+    folder = workdir / name
     while True:
+        diverged = len(list(workdir.glob(f"{name}.diverged*")))
+        halved = _rate(recipe, given) / 2**diverged
+        rate = [f"--config.optimizer.learning_rate={halved}"] * bool(diverged)
         minutes = (end - time.monotonic()) / 60.0
         if minutes <= 0:
             return False
@@ -47,9 +50,7 @@ def train(name: str, recipe: str, given: list[str], workdir: Path, end: float) -
         logging.info("%s ended with %d", name, code)
         if not (folder / "diverged.json").exists():
             return code == 0
-        count = len(list(workdir.glob(f"{name}.diverged*")))
-        folder.rename(workdir / f"{name}.diverged{count}")
-        rate = [f"--config.optimizer.learning_rate={_rate(recipe, given) / 2 ** (count + 1)}"]
+        folder.rename(workdir / f"{name}.diverged{diverged}")
 
 
 def _rate(recipe: str, given: list[str]) -> float:

@@ -178,14 +178,15 @@ class JaxEngine(Engine):
         if self._scaled:
             scale = optimizer[_place(self.optimizer, self.optimizer.dynamic_scale)]
         other, loss, gradients = self._gradient(trainable, other, scale, images, targets)
-        if not self._scaled:
-            finite = jnp.isfinite(loss)
-            for one in gradients:
-                finite &= jnp.isfinite(jnp.max(jnp.abs(one)))
-            gradients = [jnp.where(finite, one, 0.0) for one in gradients]
-            loss = jnp.where(finite, loss, jnp.nan)
-        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        return trainable, other, optimizer, loss
+        updated = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        if self._scaled:  # loss scaling itself skips steps with infinities
+            return updated[0], other, updated[1], loss
+        finite = jnp.isfinite(loss)
+        for one in gradients:
+            finite &= jnp.isfinite(jnp.max(jnp.abs(one)))
+        keep = functools.partial(jnp.where, finite)
+        trainable, optimizer = jax.tree.map(keep, updated, (trainable, optimizer))
+        return trainable, other, optimizer, keep(loss, jnp.nan)
 
     def _evaluation_step(self, trainable, other, images, classes, weights):
         images = augmentation.for_test(self.recipe, images)
@@ -193,8 +194,10 @@ class JaxEngine(Engine):
         logits = jnp.asarray(logits, "float32")
         chosen = jnp.take_along_axis(logits, classes[:, None], 1)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), classes[:, None], 1)[:, 0]
-        rank = jnp.sum(logits > chosen, 1)
-        columns = [losses, rank < 1, rank < 5, jnp.ones_like(losses)]
+        # An answer that is not finite is wrong, as TensorFlow's in_top_k has it.
+        finite = jnp.all(jnp.isfinite(logits), 1)
+        rank = jnp.where(finite, jnp.sum(logits > chosen, 1), logits.shape[1])
+        columns = [losses, rank < 1, finite & (rank < 5), jnp.ones_like(losses)]
         return jnp.sum(jnp.stack(columns, 1) * weights[:, None], 0)
 
 

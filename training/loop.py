@@ -229,7 +229,8 @@ class Trainer:
     def _where_it_diverged(self, step: int) -> str:
         """Return in words which block diverged, given the pictures of the step, counted from 0.
 
-        Updates that are not finite are skipped, so the weights are still those of the step.
+        Updates that are not finite are left out. So the weights are those of the step, or of one
+        of the ``run.log_every`` that follow until the losses are read.
         """
         images = np.asarray(self.feed.pictures(step))
         self.engine.state()  # brings the model up to date

@@ -117,7 +117,8 @@ def _results(run: Path) -> dict:
 def _measured(model, pictures, folder: Path, results: dict) -> dict:
     """Return the metrics of the network as read back from float16, with the run's recipe."""
     nf_zoo.save_pretrained(model, folder, dtype="float16")
-    metrics = nf_zoo.evaluate(nf_zoo.load_pretrained(folder), pictures, batch_size=250)
+    model = nf_zoo.load_pretrained(folder)
+    metrics = nf_zoo.evaluate(model, pictures, batch_size=250, strict=True)
     metrics.pop("skipped")
     defaults = recipes.identity(recipes.default())
     recipe = {k: v for k, v in results["recipe"].items() if v != defaults.get(k)}

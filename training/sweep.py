@@ -67,11 +67,17 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
         cell = dict(zip(grid, values, strict=True))
         name = "_".join([*(f"{key.split('.')[-1]}-{value}" for key, value in cell.items())])
         folder = Path(workdir) / re.sub(r"[^\w.=-]", "_", f"{name}_seed-{seed}")
-        if any(row["run"] == folder.name for row in rows):
-            continue
         one = recipe.copy_and_resolve_references()
         one.seed = seed
         one.update_from_flattened_dict(cell)
+        done = [row["recipe"] for row in rows if row["run"] == folder.name]
+        if done and json.loads(done[0]) != recipes.identity(one):
+            raise RecipeError(
+                "The table holds runs of another recipe: choose another --workdir. "
+                f"Received: {path} with {folder.name}"
+            )
+        if done:
+            continue
         found = measure(one, folder)
         if found is None:
             break

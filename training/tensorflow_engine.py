@@ -53,7 +53,8 @@ class TensorFlowEngine(Engine):
 
         Returns:
             The mean loss of the batch, a scalar tensor; not finite if the step diverged. The
-            update of a step whose gradient is not finite is left out.
+            update of a step whose gradient is not finite is left out; of several replicas, those
+            with such a gradient give none.
         """
         return self._train(batch, size)
 
@@ -140,13 +141,22 @@ class TensorFlowEngine(Engine):
     def _train_step(self, batch, size):
         def step(images, classes, draws):
             loss, gradients = self._gradient(*self._vary(images, classes, draws, size))
-            if not self._scaled:  # loss scaling itself skips steps with infinities
-                largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]
-                finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.add_n(largest))
-                gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
-                loss = tf.where(finite, loss, tf.constant(float("nan"), loss.dtype))
-            self.optimizer.apply(gradients, self._variables)
-            return loss
+            if self._scaled:  # loss scaling itself skips steps with infinities
+                self.optimizer.apply(gradients, self._variables)
+                return loss
+            largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]
+            finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.add_n(largest))
+
+            def update():
+                self.optimizer.apply(gradients, self._variables)
+                return loss
+
+            nothing = tf.constant(float("nan"), loss.dtype)
+            if self.replicas == 1:
+                return tf.cond(finite, update, lambda: nothing)
+            # Replicas cannot meet in a branch.
+            gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+            return tf.where(finite, update(), nothing)
 
         losses = self.strategy.run(step, args=batch)
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)

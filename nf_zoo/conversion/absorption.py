@@ -36,7 +36,7 @@ class Absorber:
 
     def weights(self) -> list[np.ndarray]:
         """Return the weights of a copy of the layer that has a bias."""
-        return [x.astype("float32") for x in (*self.kernels.values(), self.bias)]
+        return [*self.kernels.values(), self.bias]
 
     @staticmethod
     def takes_offsets(layer) -> bool:

@@ -122,8 +122,7 @@ class _Removal:
         name = self._editable.name_of(norm)
         own = {"trainable": norm.trainable, "dtype": norm.dtype_policy, "name": name}
         affine = layers.ChannelAffine("channels", "channels", axis=_axis(norm), **own)
-        weights = [scale.astype("float32"), offset.astype("float32")]
-        self._editable.replace(norm, affine, weights)
+        self._editable.replace(norm, affine, [scale, offset])
         self.remaining[name] = "scale and offset per channel"
 
     def _absorber(self, layer) -> Absorber:

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from nf_zoo import layers
 from nf_zoo.conversion.editable_model import inner
 from nf_zoo.conversion.signals import moments_of
+from nf_zoo.deploy.lowering import weights_of
 from nf_zoo.signal_propagation import theory
 
 
@@ -61,22 +61,18 @@ def _depthwise(layer, kernel) -> Form:
 
 
 def _separable(layer) -> list[Form]:
-    kernel = _array(layer.pointwise_kernel)
+    kernel = weights_of(layer.pointwise_kernel)
     last = Form(layers.ScaledWSConv2D, {"filters": layer.filters, "kernel_size": 1}, kernel)
-    return [_depthwise(layer, _array(layer.depthwise_kernel)), last]
-
-
-def _array(variable) -> np.ndarray:
-    return ops.convert_to_numpy(variable).astype("float32")
+    return [_depthwise(layer, weights_of(layer.depthwise_kernel)), last]
 
 
 FORMS = {
-    keras.layers.Conv2D: lambda x: [_convolution(x, _array(x.kernel))],
-    layers.Conv2D: lambda x: [_convolution(x, _array(x.kernel))],
-    keras.layers.DepthwiseConv2D: lambda x: [_depthwise(x, _array(x.kernel))],
+    keras.layers.Conv2D: lambda x: [_convolution(x, weights_of(x.kernel))],
+    layers.Conv2D: lambda x: [_convolution(x, weights_of(x.kernel))],
+    keras.layers.DepthwiseConv2D: lambda x: [_depthwise(x, weights_of(x.kernel))],
     keras.layers.SeparableConv2D: _separable,
     keras.layers.Dense: lambda x: [
-        Form(layers.ScaledWSDense, {"units": x.units}, _array(x.kernel))
+        Form(layers.ScaledWSDense, {"units": x.units}, weights_of(x.kernel))
     ],
 }
 """Exact class -> function of a built layer that returns its standardized forms."""

@@ -173,7 +173,7 @@ class _Emitter:
             layer, x = self._convolution(node, x)
         x = layer(x)
         kernel = node.folded_kernel().reshape(layer.kernel.shape)
-        layer.set_weights([kernel, node.bias.astype("float32")])
+        layer.set_weights([kernel, node.bias])
         return x
 
     def _convolution(self, node: graph.Linear, x) -> tuple:
@@ -207,7 +207,7 @@ class _Emitter:
         extents = {key: "channels" if value.ndim else "scalar" for key, value in values.items()}
         layer = self._layer(layers.ChannelAffine, node.name, node, **{"scale": None, **extents})
         x = layer(inputs[0])
-        layer.set_weights([value.astype("float32") for value in values.values()])
+        layer.set_weights(list(values.values()))
         self.remaining[layer.name] = " and ".join(
             f"{'one' if value.ndim == 0 else 'per channel'} {key}" for key, value in values.items()
         )
@@ -260,7 +260,7 @@ class _Emitter:
         x = self._mean(node, x)
         scale = np.broadcast_to(node.input_scale, (x.shape[-1],))[:, None]
         for part, activation, factor in (("reduce", "relu", scale), ("expand", "sigmoid", 1)):
-            kernel = (node.weights[f"{part}_kernel"] * factor).astype("float32")
+            kernel = node.weights[f"{part}_kernel"] * factor
             name, own = f"{node.name}_{part}", {"activation": activation}
             layer = self._layer(keras.layers.Conv2D, name, node, kernel.shape[-1], 1, **own)
             x = layer(x)
@@ -271,7 +271,7 @@ class _Emitter:
         """Convolve over the channels, moved to the width so that no shape is fixed."""
         x = self._mean(node, x)
         x = self._layer(keras.layers.Permute, f"{node.name}_row", node, (1, 3, 2))(x)
-        kernel = (node.weights["kernel"] * node.input_scale).astype("float32")
+        kernel = node.weights["kernel"] * node.input_scale
         own = {"padding": "same", "use_bias": False, "activation": "sigmoid"}
         size = (1, kernel.shape[0])
         layer = self._layer(keras.layers.Conv2D, f"{node.name}_conv", node, 1, size, **own)

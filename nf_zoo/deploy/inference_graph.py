@@ -95,7 +95,8 @@ class Linear(Node):
     """``output_scale * (kernel conv (input_scale * x)) + bias``, or a matrix product.
 
     Attributes:
-        kernel: float32 (kh, kw, C / groups, filters), or (C, filters) of a matrix product.
+        kernel: float32, or float64 if the model's is, (kh, kw, C / groups, filters), or (C,
+            filters) of a matrix product.
         bias: float64 (filters,).
         convolution: ``strides``, ``padding``, ``dilation`` and ``groups``; None for a matrix
             product.
@@ -133,9 +134,9 @@ class Linear(Node):
         self.bias = self.bias * scale + offset
 
     def folded_kernel(self) -> np.ndarray:
-        """Return the kernel with both scales in it, float32, rounded once."""
+        """Return the kernel with both scales in it, rounded once."""
         scales = self._per_group(self.input_scale) * self.output_scale
-        return (self.kernel.astype("float64") * scales).astype("float32")
+        return (self.kernel.astype("float64") * scales).astype(self.kernel.dtype)
 
     def _per_group(self, channels: np.ndarray) -> np.ndarray:
         """Return (C,) values as (C / groups, filters): for each filter, those of its channels."""

@@ -26,13 +26,15 @@ def array(value) -> np.ndarray:
     return ops.convert_to_numpy(value).astype("float64")
 
 
-def _float32(value) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(value), "float32")
+def weights_of(value) -> np.ndarray:
+    """Return weights as float32, or as float64 if that is what they are."""
+    value = ops.convert_to_numpy(value)
+    return value if value.dtype == np.float64 else value.astype("float32")
 
 
 def _linear(layer, inputs: Inputs, name: str, kernel, convolution=None) -> graph.Node:
     bias = np.zeros(kernel.shape[-1]) if layer.bias is None else array(layer.bias)
-    own = {"kernel": _float32(kernel), "bias": bias, "convolution": convolution}
+    own = {"kernel": weights_of(kernel), "bias": bias, "convolution": convolution}
     node = graph.Linear(name, inputs, layer.dtype_policy, **own)
     return _activated(layer, [node], f"{name}_activation")
 
@@ -55,7 +57,7 @@ def _keras_convolution(layer, inputs: Inputs, name: str) -> graph.Node | None:
 def _depthwise(layer, inputs: Inputs, name: str) -> graph.Node | None:
     """Return a convolution with a group for each channel."""
     *sides, channels, multiplier = layer.kernel.shape
-    kernel = _float32(layer.kernel).reshape(*sides, 1, channels * multiplier)
+    kernel = weights_of(layer.kernel).reshape(*sides, 1, channels * multiplier)
     return _of_keras(layer, inputs, name, kernel, channels)
 
 
@@ -148,12 +150,12 @@ def _gate(layer, inputs: Inputs, name: str) -> graph.Node:
     if isinstance(layer, layers.SqueezeExcite):
         parts = {"reduce": layer.reduce, "expand": layer.expand}
         weights = {
-            f"{part}_{kind}": _float32(getattr(dense, kind))
+            f"{part}_{kind}": weights_of(getattr(dense, kind))
             for part, dense in parts.items()
             for kind in ("kernel", "bias")
         }
     else:
-        weights = {"kernel": _float32(layer.kernel)}
+        weights = {"kernel": weights_of(layer.kernel)}
     node = graph.Gate(name, inputs, layer.dtype_policy, weights=weights)
     node.output_scale = array(layer.gate_gain)
     return node

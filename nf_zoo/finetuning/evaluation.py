@@ -49,6 +49,11 @@ class Evaluation:
 
     def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
         """Add pictures, given (N, classes) probabilities and (N,) true class indices."""
+        if not np.isfinite(probabilities).all():
+            raise ValueError(
+                "The model must answer with finite numbers to be evaluated: lower the learning "
+                "rate of its training. Received: NaN or infinity"
+            )
         np.add.at(self.confusion, (classes, probabilities.argmax(axis=1)), 1)
         of_truth = probabilities[np.arange(len(classes)), classes]
         self.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())

@@ -10,13 +10,20 @@ from nf_zoo.models.classifier import variable_names
 BATCH_NORM = "batch_norm"
 
 
-def set_trainable(model, flags: dict, body: bool) -> None:
-    """Make the head trainable, or all layers as ``flags`` has them.
+def flags_of(model) -> list[tuple]:
+    """Return every layer and every frozen variable of a model with its ``trainable``.
 
-    Outer layers come first, since each sets the layers inside it too.
+    Outer layers come first, since each sets the layers and variables inside it too.
     """
-    for layer, flag in flags.items():
-        layer.trainable = flag
+    layers = list(model._flatten_layers(include_self=False))
+    variables = [v for layer in layers for v in layer._trainable_variables if not v.trainable]
+    return [(one, one.trainable) for one in (*layers, *variables)]
+
+
+def set_trainable(model, flags: list[tuple], body: bool) -> None:
+    """Make the head trainable, or everything as ``flags`` has it, which :func:`flags_of` made."""
+    for one, flag in flags:
+        one.trainable = flag
     for layer in model.layers:
         if not body and layer is not model.head:
             layer.trainable = False

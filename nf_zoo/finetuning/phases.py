@@ -20,7 +20,7 @@ from nf_zoo.backend import is_out_of_memory
 from nf_zoo.finetuning.batches import EvaluationBatches, TrainingBatches
 from nf_zoo.finetuning.devices import Devices
 from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict
-from nf_zoo.finetuning.freezing import freeze, has_batch_statistics, set_trainable
+from nf_zoo.finetuning.freezing import flags_of, freeze, has_batch_statistics, set_trainable
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
 from nf_zoo.finetuning.settings import Settings
@@ -92,7 +92,7 @@ def fit(
     run = Run(model, data, settings, folder, devices)
     progress, done = run.progress, run.progress.epoch
     progress.stopped |= settings.finish
-    flags = {layer: layer.trainable for layer in model._flatten_layers(include_self=False)}
+    flags = flags_of(model)
     warmup = settings.warmup_epochs
     for name, epochs in (("head", range(warmup)), ("whole", range(warmup, settings.epochs))):
         if not epochs or done > epochs.stop or (settings.finish and done <= epochs.start):

@@ -7,6 +7,7 @@ import json
 import os
 import reprlib
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nf_zoo import atomic
 from nf_zoo.pictures.class_folders import name_some
 
 REPORT, RECORD, PICTURES = "report.json", "run.json", "pictures.csv"
-_STATE = "state.npz"
+_STATE, _RESULT = "state.npz", "result"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +67,15 @@ class RunFolder:
         if (resume or finish) and output is None:
             raise ValueError(f"{goes_on} needs the output folder of the run. Received: output=None")
         self._resume, self._overwrite, self.finished = resume or finish, overwrite, False
-        self.output = self.partial = None
+        self.output = self.partial = self._id = None
         if output is not None:
             self.output = Path(output).expanduser().absolute()
+            if self.output.is_symlink():
+                self.output = self.output.resolve()
             if not self.output.name:
                 raise ValueError(f"output must be a new folder. Received: output={str(output)!r}")
             self.partial = self.output.with_name(self.output.name + ".partial")
+            self._tidy()
             self._check()
             if finish and not self.finished and self.latest() is None:
                 raise FileNotFoundError(
@@ -79,13 +83,30 @@ class RunFolder:
                     f"Received: output={str(output)!r}"
                 )
 
+    def _tidy(self) -> None:
+        """Remove what is left of a run that was killed after its delivery."""
+        delivering = (self.partial / RECORD).is_file() and self._record()["delivering"]
+        if delivering and not (self.partial / _RESULT).exists():
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove the run, its record last, so that the rest is still known as a run's."""
+        for path in self.partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != RECORD:
+                path.unlink()
+        shutil.rmtree(self.partial)
+
     def _check(self) -> None:
         output, partial = self.output, self.partial
         unfinished = self.latest() is not None
         taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
         taken = taken and not (self._resume and unfinished)
         mine, wanted = (output / REPORT).is_file(), self._resume or self._overwrite
-        if partial.exists() and any(partial.iterdir()) and not (partial / RECORD).is_file():
+        # What atomic writing leaves behind when it is killed is hidden.
+        inside = [] if not partial.exists() else [p for p in partial.iterdir() if p.name[0] != "."]
+        if inside and not (partial / RECORD).is_file():
             problem = f"{partial}, which the run needs, holds something else. Choose another path"
         elif unfinished and not wanted and not self._record()["failed"]:
             problem = (
@@ -122,7 +143,7 @@ class RunFolder:
             return _check_same(saved["run"], description, self.output / PICTURES, listed)
         if self._resume and self.latest() is not None:
             saved = self._record()
-            self._overwrite = saved["overwrite"]
+            self._overwrite, self._id = saved["overwrite"], saved["id"]
             return _check_same(saved["run"], description, self.partial / PICTURES, listed)
         with atomic.explaining_full(f"A run cannot begin in {self.partial}"):
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -135,7 +156,8 @@ class RunFolder:
                     f"output cannot be made there ({error.strerror}). Choose another path. "
                     f"Received: output={str(self.output)!r}"
                 ) from error
-            self._write_record(description, failed=False)
+            self._id = uuid.uuid4().hex
+            self._write_record(description)
             if listed:
                 with open(self.partial / PICTURES, "w", **_NAMES) as file:
                     rows = csv.writer(file)
@@ -145,13 +167,24 @@ class RunFolder:
     def fail(self) -> None:
         """Note that the run cannot succeed as it is: another may start without ``overwrite``."""
         if self.output is not None:
-            self._write_record(self._record()["run"], failed=True)
+            self._write_record(self._mine()["run"], failed=True)
 
     def _record(self) -> dict[str, Any]:
-        return {"failed": False, **json.loads((self.partial / RECORD).read_bytes())}
+        absent = {"failed": False, "delivering": False, "id": None}
+        return {**absent, **json.loads((self.partial / RECORD).read_bytes())}
 
-    def _write_record(self, description: dict[str, Any], failed: bool) -> None:
-        record = {"run": description, "overwrite": self._overwrite, "failed": failed}
+    def _mine(self) -> dict[str, Any]:
+        """Return the record after a check that no other run has begun in the folder."""
+        if (self.partial / RECORD).is_file() and (record := self._record())["id"] == self._id:
+            return record
+        raise RuntimeError(
+            "Another run has begun in the same folder, or the folder was removed: give each run an "
+            f"output of its own. Received: {self.partial}"
+        )
+
+    def _write_record(self, description: dict[str, Any], failed=False, delivering=False) -> None:
+        record = {"run": description, "id": self._id, "overwrite": self._overwrite}
+        record |= {"failed": failed, "delivering": delivering}
         atomic.write_text(self.partial / RECORD, json.dumps(record, indent=1))
 
     def latest(self) -> Checkpoint | None:
@@ -166,6 +199,7 @@ class RunFolder:
         """Write a checkpoint, and then remove the one before."""
         if self.partial is None:
             return
+        self._mine()
         target = self.partial / f"epoch-{state['epoch']:05d}"
         last = "after the last saved epoch" if state["epoch"] > 1 else "from the start"
         explanation = (
@@ -188,7 +222,7 @@ class RunFolder:
         """Let ``write`` fill a folder, and move it to ``output`` in one step."""
         if self.output is None:
             return
-        result = self.partial / "result"
+        record, result = self._mine(), self.partial / _RESULT
         explanation = (
             f"The results could not be written to {result}; the trained epochs are kept. Free some "
             "space, and resume=True delivers them without training again"
@@ -209,8 +243,9 @@ class RunFolder:
             )
         replaced = self.partial / "replaced"
         shutil.rmtree(replaced, ignore_errors=True)
+        self._write_record(record["run"], delivering=True)
         atomic.swap(result, self.output, replaced)
-        shutil.rmtree(self.partial)
+        self._remove()
 
 
 # Names may hold bytes that are not UTF-8.

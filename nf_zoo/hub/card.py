@@ -314,10 +314,15 @@ def _recipe(metrics: Mapping[str, Any]) -> str | None:
         return None
     rows = {**settings, **{f"{k} pictures": v for k, v in metrics.get("counts", {}).items()}}
     table = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in rows.items())
+    warmup, trained = settings.get("warmup_epochs"), "the whole network"
+    if warmup:
+        alone = "the classifier alone"
+        trained = alone if warmup == settings.get("epochs") else f"{alone} first, then {trained}"
+    adam = settings.get("optimizer") == "adamw"
+    optimizer = "AdamW" if adam else "SGD with Nesterov momentum"
     return (
-        "Fine-tuned with `nf_zoo.finetune`: the classifier alone first, then the whole network; "
-        "SGD with Nesterov momentum, a cosine schedule with a linear rise.\n\n"
-        f"| Setting | Value |\n|---|---|\n{table}"
+        f"Fine-tuned with `nf_zoo.finetune`: {trained}; {optimizer}, a cosine schedule with a "
+        f"linear rise.\n\n| Setting | Value |\n|---|---|\n{table}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
 from nf_zoo.hub.untrusted.documents import fields_of, read_json
+from nf_zoo.pictures.class_folders import check_lines
 from nf_zoo.pictures.preprocessing import Preprocessing
 
 CONFIG_FILE = "config.json"
@@ -218,6 +219,7 @@ def _labels(labels: Any) -> tuple[str, ...] | None:
         raise TypeError("'labels' must be a list of strings, or null for ImageNet's")
     if any(len(label) > LONGEST_LABEL for label in labels):
         raise ValueError(f"a label is longer than {LONGEST_LABEL} characters")
+    check_lines(labels)
     return tuple(labels)
 
 

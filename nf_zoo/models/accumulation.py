@@ -50,12 +50,13 @@ class Accumulation:
 
         def cut(values):
             values = ops.take(values, rows, axis=0)
-            values = ops.reshape(values, (-1, count, *values.shape[1:]))
+            values = ops.reshape(values, (-1, count, *ops.shape(values)[1:]))
             return ops.swapaxes(values, 0, 1)
 
-        weights = (
-            kept if weights is None else kept * ops.cast(ops.take(weights, rows, 0), "float32")
-        )
+        if weights is not None:
+            # Keras takes (N, 1) too.
+            weights = ops.reshape(ops.cast(ops.take(weights, rows, 0), "float32"), (-1,))
+        weights = kept if weights is None else kept * weights
         parts = keras.tree.map_structure(cut, (x, y))
         return *parts, ops.swapaxes(ops.reshape(weights, (-1, count)), 0, 1), size
 
@@ -65,7 +66,7 @@ class Accumulation:
 
         def join(values):
             values = ops.swapaxes(values, 0, 1)
-            return ops.reshape(values, (-1, *values.shape[2:]))[:size]
+            return ops.reshape(values, (-1, *ops.shape(values)[2:]))[:size]
 
         return keras.tree.map_structure(join, predictions)
 

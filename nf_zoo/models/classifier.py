@@ -12,6 +12,7 @@ from nf_zoo.models import registry
 from nf_zoo.models.assembly import GraphOptions, Stage, build_graph, count_classes
 from nf_zoo.models.configuration import as_json
 from nf_zoo.models.picture_model import PictureModel
+from nf_zoo.pictures.class_folders import check_lines
 from nf_zoo.pictures.preprocessing import Preprocessing
 
 
@@ -73,6 +74,7 @@ class ImageClassifier(PictureModel):
         self.classifier_activation = options.classifier_activation
         self.include_preprocessing = options.include_preprocessing
         self.preprocessing = preprocessing
+        check_lines(() if labels is None else labels)
         self.labels = tuple(labels) if labels is not None else None
         self.weights_tag = weights_tag
         self._stages, self._graph_options = stages, options
@@ -221,6 +223,8 @@ class ImageClassifier(PictureModel):
                 )
             # A copy: under JAX training gives up the arrays of its model.
             variable.assign(keras.ops.copy(mine[name]))
+            if variable.trainable != mine[name].trainable:
+                variable.trainable = mine[name].trainable
         return model
 
     def _hand_on_states(self, model: Self) -> None:

@@ -53,7 +53,8 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
     A folder counts as already split if the names of all visible folders in it are those of splits:
     train or training; val, valid, validation or dev; test or testing. Case does not matter, and
     ``set``, ``data`` or ``images`` may follow. If there are two splits, and train/ holds only
-    folders, other folders are ignored, with a warning. The keys are train, validation and test.
+    folders or shares one with another split, other folders are ignored, with a warning. The keys
+    are train, validation and test.
     """
     root, folders = _visible_folders(root)
     splits: dict[str, Path] = {}
@@ -66,7 +67,10 @@ def find_splits(root: str | os.PathLike) -> dict[str, Path]:
     sure = "train" in splits and len(splits) > 1
     if sure:
         place, inside, files = _listed(splits["train"])
-        sure = not _sort_out(place, inside, files, collections.Counter()) and len(inside) > 1
+        stray = _sort_out(place, inside, files, collections.Counter())
+        rest = [folder for split, folder in splits.items() if split != "train"]
+        shared = any(set(inside) & set(_listed(folder)[1]) for folder in rest)
+        sure = shared or (not stray and len(inside) > 1)
     if not splits or (others and not sure):
         return {"train": root}
     for split, folder in twice:
@@ -143,13 +147,21 @@ def count_unlabeled(folder: Path, labels: Sequence[str]) -> int | None:
     return count
 
 
+def check_lines(labels: Sequence[str]) -> None:
+    """Check that class names can be written one a line, as in labels.txt."""
+    if broken := [label for label in map(str, labels) if _NOT_IN_ONE_LINE.search(label)]:
+        raise ValueError(
+            "Class names must be text of one line, without control characters and bytes that are "
+            f"not UTF-8. Received: {name_some(broken)}"
+        )
+
+
 def check_names(labels: Sequence[str]) -> None:
     """Check that class names can be written, one a line, and told apart."""
-    if broken := [label for label in labels if _NOT_IN_ONE_LINE.search(label)]:
-        raise FolderError(
-            "Class names must be text of one line, without control characters and bytes that are "
-            f"not UTF-8. Rename the class folders. Received: {name_some(broken)}"
-        )
+    try:
+        check_lines(labels)
+    except ValueError as error:
+        raise FolderError(f"Rename the class folders. {error}") from None
     alike: dict[str, list[str]] = {}
     for label in labels:
         alike.setdefault(_key(label), []).append(label)

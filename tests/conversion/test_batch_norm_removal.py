@@ -81,6 +81,22 @@ def test_a_norm_before_and_one_after(case):
     assert type(result) is keras.Sequential
 
 
+@pytest.mark.fast
+def test_double_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        parts = LAYERS.Conv2D(6, 3), LAYERS.BatchNormalization(), LAYERS.ReLU()
+        model = chain(*parts, LAYERS.BatchNormalization(), shape=(9, 8, 4))
+        result = nf_zoo.remove_batch_norm(model)
+        images = np.random.default_rng(0).normal(size=(2, 9, 8, 4))
+        expected = model(images)
+        np.testing.assert_allclose(result(images), expected, rtol=1e-12, atol=1e-12)
+        assert expected.dtype == "float64"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 BEYOND = {
     "averages": lambda: [LAYERS.AveragePooling2D(2, **SAME), LAYERS.AveragePooling2D(2)],
     "maxima": lambda: [LAYERS.MaxPooling2D(2, **SAME)],

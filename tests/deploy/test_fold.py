@@ -195,6 +195,15 @@ def test_half_precision(label, policy):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("label", ["nf_regnet", "nfnet_eca_paper", "resnet_v2"])
+def test_double_precision(label):
+    model = tiny_networks.fill(tiny_networks.build(label, dtype="float64"), "fold")
+    found, expected = (np.asarray(m(tiny_networks.images())) for m in (nf_zoo.fold(model), model))
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("label", ["nf_resnet", "nfnet_eca_paper", "resnet_v2"])
 def test_half_precision_on_demand(label):
     model = tiny_networks.filled(label, "fold")

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from nf_zoo.finetuning import evaluate
-from nf_zoo.finetuning.evaluation import evaluate_pictures, interval, per_class
+from nf_zoo.finetuning.evaluation import Evaluation, evaluate_pictures, interval, per_class
 from nf_zoo.finetuning.picture_sets import DatasetPictures
 from nf_zoo.pictures.class_folders import FolderError
 from nf_zoo.pictures.images import preprocess
@@ -63,6 +63,12 @@ def test_counts(oracle):
     assert metrics["pictures"] == 5
     first = metrics["per_class"][0]
     assert first == {"label": "a", "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
+
+
+def test_answers_that_are_no_numbers_have_no_accuracy():
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="must answer with finite numbers"):
+            Evaluation(SIX).add(np.array([[1.0, 0, 0, 0, 0, 0], [bad] * 6]), np.array([0, 0]))
 
 
 def test_per_class_agrees_with_scikit_learn():

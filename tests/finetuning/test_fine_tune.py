@@ -491,6 +491,8 @@ def part(model, block, name):
 def test_frozen_parts_stay_as_they_are(few, tiny):
     start = tiny(depths=(1, 1), widths=(8, 8))
     part(start, "stage1_block1", "conv1").trainable = False
+    alone = "stage2/block1/conv2/kernel"
+    variable_names(start)[alone].trainable = False
     result = finetune(
         start, few, epochs=1, freeze=["stem", "stage2/block1/.*gain"], **{**FAST, "verbose": 0}
     )
@@ -499,8 +501,11 @@ def test_frozen_parts_stay_as_they_are(few, tiny):
     assert not [n for n in moved if n.startswith(("stem", "stage1/block1/conv1"))]
     assert not [n for n in moved if n.startswith("stage2") and n.endswith("gain")]
     assert [n for n in moved if n.startswith("stage2") and n.endswith("kernel")]
+    assert alone not in moved and not after[alone].trainable
     assert not part(result.model, "stage1_block1", "conv1").trainable
-    assert all(v.trainable for v in result.model.get_layer("stage2_block1").trainable_variables)
+    second = result.model.get_layer("stage2_block1")
+    own = [v for layer in second._flatten_layers() for v in layer._trainable_variables]
+    assert [v.trainable for v in own].count(False) == 1
     assert result.model.get_layer("stem_conv").trainable
     with pytest.raises(ValueError, match=r"freeze must name parts.*stem.*Received: 'stge1'"):
         finetune(start, few, epochs=1, freeze="stge1", **FAST)

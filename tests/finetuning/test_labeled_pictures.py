@@ -211,7 +211,7 @@ def test_a_data_set_that_shuffles_within_each_class_is_refused_too():
         tf.data.Dataset.from_tensor_slices((pixels[classes == one], classes[classes == one]))
         for one in (0, 1)
     )
-    with pytest.raises(ValueError, match="a different order each time.*another picture in place"):
+    with pytest.raises(ValueError, match=r"a different order each time.*another picture in place"):
         open_data(even.shuffle(32, seed=1).concatenate(odd))
 
 

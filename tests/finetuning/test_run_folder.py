@@ -144,6 +144,61 @@ def test_killed_while_replacing_goes_on_replacing(tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("resume", [False, True])
+def test_killed_after_the_delivery_it_is_a_finished_run(tmp_path, monkeypatch, resume):
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    finished(tmp_path / "out")
+    begun(tmp_path / "out", overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_remove", killed)
+        folder = RunFolder(tmp_path / "out", resume=True)
+        folder.begin(DESCRIPTION)
+        with pytest.raises(KeyboardInterrupt):
+            folder.finish(write)
+    assert folder.partial.exists()
+    if resume:
+        assert RunFolder(tmp_path / "out", resume=True).finished
+    else:
+        with pytest.raises(FileExistsError, match="holds a finished run"):
+            RunFolder(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.fast
+def test_killed_while_it_began_another_may_begin(tmp_path):
+    (tmp_path / "out.partial" / ".nf_zoo-abc").mkdir(parents=True)
+    begun(tmp_path / "out")
+
+
+def test_of_two_runs_in_one_folder_the_first_ends(tmp_path):
+    first, second = RunFolder(tmp_path / "out"), RunFolder(tmp_path / "out")
+    first.begin(DESCRIPTION)
+    second.begin({"settings": 2})  # the first has nothing to lose yet
+    model = network()
+    with pytest.raises(RuntimeError, match="Another run has begun in the same folder"):
+        first.save(model, {"epoch": 1})
+    with pytest.raises(RuntimeError, match="give each run an output of its own"):
+        first.finish(write)
+    assert second.latest() is None and not (tmp_path / "out").exists()
+    second.save(model, {"epoch": 1})
+    again = RunFolder(tmp_path / "out", resume=True)
+    again.begin({"settings": 2})
+    again.save(model, {"epoch": 2})
+    assert again.latest().state == {"epoch": 2}
+
+
+@pytest.mark.fast
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    finished(tmp_path / "out")
+    RunFolder(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "report.json").is_file()
+
+
+@pytest.mark.fast
 def test_contradictions(tmp_path):
     with pytest.raises(ValueError, match="exclude each other"):
         RunFolder(tmp_path / "out", resume=True, overwrite=True)
@@ -232,7 +287,9 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(tmp_path, monkeyp
 def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
     other = {**DESCRIPTION, "settings": {"epochs": 3, "learning_rate": 0.01}}
     begun(tmp_path / "out")
-    RunFolder(tmp_path / "out", resume=True).fail()
+    failing = RunFolder(tmp_path / "out", resume=True)
+    failing.begin(DESCRIPTION)
+    failing.fail()
     with pytest.raises(ValueError, match="learning_rate"):
         RunFolder(tmp_path / "out", resume=True).begin(other)
     folder = RunFolder(tmp_path / "out")

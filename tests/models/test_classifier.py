@@ -182,6 +182,7 @@ def test_mixed_precision_trains_and_saves(kind, policy, tmp_path):
         ({"activation": "rleu"}, ValueError, r"Unknown activation.*'rleu'"),
         ({"num_classes": -1}, ValueError, r"num_classes .*Received: -1"),
         ({"labels": ("a",)}, ValueError, r"labels must name each of the 5 .*1 labels"),
+        ({"labels": ("a\nb", *"cdef")}, ValueError, r"text of one line.*Received: a\\nb"),
         ({"input_shape": (32, 32)}, ValueError, r"input_shape must be .*\(32, 32\)"),
     ],
 )

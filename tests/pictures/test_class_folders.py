@@ -173,6 +173,13 @@ def test_other_folders_beside_splits_are_no_classes(tmp_path):
         assert set(find_splits(tmp_path)) == {"train", "test"}
 
 
+def test_a_stray_picture_makes_no_classes_of_splits(tmp_path):
+    touch(tmp_path, *(f"{x}/{y}/1.png" for x in ("train", "val") for y in ("cat", "dog")))
+    touch(tmp_path, "train/contact_sheet.png", "extra/1.png")
+    with pytest.warns(UserWarning, match="other folders are ignored: extra"):
+        assert set(find_splits(tmp_path)) == {"train", "validation"}
+
+
 @pytest.mark.parametrize("names", [("one", "two"), ("seg_train", "seg_test"), ("2023", "2024")])
 def test_parts_of_a_data_set_are_not_its_classes(tmp_path, names):
     touch(tmp_path, *(f"{name}/{label}/1.png" for name in names for label in ("cat", "dog")))

@@ -45,6 +45,33 @@ def test_a_run_ends_by_the_clock_and_goes_on_where_it_was(arrays, tmp_path):
     succeed((HERE / "clocked_run.py").read_text(), arrays, tmp_path, PYTHONPATH=places)
 
 
+def test_each_divergence_halves_the_rate_also_after_an_interruption(tmp_path):
+    succeed(
+        """
+import subprocess, sys, time, types
+from pathlib import Path
+from training import gpu_run
+
+codes, rates, workdir = [None, 1, None, 0], [], Path(sys.argv[1])
+
+def runs(command, **how):
+    rates.append([float(word.partition("=")[2]) for word in command if "learning_rate" in word])
+    code = codes.pop(0)
+    if code is None:
+        (workdir / "nf" / "diverged.json").write_text("{}")
+    return types.SimpleNamespace(returncode=code)
+
+subprocess.run = runs
+given = ["--config.optimizer.learning_rate=0.4"]
+for succeeded in (False, True):  # the same command again
+    end = time.monotonic() + 60
+    assert gpu_run.train("nf", "a recipe", given, workdir, end) is succeeded
+assert rates == [[0.4], [0.4, 0.2], [0.4, 0.2], [0.4, 0.1]], rates
+""",
+        tmp_path,
+    )
+
+
 def test_several_runs_at_once_are_packed(arrays, tmp_path):
     config = f"{REPOSITORY}/tests/training/small_recipes.py"
     done = subprocess.run(

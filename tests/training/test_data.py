@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -161,6 +162,19 @@ def test_one_split_can_be_both(folder, in_memory):
     recipe.data.train, recipe.data.in_memory = "test", in_memory
     data = open_data(recipe)
     assert data.train_size == data.test_size == 7 and len(data.labels) == 2
+
+
+@pytest.mark.fast
+def test_pictures_of_equal_names_are_not_lost(folder, tmp_path):
+    for part in ("a", "b"):
+        shutil.copytree(folder, tmp_path / part)
+    (name := next((tmp_path / "a").glob("train/*/*"))).with_name(f"._{name.name}").write_bytes(b"?")
+    recipe = folder_recipe(f"folder:{tmp_path}/*")
+    recipe.data.in_memory = True
+    with pytest.raises(RecipeError, match=r"must have different names.*train/.* twice"):
+        open_data(recipe)
+    shutil.rmtree(tmp_path / "b")
+    assert open_data(recipe).train_size > 0
 
 
 @pytest.mark.fast

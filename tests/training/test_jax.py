@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 SCRIPT = """
 import json, sys
+sys.path.insert(0, "tests/training")
+from broken_step import check_a_broken_network
 from ml_collections import ConfigDict
 from training import jax_engine
 from training.session import run
@@ -26,7 +28,10 @@ from training.session import run
 for text, folder in json.loads(sys.stdin.read()):
     if folder.endswith("fed"):
         jax_engine._fits = lambda pictures: False  # as if the accelerator were too small
-    values = run(ConfigDict(json.loads(text)), folder)
+    if folder.endswith("broken"):
+        check_a_broken_network(ConfigDict(json.loads(text)), folder)
+    else:
+        values = run(ConfigDict(json.loads(text)), folder)
 print(json.dumps(values))
 """
 
@@ -44,6 +49,7 @@ def weights(arrays, tmp_path_factory):
     parts.accumulate, parts.run.checkpoint_steps = 2, 3
     jobs = [(recipe.to_json(), str(root / "jax")), (parts.to_json(), str(root / "parts"))]
     jobs.append((recipe.to_json(), str(root / "fed")))
+    jobs.append((recipe.to_json(), str(root / "broken")))
     done = _in_jax(jobs)
     assert done.returncode == 0, done.stderr[-3000:]
     newest = root / "parts" / "checkpoints" / "step_000000006.safetensors"

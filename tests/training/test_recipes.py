@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import programs
 import pytest
+from broken_step import check_a_broken_network
 from PIL import Image
 
 import nf_zoo
@@ -182,6 +183,12 @@ def test_divergence_ends_the_run_and_names_the_layer(recipe, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_that_is_not_finite_is_left_out(recipe, tmp_path, name):
+    recipe.optimizer.name = name
+    check_a_broken_network(recipe, tmp_path)
+
+
 def _newest(folder) -> dict:
     from training.checkpoints import Checkpoints
 
@@ -293,6 +300,9 @@ def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
     before = path.stat().st_mtime_ns
     run_grid(recipe, grid, seeds=1, workdir=tmp_path)
     assert path.stat().st_mtime_ns == before
+    recipe.epochs, recipe.model.architecture = 2.0, "resnetv2_26"
+    with pytest.raises(RecipeError, match="holds runs of another recipe"):
+        run_grid(recipe, grid, seeds=1, workdir=tmp_path)
     with pytest.raises(RecipeError, match="FIELD=VALUE"):
         read_grid(["nothing=1"], recipe)
     assert read_grid(["augmentation.flip=True,False"], recipe) == {

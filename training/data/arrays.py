@@ -101,7 +101,11 @@ def read_pictures(source: str, train: str, test: str, size: int) -> ArrayPicture
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
         for (split, *key), pixels in pool.map(decoded, _contents(source, splits)):
-            splits[split][tuple(key)] = pixels
+            if splits[split].setdefault(tuple(key), pixels) is not pixels:
+                raise RecipeError(
+                    "Pictures of one class must have different names, also in several folders or "
+                    f"archives. Received: {split}/{'/'.join(key)} twice in data.source={source}"
+                )
     for split, pictures in splits.items():
         if not pictures:
             raise RecipeError(
@@ -123,22 +127,27 @@ def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes
         raise RecipeError(f"There is no such folder or archive. Received: data.source={source}")
     for path in paths:
         if path.is_dir():
-            for split in splits:
-                for file in sorted((path / split).glob("*/*")):
-                    if file.suffix.lower() in SUFFIXES:
-                        yield (split, file.parent.name, file.name), file.read_bytes()
+            for file in sorted(path.glob("*/*/*")):
+                if _is_picture(key := file.parts[-3:], splits):
+                    yield key, file.read_bytes()
             continue
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
                     key = Path(member.name).parts[-3:]
-                    if member.isfile() and key[0] in splits and key[-1].lower().endswith(SUFFIXES):
+                    if member.isfile() and len(key) == 3 and _is_picture(key, splits):
                         yield key, archive.extractfile(member).read()
         except tarfile.TarError as error:
             raise RecipeError(
                 f"The source must be a folder or a tar archive ({error}). "
                 f"Received: data.source={path}"
             ) from error
+
+
+def _is_picture(key: tuple[str, str, str], splits) -> bool:
+    """Return True for the file of a picture, and not one that macOS hides beside it."""
+    split, _, name = key
+    return split in splits and name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _decode(key, encoded: bytes, size: int) -> np.ndarray:
