@@ -13,8 +13,11 @@ from PIL import Image, ImageOps
 
 def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
+    image = Image.open(path)
+    if image.mode.startswith(("I", "F")):  # Pillow would cut off all that is above 255
+        raise SystemExit(f"this example does not read 16-bit gray, nf_zoo.preprocess does: {path}")
     # The network saw pictures upright by EXIF or XMP, and transparency over white.
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = ImageOps.exif_transpose(image).convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     height, width = settings["input_size"]
     scaled = [int(side / settings["crop_fraction"]) for side in (height, width)]

@@ -6,11 +6,13 @@ failed; 130 interrupted.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from nf_zoo.atomic import NO_SPACE, is_full
 from nf_zoo.backend import is_out_of_memory
@@ -34,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(unknown, vars(args).get("parser", parser))
     if args.command is None:
         parser.print_help()
         return 0
@@ -59,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(_in_terms_of_options(message, vars(args)))
         _give_up_output()
         return 2
+
+
+def _refuse(words: list[str], parser) -> NoReturn:
+    """Exit with the usage of the command that does not know these words, and what they may mean."""
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    near = [difflib.get_close_matches(flag, parser._option_string_actions, 1) for flag in flags]
+    meant = ", ".join(dict.fromkeys(name for names in near for name in names))
+    parser.error(f"unknown: {' '.join(words)}" + (f". Did you mean {meant}?" if meant else ""))
 
 
 def _message(error: Exception) -> str | None:

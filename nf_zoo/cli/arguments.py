@@ -101,7 +101,7 @@ class _Help(argparse.HelpFormatter):
 def add_command(commands, name: str, function: str, help: str) -> argparse.ArgumentParser:
     """Add a command, run by ``function``, a ``"module:function"`` of ``nf_zoo.cli``."""
     parser = _add_parser(commands, name, help)
-    parser.set_defaults(command=f"nf_zoo.cli.{function}")
+    parser.set_defaults(command=f"nf_zoo.cli.{function}", parser=parser)
     # No default here: it would undo a --debug before the command.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"

@@ -9,6 +9,7 @@ from nf_zoo.deploy.formats import FORMATS, format_of
 from nf_zoo.hub.opening import load_model
 from nf_zoo.options import given
 from nf_zoo.pictures.class_folders import pictures_in
+from nf_zoo.pictures.images import readable
 
 MOST_PICTURES = 512
 """Most pictures, evenly chosen, that measure the ranges of the activations."""
@@ -40,6 +41,6 @@ def export_command(args: Namespace) -> int:
 
 
 def some_pictures(folder: str) -> list[str]:
-    """Return at most :data:`MOST_PICTURES` of a folder."""
+    """Return at most :data:`MOST_PICTURES` of a folder, those that can be read."""
     files = pictures_in(folder)
-    return files[:: -(-len(files) // MOST_PICTURES)]
+    return readable(files[:: -(-len(files) // MOST_PICTURES)])

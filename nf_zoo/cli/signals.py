@@ -7,6 +7,7 @@ from argparse import Namespace
 from nf_zoo.cli.output import import_backend
 from nf_zoo.hub.opening import load_model
 from nf_zoo.pictures.class_folders import pictures_in
+from nf_zoo.pictures.images import readable
 
 
 def figure_command(args: Namespace) -> int:
@@ -24,7 +25,7 @@ def figure_command(args: Namespace) -> int:
 
 def measure_command(args: Namespace) -> int:
     """Measure one network; print the rows, or write a plot and a CSV."""
-    files = None if args.images is None else pictures_in(args.images)
+    files = None if args.images is None else readable(pictures_in(args.images))
     import_backend(args.debug)
     from nf_zoo.signal_propagation import signal_propagation
     from nf_zoo.signal_propagation.result import writable_folder

@@ -12,6 +12,7 @@ import importlib
 import numbers
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ class EightBitOptions(Options):
         if self.precision == "int8" and self.pictures is None:
             raise ValueError(
                 "int8 needs pictures of the kind that the model will see, to measure the ranges of "
-                "its activations: pass pictures=[...], a few hundred of them. Received: none"
+                "its activations: pass pictures=[...] (--pictures FOLDER), a few hundred of them. "
+                "Received: none"
             )
         if self.precision != "int8" and given:
             raise ValueError(
@@ -309,7 +311,7 @@ class Format:
             require(name, f"{self.title} files", extra=self.extra)
 
 
-_FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py of its source"
+_FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py in its repository"
 
 FORMATS = {
     row.name: row
@@ -377,6 +379,10 @@ SUFFIXES = {row.suffix: row for row in FORMATS.values() if row.suffix}
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
     """Return the format of the flag, else of the path's suffix, else SavedModel.
 
+    Raises:
+        ValueError: if the suffix is that of a file of another kind; a version, as in ``pets.v2`` or
+            ``pets-1.2``, is none.
+
     Example:
         >>> format_of("pets.tflite").name, format_of("pets").name
         ('litert', 'saved_model')
@@ -384,4 +390,9 @@ def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
     suffix = Path(path).suffix
     if flag:
         return next(row for row in FORMATS.values() if row.flag == flag)
+    if suffix not in SUFFIXES and re.fullmatch(r"\.(?!v\d)[A-Za-z]\w*", suffix):
+        raise ValueError(
+            f"The path of a file must end in {', '.join(SUFFIXES)}. For a SavedModel, which is a "
+            f"folder, leave the ending out, or pass --format saved-model. Received: {path}"
+        )
     return SUFFIXES.get(suffix, FORMATS["saved_model"])

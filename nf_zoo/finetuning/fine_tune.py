@@ -230,9 +230,11 @@ def list_pictures(data: Data) -> Iterator[tuple[str, str, str, int]]:
 
 def _summary(data: Data, settings: Settings) -> str:
     height, width = settings.image_size
+    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+    if settings.warmup_epochs:
+        epochs += f" ({settings.warmup_epochs} of the classifier alone)"
     return (
-        f"{data.in_words()}\n{settings.epochs} epochs "
-        f"({settings.warmup_epochs} of the classifier alone), batches of {settings.batch_size}, "
+        f"{data.in_words()}\n{epochs}, batches of {settings.batch_size}, "
         f"{height} x {width} pixels, learning rate {settings.learning_rate:.3g}"
     )
 

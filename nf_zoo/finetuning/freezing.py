@@ -11,12 +11,13 @@ BATCH_NORM = "batch_norm"
 
 
 def flags_of(model) -> list[tuple]:
-    """Return every layer and every frozen variable of a model with its ``trainable``.
+    """Return every layer and every variable of a model that could be trained, with ``trainable``.
 
-    Outer layers come first, since each sets the layers and variables inside it too.
+    Outer layers come first, since each sets the layers and variables inside it too; variables come
+    last, since under TensorFlow a layer that is trainable already does not set them.
     """
     layers = list(model._flatten_layers(include_self=False))
-    variables = [v for layer in layers for v in layer._trainable_variables if not v.trainable]
+    variables = [v for layer in layers for v in layer._trainable_variables]
     return [(one, one.trainable) for one in (*layers, *variables)]
 
 
@@ -52,7 +53,7 @@ def freeze(model, patterns: Sequence[str]) -> None:
             parts = sorted({name.partition("/")[0] for name in names.values()})
             raise ValueError(
                 "freeze must name parts or variables of the network: "
-                f"{', '.join(parts)} or a regular expression. Received: {pattern!r}"
+                f"{', '.join(parts)}, {BATCH_NORM} or a regular expression. Received: {pattern!r}"
             )
         for layer in layers:
             own = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables)]

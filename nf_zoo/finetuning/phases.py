@@ -338,8 +338,9 @@ def _keep_best(run: Run, figures: dict[str, float], patience: int) -> None:
 
 def _check_finite(loss: float, settings: Settings) -> None:
     if not np.isfinite(loss):
+        half = settings.precision not in (None, "float32")
         raise FloatingPointError(
             "Training diverged: the loss is no longer a number. Lower learning_rate, for "
-            "example to a third, or use precision='float32'. Received: "
+            f"example to a third{', or leave precision out' * half}. Received: "
             f"learning_rate={settings.learning_rate}, precision={settings.precision!r}"
         )

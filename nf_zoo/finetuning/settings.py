@@ -94,7 +94,7 @@ class _Schedule(Options):
     )
     image_size: int | Sequence[int] | None = option(
         None,
-        "input size in pixels; the model's by default. In Python also (height, width)",
+        "input size in pixels, or (height, width); the model's by default",
         picture_size(8),
     )
     optimizer: str = option(

@@ -6,7 +6,8 @@ Pillow resamples there and here.
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nf_zoo.extras import require
+from nf_zoo.pictures.class_folders import name_some
 from nf_zoo.pictures.preprocessing import LUMA, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
@@ -72,6 +74,29 @@ def preprocess(
     if not pixels:
         raise ValueError("There are no pictures to preprocess. Received: an empty list.")
     return as_input(np.stack(pixels), preprocessing, **input_of(model))
+
+
+def readable(files: Sequence[str]) -> list[str]:
+    """Return the files that can be read; a warning names the others.
+
+    Raises:
+        ValueError: if none can be read; the reason is that of the first.
+    """
+    errors = {}
+    for file in files:
+        try:
+            load_image(file)
+        except (ValueError, OSError) as error:
+            errors[file] = error
+    if len(errors) == len(files):
+        raise ValueError(f"No picture can be read. {errors[files[0]]}")
+    if errors:
+        warnings.warn(
+            f"Pictures that cannot be read are left out, {len(errors)} of {len(files)}: "
+            f"{name_some(list(errors), 3)}",
+            stacklevel=2,
+        )
+    return [file for file in files if file not in errors]
 
 
 def load_image(source: Any) -> np.ndarray:

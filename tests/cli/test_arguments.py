@@ -80,6 +80,14 @@ def test_misuse_is_exit_code_2(arguments, capsys):
     assert "usage: nf-zoo" in capsys.readouterr().err
 
 
+def test_unknown_flags_are_refused_by_their_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", "pictures", "--output", "x", "--batchsize=4", "more"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("usage: nf-zoo finetune ")
+    assert "unknown: --batchsize=4 more. Did you mean --batch-size?" in said
+
+
 @pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("192x256", (192, 256))])
 def test_image_size(text, size):
     assert image_size(text) == size

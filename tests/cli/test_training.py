@@ -67,6 +67,8 @@ def test_export_of_a_file(name, run, pictures, tmp_path, capsys):
     assert target.is_file() and "examples/predict_" in printed
     found = re.search(r"differ from those of the Keras model by at most (\S+) of the", printed)
     assert 0 <= float(found[1]) <= 1e-4
+    assert main(["export", str(run), str(tmp_path / "model.onxx")]) == 2
+    assert "must end in .onnx, .tflite, .xml" in capsys.readouterr().err
     small = ["export", str(run), str(tmp_path / "small"), "--format", "onnx", "--precision", "int8"]
     assert main([*small, "--pictures", str(pictures), "--keep-float", "head,stem_conv"]) == 0
     assert main(["export", str(run), str(tmp_path / "folder"), "--precision", "int8"]) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from programs import succeed
+from programs import run, succeed
 
 import nf_zoo
 
@@ -50,5 +50,9 @@ def test_example(kind, build_filled, tmp_path):
         assert [label for _, label in said] == [prediction.name for prediction in expected]
         for (probability, _), prediction in zip(said, expected, strict=True):
             assert float(probability) == pytest.approx(prediction.probability, abs=gap)
+    if kind != "saved_model":  # it decodes by itself
+        Image.fromarray(257 * pixels[..., 0].astype("uint16")).save(tmp_path / "deep.png")
+        done = run(guarded, script, name, "deep.png", cwd=tmp_path)
+        assert done.returncode == 1 and "nf_zoo.preprocess does: deep.png" in done.stderr
     helped = succeed(guarded, script, "--help", cwd=tmp_path).stdout
     assert "usage: " in helped and f"python {script.name} " in " ".join(helped.split())

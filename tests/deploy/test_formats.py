@@ -44,7 +44,12 @@ def test_the_command_offers_every_format(capsys):
 def test_the_format_of_a_path():
     assert {format_of(f"x{row.suffix}") is row for row in FORMATS.values()} == {True}
     assert format_of("x.onnx", "litert") is FORMATS["litert"]
-    assert format_of("x.bin") is FORMATS["saved_model"]
+    for folder in ("x", "x.v2", "x-1.2", "x.2026"):
+        assert format_of(folder) is FORMATS["saved_model"]
+    for file in ("x.h5", "x.keras", "x.pb", "x.onxx"):
+        with pytest.raises(ValueError, match=r"must end in \.onnx, .*Received: x\."):
+            format_of(file)
+        assert format_of(file, "saved-model") is FORMATS["saved_model"]
 
 
 def test_the_guide_has_the_table():

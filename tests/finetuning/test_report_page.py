@@ -36,6 +36,7 @@ def made(tmp_path_factory):
     ]
     settings = {"epochs": 2000, "weight_decay": 0.0005, "learning_rate": 3e-5, "ema": 0.9999}
     report = evaluation.metrics() | {"run": {"settings": settings}}
+    report["findings"] = {"copies_across_classes": [["ash/2.png", "elm/1.png"]], "dull": ["a", "b"]}
     path = tmp_path_factory.mktemp("a run") / "report.html"
     write_page(path, model, report, history, evaluation)
     return path, evaluation
@@ -94,6 +95,23 @@ def test_settings_keep_their_digits(opened):
         "learning rate": "0.00003",
         "ema": "0.9999",
     }
+
+
+def test_what_looked_wrong_is_on_the_page(opened):
+    rows = opened().locator("#facts details", has_text="What looked wrong").locator("td")
+    assert rows.all_text_contents() == [
+        *("copies across classes", "ash/2.png = elm/1.png"),
+        *("dull", "a, b"),
+    ]
+
+
+def test_few_classes_stand_beside_the_matrix(opened):
+    page = opened()
+    for axis in ("#rows", "#columns"):
+        names = page.locator(f"{axis} span").all_text_contents()
+        assert len(names) == 3 and names[:2] == list(LABELS[:2])
+    box, first = (page.locator(x).first.bounding_box() for x in ("#matrix", "#rows span"))
+    assert first["x"] + first["width"] <= box["x"] + 1 and first["y"] >= box["y"] - 1
 
 
 def test_without_scripts_the_main_figures_are_text(browser, made):

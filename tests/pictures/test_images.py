@@ -13,7 +13,7 @@ from photographs import encode, photograph
 from PIL import Image
 
 from nf_zoo.pictures import images
-from nf_zoo.pictures.images import load_image, load_images, preprocess
+from nf_zoo.pictures.images import load_image, load_images, preprocess, readable
 from nf_zoo.pictures.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.fast
@@ -342,3 +342,13 @@ def test_refuses_what_is_not_raw_pixels(array, message):
 def test_load_image_takes_one_picture():
     with pytest.raises(ValueError, match="got a batch"):
         load_image(np.zeros((2, 8, 8, 3), np.uint8))
+
+
+def test_pictures_that_can_be_read_are_kept_and_others_named(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
+    whole, broken = (str(tmp_path / name) for name in ("whole.png", "broken.png"))
+    with pytest.warns(UserWarning, match=r"left out, 1 of 2: .*broken\.png"):
+        assert readable([broken, whole]) == [whole]
+    with pytest.raises(ValueError, match=r"No picture can be read.*broken\.png"):
+        readable([broken])
