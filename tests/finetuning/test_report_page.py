@@ -19,9 +19,7 @@ LABELS = ("ash", "</script><script>document.title = 'broken'</script>", "caf\udc
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The page of a run whose labels are hard, its evaluation and its folder."""
-    model = tiny_networks.build(
-        "nf_resnet", num_classes=3, labels=LABELS, preprocessing=Preprocessing(32, 1.0)
-    )
+    model = tiny_networks.build("nf_resnet", num_classes=3, preprocessing=Preprocessing(32, 1.0))
     model.head.kernel.assign(np.random.default_rng(1).normal(size=model.head.kernel.shape))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 32, 32, 3), dtype="uint8")

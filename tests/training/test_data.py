@@ -171,7 +171,7 @@ def test_pictures_of_equal_names_are_not_lost(folder, tmp_path):
     (name := next((tmp_path / "a").glob("train/*/*"))).with_name(f"._{name.name}").write_bytes(b"?")
     recipe = folder_recipe(f"folder:{tmp_path}/*")
     recipe.data.in_memory = True
-    with pytest.raises(RecipeError, match=r"must have different names.*train/.* twice"):
+    with pytest.raises(RecipeError, match=r"must have different names.*/00\.jpg twice"):
         open_data(recipe)
     shutil.rmtree(tmp_path / "b")
     assert open_data(recipe).train_size > 0
