@@ -81,13 +81,14 @@ def parameter_groups(
         raise ValueError(f"layer_decay must be in (0, 1]. Received: {layer_decay!r}")
     if not weight_decay >= 0.0:
         raise ValueError(f"weight_decay must be at least 0. Received: {weight_decay!r}")
+    placed = _placed(model, by_stage)
+    # Model order is depth order, and the head comes last. Frozen parts keep their depth.
+    places = list(dict.fromkeys(place for place, _ in placed))
     rows = [
         (place, bool(DECAYED.search(variable.path)), variable)
-        for place, variable in _placed(model, by_stage)
+        for place, variable in placed
         if variable.trainable
     ]
-    # Model order is depth order, and the head comes last.
-    places = list(dict.fromkeys(place for place, _, _ in rows))
     deepest = len(places) - 1
     rows.sort(key=lambda row: (places.index(row[0]), not row[1]))
     return [

@@ -18,7 +18,8 @@ def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor
     """Resize one picture and cut out its center, without normalizing.
 
     The geometry is that of :func:`nf_zoo.pictures.images.resize_and_crop`. Pixels differ by a
-    fraction of a gray level on average, since Pillow computes with integers.
+    fraction of a gray level on average, since Pillow computes with integers; with ``"nearest"`` the
+    neighbor may be another one where two are equally near.
 
     Of a uint8 or float tensor (H, W, 3) it makes float32 (height, width, 3) of whole numbers in
     0..255.

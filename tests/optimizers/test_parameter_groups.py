@@ -76,6 +76,21 @@ def test_frozen_variables_are_left_out():
     assert nf_zoo.parameter_groups(model)[0].name.startswith("stage1/block1")
 
 
+def test_frozen_parts_keep_their_depth():
+    model = nf_zoo.NFRegNetB0(num_classes=3, **SMALL)
+
+    def scales():
+        groups = nf_zoo.parameter_groups(model, layer_decay=0.5)
+        return {id(v): g.learning_rate_scale for g in groups for v in g.variables}
+
+    before = scales()
+    for name in ("stem_conv", "stage2_block1", "stage2_block2"):
+        model.get_layer(name).trainable = False
+    after = scales()
+    assert 0 < len(after) < len(before)
+    assert all(before[key] == scale for key, scale in after.items())
+
+
 LAYERS = keras.layers
 
 
