@@ -22,8 +22,8 @@ CHOICE = """| Name | Factory | Parameters (M) | Default weights | Pixels | Top-1
 
 CHOSEN = (
     *("nf_resnet50", "nf_regnet_b1", "nfnet_l0", "eca_nfnet_l0", "eca_nfnet_l2", "dm_nfnet_f0"),
-    *("dm_nfnet_f6", "nf_resnet26", "wide_resnet16_4", "wide_resnet16_2", "nf_resnet14"),
-    *("wide_resnet16_1", "resnet18", "resnet26", "resnet50", "resnet101", "resnetv2_50"),
+    *("dm_nfnet_f6", "wide_resnet16_4", "wide_resnet16_2", "nf_resnet14", "wide_resnet16_1"),
+    *("resnet18", "resnet26", "resnet50", "resnet101", "resnetv2_50"),
 )
 """Architectures in the table of docs/choose.md; all that have weights are in docs/models.md."""
 

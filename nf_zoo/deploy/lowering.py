@@ -29,7 +29,7 @@ def array(value) -> np.ndarray:
 def weights_of(value) -> np.ndarray:
     """Return weights as float32, or as float64 if that is what they are."""
     value = ops.convert_to_numpy(value)
-    return value if value.dtype == np.float64 else value.astype("float32")
+    return value if value.dtype == np.float64 else np.asarray(value, "float32")
 
 
 def _linear(layer, inputs: Inputs, name: str, kernel, convolution=None) -> graph.Node:

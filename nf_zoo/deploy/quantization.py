@@ -92,7 +92,7 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What a file in eight bits is made with.
+    """Pictures, layers and trials that a file in eight bits is made with.
 
     Attributes:
         inputs: the pictures as inputs of the model.
