@@ -1,9 +1,9 @@
 """The operations that convolve under TensorFlow, and those of the gradients on a CPU.
 
-TensorFlow has no portable gradient of a grouped convolution on a CPU, and oneDNN's gradient to a
-kernel is slow in bfloat16, the more so the smaller the map. Where oneDNN is off, as by default on a
-processor with AVX2 alone, TensorFlow's own gradient to the input is slow, the more so the smaller
-the map. All forms are exact up to rounding;
+TensorFlow has no portable gradient of a grouped convolution on a CPU. oneDNN's gradient to a kernel
+is slow for maps of few pixels, and in bfloat16 for larger ones too. Where oneDNN is off, as by
+default on a processor with AVX2 alone, TensorFlow's own gradient to the input is slow, the more so
+the smaller the map. All forms are exact up to rounding;
 ``benchmarks.training_forms`` compares them with TensorFlow's gradients in whole networks.
 """
 
@@ -32,12 +32,12 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
         x, kernel, strides, dilation, groups: as in :func:`nf_zoo.layers.convolve`.
         padding: ``"same"`` or ``"valid"``.
         training: a gradient will be taken. Those of a kernel of one tap are then matrix products.
-            In bfloat16, so are those of a result that is up to 4 pixels wide or has 64 channels
-            for each pixel of its width; and a convolution of a map of up to four pixels is one
-            product. Without oneDNN both hold for up to 4 pixels in any precision, the one product
-            from 8 pictures on; and up to 16 pixels the gradient to the input is a convolution with
-            the turned kernel, from 2 pictures on. For inference a convolution without groups stays
-            one plain operation.
+            So are those of a result that is up to 4 pixels wide, and a convolution of a map of up
+            to four pixels is one product. In bfloat16 a result with 64 channels for each pixel of
+            its width has matrix products too; in other precisions products are taken from 2
+            pictures on, and the one product of several pixels from 8. Without oneDNN the gradient
+            to an input of up to 16 pixels a side is a convolution with the turned kernel, from 2
+            pictures on. For inference a convolution without groups stays one plain operation.
     """
     padding = padding.upper()
     if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
@@ -49,14 +49,15 @@ def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Cal
         return None
     if tuple(kernel.shape[:2]) == (1, 1):
         return _with_own_gradients(strides, padding) if strides == 1 else None
-    half, plain, pictures = x.dtype == "bfloat16", not _has_onednn(), x.shape[0] or USUAL_BATCH
-    if not half and (not plain or pictures == 1):
-        return None
-    if x.shape[1] * x.shape[2] <= 4 and (half or pictures >= 8):
+    half, pictures = x.dtype == "bfloat16", x.shape[0] or USUAL_BATCH
+    pixels = x.shape[1] * x.shape[2]
+    if pixels == 1 or (pixels <= 4 and (half or pictures >= 8)):
         return functools.partial(_as_one_product, strides=strides, padding=padding)
+    if not half and pictures == 1:
+        return None
     side = -(-max(x.shape[1:3]) // strides)
     products = side <= (max(4, min(kernel.shape[2:]) // 64) if half else 4)
-    turned = plain and side <= 16
+    turned = side <= 16 and not _has_onednn()
     if products or turned:
         return _with_own_gradients(strides, padding, turned, products)
     return None

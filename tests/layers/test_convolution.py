@@ -227,11 +227,14 @@ def in_graph(layer, size, training):
     [  # where oneDNN is on
         ((8, 14, 14, 16), 1, 1, ("float32", "mixed_bfloat16")),
         ((8, 14, 14, 16), 1, 2, ()),
-        ((8, 4, 4, 16), 3, 1, ("mixed_bfloat16",)),
-        ((8, 8, 8, 16), 3, 2, ("mixed_bfloat16",)),
+        ((8, 4, 4, 16), 3, 1, ("float32", "mixed_bfloat16")),
+        ((1, 4, 4, 16), 3, 1, ("mixed_bfloat16",)),
+        ((8, 8, 8, 16), 3, 2, ("float32", "mixed_bfloat16")),
         ((8, 5, 5, 16), 3, 1, ()),
         ((8, 7, 7, 448), 3, 1, ("mixed_bfloat16",)),
-        ((8, 2, 2, 16), 3, 1, ("mixed_bfloat16",)),
+        ((8, 2, 2, 16), 3, 1, ("float32", "mixed_bfloat16")),
+        ((1, 2, 2, 16), 3, 1, ("mixed_bfloat16",)),
+        ((1, 1, 1, 16), 3, 1, ("float32", "mixed_bfloat16")),
         ((8, None, None, 16), 1, 1, ()),
     ],
 )
