@@ -1,4 +1,4 @@
-"""Write a file or a folder to one side, then swap it in: whole or not at all."""
+"""Write a file or a folder to one side, then swap it in: whole or not at all; alone in a folder."""
 
 import contextlib
 import errno
@@ -62,6 +62,37 @@ def swap(written: Path, path: Path, former: Path) -> None:
         if is_folder:
             os.replace(former, path)
         raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder, which must exist, so that no other process writes there too.
+
+    It is free again after the block, and when this process ends, however it ends. Where the system
+    or the file system has no locks, nothing is held.
+
+    Raises:
+        BlockingIOError: another process, or another block of this one, holds the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                "Another run is writing to this folder. Wait until it ends, stop it, or choose "
+                f"another folder. Received: {folder}"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -145,3 +148,36 @@ def test_the_longest_name(tmp_path):
     for text in ("one", "two"):
         atomic.write_text(path, text)
         assert path.read_text() == text
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the folder until it is killed."""
+    program = (
+        "import sys, time; from nf_zoo import atomic\n"
+        "with atomic.alone_in(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_is_held_as_long_as_the_process_lives(holder, tmp_path):
+    with pytest.raises(BlockingIOError, match="Another run is writing"), atomic.alone_in(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    for _ in range(2):
+        with atomic.alone_in(tmp_path):
+            pass
+
+
+def test_a_file_system_without_locks_holds_nothing(monkeypatch, tmp_path):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with atomic.alone_in(tmp_path), atomic.alone_in(tmp_path):
+        pass

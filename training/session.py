@@ -130,11 +130,12 @@ class Session:
 
     def train(self) -> dict[str, float] | None:
         """Train to the end or to an interruption; see :meth:`training.loop.Trainer.run`."""
-        trainer = Trainer(self)
-        trainer.resume()
-        values = trainer.run()
-        if values is not None and self.chief:
-            trainer.export(values)
+        with atomic.alone_in(self.folder) if self.chief else contextlib.nullcontext():
+            trainer = Trainer(self)
+            trainer.resume()
+            values = trainer.run()
+            if values is not None and self.chief:
+                trainer.export(values)
         return values
 
     def evaluate(self) -> dict[str, float]:

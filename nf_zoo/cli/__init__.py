@@ -1,17 +1,20 @@
 """The ``nf-zoo`` command.
 
 Exit codes: 0 success; 1 some pictures could not be read, or nothing was found; 2 the command
-failed; 130 interrupted.
+failed; 130 interrupted, by Ctrl+C or by ``SIGTERM``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from nf_zoo.atomic import NO_SPACE, is_full
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     accept_every_character()
     module, _, function = args.command.partition(":")
     try:
-        with plain_warnings(shown_in_full=args.debug):
+        with _interrupted_by_sigterm(), plain_warnings(shown_in_full=args.debug):
             code = getattr(importlib.import_module(module), function)(args)
         sys.stdout.flush()
         return code
@@ -63,6 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(_in_terms_of_options(message, vars(args)))
         _give_up_output()
         return 2
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """End on ``SIGTERM`` as on Ctrl+C, so that nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():  # there, no handler can be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse(words: list[str], parser) -> NoReturn:

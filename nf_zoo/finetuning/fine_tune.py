@@ -75,6 +75,7 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     Raises:
         FolderError (a ValueError): if the folder cannot be used; nothing is written then.
         FileExistsError: if ``output`` exists and neither ``resume`` nor ``overwrite`` allows it.
+        BlockingIOError: if another run is writing to ``output``.
         FileNotFoundError: if there is no run for ``finish`` to take.
         ValueError, TypeError: if an argument is out of range, or a resumed run differs.
         FloatingPointError: if training diverges.
@@ -89,10 +90,6 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
         >>> 0.0 <= result.metrics["accuracy"] <= 1.0
         True
     """
-    from nf_zoo.finetuning.devices import Devices
-    from nf_zoo.finetuning.phases import first_accumulate, fit
-    from nf_zoo.finetuning.report import build_report, write_report
-
     folder = RunFolder(settings.output, settings.resume, settings.overwrite, settings.finish)
     _check_model(model)
     opened = open_data(data, settings)
@@ -105,11 +102,20 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     )
     _check_input_shape(model, settings.image_size)
     description = _describe(model, opened, settings)
-    folder.begin(description, list_pictures(opened))
-    if folder.finished:
-        if settings.verbose:
-            print(f"The run in {folder.output} is finished; nothing is trained")
-        return _load_finished(folder.output)
+    with contextlib.closing(folder):
+        folder.begin(description, list_pictures(opened))
+        if not folder.finished:
+            return _run(model, opened, settings, folder, description)
+    if settings.verbose:
+        print(f"The run in {folder.output} is finished; nothing is trained")
+    return _load_finished(folder.output)
+
+
+def _run(model, opened, settings, folder, description) -> FineTuneResult:
+    from nf_zoo.finetuning.devices import Devices
+    from nf_zoo.finetuning.phases import first_accumulate, fit
+    from nf_zoo.finetuning.report import build_report, write_report
+
     if settings.verbose:
         print(_summary(opened, settings))
     began = time.monotonic()
@@ -233,8 +239,9 @@ def _summary(data: Data, settings: Settings) -> str:
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     if settings.warmup_epochs:
         epochs += f" ({settings.warmup_epochs} of the classifier alone)"
+    whole = " (all training pictures)" if settings.batch_size == len(data.train.classes) else ""
     return (
-        f"{data.in_words()}\n{epochs}, batches of {settings.batch_size}, "
+        f"{data.in_words()}\n{epochs}, batches of {settings.batch_size}{whole}, "
         f"{height} x {width} pixels, learning rate {settings.learning_rate:.3g}"
     )
 

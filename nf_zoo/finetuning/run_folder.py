@@ -1,5 +1,6 @@
 """The folder of a run: its checkpoints, resuming and replacing it, and its atomic appearance."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -56,6 +57,7 @@ class RunFolder:
 
     Without ``output`` nothing is written. ``resume`` goes on with an unfinished run or accepts a
     finished one; ``finish`` does the same and requires one; ``overwrite`` discards or replaces it.
+    From :meth:`begin` to :meth:`close` no other run can write there.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class RunFolder:
             raise ValueError(f"{goes_on} needs the output folder of the run. Received: output=None")
         self._resume, self._overwrite, self.finished = resume or finish, overwrite, False
         self.output = self.partial = self._id = None
+        self._held = contextlib.ExitStack()
         if output is not None:
             self.output = Path(output).expanduser().absolute()
             if self.output.is_symlink():
@@ -141,6 +144,8 @@ class RunFolder:
         if self.finished:
             saved = json.loads((self.output / REPORT).read_bytes())
             return _check_same(saved["run"], description, self.output / PICTURES, listed)
+        if self.partial.exists():
+            self._hold()
         if self._resume and self.latest() is not None:
             saved = self._record()
             self._overwrite, self._id = saved["overwrite"], saved["id"]
@@ -156,6 +161,7 @@ class RunFolder:
                     f"output cannot be made there ({error.strerror}). Choose another path. "
                     f"Received: output={str(self.output)!r}"
                 ) from error
+            self._hold()
             self._id = uuid.uuid4().hex
             self._write_record(description)
             if listed:
@@ -163,6 +169,14 @@ class RunFolder:
                     rows = csv.writer(file)
                     rows.writerow(("file", "split", "label", "bytes"))
                     rows.writerows((name, *row) for name, row in listed.items())
+
+    def _hold(self) -> None:
+        self.close()
+        self._held.enter_context(atomic.alone_in(self.partial))
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        self._held.close()
 
     def fail(self) -> None:
         """Note that the run cannot succeed as it is: another may start without ``overwrite``."""

@@ -4,6 +4,8 @@ Every function takes sizes that are known only at run time, and works in ``tf.fu
 ``tf.map_fn`` and ``tf.data``. Resizing has a CPU kernel only.
 """
 
+import functools
+
 import tensorflow as tf
 
 from nf_zoo.pictures.preprocessing import Preprocessing
@@ -12,6 +14,7 @@ from nf_zoo.pictures.tensorflow_decoding import decode
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle", "lanczos": "lanczos3"}
 _METHODS = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest"}
 _METHODS["lanczos"] = "lanczos3"
+_ORIENTED = r"\C*?(?:Exif\x00|tiff:Orientation)\C*"
 
 
 def resize_and_crop(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
@@ -56,11 +59,11 @@ def random_view(
 ) -> tf.Tensor:
     """Return a random view, float32 (height, width, 3) in 0..255, of one picture at the input size.
 
-    The picture is uint8 (H, W, 3), or the bytes of a file; of a JPEG only what is cropped is
-    decoded. ``seed``, two integers, decides the crop: ``"resized"`` takes a part of at least
-    ``smallest_area`` at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, "Going deeper with
-    convolutions"); ``"shift"`` moves the picture as it is evaluated by up to an eighth, with gray
-    around it; ``"none"`` leaves it there.
+    The picture is uint8 (H, W, 3), or the bytes of a file; of a JPEG that is stored upright only
+    what is cropped is decoded. ``seed``, two integers, decides the crop: ``"resized"`` takes a part
+    of at least ``smallest_area`` at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015, "Going
+    deeper with convolutions"); ``"shift"`` moves the picture as it is evaluated by up to an eighth,
+    with gray around it; ``"none"`` leaves it there.
     """
     height, width = preprocessing.input_size
     if crop == "resized":
@@ -94,15 +97,21 @@ def _part(picture: tf.Tensor, seed: tf.Tensor, smallest_area: float, aspect: flo
     def of_pixels(pixels):
         return tf.slice(pixels, *window(tf.shape(pixels)))
 
-    def of_jpeg():
-        begin, extent = window(tf.io.extract_jpeg_shape(picture))
+    def of_file():
+        return of_pixels(decode(picture))
+
+    def of_plain_jpeg():
+        shape = tf.io.extract_jpeg_shape(picture)
+        begin, extent = window(shape)
         cut = tf.concat([begin[:2], extent[:2]], 0)
-        return tf.io.decode_and_crop_jpeg(picture, cut, channels=3)
+        crop = functools.partial(tf.io.decode_and_crop_jpeg, picture, cut, channels=3)
+        return tf.cond(shape[2] < 4, lambda: crop(dct_method="INTEGER_ACCURATE"), of_file)
 
     if picture.dtype != tf.string:
         return of_pixels(picture)
     is_jpeg = tf.strings.substr(picture, 0, 3) == b"\xff\xd8\xff"
-    part = tf.cond(is_jpeg, of_jpeg, lambda: of_pixels(decode(picture)))
+    may_be_turned = tf.strings.regex_full_match(picture, _ORIENTED)
+    part = tf.cond(is_jpeg & ~may_be_turned, of_plain_jpeg, of_file)
     return tf.ensure_shape(part, (None, None, 3))
 
 

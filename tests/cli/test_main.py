@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
 
 import nf_zoo
-from nf_zoo import cli
+from nf_zoo import atomic, cli
 from nf_zoo.cli import catalog, output
 
 pytestmark = pytest.mark.fast
@@ -54,6 +56,20 @@ def test_interrupted(monkeypatch, capsys):
 
     monkeypatch.setattr(catalog, "list_command", interrupt)
     assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "nf-zoo: interrupted\n"
+
+
+def test_sigterm_leaves_nothing_half_written(monkeypatch, tmp_path, capsys):
+    def write(args):
+        with atomic.replacing(tmp_path / "file.txt") as written:
+            written.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    monkeypatch.setattr(catalog, "list_command", write)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["list"]) == 130
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().err == "nf-zoo: interrupted\n"
 
 

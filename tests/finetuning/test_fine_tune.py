@@ -430,6 +430,12 @@ def test_parts_make_the_same_steps_with_other_optimizers(options, few, tiny):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
 
 
+def test_a_batch_larger_than_all_pictures_is_said_to_be_smaller(few, tiny, capsys):
+    result = finetune(tiny(), few, **{**FAST, "epochs": 1, "batch_size": 1000, "verbose": 1})
+    count = result.metrics["run"]["settings"]["batch_size"]
+    assert f"batches of {count} (all training pictures), " in capsys.readouterr().out
+
+
 class ResourceExhaustedError(RuntimeError):
     """Named as TensorFlow's."""
 

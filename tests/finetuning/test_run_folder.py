@@ -1,9 +1,11 @@
+import contextlib
 import json
 
 import keras
 import numpy as np
 import pytest
 
+from nf_zoo import atomic
 from nf_zoo.finetuning.run_folder import RunFolder
 
 DESCRIPTION = {"settings": {"epochs": 3, "image_size": (8, 8)}, "pictures": {"train": "abc"}}
@@ -172,7 +174,29 @@ def test_killed_while_it_began_another_may_begin(tmp_path):
     begun(tmp_path / "out")
 
 
-def test_of_two_runs_in_one_folder_the_first_ends(tmp_path):
+@pytest.mark.parametrize("how", ["overwrite", "resume", None])
+def test_no_run_goes_on_beside_another(tmp_path, how):
+    given = {how: True} if how else {}
+    first, second = RunFolder(tmp_path / "out"), RunFolder(tmp_path / "out", **given)
+    first.begin(DESCRIPTION)
+    model = network()
+    first.save(model, {"epoch": 1})
+    with pytest.raises(BlockingIOError, match="Another run is writing to this folder"):
+        second.begin(DESCRIPTION)
+    first.save(model, {"epoch": 2})
+    first.close()
+    again = RunFolder(tmp_path / "out", resume=True)
+    again.begin(DESCRIPTION)
+    assert again.latest().state == {"epoch": 2}
+
+
+@contextlib.contextmanager
+def no_locks(folder):
+    yield
+
+
+def test_of_two_runs_in_one_folder_the_first_ends_where_there_are_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "alone_in", no_locks)
     first, second = RunFolder(tmp_path / "out"), RunFolder(tmp_path / "out")
     first.begin(DESCRIPTION)
     second.begin({"settings": 2})  # the first has nothing to lose yet
@@ -290,6 +314,7 @@ def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
     failing = RunFolder(tmp_path / "out", resume=True)
     failing.begin(DESCRIPTION)
     failing.fail()
+    failing.close()
     with pytest.raises(ValueError, match="learning_rate"):
         RunFolder(tmp_path / "out", resume=True).begin(other)
     folder = RunFolder(tmp_path / "out")
@@ -331,6 +356,7 @@ LISTED = [
 def test_pictures_that_changed_are_named(tmp_path, done, now, told):
     folder = RunFolder(tmp_path / "out")
     folder.begin(DESCRIPTION, LISTED)
+    folder.close()
     if done:
         folder.finish(write)
     else:
@@ -338,6 +364,7 @@ def test_pictures_that_changed_are_named(tmp_path, done, now, told):
         (folder.partial / "epoch-00001" / "state.json").write_text('{"epoch": 1}')
     again = RunFolder(tmp_path / "out", resume=True)
     again.begin(DESCRIPTION, LISTED)
+    again.close()
     other = {**DESCRIPTION, "pictures": {"train": "abd"}}
     with pytest.raises(ValueError, match=f"Received: {told}"):
         RunFolder(tmp_path / "out", resume=True).begin(other, now)

@@ -198,6 +198,19 @@ def test_views_of_odd_pictures(interpolation, size):
         np.testing.assert_allclose(view, np.full((size, size, 3), 128.0), atol=1e-3)
 
 
+def test_views_of_a_file_are_those_of_its_pixels():
+    """However it is turned; of some JPEG files only the part in view is decoded."""
+    preprocessing = Preprocessing(input_size=24)
+    for name, encoded in (file for row in FILES.values() for file in row.items()):
+        try:
+            pixels = decode(encoded)
+        except tf.errors.InvalidArgumentError:
+            continue
+        for i in range(3):
+            found = random_view(tf.constant(encoded), preprocessing, SEED + i)
+            assert distance(found, random_view(pixels, preprocessing, SEED + i)) < 0.5, name
+
+
 def test_small_views_move_by_an_eighth_at_most():
     y, x = np.mgrid[:32, :32]
     ramp = np.stack([8 * x, 8 * y, 0 * x], -1).astype(np.uint8)

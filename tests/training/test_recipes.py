@@ -12,6 +12,7 @@ from broken_step import check_a_broken_network
 from PIL import Image
 
 import nf_zoo
+from nf_zoo import atomic
 from training import recipe as recipes
 from training.loop import Diverged
 from training.recipe import RecipeError
@@ -200,6 +201,12 @@ def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({**recipes.identity(recipe), "seed": 7}))
     with pytest.raises(RecipeError, match="seed: 7 there, 0 here"):
         run(recipe, tmp_path)
+
+
+def test_two_runs_do_not_share_a_folder(recipe, tmp_path):
+    with atomic.alone_in(tmp_path), pytest.raises(BlockingIOError, match="Another run is writing"):
+        run(recipe, tmp_path, strategy="one_device")
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_dry_run_says_what_would_be_done(recipe, capsys):
