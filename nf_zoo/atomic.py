@@ -18,11 +18,9 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
     parents are created. If the block or the final move fails, ``path`` stays as it was and nothing
     is left behind. A link stays one: what it points to is replaced.
 
-    Args:
-        path: the file or folder to write or replace.
-        *more: files beside ``path`` that belong to it; the block writes them beside the yielded
-            path, under their names. ``path`` never lies beside those of another writing: it goes
-            first and comes last.
+    ``more`` are files beside ``path`` that belong to it; the block writes them beside the yielded
+    path, under their names. ``path`` never lies beside those of another writing: it goes first and
+    comes last.
     """
     path = Path(path)
     if path.is_symlink() and not more:

@@ -24,12 +24,7 @@ EXTRAS = {
 
 
 def remedy(module: str, extra: str | None = None) -> str:
-    """Return the command that installs a module's package.
-
-    Example:
-        >>> remedy("pillow_heif"), remedy("tensorflow")
-        ("pip install 'nf-zoo[heic]'", 'pip install tensorflow')
-    """
+    """Return the command that installs a module's package: ``pip install 'nf-zoo[heic]'``."""
     package = module.partition(".")[0]
     if extra or package in EXTRAS:
         return f"pip install 'nf-zoo[{extra or EXTRAS[package]}]'"
@@ -39,16 +34,10 @@ def remedy(module: str, extra: str | None = None) -> str:
 def require(
     module: str, what: str, error: type[Exception] = ImportError, extra: str | None = None
 ) -> ModuleType:
-    """Return a module of an optional package.
+    """Return a module of an optional package, or raise an error that says what to install.
 
-    Args:
-        module: its name.
-        what: what needs it, the subject of the message in the plural.
-        error: the class of the error.
-        extra: the extra to name, if several have the package.
-
-    Raises:
-        ImportError, or ``error``: if the package is not installed; the message says what to do.
+    ``what`` needs it, the subject of the message in the plural. ``extra`` is the extra to name, if
+    several have the package.
     """
     try:
         return importlib.import_module(module)

@@ -32,15 +32,7 @@ def structures_of(model) -> tuple[Any, Any]:
 
 
 def copy_of(operation, **changes):
-    """Return a new operation or layer of the same config, without weights.
-
-    Args:
-        operation: of a Keras graph.
-        **changes: entries of the config to change, such as ``name``.
-
-    Raises:
-        ValueError: if its config does not make it again.
-    """
+    """Return a new operation or layer of the same config but for ``changes``, without weights."""
     if type(operation) is keras.layers.Lambda:
         # Keras reads no function back from a config, but the function is at hand here.
         own = {"name": operation.name, "dtype": operation.dtype_policy, "mask": operation.mask}

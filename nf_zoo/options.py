@@ -28,19 +28,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Values that an option accepts.
+    """Values that an option accepts; its functions may raise TypeError or ValueError for others."""
 
-    Attributes:
-        words: the end of "must be ...".
-        flag: keywords of argparse's ``add_argument``, or None for an option without a flag.
-        accepts: return True for an allowed value; may raise TypeError or ValueError for others.
-        convert: return the value to store; may raise the same errors.
-    """
-
-    words: str = ""
+    words: str = ""  # the end of "must be ..."
+    # keywords of argparse's ``add_argument``, or None for an option without a flag
     flag: Mapping[str, Any] | None = None
-    accepts: Callable[[Any], bool] = lambda value: True
-    convert: Callable[[Any], Any] = lambda value: value
+    accepts: Callable[[Any], bool] = lambda value: True  # True for an allowed value
+    convert: Callable[[Any], Any] = lambda value: value  # the value to store
 
 
 def whole(low: float = -math.inf, words: str = "", metavar: str = "N") -> Kind:
@@ -95,14 +89,11 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def option(default: Any, help: str, kind: Kind | None = None, **more: Any) -> Any:
-    """Define a field of an options record.
+    """Define a field of an options record, which allows None only if that is the default.
 
-    Args:
-        default: the default; None is an allowed value only where it is the default.
-        help: text for the docstring, without the final full stop; the command line shows its
-            first sentence.
-        kind: the allowed values; by default True and False for a bool, else anything.
-        **more: other metadata, for the owner of the record.
+    ``help`` is for the docstring, without the final full stop; the command line shows its first
+    sentence. Without ``kind`` a bool takes True and False, another field anything. ``more`` is for
+    the owner of the record.
     """
     kind = kind or (switch() if isinstance(default, bool) else Kind())
     return dataclasses.field(default=default, metadata={"kind": kind, "help": help, **more})
@@ -191,12 +182,7 @@ def add_flags(
 ) -> None:
     """Add a flag for each field of a record to an argparse parser; an absent flag gives None.
 
-    Args:
-        parser: an argparse parser or argument group.
-        record: the record whose fields become flags.
-        only: the fields to include; all by default.
-        without: fields to leave out.
-        **changes: other keywords of ``add_argument``.
+    ``only`` and ``without`` choose fields; ``changes`` are other keywords of ``add_argument``.
     """
     for field in dataclasses.fields(record):
         keywords = field.metadata["kind"].flag

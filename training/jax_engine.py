@@ -17,11 +17,10 @@ from training.engine import Engine, averages_of, innermost
 
 
 class JaxEngine(Engine):
-    """Steps of one model; see :class:`training.engine.Engine`.
+    """Steps of one model.
 
-    Args:
-        pictures: (N, H, W, 3) uint8, the training pictures. Where they fit they are kept on the
-            accelerator (``resident``), and a batch has their rows instead of images.
+    The training pictures, (N, H, W, 3) uint8, are kept on the accelerator where they fit
+    (``resident``), and a batch then has their rows instead of images.
     """
 
     def __init__(self, recipe, model, optimizer, pictures=None):

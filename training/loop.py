@@ -39,12 +39,7 @@ class Plan:
 
 
 class Clock:
-    """Position on the schedule of a run that ends by the clock.
-
-    Args:
-        end: end of the run, in the seconds of ``time.monotonic``.
-        steps: steps of the whole schedule.
-    """
+    """Position on the schedule of ``steps`` of a run that ends at ``end``, a ``time.monotonic``."""
 
     def __init__(self, end: float, steps: int):
         self._end, self._steps = end, steps
@@ -66,11 +61,7 @@ class Diverged(RuntimeError):
 
 
 class Trainer:
-    """Training of one model to the end of its plan, or to an interruption it can resume from.
-
-    Args:
-        session: a :class:`training.session.Session`.
-    """
+    """Training of a session's model to the end of its plan, or to an interruption it can resume."""
 
     def __init__(self, session):
         self.recipe, self.plan, self.clock = session.recipe, session.plan, session.clock

@@ -23,11 +23,8 @@ from training.recipe import RecipeError
 def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float] | None:
     """Train, evaluate or describe a recipe, as the command line does.
 
-    Args:
-        recipe: a :func:`training.recipe.default` with changes.
-        workdir: folder that the run writes; may hold an earlier part of the same run.
-        **options: ``strategy``, ``replicas``, ``peer_timeout``, ``tpu``, ``precision``, ``jit``,
-            ``minutes``, ``eval_only`` and ``dry_run``, as on the command line.
+    The recipe is a :func:`training.recipe.default` with changes. ``workdir`` may hold an earlier
+    part of the same run. The options are the flags of :mod:`training.main`.
     """
     recipes.check(recipe)
     session = Session(recipe, workdir, **options)
@@ -42,17 +39,10 @@ def run(recipe, workdir: str | os.PathLike | None, **options) -> dict[str, float
 
 
 class Session:
-    """Everything that a run needs, made and checked.
+    """Everything that a run needs, made from a checked recipe and the options of :func:`run`.
 
-    Args:
-        recipe: a checked recipe.
-        workdir: folder that the run writes.
-        strategy, replicas, peer_timeout, tpu: see :func:`training.strategy.make_strategy`.
-        precision: Keras dtype policy.
-        jit: compile the gradient with XLA.
-        minutes: above 0: minutes after which the run ends; the recipe's epochs then give the shape
-            of its schedule, not its length.
-        eval_only, dry_run: write nothing to the folder.
+    Of a run that ends by the clock the recipe's epochs give the shape of the schedule, not its
+    length.
     """
 
     def __init__(

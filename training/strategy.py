@@ -28,12 +28,8 @@ REFUSED = {
 def make_strategy(kind: str, replicas: int = 0, peer_timeout: float = 300.0, tpu: str = ""):
     """Return the tf.distribute strategy of a run.
 
-    Args:
-        kind: one of ``KINDS``; ``"auto"`` is multi_worker if TF_CONFIG names several workers,
-            mirrored if there are several GPUs, and one device otherwise.
-        replicas: above 0: number of logical devices to cut the CPU into (for tests).
-        peer_timeout: seconds to wait for the other workers.
-        tpu: name of the TPU, for ``"tpu"``.
+    ``"auto"`` is multi_worker if TF_CONFIG names several workers, mirrored if there are several
+    GPUs, and one device otherwise. ``replicas`` above 0 cut the CPU into as many, for tests.
     """
     if kind in REFUSED:
         raise RecipeError(f"{REFUSED[kind]}. Received: --strategy={kind}")

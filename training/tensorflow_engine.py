@@ -17,12 +17,9 @@ from training.normalization import fuse_batch_normalization
 
 
 class TensorFlowEngine(Engine):
-    """Steps of one model; see :class:`training.engine.Engine`.
+    """Steps of one model, made with its optimizer in the scope of the strategy.
 
-    Args:
-        strategy: a tf.distribute.Strategy; model and optimizer were made in its scope. The model's
-            BatchNormalization layers are fused in place, without jit.
-        jit: compile the gradient with XLA.
+    ``jit`` compiles the gradient with XLA; else BatchNormalization layers are fused in place.
     """
 
     def __init__(self, recipe, strategy, model, optimizer, jit: bool = False):
@@ -45,16 +42,10 @@ class TensorFlowEngine(Engine):
         self.sums = tf.function(self._evaluation_step, autograph=False)
 
     def train_step(self, batch, size: int | None = None):
-        """Update once.
+        """Update once, on pictures shrunk to ``size`` pixels; return the mean loss, a scalar.
 
-        Args:
-            batch: (images, classes, draws), each a value of every replica.
-            size: side in pixels to shrink the pictures to; None leaves their size.
-
-        Returns:
-            The mean loss of the batch, a scalar tensor; not finite if the step diverged. The
-            update of a step whose gradient is not finite is left out; of several replicas, those
-            with such a gradient give none.
+        The loss is not finite if the step diverged. The update of a step whose gradient is not
+        finite is left out; of several replicas, those with such a gradient give none.
         """
         return self._train(batch, size)
 

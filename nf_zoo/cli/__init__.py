@@ -26,18 +26,7 @@ _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: the arguments after the program's name; ``sys.argv[1:]`` by default.
-
-    Returns:
-        The exit code.
-
-    Example:
-        >>> main(["list", "nf_resnet26", "--json"])  # doctest: +SKIP
-        0
-    """
+    """Run one command, such as ``["list", "nf_resnet26"]``, and return the exit code."""
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:

@@ -98,15 +98,9 @@ def plain_warnings(shown_in_full: bool = False) -> Iterator[None]:
 
 
 def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
-    """Import Keras and its backend, in silence as :func:`nf_zoo.backend.quiet` says.
+    """Import Keras and its backend, in silence, as :func:`nf_zoo.backend.quiet` says, or not.
 
-    Args:
-        debug: let them print.
-        only_tensorflow: require the TensorFlow backend.
-
-    Raises:
-        RuntimeError: if ``only_tensorflow`` and another backend is set.
-        ImportError: if the backend is not installed.
+    The backend must be installed, and be TensorFlow if ``only_tensorflow``.
     """
     # Off by default on some processors, where convolutions then take about twice as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -14,12 +14,8 @@ from nf_zoo.deploy.lowering import array
 class Absorber:
     """The weights of a convolution, which absorb ``scale * x + offset`` before or after it.
 
-    Args:
-        layer: a built layer, which is only read.
-
-    Attributes:
-        kernels: the layer's kernels by attribute, float64, in the order of its weights.
-        bias: (filters,), float64; zeros if the layer has none.
+    They are float64 copies: the kernels by attribute, in the order of the layer's weights, and the
+    bias (filters,), zeros if the layer has none.
     """
 
     names = ("kernel",)
@@ -101,8 +97,6 @@ class _Transposed(Absorber):
 class _Depthwise(Absorber):
     """Kernel (*size, channels, multiplier)."""
 
-    names = ("kernel",)
-
     @property
     def outputs(self) -> int:
         return math.prod(self.kernels["kernel"].shape[-2:])
@@ -155,10 +149,7 @@ POOLINGS: dict[type, bool] = {
 def passes(layer, scale: np.ndarray, axis: int) -> bool:
     """Return True if ``layer(scale * x + offset)`` is ``scale * layer(x) + offset`` at inference.
 
-    Args:
-        layer: any layer or operation.
-        scale: (channels,).
-        axis: the channels' axis, counted from the end.
+    ``axis`` is that of the channels, counted from the end.
     """
     if type(layer) not in POOLINGS or axis != -1 or layer.data_format != "channels_last":
         return False

@@ -21,18 +21,13 @@ SUMS = ("Add", "Subtract", "Average")
 
 
 class Ahead:
-    """The way ahead of every result of a model, found before the model is edited.
-
-    Attributes:
-        to_standardize: identities of the layers whose results come to a norm with no other weights
-            in between.
-        inside: nodes whose results come to a norm at all.
-        branches: residual sum -> places of the branches among its inputs.
-    """
+    """The way ahead of every result of a model, found before the model is edited."""
 
     def __init__(self, editable: EditableModel):
+        # identities of the layers whose results come to a norm with no other weights in between
         self.to_standardize: set[int] = set()
-        self.inside: set[graph.Node] = set()
+        self.inside: set[graph.Node] = set()  # nodes whose results come to a norm at all
+        # residual sum -> places of the branches among its inputs
         self.branches: dict[graph.Node, list[int]] = {}
         self._graphs = editable.graphs
         self._look(next(iter(editable.graphs.values())), reaches=False, leads=False)
@@ -40,10 +35,8 @@ class Ahead:
     def _look(self, one: Graph, reaches: bool, leads: bool) -> None:
         """Find the layers to standardize, the results that lead to a norm, and the branches.
 
-        Args:
-            one: the graph.
-            reaches: whether its results come to a norm with no other weights in between.
-            leads: whether its results come to a norm at all.
+        The results of the graph itself come to a norm if it ``leads`` there, with no other weights
+        in between if it ``reaches`` one.
         """
         direct, inside = set(), set()
         nodes = graph.upwards(one.sink)

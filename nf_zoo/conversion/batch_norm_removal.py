@@ -87,14 +87,10 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
 
 
 class _Removal:
-    """Removal of every BatchNormalization of a model.
-
-    Attributes:
-        remaining: name of a layer -> what could not be absorbed.
-    """
+    """Removal of every BatchNormalization of a model."""
 
     def __init__(self, editable: EditableModel):
-        self.remaining: dict[str, str] = {}
+        self.remaining: dict[str, str] = {}  # name of a layer -> what could not be absorbed
         self._editable, self._calls = editable, editable.calls_of()
         self._absorbers: dict[int, Absorber] = {}
 

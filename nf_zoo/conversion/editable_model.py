@@ -22,19 +22,12 @@ from nf_zoo.models.residual_block import ResidualBlock
 
 @dataclasses.dataclass(eq=False)
 class Graph:
-    """The calls of one model.
+    """The calls of one model."""
 
-    Attributes:
-        model: the original.
-        nodes: key of a Keras tensor of the original -> the node that makes it.
-        sources: nodes of the inputs.
-        sink: node of the outputs.
-    """
-
-    model: Any
-    nodes: dict[int, graph.Node]
-    sources: list[graph.Source]
-    sink: graph.Sink
+    model: Any  # the original
+    nodes: dict[int, graph.Node]  # key of a Keras tensor of the original -> the node that makes it
+    sources: list[graph.Source]  # nodes of the inputs
+    sink: graph.Sink  # node of the outputs
 
     def calls(self) -> list[graph.Kept]:
         """Return the calls that the outputs need, each after those whose results it takes."""
@@ -47,28 +40,6 @@ class EditableModel:
     Nested models stay nested, whether they are called directly or through TimeDistributed, and
     what is shared stays shared. Residual blocks of this package that ``opens`` accepts become
     calls of their parts. The original model is only read.
-
-    Args:
-        model: a functional or built Sequential model.
-        opens: block -> whether to replace it by its parts.
-
-    Attributes:
-        graphs: identity of a model -> its graph; the first one is that of ``model``.
-        names: registry that gives the name of a new layer only once.
-
-    Raises:
-        ValueError: if the model is neither.
-
-    Example:
-        >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
-        >>> editable = EditableModel(model)
-        >>> [call.name for call in editable.calls()]
-        ['head']
-        >>> call = next(editable.calls())
-        >>> _ = editable.insert_after(call, keras.layers.ReLU(name="activation"))
-        >>> [layer.name for layer in editable.build().layers]
-        ['head', 'activation']
     """
 
     def __init__(self, model, opens: Callable[[Any], bool] = lambda block: False):
@@ -79,8 +50,8 @@ class EditableModel:
                 "keras.Model(inputs, outputs). "
                 f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
             )
-        self.graphs: dict[int, Graph] = {}
-        self.names = graph.Names()
+        self.graphs: dict[int, Graph] = {}  # by the identity of a model; the first is of ``model``
+        self.names = graph.Names()  # gives the name of a new layer only once
         self._opens, self._opened = opens, {}
         self._names: dict[int, str] = {}
         self._copies: dict[int, Any] = {}
@@ -153,10 +124,8 @@ class EditableModel:
     def replace(self, layer, new, weights: list | None = None) -> None:
         """Let a new layer take the place of a layer of the original, in all its calls.
 
-        Args:
-            layer: the layer of the original; the inner one of a TimeDistributed.
-            new: a layer that has not been called.
-            weights: arrays for its ``set_weights``; None leaves them as it makes them.
+        ``layer`` is the inner one of a TimeDistributed. ``new`` has not been called; it gets
+        ``weights`` by ``set_weights`` unless they are None.
         """
         self._copies[id(layer)], self._flags[id(new)] = new, new.trainable
         self._replaced.append((layer, new))
@@ -187,9 +156,6 @@ class EditableModel:
 
         A Sequential stays one if it is still a chain of layers. A subclass of ``keras.Model`` that
         has no constructor of its own keeps its class, any other model becomes a ``keras.Model``.
-
-        Raises:
-            ValueError: if a layer cannot be copied by its config.
         """
         with functional.deep_graphs():
             result = self._copy(self._model)

@@ -162,13 +162,10 @@ def _refuse_other_axes(editable: EditableModel) -> None:
 
 
 class _Conversion:
-    """The walk through a network that edits it.
-
-    Attributes:
-        ledger, remaining: as in NormalizerFreeModel.
-    """
+    """The walk through a network that edits it."""
 
     def __init__(self, editable: EditableModel, alpha: float, keeps: bool, kind: str):
+        # These two are as in NormalizerFreeModel.
         self.ledger: dict[str, float] = {}
         self.remaining: dict[str, str] = {}
         self._editable, self._alpha, self._keeps, self._kind = editable, alpha, keeps, kind

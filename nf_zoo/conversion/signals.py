@@ -19,12 +19,7 @@ PICTURES = 16
 
 
 def pictures_for(network, images) -> tuple[list, str]:
-    """Return a batch for each input, and ``"noise"`` or ``"images"``.
-
-    Raises:
-        ValueError: for pictures that do not fit or say nothing, and for noise where an input takes
-            whole numbers that no layer prepares.
-    """
+    """Return a batch for each input, and ``"noise"`` or ``"images"``, after a check."""
     shapes = [x.shape for x in network.inputs]
     # A layer that keeps a state from batch to batch keeps it for a batch of that size.
     keeps_states = any(getattr(layer, "stateful", False) for layer in network._flatten_layers())
@@ -71,20 +66,13 @@ def _is_prepared(network, tensor) -> bool:
 
 @dataclasses.dataclass(eq=False)
 class Signal:
-    """The result of a call in the new network.
+    """The result of a call in the new network."""
 
-    Attributes:
-        value: result for the pictures that are measured; None once nobody needs it.
-        variance: expected variance per channel.
-        is_normalized: whether it comes from a place that BatchNormalization normalizes, with
-            nothing but known layers in between.
-        is_noise: whether it is the noise at the model's input, which is not prepared.
-    """
-
-    value: Any
-    variance: float
+    value: Any  # for the pictures that are measured; None once nobody needs it
+    variance: float  # expected variance per channel
+    # whether it comes from a place that BatchNormalization normalizes, by known layers alone
     is_normalized: bool = False
-    is_noise: bool = False
+    is_noise: bool = False  # whether it is the noise at the model's input, not prepared
 
 
 def moments_of(value) -> ChannelMoments:

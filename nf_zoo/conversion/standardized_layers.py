@@ -17,17 +17,11 @@ from nf_zoo.signal_propagation import theory
 
 @dataclasses.dataclass
 class Form:
-    """The standardized form of a layer, or one of two that follow each other.
-
-    Attributes:
-        kind: its class.
-        own: arguments of the class.
-        kernel: the original's kernel, in the shape of the new one.
-    """
+    """The standardized form of a layer, or one of two that follow each other."""
 
     kind: type
-    own: dict[str, Any]
-    kernel: np.ndarray
+    own: dict[str, Any]  # arguments of the class
+    kernel: np.ndarray  # the original's kernel, in the shape of the new one
 
 
 def _one(pair):

@@ -98,22 +98,14 @@ Opener = Callable[[Any], Run]
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A way to run a network.
+    """A way to run a network."""
 
-    Attributes:
-        precision: precision of the computation.
-        opener: a model, or the path of an exported one -> a function from a batch of images to a
-            run.
-        format: name of the exported format, a key of ``FORMATS``; empty for a Keras model.
-        options: options of the export.
-        code: Python code that makes the model, or that opens the file as it was measured.
-    """
-
-    precision: str
+    precision: str  # of the computation
+    # a model, or the path of an exported one -> a function from a batch of images to a run
     opener: Callable[[Any], Opener]
-    format: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    code: str = ""
+    format: str = ""  # the exported format, a key of ``FORMATS``; empty for a Keras model
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the export
+    code: str = ""  # Python code that makes the model, or that opens the file as it was measured
 
     @property
     def recipe(self) -> str:

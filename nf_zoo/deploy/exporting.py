@@ -35,15 +35,12 @@ HALF = 5e-2
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """A model that is ready to be written.
+    """A model that is ready to be written."""
 
-    Attributes:
-        write: writes to a path, and returns a function that runs the written model: one array for
-            each input -> the outputs in order.
-        trials: (inputs, expected outputs) to run it on; None means those of :func:`trials`.
-    """
-
+    # writes to a path, and returns a function that runs the written model: one array for each
+    # input -> the outputs in order
     write: Callable[[Path], Callable[..., Arrays]]
+    # (inputs, expected outputs) to run it on; None means those of :func:`trials`
     trials: list[tuple[Arrays, Arrays]] | None = None
 
 

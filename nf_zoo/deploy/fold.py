@@ -142,13 +142,10 @@ def _record_of(model) -> dict[str, Any]:
 
 
 class _Emitter:
-    """Builder of the Keras layers of a graph, one node after the other.
-
-    Attributes:
-        remaining: name of a layer -> the part in it that no convolution could take.
-    """
+    """Builder of the Keras layers of a graph, one node after the other."""
 
     def __init__(self):
+        # name of a layer -> the part in it that no convolution could take
         self.remaining: dict[str, str] = {}
         self._names = graph.Names()
 

@@ -152,41 +152,24 @@ class LiteRTOptions(EightBitOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One format.
+    """One format."""
 
-    Attributes:
-        name: name behind ``export_`` in the function; ``--format`` spells it with hyphens.
-        title: name of the format in sentences.
-        module: module that defines the function, and ``read_NAME`` for :meth:`read`; imported
-            at its first use.
-        checks: precision -> the share by which an answer may differ from the model's; None for
-            precisions that round, which :func:`~nf_zoo.deploy.exporting.check_rounded` judges.
-            The first one is the default.
-        suffix: suffix of the file; empty for a folder.
-        second: suffix of a second file beside it, which the runtime finds by its name; then the
-            path must have ``suffix``.
-        extra: extra of pip that installs ``packages``; empty for none.
-        packages: modules beside TensorFlow that writing and checking need.
-        runtime: module that runs a file, one of ``packages``; ``"tensorflow"`` for a folder.
-        tensorflow: whether Keras must run on TensorFlow.
-        options: record of the function's keyword arguments, which are flags too.
-        runs_on: runtimes, in words.
-        usage: text printed after an export to ``{path}``.
-    """
-
-    name: str
-    title: str
-    module: str
+    name: str  # what follows ``export_`` in the function; ``--format`` spells it with hyphens
+    title: str  # name of the format in sentences
+    module: str  # defines the function, and ``read_NAME`` for :meth:`read`; imported at first use
+    # precision -> the share by which an answer may differ from the model's; None for precisions
+    # that round, which ``exporting.check_rounded`` judges. The first one is the default
     checks: Mapping[str, float | None]
-    suffix: str = ""
+    suffix: str = ""  # suffix of the file; empty for a folder
+    # suffix of a second file, found by its name; then the path must have ``suffix``
     second: str = ""
-    extra: str = ""
-    packages: tuple[str, ...] = ()
-    runtime: str = "tensorflow"
-    tensorflow: bool = True
-    options: type[Options] = Options
-    runs_on: str = ""
-    usage: str = ""
+    extra: str = ""  # extra of pip that installs ``packages``; empty for none
+    packages: tuple[str, ...] = ()  # modules beside TensorFlow that writing and checking need
+    runtime: str = "tensorflow"  # module that runs a file, one of ``packages``
+    tensorflow: bool = True  # whether Keras must run on TensorFlow
+    options: type[Options] = Options  # the function's keyword arguments, which are flags too
+    runs_on: str = ""  # runtimes, in words
+    usage: str = ""  # text printed after an export to ``{path}``
 
     @property
     def flag(self) -> str:
@@ -215,14 +198,8 @@ class Format:
     def read(self, path: Path) -> tuple[Callable, Mapping[str, Any], Sequence]:
         """Open an exported file.
 
-        Returns:
-            a function that runs it, array -> list of arrays; its metadata, those of
-            :func:`nf_zoo.deploy.exporting.metadata_of`; and the shape of its input.
-
-        Raises:
-            ImportError: if a package is missing.
-            FileNotFoundError: if there is no such file.
-            ValueError: if the runtime cannot read it, or it has no such metadata.
+        Return a function that runs it, array -> list of arrays; its metadata, those of
+        :func:`nf_zoo.deploy.exporting.metadata_of`; and the shape of its input.
         """
         require(self.runtime, f"{self.title} files", extra=self.extra)
         if not path.is_file():
@@ -236,13 +213,7 @@ class Format:
             ) from error
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
-        """Return the path after checking that the export may be written there.
-
-        Raises:
-            FileExistsError: if it exists and may not be replaced, or is a folder instead of a file
-                or the reverse.
-            ValueError: if it must end in the format's suffix and does not.
-        """
+        """Return the path after checking that the export may be written there."""
         path, kind = Path(path), "file" if self.suffix else "folder"
         if self.second and path.suffix != self.suffix:
             raise ValueError(
@@ -283,11 +254,7 @@ class Format:
             )
 
     def tolerance(self, settings: Options) -> float | None:
-        """Return the entry of ``checks`` for the options of an export.
-
-        Raises:
-            ValueError: if the format does not have the precision.
-        """
+        """Return the entry of ``checks`` for the options of an export, after a check."""
         precision = getattr(settings, "precision", "float32")
         if precision not in self.checks:
             raise ValueError(
@@ -297,12 +264,7 @@ class Format:
         return self.checks[precision]
 
     def require(self) -> None:
-        """Import the needed packages, or raise an error that names what to install.
-
-        Raises:
-            ImportError: if a package is missing.
-            RuntimeError: if Keras runs on another backend than the format needs.
-        """
+        """Import the needed packages, or raise an error that names what to install."""
         if self.tensorflow:
             from nf_zoo.backend import require_tensorflow
 
@@ -379,13 +341,7 @@ SUFFIXES = {row.suffix: row for row in FORMATS.values() if row.suffix}
 def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
     """Return the format of the flag, else of the path's suffix, else SavedModel.
 
-    Raises:
-        ValueError: if the suffix is that of a file of another kind; a version, as in ``pets.v2`` or
-            ``pets-1.2``, is none.
-
-    Example:
-        >>> format_of("pets.tflite").name, format_of("pets").name
-        ('litert', 'saved_model')
+    Another suffix is refused, but a version, as in ``pets.v2`` or ``pets-1.2``, is none.
     """
     suffix = Path(path).suffix
     if flag:

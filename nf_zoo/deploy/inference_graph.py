@@ -30,18 +30,12 @@ class Names:
 
 @dataclasses.dataclass(eq=False)
 class Node:
-    """One operation.
+    """One operation."""
 
-    Attributes:
-        name: name of the layer that it comes from.
-        inputs: nodes whose results it takes.
-        policy: dtype policy of that layer.
-        consumers: nodes that take its result, once for each use.
-    """
-
-    name: str
-    inputs: list[Node]
-    policy: Any = None
+    name: str  # name of the layer that it comes from
+    inputs: list[Node]  # nodes whose results it takes
+    policy: Any = None  # dtype policy of that layer
+    # nodes that take its result, once for each use
     consumers: list[Node] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self):
@@ -92,18 +86,13 @@ class Sink(Node):
 
 @dataclasses.dataclass(eq=False)
 class Linear(Node):
-    """``output_scale * (kernel conv (input_scale * x)) + bias``, or a matrix product.
+    """``output_scale * (kernel conv (input_scale * x)) + bias``, or a matrix product."""
 
-    Attributes:
-        kernel: float32, or float64 if the model's is, (kh, kw, C / groups, filters), or (C,
-            filters) of a matrix product.
-        bias: float64 (filters,).
-        convolution: ``strides``, ``padding``, ``dilation`` and ``groups``; None for a matrix
-            product.
-    """
-
+    # (kh, kw, C / groups, filters), or (C, filters) of a matrix product; float32, or the model's
+    # float64
     kernel: np.ndarray = None
-    bias: np.ndarray = None
+    bias: np.ndarray = None  # float64 (filters,)
+    # ``strides``, ``padding``, ``dilation`` and ``groups``; None for a matrix product
     convolution: dict[str, Any] | None = None
 
     def __post_init__(self):
@@ -170,13 +159,9 @@ class Activation(Node):
 
 @dataclasses.dataclass(eq=False)
 class Gate(Node):
-    """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``.
+    """Channel attention: ``output_scale * x * gate(input_scale * mean(x))``."""
 
-    Attributes:
-        weights: for squeeze-excite the kernels and biases of both layers, ``reduce_kernel``,
-            ``reduce_bias``, ``expand_kernel``, ``expand_bias``; for ECA its ``kernel``.
-    """
-
+    # ``reduce_kernel``, ``reduce_bias``, ``expand_kernel``, ``expand_bias``; of ECA ``kernel``
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -204,27 +189,19 @@ class Add(Node):
 
 @dataclasses.dataclass(eq=False)
 class Kept(Node):
-    """A Keras layer or operation that stays as it is.
-
-    Attributes:
-        arguments: Keras's record of the arguments of its call.
-        tensors: the Keras tensors in the arguments that ``inputs`` replace.
-        foreign: whether folding does not know what it does.
-    """
+    """A Keras layer or operation that stays as it is."""
 
     operation: Any = None
-    arguments: Any = None
+    arguments: Any = None  # Keras's record of the arguments of its call
+    # the Keras tensors in the arguments that ``inputs`` replace
     tensors: list = dataclasses.field(default_factory=list)
-    foreign: bool = False
+    foreign: bool = False  # whether folding does not know what it does
 
     def call(self, operation, inputs: list, **changes):
-        """Return the result of an operation for these inputs, called as the one that stays is.
+        """Return the result of an operation, called on ``inputs`` as the one that stays is.
 
-        Args:
-            operation: the operation itself, or one that takes its place; if that is of another
-                class, keyword arguments that it does not know, such as a mask, are left out.
-            inputs: values of ``self.inputs``.
-            **changes: values for keyword arguments of the call, where it has them.
+        ``changes`` are values for keyword arguments, where the call has them. If the operation is
+        of another class, keyword arguments that it does not know, such as a mask, are left out.
         """
         if self.arguments is None:
             return operation(*inputs)

@@ -285,10 +285,8 @@ def walk(
 ) -> list[graph.Node]:
     """Translate a functional model, call by call, and return the nodes of its outputs.
 
-    Args:
-        network: the model.
-        values: key of a Keras tensor -> its node; has those of the inputs, gets all others.
-        call: (Keras's node, nodes of its inputs) -> a node for each of its outputs.
+    ``values``, key of a Keras tensor -> its node, has those of the inputs and gets all others.
+    ``call`` is (Keras's node, nodes of its inputs) -> a node for each of its outputs.
     """
     for node in functional.nodes_of(network):
         results = call(node, [values[id(x)] for x in node.input_tensors])

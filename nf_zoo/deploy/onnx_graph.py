@@ -22,19 +22,12 @@ class Unsupported(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor of the graph; always NCHW if its rank is 4.
+    """A tensor of the graph; always NCHW if its rank is 4."""
 
-    Attributes:
-        name: name in the graph.
-        rank: number of axes.
-        pads: zeros still to be put around it, (top, left, bottom, right).
-        not_negative: whether it comes from a ReLU, so that zeros can pad a maximum.
-    """
-
-    name: str
-    rank: int
-    pads: tuple[int, int, int, int] = NO_PADS
-    not_negative: bool = False
+    name: str  # name in the graph
+    rank: int  # number of axes
+    pads: tuple[int, int, int, int] = NO_PADS  # zeros yet to be added: top, left, bottom, right
+    not_negative: bool = False  # whether it comes from a ReLU, so that zeros can pad a maximum
 
     def axis(self, axis: int) -> int:
         """Return the axis in the file for an axis of Keras's tensor."""
@@ -43,18 +36,14 @@ class Value:
 
 
 class GraphWriter:
-    """Collector of the nodes and weights of a graph.
-
-    Attributes:
-        tensors: names of inputs, outputs, weights and results.
-        opset: version of the operations.
-    """
+    """Collector of the nodes and weights of a graph."""
 
     def __init__(self, onnx, opset: int):
         self._onnx, self.opset = onnx, opset
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
-        self.tensors, self._nodes = Names(), Names()
+        self.tensors = Names()  # of inputs, outputs, weights and results
+        self._nodes = Names()
         self._constants: dict[tuple, str] = {}
 
     def node(

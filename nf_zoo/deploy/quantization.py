@@ -92,16 +92,11 @@ def calibration_inputs(model, pictures: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Pictures, layers and trials that a file in eight bits is made with.
+    """Pictures, layers and trials that a file in eight bits is made with."""
 
-    Attributes:
-        inputs: the pictures as inputs of the model.
-        keep: names of the layers to leave in float32.
-        trials: (inputs, expected outputs) to run the file on.
-    """
-
-    inputs: np.ndarray
-    keep: list[str]
+    inputs: np.ndarray  # the pictures as inputs of the model
+    keep: list[str]  # names of the layers to leave in float32
+    # (inputs, expected outputs) to run the file on
     trials: list[tuple[list[np.ndarray], list[np.ndarray]]]
 
 

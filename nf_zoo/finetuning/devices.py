@@ -11,11 +11,7 @@ class Devices:
     """The devices that share each batch of a run.
 
     They are GPUs, or TPUs under JAX; without them it is the one CPU. As many take part as divide
-    the pictures of a micro-batch evenly.
-
-    Attributes:
-        count: number of devices.
-        jit_compile: argument of ``compile`` for models that they train.
+    the pictures of a micro-batch evenly. ``jit_compile`` is for ``compile`` of their models.
     """
 
     def __init__(self, pictures: int):

@@ -33,10 +33,8 @@ def set_trainable(model, flags: list[tuple], body: bool) -> None:
 def freeze(model, patterns: Sequence[str]) -> None:
     """Freeze variables, and layers of which all variables are: their statistics stay too.
 
-    Args:
-        patterns: ``"batch_norm"``; or regular expressions for published names of variables, as
-            :func:`~nf_zoo.models.classifier.variable_names` has them, or for a part that they
-            begin with, such as ``"stage1"``.
+    A pattern is ``"batch_norm"``, or a regular expression for published names of variables, as
+    ``variable_names`` has them, or for a part that they begin with, such as ``"stage1"``.
     """
     names = {id(variable): name for name, variable in variable_names(model).items()}
     layers = list(model._flatten_layers(include_self=False, recursive=True))

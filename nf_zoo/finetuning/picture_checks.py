@@ -96,12 +96,10 @@ _COPIES = {
 
 
 def compare(pictures: Sequence[Picture]) -> dict[str, list[list[str]]]:
-    """Find copies among the pictures of all splits, and warn of them.
+    """Return lists of names with equal pixels, and warn of them.
 
-    Returns:
-        lists of names with equal pixels: under ``copies_across_splits`` those of several splits,
-        of the others under ``copies_across_classes`` those of several classes, and under
-        ``copies`` the rest; no key without a list.
+    Those of several splits are under ``copies_across_splits``, of the others those of several
+    classes under ``copies_across_classes``, and the rest under ``copies``; no key without a list.
     """
     groups = collections.defaultdict(list)
     for picture in pictures:

@@ -87,13 +87,7 @@ class FilePictures:
 
 
 class ArrayPictures(FilePictures):
-    """Pictures given as arrays, named by their numbers.
-
-    Args:
-        pixels: uint8 (H, W, 3) of each.
-        classes: (len(pixels),) class index of each.
-        contents: digest of each.
-    """
+    """Pictures given as arrays, uint8 (H, W, 3), named by their numbers; with a digest of each."""
 
     def __init__(self, pixels: Sequence[np.ndarray], classes, contents: Sequence[bytes]):
         names = [str(i) for i in range(len(pixels))]

@@ -23,56 +23,34 @@ LABELS_IN_CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """One checkpoint: its network, its location and its evaluation.
+    """One checkpoint: its network, its location and its evaluation."""
 
-    Attributes:
-        architecture: the network it belongs to, e.g. ``"nf_resnet50"``.
-        tag: the checkpoint's name among that network's, e.g. ``"ra2_in1k"``.
-        license: SPDX identifier in lower case, e.g. ``"apache-2.0"``.
-        preprocessing: how pictures were prepared when the checkpoint was evaluated.
-        variant: the variant of the architecture that it fits: None or ``"paper"``.
-        source: ``"hf"`` (a Hugging Face repository), ``"url"`` (a file elsewhere on the web) or
-            ``"shipped"`` (a file in the weights directory).
-        repository: ``"owner/name"`` on the Hugging Face Hub; None for the others.
-        url: address of the file; None for the others.
-        filename: the file in the repository, or its path relative to the weights directory.
-        revision: branch, tag or commit of the repository.
-        sha256: checksum of the file; None if the download is not pinned.
-        format: ``"timm"`` or ``"haiku"`` (timm's or DeepMind's names and layouts), or ``"nf_zoo"``
-            (ours).
-        num_classes: number of classes of the checkpoint's classifier; 0 if it has none.
-        train_input_size: (height, width) in pixels during training, or None.
-        top1: published top-1 accuracy in per cent, or None.
-        top5: published top-5 accuracy in per cent, or None.
-        accuracy_source: where the accuracies were published; None if there are none.
-        parameters: number of trainable parameters, or None.
-        labels: ``"imagenet1k"``; ``"config.json"`` (in a repository that nf_zoo wrote); or a JSON
-            file with a ``"labels"`` list, relative to the weights directory.
-        dataset: the data set whose classes it knows, in words; empty if unknown.
-        default: ``pretrained=True`` takes this checkpoint.
-    """
-
-    architecture: str
-    tag: str
-    license: str
-    preprocessing: Preprocessing
-    variant: str | None = None
+    architecture: str  # the network it belongs to, e.g. "nf_resnet50"
+    tag: str  # the checkpoint's name among that network's, e.g. "ra2_in1k"
+    license: str  # SPDX identifier in lower case, e.g. "apache-2.0"
+    preprocessing: Preprocessing  # how pictures were prepared when the checkpoint was evaluated
+    variant: str | None = None  # the variant of the architecture that it fits: None or "paper"
+    # "hf" (a Hugging Face repository), "url" (a file elsewhere on the web) or "shipped" (a file in
+    # the weights directory).
     source: str = "hf"
-    repository: str | None = None
-    url: str | None = None
+    repository: str | None = None  # "owner/name" on the Hugging Face Hub; None for the others
+    url: str | None = None  # address of the file; None for the others
+    # The file in the repository, or its path relative to the weights directory.
     filename: str = "model.safetensors"
-    revision: str = "main"
-    sha256: str | None = None
-    format: str = "timm"
-    num_classes: int = 1000
-    train_input_size: tuple[int, int] | None = None
-    top1: float | None = None
-    top5: float | None = None
-    accuracy_source: str | None = None
-    parameters: int | None = None
+    revision: str = "main"  # branch, tag or commit of the repository
+    sha256: str | None = None  # checksum of the file; None if the download is not pinned
+    format: str = "timm"  # or "haiku" (DeepMind's names and layouts), or "nf_zoo" (ours)
+    num_classes: int = 1000  # of the checkpoint's classifier; 0 if it has none
+    train_input_size: tuple[int, int] | None = None  # (height, width) in pixels during training
+    top1: float | None = None  # published top-1 accuracy in per cent
+    top5: float | None = None  # published top-5 accuracy in per cent
+    accuracy_source: str | None = None  # where the accuracies were published
+    parameters: int | None = None  # number of trainable parameters
+    # "imagenet1k"; "config.json" (in a repository that nf_zoo wrote); or a JSON file with a
+    # "labels" list, relative to the weights directory.
     labels: str = IMAGENET_LABELS
-    dataset: str = "ImageNet"
-    default: bool = False
+    dataset: str = "ImageNet"  # the data set whose classes it knows, in words; empty if unknown
+    default: bool = False  # pretrained=True takes this checkpoint
 
     @property
     def name(self) -> str:

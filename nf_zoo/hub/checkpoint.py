@@ -36,17 +36,10 @@ class Tensor(NamedTuple):
 
 
 class WeightsFile:
-    """An open checkpoint: names, shapes and, one at a time, float32 tensors.
+    """An open checkpoint, from ``open_weights``: names, shapes and, one at a time, float32 tensors.
 
-    Use ``open_weights`` to get one.
-
-    Attributes:
-        path: the file, or the index of several.
-        metadata: metadata of a safetensors file.
-        tensors: name -> ``Tensor``.
-        shapes: name -> shape.
-        format: ``"nf_zoo"``, ``"timm"`` or ``"haiku"``, by the names of the tensors; None if not
-            recognized.
+    ``path`` is the file, or the index of several; ``format`` is ``"nf_zoo"``, ``"timm"`` or
+    ``"haiku"``, by the names of the tensors; None if not recognized.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> None:

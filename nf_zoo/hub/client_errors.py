@@ -17,12 +17,7 @@ CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, er
 
 @contextlib.contextmanager
 def in_words(repository, filename: str) -> Iterator[None]:
-    """Turn the hub client's errors in the block into ours; let others pass unchanged.
-
-    Args:
-        repository: the HubRepository that is read or written.
-        filename: what of it, for the messages.
-    """
+    """Turn the hub client's errors in the block into ours; let others pass unchanged."""
     try:
         yield
     except Exception as error:

@@ -76,10 +76,6 @@ def open_model(source: str):
     """Open the model that a MODEL argument names: one that can predict.
 
     It is an ImageClassifier, a FoldedModel, a :class:`SavedModel` or an :class:`ExportedFile`.
-
-    Raises:
-        ValueError: if it is neither a name nor a path; suggests near names.
-        nf_zoo.hub.errors.WeightsError: if it holds no model, or its weights cannot be loaded.
     """
     from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE
 
@@ -113,11 +109,7 @@ def offline_in_words(place: str) -> Iterator[None]:
 
 
 def answers(model, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Return (N, classes) logits or probabilities for uint8 pictures (H, W, 3) of any sizes.
-
-    Raises:
-        ValueError: if the model has no classifier.
-    """
+    """Return (N, classes) logits or probabilities for uint8 pictures (H, W, 3) of any sizes."""
     if isinstance(model, SavedModel):
         return model.probabilities(pictures)
     if not model.num_classes:

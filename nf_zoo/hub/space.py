@@ -89,11 +89,8 @@ def push_space(
 def check_space(source: str, space: str, model=None) -> None:
     """Refuse, before anything is uploaded, what cannot become a Space.
 
-    Raises:
-        ValueError: if the name of the Space is malformed, if the hub cannot open the model, such as
-            a local folder, or if it has no classifier.
-        UnknownWeights: if the name of the model is malformed.
-        ImportError: without the extra ``demo``.
+    It may be a malformed name, a model that the hub cannot open, such as a local folder, or one
+    without a classifier. The extra ``demo`` must be there.
     """
     try:
         HubRepository.parse(f"{HUB}{space.removeprefix(HUB)}")

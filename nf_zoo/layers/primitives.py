@@ -28,16 +28,13 @@ USUAL_BATCH = 32
 def primitive_of(x, kernel, strides, padding, dilation, groups, training) -> Callable | None:
     """Return the function of (x, kernel) that convolves fastest; None stands for Keras's.
 
-    Args:
-        x, kernel, strides, dilation, groups: as in :func:`nf_zoo.layers.convolve`.
-        padding: ``"same"`` or ``"valid"``.
-        training: a gradient will be taken. Those of a kernel of one tap are then matrix products.
-            So are those of a result that is up to 4 pixels wide, and a convolution of a map of up
-            to four pixels is one product. In bfloat16 a result with 64 channels for each pixel of
-            its width has matrix products too; in other precisions products are taken from 2
-            pictures on, and the one product of several pixels from 8. Without oneDNN the gradient
-            to an input of up to 16 pixels a side is a convolution with the turned kernel, from 2
-            pictures on. For inference a convolution without groups stays one plain operation.
+    For inference a convolution without groups stays one plain operation. In training the gradients
+    of a kernel of one tap are matrix products. So are those of a result that is up to 4 pixels
+    wide, and a convolution of a map of up to four pixels is one product. In bfloat16 a result with
+    64 channels for each pixel of its width has matrix products too; in other precisions products
+    are taken from 2 pictures on, and the one product of several pixels from 8. Without oneDNN the
+    gradient to an input of up to 16 pixels a side is a convolution with the turned kernel, from 2
+    pictures on.
     """
     padding = padding.upper()
     if groups > 1 and kernel.shape[2] == 1 and 1 in (strides, dilation):
@@ -135,9 +132,8 @@ def _as_one_product(x, kernel, strides, padding):
 def _with_own_gradients(strides, padding, turned=False, products=True) -> Callable:
     """Return a convolution with gradients of other forms than TensorFlow's.
 
-    Args:
-        turned: the gradient to the input is a convolution with the turned kernel.
-        products: the gradient to the kernel is a matrix product for each tap.
+    That to the input is a convolution with the ``turned`` kernel, that to the kernel matrix
+    ``products``, one for each tap.
     """
     import tensorflow as tf
 

@@ -31,25 +31,15 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class GraphOptions:
-    """Options of a model's graph besides its architecture record.
+    """Options of a model's graph besides its architecture record."""
 
-    Attributes:
-        num_classes: width of the classifier; 0 for none.
-        input_shape: (height, width, channels).
-        classifier_activation: None for logits, or ``"softmax"``, ...
-        include_preprocessing: the graph takes raw pixels.
-        pooling: ``"avg"``, ``"max"``, or None for the last map itself.
-        features_only: the outputs are maps of several strides instead.
-        out_indices: indices of these maps among the stages.
-    """
-
-    num_classes: int = 1000
-    input_shape: tuple[int | None, ...] = (None, None, 3)
-    classifier_activation: str | None = None
-    include_preprocessing: bool = False
-    pooling: str | None = "avg"
-    features_only: bool = False
-    out_indices: tuple[int, ...] | None = None
+    num_classes: int = 1000  # width of the classifier; 0 for none
+    input_shape: tuple[int | None, ...] = (None, None, 3)  # (height, width, channels)
+    classifier_activation: str | None = None  # None for logits, or "softmax", ...
+    include_preprocessing: bool = False  # the graph takes raw pixels
+    pooling: str | None = "avg"  # or "max", or None for the last map itself
+    features_only: bool = False  # the outputs are maps of several strides instead
+    out_indices: tuple[int, ...] | None = None  # indices of these maps among the stages
 
     def __post_init__(self):
         _set(self, "input_shape", tuple(self.input_shape))

@@ -12,17 +12,9 @@ class BatchNormBlock(ResidualBlock):
     """Residual block with batch normalization, post-activation (v1.5) or pre-activation (v2).
 
     v1.5: (conv, BN, ReLU) repeated, no ReLU before the merge, ReLU after it; projections carry a
-    BN. v2: (BN, ReLU, conv) repeated; a projection starts from the first BN and ReLU.
-
-    Args:
-        preactivation: v2 if true.
-        activation_first: in a v2 block, (ReLU, BN, conv) instead of (BN, ReLU, conv).
-        momentum: momentum of the moving statistics, in Keras's sense (0.9 keeps nine tenths).
-        eps: added to the variance.
-        zero_init_last: start the last BN's scale at 0 (v1.5 only).
-        attention_width: hidden width of squeeze-excite on the activated map after the last 3x3
-            (v1.5 only); None for none.
-        **kwargs: arguments of ResidualBlock.
+    BN. v2: (BN, ReLU, conv) repeated; a projection starts from the first BN and ReLU. The arguments
+    in ``fields`` are those of ResNetConfig. ``attention_width`` is the hidden width of
+    squeeze-excite on the activated map after the last 3x3 of a v1.5 block; None for none.
 
     Source: He et al., CVPR 2016 and ECCV 2016.
     """

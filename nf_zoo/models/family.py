@@ -50,20 +50,13 @@ class Part:
     ``{n}`` counts the blocks of all stages as Haiku does: ``""``, ``"_1"``, ``"_2"``, ...
     ``{leaf}`` is the source's word for the weight; ``{own}`` is the word of Haiku's own layers,
     whose bias is b. Without either, the word is appended.
-
-    Attributes:
-        name: our name, without that of the weight: ``"stem/conv"``.
-        weights: the layer's weights: ``"kernel"``, ...
-        timm: key in timm's state dictionaries; None if timm has no such part.
-        haiku: ``module_path/parameter`` in DeepMind's trees; None if they have no such part.
-        optional: only some of the blocks have this part.
     """
 
-    name: str
-    weights: tuple[str, ...]
-    timm: str | None = None
-    haiku: str | None = None
-    optional: bool = False
+    name: str  # our name, without that of the weight: ``"stem/conv"``
+    weights: tuple[str, ...]  # the layer's weights: ``"kernel"``, ...
+    timm: str | None = None  # key in timm's state dictionaries; None if timm has no such part
+    haiku: str | None = None  # ``module_path/parameter`` in DeepMind's trees; None likewise
+    optional: bool = False  # only some of the blocks have this part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,41 +76,32 @@ class LinearGrowth:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Everything a family's own file declares about it.
+    """Everything a family's own file declares about it."""
 
-    Attributes:
-        name: ``"nf_resnet"``.
-        config: the class of its architecture records.
-        architectures: architecture name -> (factory name, fields that differ from the defaults).
-        build_trunk: (record, images (N, H, W, C)) -> a
-            :class:`~nf_zoo.models.residual_block.Level` for the stem and for every stage. The
-            classifier pools the last one.
-        parts: record -> every layer with weights, and its names in other projects' files.
-        variants: published variants by name, and the fields they set.
-        form: those fields of a variant that no weights make up for: with other values its weights
-            still fit, but compute something else.
-        activates_features: feature maps that leave the network are activated first.
-        before_classifier: layer for the pooled features after dropout; None for none.
-        classifier_stddev: standard deviation of the fresh classifier; 0 for zeros.
-        variance: record -> the variance that theory expects at initialization; None if there is
-            no theory.
-        delegate: record -> the family that builds the network, and its record; None for a family
-            with a network of its own.
-        row_of: name outside the table -> its row, or None.
-    """
-
-    name: str
-    config: type[Config]
+    name: str  # "nf_resnet"
+    config: type[Config]  # the class of its architecture records
+    # Architecture name -> (factory name, fields that differ from the defaults).
     architectures: Mapping[str, tuple[str, dict[str, Any]]]
+    # (record, images (N, H, W, C)) -> a :class:`~nf_zoo.models.residual_block.Level` for the stem
+    # and for every stage. The classifier pools the last one.
     build_trunk: Callable[[Any, Any], list] | None = None
+    # record -> every layer with weights, and its names in other projects' files.
     parts: Callable[[Any], Iterable[Part]] | None = None
+    # Published variants by name, and the fields they set.
     variants: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    # Those fields of a variant that no weights make up for: with other values its weights still
+    # fit, but compute something else.
     form: tuple[str, ...] = ()
-    activates_features: bool = False
+    activates_features: bool = False  # feature maps that leave the network are activated first
+    # Layer for the pooled features after dropout.
     before_classifier: Callable[[Any], Any] | None = None
-    classifier_stddev: float = 0.01
+    classifier_stddev: float = 0.01  # of the fresh classifier; 0 for zeros
+    # record -> the variance that theory expects at initialization; None if there is no theory.
     variance: Callable[[Any], Ledger | LinearGrowth | None] = lambda config: None
+    # record -> the family that builds the network, and its record; None for a family with a network
+    # of its own.
     delegate: Callable[[Any], tuple[Family, Config]] | None = None
+    # Name outside the table -> its row, or None.
     row_of: Callable[[str], tuple[str, dict[str, Any]] | None] = lambda name: None
 
     def resolve(self, config: Config) -> tuple[Family, Config]:

@@ -42,14 +42,7 @@ def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
 
 
 def with_last_map(model) -> keras.Model:
-    """Return a network of the same weights that gives its last map and its output.
-
-    Example:
-        >>> import nf_zoo
-        >>> model = nf_zoo.create_model("wide_resnet16_1.cifar10")
-        >>> [output.shape for output in with_last_map(model).outputs]
-        [(None, None, None, 64), (None, 10)]
-    """
+    """Return a network of the same weights that gives its last map and its output."""
     with deep_graphs():
         return keras.Model(model.inputs, [model.get_layer("pool").input, model.output])
 

@@ -57,13 +57,9 @@ class NormFreeBlock(ResidualBlock):
 
     Along the branch: (activation, convolution with scaled weight standardization) repeated, then
     attention, stochastic depth, skip gain and alpha. A projection starts from the activated,
-    beta-scaled input; an identity shortcut is the raw input.
-
-    Args:
-        beta: 1 / sqrt(expected variance of the input).
-        attention_width: hidden width of squeeze-excite.
-        attention_inside: attention follows the last 3x3 convolution instead of the last one.
-        **kwargs: the fields of NormFreeFields, and the arguments of ResidualBlock.
+    beta-scaled input; an identity shortcut is the raw input. ``attention_width`` is the hidden
+    width of squeeze-excite; ``attention_inside`` puts attention after the last 3x3 convolution
+    instead of the last one. ``kwargs`` hold the fields of NormFreeFields too.
 
     Source: Brock, De & Smith, ICLR 2021, section 3.
     """

@@ -100,13 +100,10 @@ def parts(
 ) -> Iterator[Part]:
     """Yield the layers with weights, and their names.
 
-    Args:
-        config: the record.
-        haiku: names of network and block in DeepMind's trees, ``"NFNet nf_block"``.
-        convolutions: timm's numbers of the convolutions in a block, ``"1 2 2b 3"``.
-        stem: numbers of those in the stem; ``""`` for one without a number.
-        final: there is a convolution after the blocks.
-        attention: timm's name of squeeze-excite and ECA.
+    ``haiku`` names network and block in DeepMind's trees, ``"NFNet nf_block"``. ``convolutions``
+    are timm's numbers of those in a block, ``"1 2 2b 3"``, and ``stem`` those of the stem's, ``""``
+    for one without a number. ``final`` is for a convolution after the blocks, ``attention`` timm's
+    name of squeeze-excite and ECA.
     """
     network, module = haiku.split()
     weights = STANDARDIZED if config.standardize else LINEAR

@@ -11,12 +11,8 @@ class SkipInitBlock(ResidualBlock):
     """``x + gain * f(x)`` with one learnable gain; f repeats (activation, convolution with bias).
 
     A projection starts from the activated input. Without the gain, and with ``merge_scale``, it is
-    a baseline of the SkipInit paper: ``x + f(x)`` or ``(x + f(x)) / sqrt(2)``.
-
-    Args:
-        skip_gain: initial value of the gain; None for no gain.
-        merge_scale: constant factor on the sum.
-        **kwargs: arguments of ResidualBlock.
+    a baseline of the SkipInit paper: ``x + f(x)`` or ``(x + f(x)) / sqrt(2)``. ``skip_gain`` is the
+    gain's initial value; None for no gain.
 
     Source: De & Smith, NeurIPS 2020, section 4; DeepMind nfnets ``skipinit_resnet.py``.
     """
@@ -48,11 +44,7 @@ class FixupBlock(ResidualBlock):
 
     The identity shortcut carries the first bias, as in the reference. With m convolutions in the
     branch, all but the last start at He's standard deviation times
-    ``num_blocks ** (-1 / (2 m - 2))``, the last at 0.
-
-    Args:
-        num_blocks: number of residual blocks in the network.
-        **kwargs: arguments of ResidualBlock.
+    ``num_blocks ** (-1 / (2 m - 2))``, the last at 0; ``num_blocks`` are those of the network.
 
     Source: Zhang, Dauphin & Ma, ICLR 2019; DeepMind nfnets ``fixup_resnet.py``.
     """

@@ -21,11 +21,7 @@ SMALLEST_NORM = 1e-6
 def unitwise_norm(value, axes: Sequence[int] | None = None):
     """Return the norm of each unit, in a shape that broadcasts against ``value``.
 
-    Args:
-        value: tensor of any shape.
-        axes: axes, counted from 0, that the norm of a unit runs over. None derives them from the
-            shape as the published code does: (), (O,), (I, O) or (H, W, I, O); see
-            :func:`published_axes`.
+    The norm of a unit runs over ``axes``, by default those of :func:`published_axes`.
 
     Source: DeepMind nfnets ``agc_optax.py``.
     """

@@ -91,13 +91,9 @@ def where(chosen, changed: Callable, images):
 
 
 class Augmentation:
-    """The operations that some settings ask for.
+    """The operations that some :class:`Settings` ask for.
 
-    Args:
-        settings: a :class:`Settings`.
-        seed: any integer.
-        batch_size: pictures of a whole step.
-        mean: of the channels, on the scale 0..1.
+    ``batch_size`` is that of a whole step, ``mean`` of the channels, on the scale 0..1.
     """
 
     def __init__(self, settings, seed: int, batch_size: int, mean=(0.5, 0.5, 0.5)):
@@ -171,12 +167,8 @@ def crop(images, draws, given):
 def window(draws, height: int, width: int, given, shape: float = 1.0, xp=ops):
     """Return (top, left, height, width) of the windows of ``crop``, in pixels.
 
-    Args:
-        draws: four numbers in [0, 1), or arrays (N,).
-        height, width: of the pictures.
-        given: has ``crop`` and ``smallest_area``.
-        shape: width of the result divided by its height.
-        xp: NumPy, or ``keras.ops`` for tensors.
+    ``draws`` are four numbers in [0, 1), or arrays (N,); ``shape`` is the width of the result
+    divided by its height; ``xp`` is NumPy, or ``keras.ops`` for tensors.
     """
     area, aspect, top, left = draws[:4]
     tall, wide = xp.full_like(top, height), xp.full_like(left, width)

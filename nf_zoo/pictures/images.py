@@ -77,11 +77,7 @@ def preprocess(
 
 
 def readable(files: Sequence[str]) -> list[str]:
-    """Return the files that can be read; a warning names the others.
-
-    Raises:
-        ValueError: if none can be read; the reason is that of the first.
-    """
+    """Return the files that can be read; a warning names the others, and one must be there."""
     errors = {}
     for file in files:
         try:

@@ -18,12 +18,8 @@ def change(images, chosen, amount):
     """Apply one of ``CHANGES`` to each picture.
 
     A change is computed only if a picture of the batch drew it. Maps of the plane are computed
-    together, and so are tables of the 256 levels.
-
-    Args:
-        images: (N, H, W, 3) float32, whole numbers in 0..255, as is the result.
-        chosen: (N,) which one.
-        amount: (N,) how much, in [-1, 1]; the sign matters to those that have two sides.
+    together, and so are tables of the 256 levels. Images and result are (N, H, W, 3) float32, whole
+    numbers in 0..255; ``chosen`` (N,) says which change, and ``amount`` (N,) how much, in [-1, 1].
     """
 
     def drew(*names: str):

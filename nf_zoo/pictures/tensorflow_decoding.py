@@ -36,15 +36,11 @@ _traced_once = functools.partial(
 
 @_traced_once
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode one picture, as :func:`nf_zoo.pictures.images.load_image` does.
+    """Decode one picture to (H, W, 3) uint8, as :func:`nf_zoo.pictures.images.load_image` does.
 
-    Returns:
-        uint8 tensor (H, W, 3), values 0..255: upright by EXIF or XMP, transparency over white, 16
-        bits reduced to 8, the first frame of an animation. CMYK may differ by one gray level.
-
-    Raises:
-        tf.errors.InvalidArgumentError: the picture is corrupt, too large for Pillow's
-            decompression-bomb limit, or of a kind that only Pillow reads (docs/deploy.md).
+    CMYK may differ by one gray level. ``InvalidArgumentError`` means that the picture is corrupt,
+    too large for Pillow's decompression-bomb limit, or of a kind that only Pillow reads
+    (docs/deploy.md).
     """
     return _decode(encoded, lambda read, *texts: read(*texts))
 
@@ -384,11 +380,9 @@ def _find(
 ) -> list[tf.Tensor]:
     """Walk along the parts of a file, and return where each wanted one lies first; 0 if nowhere.
 
-    Args:
-        start: place of the first part.
-        wanted: the bytes that tell a part, by their distance from its start.
-        step: (first bytes of a part, its place) -> place of the next part, less that of this one.
-        more: first bytes -> whether another part follows.
+    ``wanted`` has the bytes that tell a part, by their distance from its start. ``step``: (first
+    bytes of a part, its place) -> the distance to the next part. ``more``: first bytes -> whether
+    another part follows.
     """
     size = tf.strings.length(file) - _MARGIN
     length = max(at + len(word) for words in wanted for at, word in words.items())

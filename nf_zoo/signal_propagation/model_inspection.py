@@ -44,11 +44,9 @@ def find_merges(model) -> list[Merge]:
 
 
 def merges_among(inputs: Iterable, calls: Iterable[tuple[Any, list, list]]) -> list[Merge]:
-    """Return the residual merges of a graph.
+    """Return the residual merges of a graph, given the keys of its inputs, and its calls.
 
-    Args:
-        inputs: keys of the inputs.
-        calls: (operation, keys of its inputs, keys of its outputs), in order of execution.
+    A call is (operation, keys of its inputs, keys of its outputs); they are in execution order.
     """
     ancestors: dict[Any, frozenset] = {key: frozenset((key,)) for key in inputs}
     order: dict[Any, int] = dict.fromkeys(ancestors, -1)

@@ -37,16 +37,10 @@ def reproduce(
 ) -> list[Path]:
     """Measure a figure of the papers, and write NAME.png, NAME.svg and NAME.csv.
 
-    This sets Keras's global random seed.
-
-    Args:
-        name: key of :data:`FIGURES`.
-        output: folder; created if it does not exist.
-        images: list of pictures, as for :func:`nf_zoo.preprocess`; None for N(0, 1) noise. If
-            there are more than the figure needs, evenly spaced ones are taken.
-        seed: seed of the weights and the noise.
-        **sizes: ``depth`` (blocks, per stage if there are several), ``width`` (channels of the
-            first stage, or features), ``pictures`` (or vectors), ``size`` (pixels of a side).
+    This sets Keras's global random seed. Without images, which are as for
+    :func:`nf_zoo.preprocess`, it measures noise; of more than it needs it takes evenly spaced ones.
+    Sizes are ``depth`` (blocks, per stage if there are several), ``width`` (channels of the first
+    stage, or features), ``pictures`` (or vectors) and ``size`` (pixels of a side).
     """
     if name not in FIGURES:
         raise ValueError(f"The figure must be one of {', '.join(FIGURES)}. Received: {name}")

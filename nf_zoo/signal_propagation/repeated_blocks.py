@@ -37,11 +37,9 @@ class State:
 
 
 class RepeatedBlocks:
-    """Wide ResNet of any depth up to a maximum, trained by plain SGD with momentum.
+    """Wide ResNet of up to ``most`` blocks per stage, trained by plain SGD with momentum.
 
-    Args:
-        template: the network with two blocks per stage, whose layers run.
-        most: blocks per stage that the stacks have room for.
+    The layers that run are those of the template, with two blocks per stage.
     """
 
     def __init__(self, template: keras.Model, most: int):
@@ -77,10 +75,9 @@ class RepeatedBlocks:
     def train(self, state: State, images, labels, batches: np.ndarray, rate: float):
         """Make one update per row of ``batches``, indices (updates, batch size) of pictures.
 
-        Returns:
-            (losses, gradient norms, new state). There is one loss per update, from before it. The
-            gradient norms are means over the updates of the norm of the loss's gradient with
-            respect to the input of every block, in depth order, and the output of the last.
+        Return (losses, gradient norms, new state). There is one loss per update, from before it.
+        The gradient norms are means over the updates of the norm of the loss's gradient with
+        respect to the input of every block, in depth order, and the output of the last.
         """
         images, rate = (ops.convert_to_tensor(x, "float32") for x in (images, rate))
         labels, rows = (ops.convert_to_tensor(x, "int32") for x in (labels, batches))

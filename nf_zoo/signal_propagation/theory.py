@@ -57,14 +57,8 @@ def border_factor(
     The input is assumed to be alike in all places. After other padded convolutions it is smaller
     at the border, where its mean counts least, so somewhat more is left.
 
-    Args:
-        size: (height, width) of the input in pixels.
-        kernel_size: side of the kernel, or its (height, width).
-        strides: step in pixels.
-        padding: padding as in the zoo's convolutions.
-        mean_square: squared mean of the input over its variance; 0 gives the share of the mean
-            square that is left.
-        standardized: whether the kernel's mean is 0.
+    ``mean_square`` is the squared mean of the input over its variance; 0 gives the share of the
+    mean square that is left. A ``standardized`` kernel has mean 0.
 
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
     """

@@ -23,12 +23,7 @@ KEYS = ("train_images", "train_classes", "test_images", "test_classes", "labels"
 
 
 class ArrayPictures:
-    """Training and test pictures in memory.
-
-    Attributes:
-        train, test: (images (N, H, W, 3) uint8, classes (N,)).
-        labels: class names.
-    """
+    """Training and test pictures in memory, each (images (N, H, W, 3) uint8, classes (N,))."""
 
     def __init__(self, train, test, labels):
         self.labels = tuple(labels)

@@ -62,12 +62,8 @@ class FolderPictures:
 class RecordPictures:
     """Records (encoded picture, class), read in sequence; each host reads its own part.
 
-    Args:
-        labels: class names.
-        sizes: number of records of (training, test), over all hosts.
-        open_split: (split, host, hosts) -> a finite data set of that host's records.
-        counts: (split, host, hosts) -> the number of those records.
-        splits: names of the training and the test split.
+    ``open_split`` is (split, host, hosts) -> a finite data set of that host's records, and
+    ``counts`` their number. ``sizes`` and ``splits`` are (training, test), over all hosts.
     """
 
     def __init__(self, labels, sizes, open_split, counts, splits):
