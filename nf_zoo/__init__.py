@@ -7,32 +7,19 @@ import importlib
 from typing import Any
 
 from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.hub import errors
 from nf_zoo.registration import register_with_keras
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveGradientClipping": "nf_zoo.optimizers",
-    "CacheNotWritable": "nf_zoo.hub.errors",
     "CardDetails": "nf_zoo.hub.card",
-    "CatalogError": "nf_zoo.hub.errors",
-    "ChecksumMismatch": "nf_zoo.hub.errors",
-    "CorruptWeights": "nf_zoo.hub.errors",
     "FolderError": "nf_zoo.pictures.class_folders",
     "GroupedOptimizer": "nf_zoo.optimizers",
     "ImageClassifier": "nf_zoo.models.classifier",
-    "InvalidConfig": "nf_zoo.hub.errors",
     "Preprocessing": "nf_zoo.pictures.preprocessing",
-    "PublishingFailed": "nf_zoo.hub.errors",
-    "RepositoryTaken": "nf_zoo.hub.errors",
     "SignalPropagationCallback": "nf_zoo.signal_propagation",
-    "UnknownWeights": "nf_zoo.hub.errors",
-    "UnsafeWeights": "nf_zoo.hub.errors",
-    "WeightsAccessDenied": "nf_zoo.hub.errors",
-    "WeightsError": "nf_zoo.hub.errors",
-    "WeightsMismatch": "nf_zoo.hub.errors",
-    "WeightsNotFound": "nf_zoo.hub.errors",
-    "WeightsOffline": "nf_zoo.hub.errors",
     "benchmark": "nf_zoo.deploy.benchmarking",
     "create_model": "nf_zoo.hub.models",
     "decode_predictions": "nf_zoo.pictures.predictions",
@@ -53,6 +40,11 @@ _HOMES = {
     "remove_batch_norm": "nf_zoo.conversion.batch_norm_removal",
     "save_pretrained": "nf_zoo.hub.folder",
     **{row.function: row.module for row in FORMATS.values()},
+    **{
+        name: "nf_zoo.hub.errors"
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    },
 }
 """Public name -> the module that defines it; the model factories are in hub/factories.py."""
 
@@ -72,19 +64,12 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"nf_zoo.{name}")
-    elif not name[:1].isupper():  # factories have capitalized names
-        raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
+    elif name[:1].isupper() and name in __dir__():  # factories have capitalized names
+        value = importlib.import_module("nf_zoo.hub.factories").factory(name)
     else:
-        value = _factory(name)
+        raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
     globals()[name] = value
     return value
-
-
-def _factory(name: str) -> Any:
-    factories = importlib.import_module("nf_zoo.hub.factories")
-    if name not in factories.FACTORIES:
-        raise AttributeError(f"module 'nf_zoo' has no attribute {name!r}")
-    return factories.factory(name)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,11 @@
 """Write a file or a folder to one side, then swap it in: whole or not at all; alone in a folder."""
 
 import contextlib
+import csv
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FORMER = ".nf_zoo-former"
@@ -100,6 +101,16 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with replacing(path) as written:
         written.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_rows(path: str | os.PathLike, fields: Iterable[str], rows: Iterable[dict]) -> Path:
+    """Write a CSV with a header, whole or not at all, and return its path."""
+    path = Path(path)
+    with replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(fields))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 NO_SPACE = "No space is left on the disk"

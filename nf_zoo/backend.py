@@ -11,7 +11,6 @@ from typing import Any
 
 from nf_zoo.atomic import is_full
 
-_INSTALL = "pip install tensorflow"
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
@@ -22,21 +21,11 @@ def require_tensorflow(what: str) -> ModuleType:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            f"{what} works with TensorFlow only: {_INSTALL} and set KERAS_BACKEND=tensorflow. A "
-            "model saved with model.save(...) loads there unchanged. "
+            f"{what} works with TensorFlow only: pip install tensorflow and set "
+            "KERAS_BACKEND=tensorflow. A model saved with model.save(...) loads there unchanged. "
             f"Received: backend {backend!r}"
         )
-    return import_tensorflow(what)
-
-
-def import_tensorflow(what: str) -> ModuleType:
-    """Return TensorFlow, whichever backend Keras runs on; ``what`` is the subject of the error."""
-    try:
-        return importlib.import_module("tensorflow")
-    except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
-            raise
-        raise ImportError(f"{what} needs TensorFlow, which is not installed: {_INSTALL}") from error
+    return importlib.import_module("tensorflow")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nf_zoo.cli.output import table
 from nf_zoo.finetuning.settings import QuickstartSettings
 from nf_zoo.options import takes
 from nf_zoo.pictures.predictions import decode_predictions
@@ -285,7 +286,7 @@ def _print_beginning(console: Console, output: Path, record: dict[str, Any]) -> 
 
 
 def _print_comparison(console: Console, record: dict[str, Any]) -> None:
-    rows = _table("", "Test pictures right", "Wrong")
+    rows = table("", ">Test pictures right", ">Wrong")
     for name, title in TITLES.items():
         row = record[name]
         right = Text(f"{100 * row['test_accuracy']:.1f} %", style="bold")
@@ -299,7 +300,7 @@ def _print_served(console: Console, served: list[dict[str, Any]]) -> None:
         "\nThe fine-tuned network, exported as a SavedModel and loaded in a fresh Python process "
         "without nf_zoo, gives the same answers as the Keras model:\n"
     )
-    rows = _table("Picture", "Shows", "SavedModel", "Probability")
+    rows = table("Picture", ">Shows", ">SavedModel", ">Probability")
     for row in served:
         label, probability = row["saved_model"]
         style = "green" if label == row["digit"] else "red"
@@ -337,11 +338,3 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         "nf-zoo list --pretrained",
     ):
         console.print(f"  {line}", soft_wrap=True)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    table.add_column(first)
-    for header in others:
-        table.add_column(header, justify="right")
-    return table

@@ -169,10 +169,9 @@ class JaxEngine(Engine):
         images, targets = augmentation.vary(
             self.recipe, images, classes, draws, self.model.num_classes, size
         )
-        images, targets = (
-            value.reshape((self.recipe.accumulate, -1, *value.shape[1:]))
-            for value in (images, targets)
-        )
+        count = self.recipe.accumulate
+        images = images.reshape((count, -1, *images.shape[1:]))
+        targets = targets.reshape((count, -1, *targets.shape[1:]))
         scale = 1.0
         if self._scaled:
             scale = optimizer[_place(self.optimizer, self.optimizer.dynamic_scale)]

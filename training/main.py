@@ -20,25 +20,22 @@ from training.recipe import RecipeError
 STRATEGIES = "auto, one_device, mirrored, multi_worker, tpu"
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
-OPTIONS = (
-    *("strategy", "replicas", "peer_timeout", "tpu", "precision", "jit", "minutes"),
-    *("eval_only", "dry_run"),
-)
-"""Flags that are arguments of :func:`training.session.run`."""
-
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a file of training/configs, FILE.py or FILE.py:VARIANTS."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
-flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}.")
-flags.DEFINE_integer("replicas", 0, "Number of devices to cut the CPU into.")
-flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers.")
-flags.DEFINE_string("tpu", "", "Name of the TPU.")
-flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras dtype policy.")
-flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow).")
-flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule.")
-flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end.")
-flags.DEFINE_bool("dry_run", False, "Describe the run, and end.")
+OPTIONS = (
+    flags.DEFINE_string("strategy", "auto", f"How to distribute: {STRATEGIES}."),
+    flags.DEFINE_integer("replicas", 0, "Number of devices to cut the CPU into."),
+    flags.DEFINE_float("peer_timeout", 300.0, "Seconds to wait for other workers."),
+    flags.DEFINE_string("tpu", "", "Name of the TPU."),
+    flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras dtype policy."),
+    flags.DEFINE_bool("jit", False, "Compile the gradient with XLA (TensorFlow)."),
+    flags.DEFINE_float("minutes", 0.0, "Above 0: end by the clock, along the same schedule."),
+    flags.DEFINE_bool("eval_only", False, "Evaluate the newest checkpoint and end."),
+    flags.DEFINE_bool("dry_run", False, "Describe the run, and end."),
+)
+"""Flags that are arguments of :func:`training.session.run`."""
 
 
 def main(argv) -> int:
@@ -48,9 +45,8 @@ def main(argv) -> int:
     from training.session import expected_errors, run
 
     try:
-        values = run(
-            CONFIG.value, WORKDIR.value, **{name: flags.FLAGS[name].value for name in OPTIONS}
-        )
+        options = {option.name: option.value for option in OPTIONS}
+        values = run(CONFIG.value, WORKDIR.value, **options)
     except expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

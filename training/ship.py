@@ -8,7 +8,6 @@ metrics.json; weights/catalog.toml receives a record. The accuracy is measured h
 folders of ``--pictures``, with the file that ships.
 """
 
-import csv
 import json
 import shutil
 import sys
@@ -133,22 +132,19 @@ def write_history(log: Path, path: Path) -> None:
     Minutes are counted from the first line of the log, interruptions included.
     """
     columns = ("step", "minutes", "loss", "learning_rate", "test_loss", "test_top1")
-    with log.open(encoding="utf-8") as lines, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        training: dict = {}
-        started = None
-        rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
-        for row in map(json.loads, lines):
-            started = started or row["time"]
-            if row["kind"] == "training":
-                training = row
-                continue
-            values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
-            rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
-            minutes = {"minutes": f"{(row['time'] - started) / 60:.1f}"}
-            rows[row["step"]] = {"step": row["step"], **minutes, **rates, **values}
-        writer.writerows(rows.values())
+    training: dict = {}
+    started = None
+    rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
+    for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+        started = started or row["time"]
+        if row["kind"] == "training":
+            training = row
+            continue
+        values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
+        rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
+        minutes = {"minutes": f"{(row['time'] - started) / 60:.1f}"}
+        rows[row["step"]] = {"step": row["step"], **minutes, **rates, **values}
+    atomic.write_rows(path, columns, rows.values())
 
 
 def main(argv) -> int:

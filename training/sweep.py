@@ -82,7 +82,7 @@ def run_grid(recipe, grid: dict[str, list], seeds: int, workdir: str | os.PathLi
         if found is None:
             break
         rows.append({"run": folder.name, **cell, "seed": seed, **found})
-        _write(path, rows)
+        atomic.write_rows(path, dict.fromkeys(key for row in rows for key in row), rows)
     return path
 
 
@@ -108,14 +108,6 @@ def measure(recipe, workdir: str | os.PathLike) -> dict | None:
         "commit": provenance.commit(),
         "device": provenance.device(),
     }
-
-
-def _write(path: Path, rows: list[dict]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic.replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(argv) -> int:

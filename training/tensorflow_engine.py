@@ -98,9 +98,8 @@ class TensorFlowEngine(Engine):
     def _accumulated(self, images, targets):
         """Return the same, micro-batch by micro-batch; kernels are standardized once for all."""
         count = self.recipe.accumulate
-        images, targets = (
-            tf.reshape(value, (count, -1, *value.shape[1:])) for value in (images, targets)
-        )
+        images = tf.reshape(images, (count, -1, *images.shape[1:]))
+        targets = tf.reshape(targets, (count, -1, *targets.shape[1:]))
         with tf.GradientTape() as tape:
             kernels = {layer: layer.effective_kernel() for layer in self._standardized}
         behind, others, trained = self._cut_at(kernels)

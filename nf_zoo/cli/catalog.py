@@ -41,7 +41,8 @@ def _matches(pattern: str, row: dict[str, Any]) -> bool:
 def _row(name: str) -> dict[str, Any]:
     """Return a network with the figures of its first checkpoint, or a checkpoint with its own."""
     bare, _, tag = name.partition(".")
-    records = _default_first(record for record in records_of(bare) if tag in ("", record.tag))
+    records = [record for record in records_of(bare) if tag in ("", record.tag)]
+    records.sort(key=lambda record: not record.default)
     figures = dict.fromkeys(("dataset", "input_size", "top1", "license", "shipped"))
     if records:
         figures = {key: getattr(records[0], key) for key in ("dataset", "top1", "license")}
@@ -62,10 +63,6 @@ def _parameters(record: PretrainedWeights) -> int:
     """Return the parameters of a checkpoint, whose network may be narrower than its namesake."""
     counts = parameter_counts()
     return counts.get(record.name) or record.parameters or counts[record.architecture]
-
-
-def _default_first(records: Iterable[PretrainedWeights]) -> list[PretrainedWeights]:
-    return sorted(records, key=lambda record: not record.default)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ _OPTIONAL = (
     *("pillow-heif", "tensorflow-datasets", "jax-privacy"),
 )
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_STATES = {None: "on in nf-zoo's commands, in Python as TensorFlow decides", "0": "off", "1": "on"}
 MISSING = "not installed"
 SECONDS = 5
 """Time that the hub has to answer."""
@@ -38,7 +39,7 @@ def doctor_command(args: Namespace) -> int:
         **{name: lambda name=name: _version(name) for name in _LIBRARIES},
         "Backend": lambda: _backend(args.debug),
         "Devices": _devices,
-        "oneDNN": lambda: f"{_onednn(onednn)} ({_ONEDNN})",
+        "oneDNN": lambda: f"{_STATES.get(onednn, repr(onednn))} ({_ONEDNN})",
         **{f"Runs {row.title}": row_runtime(row) for row in FORMATS.values()},
         **{name: lambda name=name: _version(name) for name in _OPTIONAL},
         "Cache": _cache,
@@ -99,12 +100,6 @@ def _devices() -> str:
         model = tf.config.experimental.get_device_details(device).get("device_name")
         names.append(f"{device.device_type} ({model})" if model else device.device_type)
     return ", ".join(names)
-
-
-def _onednn(setting: str | None) -> str:
-    if setting is None:
-        return "on in nf-zoo's commands, in Python as TensorFlow decides"
-    return {"0": "off", "1": "on"}.get(setting, repr(setting))
 
 
 def _cache() -> str:

@@ -124,7 +124,6 @@ def _evaluate_saved_model(
     """Return the result of ``evaluate``; the SavedModel itself decodes and prepares the files."""
     from nf_zoo.finetuning.evaluation import Evaluation
     from nf_zoo.finetuning.labeled_pictures import open_one
-    from nf_zoo.pictures.class_folders import printable
 
     pictures, labels, skipped, ignored = open_one(folder, model.labels, settings.strict)
     result, undecoded = Evaluation(labels), []

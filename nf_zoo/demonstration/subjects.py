@@ -67,15 +67,11 @@ class Subject:
         sides = tuple(factor * side for side in recipe.input_size)
         if heat is not None:
             large = dataclasses.replace(recipe, input_size=sides)
-            heat = _laid_over(heat, resize_and_crop(picture, large))
+            whole = Image.fromarray(resize_and_crop(picture, large)).convert("RGBA")
+            whole.alpha_composite(heat_overlay(heat, sides))
+            heat = whole.convert("RGB")
         given = as_input(crop, recipe, channels=form["channels"], raw=True)[0]
         given = np.broadcast_to(np.rint(given), crop.shape[1:]).astype("uint8")
         given = Image.fromarray(given).resize(sides[::-1], Image.Resampling.NEAREST)
         scores = np.asarray(scores, "float32")
         return Answer(decode_predictions(scores, TOP, model)[0], heat, given)
-
-
-def _laid_over(heat: np.ndarray, pixels: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(pixels).convert("RGBA")
-    picture.alpha_composite(heat_overlay(heat, pixels.shape[:2]))
-    return picture.convert("RGB")

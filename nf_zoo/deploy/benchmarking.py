@@ -25,17 +25,15 @@ FAILURES = (ImportError, OSError, RuntimeError, ValueError)
 """Errors that cost one form, not the others."""
 
 
-def _sizes() -> Kind:
-    """Accept one positive integer or more."""
-    flag = {"type": int, "nargs": "+", "metavar": "N"}
-    return Kind("positive integers", flag, lambda value: min(value) >= 1, tuple)
+_FLAG = {"type": int, "nargs": "+", "metavar": "N"}
+_SIZES = Kind("positive integers", _FLAG, lambda value: min(value) >= 1, tuple)
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkSettings(Options):
     """The options of :func:`benchmark`."""
 
-    batch_sizes: tuple[int, ...] = option((1, 8, 32), "pictures at a time", _sizes())
+    batch_sizes: tuple[int, ...] = option((1, 8, 32), "pictures at a time", _SIZES)
     size: tuple[int, int] | None = option(
         None, "size of the pictures in pixels; that of the model by default", picture_size(1)
     )

@@ -106,8 +106,7 @@ def check_rounded(expected: Arrays, actual: Arrays) -> float:
     """
     changes = []
     for wanted, found in zip(expected, actual, strict=True):
-        change = np.sqrt(np.mean((found - wanted) ** 2) / max(np.mean(wanted**2), 1e-30))
-        changes.append(float(change))
+        changes.append(change := relative_change(found, wanted))
         if not change <= LARGEST_CHANGE:
             raise RuntimeError(
                 "In eight bits the model does not answer as it does in float32, so nothing was "
@@ -115,6 +114,11 @@ def check_rounded(expected: Arrays, actual: Arrays) -> float:
                 f"of layers to leave in float32. Received: a change of {100 * change:.0f} % (rms)"
             )
     return max(changes)
+
+
+def relative_change(changed: np.ndarray, exact: np.ndarray) -> float:
+    """Return the root mean square of a change over that of the exact values."""
+    return float(np.sqrt(np.mean((changed - exact) ** 2) / max(np.mean(exact**2), 1e-30)))
 
 
 def trials(model) -> list[tuple[Arrays, Arrays]]:

@@ -142,8 +142,7 @@ def _average(layer, inputs: Inputs, name: str, is_maximum: bool = False) -> grap
     return graph.Pool(name, inputs, layer.dtype_policy, layer=layer, is_maximum=is_maximum)
 
 
-def _maximum(layer, inputs: Inputs, name: str) -> graph.Node | None:
-    return _average(layer, inputs, name, is_maximum=True)
+_maximum = functools.partial(_average, is_maximum=True)
 
 
 def _gate(layer, inputs: Inputs, name: str) -> graph.Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,10 @@ def export_onnx(
         onnx.checker.check_model(made)
         onnx.save(made, written)
         if calibrated:
-            _check_unquantized(model, written)
+            run = runner(written)
+            tolerance = tolerance_for(model, FORMATS["onnx"].checks["float32"])
+            for inputs, expected in trials(model):
+                check_answers(expected, run(*inputs), tolerance)
             _quantize(written, calibrated.inputs, calibrated.keep, settings.symmetric)
         return runner(written)
 
@@ -227,10 +231,12 @@ def _quantize(written: Path, inputs: np.ndarray, keep: list[str], symmetric: boo
     network = onnx.load(simple)
     shields = _shield(onnx, network, keep)
     onnx.save(network, simple)
+    name = network.graph.input[0].name
+    batches = iter([{name: inputs[start : start + 16]} for start in range(0, len(inputs), 16)])
     quantization.quantize_static(
         str(simple),
         str(quantized),
-        _Reader(network.graph.input[0].name, inputs),
+        types.SimpleNamespace(get_next=lambda: next(batches, None)),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         # Signed activations take half as long again on x86.
@@ -269,21 +275,3 @@ def _shield(onnx, network, keep: list[str]) -> list[str]:
         node.input[0] = name
         shields.append(name)
     return shields
-
-
-class _Reader:
-    """Calibration pictures, one batch at a time, through the method that ONNX Runtime calls."""
-
-    def __init__(self, name: str, inputs: np.ndarray, batch_size: int = 16):
-        starts = range(0, len(inputs), batch_size)
-        self._batches = iter([{name: inputs[start : start + batch_size]} for start in starts])
-
-    def get_next(self):
-        """Return the next batch, or None after the last."""
-        return next(self._batches, None)
-
-
-def _check_unquantized(model, written: Path) -> None:
-    run, tolerance = runner(written), tolerance_for(model, FORMATS["onnx"].checks["float32"])
-    for inputs, expected in trials(model):
-        check_answers(expected, run(*inputs), tolerance)

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from nf_zoo import functional
-from nf_zoo.deploy.exporting import flat_outputs
+from nf_zoo.deploy.exporting import flat_outputs, relative_change
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.formats import EightBitOptions
 
@@ -131,17 +131,12 @@ def _report(folded, inputs: np.ndarray) -> list[LayerError]:
     for layer in dict.fromkeys(node.operation for node in functional.nodes_of(folded)):
         if hasattr(layer, "kernel"):
             kernel, axes = ops.convert_to_numpy(layer.kernel), _output_axes(layer)
-            output_error = _relative(_outputs(folded, x, layer), expected)
-            weight_error = _relative(quantized_kernel(kernel, axes), kernel)
+            output_error = relative_change(_outputs(folded, x, layer), expected)
+            weight_error = relative_change(quantized_kernel(kernel, axes), kernel)
             largest = _largest(kernel, axes)
             spread = float(largest.max() / max(np.median(largest), 1e-30))
             errors.append(LayerError(layer.name, output_error, weight_error, spread))
     return sorted(errors, key=lambda error: -error.output_error)
-
-
-def _relative(changed: np.ndarray, exact: np.ndarray) -> float:
-    """Return the root mean square of a change over that of the exact values."""
-    return float(np.sqrt(np.mean((changed - exact) ** 2) / max(np.mean(exact**2), 1e-30)))
 
 
 def _outputs(folded, x, quantized) -> np.ndarray:

@@ -69,7 +69,8 @@ def _activate_before_pooling(sink: Sink) -> None:
 
 def _taken_above(affine: Affine) -> bool:
     """Remove the node if it does nothing or the node before it takes it; return True if so."""
-    if affine.anchored or not (_is_nothing(affine) or _pull(affine)):
+    does_nothing = np.all(affine.scale == 1) and not np.any(affine.offset)
+    if affine.anchored or not (does_nothing or _pull(affine)):
         return False
     _leave_out(affine)
     return True
@@ -92,10 +93,6 @@ def _sink(affine: Affine) -> list[Affine]:
     elif _pull_through_activation(affine):
         _leave_out(affine)
     return moved
-
-
-def _is_nothing(affine: Affine) -> bool:
-    return bool(np.all(affine.scale == 1) and not np.any(affine.offset))
 
 
 def _pull(affine: Affine) -> bool:

@@ -248,10 +248,8 @@ def _servable(tf, model, constants: bool):
 
     module = _module(tf, model, constants)
     module.network, module.predict = trunk, tf.function(predict, autograph=False)
-    floats, integers = (
-        tf.TensorSpec([None, None, None, 3], dtype, name="images")
-        for dtype in (tf.float32, tf.uint8)
-    )
+    floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+    integers = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     signatures = {
         "serving_default": module.predict.get_concrete_function(floats),

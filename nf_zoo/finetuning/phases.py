@@ -254,10 +254,8 @@ def _train_epochs(run: Run, phase: Phase) -> None:
     progress, last = run.progress, phase.epochs.stop == run.settings.epochs
     patience = run.settings.early_stopping if last else None
     while progress.epoch < phase.epochs.stop and not progress.stopped:
-        began, steps_done = (
-            time.monotonic(),
-            (progress.epoch + 1 - phase.epochs.start) * phase.steps,
-        )
+        began = time.monotonic()
+        steps_done = (progress.epoch + 1 - phase.epochs.start) * phase.steps
         if run.settings.verbose:
             print(f"Epoch {progress.epoch + 1}/{run.settings.epochs}")
         bar = keras.utils.Progbar(phase.steps, verbose=run.settings.verbose, unit_name="step")

@@ -6,7 +6,6 @@ The plots use matplotlib's object interface: no pyplot.
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib
 import json
 import math
@@ -110,10 +109,7 @@ def write_report(
     labels = evaluation.labels
     model.save(path / "model.keras")
     atomic.write_text(path / LABELS_FILE, labels_text(labels))
-    with open(path / "history.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[-1]))
-        writer.writeheader()
-        writer.writerows(history)
+    atomic.write_rows(path / "history.csv", history[-1], history)
     _write_figures(path, report)
     missing = {}
     if keras.backend.backend() == "tensorflow":
@@ -231,9 +227,8 @@ def learning_curve(history: list[dict[str, Any]], path: Path, pictures: int | No
     style = {"marker": marker, "markersize": 3.5, "linewidth": 1.6}
     for axes, key in zip(figure.subplots(1, 2), ("cross_entropy", "accuracy"), strict=True):
         # Epochs of an earlier version may lack a figure.
-        training, validation = (
-            [row.get(name, math.nan) for row in history] for name in (key, f"val_{key}")
-        )
+        training = [row.get(key, math.nan) for row in history]
+        validation = [row.get(f"val_{key}", math.nan) for row in history]
         axes.plot(epochs, training, color=TRAINING, label="training", **style)
         axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
         if 0 < warmup < len(epochs):

@@ -161,7 +161,7 @@ def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
 
 def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardDetails:
     """Fill in the details from the catalog's record of the checkpoint that started training."""
-    start = _start(metrics)
+    start = _of_run(metrics, "started_from")
     tag = str((start.get("weights") if start else model.weights_tag) or "")
     record = _record(model, tag)
     published = record.repository if record else None
@@ -174,11 +174,11 @@ def _completed(model, details: CardDetails, metrics: Mapping[str, Any]) -> CardD
     )
 
 
-def _start(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what a finetune report says of the model that training started from."""
+def _of_run(metrics: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    """Return the settings of a finetune report, or the model that its training started from."""
     run = metrics.get("run")
-    start = run.get("started_from") if isinstance(run, Mapping) else None
-    return start if isinstance(start, Mapping) else None
+    found = run.get(key) if isinstance(run, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def _record(model, tag: object) -> PretrainedWeights | None:
@@ -298,7 +298,7 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
             f"Training started from [{details.base_model}](https://huggingface.co/"
             f"{details.base_model})."
         )
-    elif record := _record(model, (_start(metrics) or {}).get("weights")):
+    elif record := _record(model, (_of_run(metrics, "started_from") or {}).get("weights")):
         # Any other start is a place on somebody's machine, which a card does not tell.
         parts.append(f"Training started from `{record.name}`.")
     if details.command:
@@ -308,9 +308,8 @@ def _training(model, details: CardDetails, metrics: Mapping[str, Any]) -> str:
 
 def _recipe(metrics: Mapping[str, Any]) -> str | None:
     """Write the settings of a finetune report as a table."""
-    run = metrics.get("run")
-    settings = run.get("settings") if isinstance(run, Mapping) else None
-    if not isinstance(settings, Mapping):
+    settings = _of_run(metrics, "settings")
+    if settings is None:
         return None
     rows = {**settings, **{f"{k} pictures": v for k, v in metrics.get("counts", {}).items()}}
     table = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in rows.items())

@@ -77,7 +77,6 @@ def save_pretrained(
             "The folder exists already: choose another, or pass overwrite=True to replace what "
             f"nf_zoo wrote there. Received: {folder}"
         )
-    check_dtype(dtype)
     folder = folder.resolve()
     with atomic.replacing(folder) as made:
         made.mkdir()
@@ -103,11 +102,8 @@ def check_kind(model) -> None:
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     for layer in model._flatten_layers():
-        lora, quantized = (
-            getattr(layer, "lora_enabled", False),
-            layer.dtype_policy.quantization_mode,
-        )
-        if lora or quantized:
+        quantized = layer.dtype_policy.quantization_mode
+        if quantized or getattr(layer, "lora_enabled", False):
             raise ValueError(
                 "save_pretrained and push_to_hub write plain weights; model.save('name.keras') "
                 "keeps LoRA and quantization. "
@@ -177,7 +173,8 @@ def save_shards(
     """
     import huggingface_hub
 
-    check_dtype(dtype)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
     if isinstance(max_shard_size, int) and max_shard_size < 1:
         raise ValueError(f"max_shard_size must be 1 byte or more. Received: {max_shard_size}")
     variables = variable_names(model)
@@ -197,12 +194,6 @@ def save_shards(
         }
         text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
         (folder / INDEX_FILE).write_text(text, encoding="utf-8")
-
-
-def check_dtype(dtype: str | None) -> None:
-    """Raise ``ValueError`` for a type in which weights cannot be stored."""
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {DTYPES} or None. Received: {dtype!r}")
 
 
 def write_variables(model, variables: Mapping, path: Path, dtype: str | None) -> None:
@@ -226,14 +217,11 @@ def write_tensors(
 
 
 def _stored_bytes(variable, dtype: str | None) -> int:
-    size = 2 if dtype in ("float16", "bfloat16") else 4
-    if dtype is None:
-        import keras
+    import keras
+    import ml_dtypes  # noqa: F401  NumPy learns bfloat16 from it
 
-        size = {"float64": 8, "float16": 2, "bfloat16": 2}.get(
-            keras.backend.standardize_dtype(variable.dtype), 4
-        )
-    return size * int(np.prod(variable.shape, dtype=np.int64))
+    stored = np.dtype(dtype or keras.backend.standardize_dtype(variable.dtype))
+    return stored.itemsize * int(np.prod(variable.shape, dtype=np.int64))
 
 
 def _as_stored(name: str, variable, dtype: str | None) -> np.ndarray:

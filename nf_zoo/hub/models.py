@@ -84,6 +84,7 @@ def create_model(
 def _create_for(row: Architecture, source: Source, options: dict[str, Any], load: bool):
     """Build the network that a checkpoint prescribes; the user's options take precedence."""
     from nf_zoo.hub.loading import build_options, fill
+    from nf_zoo.models.assembly import GraphOptions
     from nf_zoo.models.classifier import build_model
 
     prescribed = build_options(row.name, source)
@@ -103,11 +104,7 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     # A checkpoint fits the whole network, but the maps wanted may need only a part of it.
     if wants_maps := options.pop("features_only", False):
         indices = options.pop("out_indices", None)
-        if options.get("num_classes"):
-            raise ValueError(
-                "features_only=True gives maps, not classes: leave num_classes out or set it to 0. "
-                f"Received: num_classes={options['num_classes']}"
-            )
+        GraphOptions(num_classes=options.get("num_classes") or 0, features_only=True)  # it checks
         dropped |= {"labels", "features_only", "out_indices"}
         options["num_classes"] = 0
     prescribed = {name: value for name, value in prescribed.items() if name not in dropped}

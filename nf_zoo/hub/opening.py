@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nf_zoo.backend import import_tensorflow
 from nf_zoo.deploy.formats import SUFFIXES, Format
+from nf_zoo.extras import require
 from nf_zoo.pictures.images import preprocess
 from nf_zoo.pictures.preprocessing import Preprocessing
 
@@ -19,7 +19,7 @@ class SavedModel:
     """Folder that ``export_saved_model`` wrote, as a classifier of pictures."""
 
     def __init__(self, path: Path):
-        self._tf = tf = import_tensorflow("A SavedModel")
+        self._tf = tf = require("tensorflow", "SavedModels")
         self._loaded = tf.saved_model.load(str(path))
         labels = path / "assets.extra" / "labels.txt"
         if "serving_bytes" not in self._loaded.signatures or not labels.is_file():

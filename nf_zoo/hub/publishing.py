@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE
 from nf_zoo.hub import errors
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated
@@ -225,8 +227,8 @@ def _plan(target: HubRepository, folder: Path, remote: Remote) -> Publication:
 
 def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run: bool) -> str:
     verb = "Would upload" if dry_run else "Uploading"
-    lines = [f"{verb} {len(plan.files)} files, {_size(sum(plan.files.values()))}, to {target}:"]
-    lines += [f"  {_size(size):>9}  {name}" for name, size in plan.files.items()]
+    lines = [f"{verb} {len(plan.files)} files, {decimal(sum(plan.files.values()))}, to {target}:"]
+    lines += [f"  {decimal(size):>9}  {name}" for name, size in plan.files.items()]
     if plan.removed:
         lines.append(f"  removed: {first_few(plan.removed)}")
     if CARD_FILE in remote.files and CARD_FILE not in plan.files:
@@ -234,14 +236,6 @@ def _in_words(target: HubRepository, plan: Publication, remote: Remote, dry_run:
     if remote.exists:
         lines.append("  the repository exists" + (" and is private" if remote.private else ""))
     return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def look_at(target: HubRepository) -> Remote:

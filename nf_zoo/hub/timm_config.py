@@ -92,9 +92,8 @@ def labels(document: Mapping[str, Any], num_classes: int) -> Any:
     weights = document["pretrained_cfg"]
     if weights.get("num_classes", num_classes) != num_classes:
         weights = {}  # they describe the network that this one started from
-    names, descriptions = (
-        document.get(field) or weights.get(field) for field in ("label_names", "label_descriptions")
-    )
+    names = document.get("label_names") or weights.get("label_names")
+    descriptions = document.get("label_descriptions") or weights.get("label_descriptions")
     if isinstance(names, dict):
         indices = [str(index) for index in range(num_classes)]
         if strangers := sorted(set(names) - set(indices)):

@@ -40,25 +40,34 @@ class SkipInit(RecordedLayer):
         return x * ops.cast(self.gain, x.dtype)
 
 
-class RandomStateSaved:
-    """Mixin for layers with a ``seed_generator``: its state is saved with the weights.
+class RandomDrop(RecordedLayer):
+    """Base class of layers that ``drop`` a share of ``rate`` in training, with a random state.
 
     Keras does not save it, so resumed training would draw other masks than uninterrupted training.
     """
 
+    def __init__(self, rate: float, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"rate must be in [0, 1). Received: {rate!r}")
+        self.rate, self.seed = float(rate), seed
+        self.seed_generator = ReplicaSeedGenerator(seed) if rate else None
+        self.built = True
+
+    def call(self, x, training=False):
+        return self.drop(x) if training and self.rate else x
+
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        generator = getattr(self, "seed_generator", None)
-        if generator is not None:
-            store["seed_state"] = ops.convert_to_numpy(generator.state)
+        if self.seed_generator is not None:
+            store["seed_state"] = ops.convert_to_numpy(self.seed_generator.state)
 
     def load_own_variables(self, store):
         values = {key: store[key] for key in store.keys()}  # noqa: SIM118  not always a dict
         state = values.pop("seed_state", None)
         super().load_own_variables(values)
-        generator = getattr(self, "seed_generator", None)
-        if state is not None and generator is not None:
-            generator.state.assign(state)
+        if state is not None and self.seed_generator is not None:
+            self.seed_generator.state.assign(state)
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
@@ -83,7 +92,7 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class StochasticDepth(RandomStateSaved, RecordedLayer):
+class StochasticDepth(RandomDrop):
     """Drop whole residual branches during training, independently for each sample.
 
     Args:
@@ -107,14 +116,10 @@ class StochasticDepth(RandomStateSaved, RecordedLayer):
     """
 
     def __init__(self, rate: float, rescale: bool = True, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.rate, self.rescale, self.seed = _probability(rate), bool(rescale), seed
-        self.seed_generator = ReplicaSeedGenerator(seed) if rate else None
-        self.built = True
+        super().__init__(rate, seed, **kwargs)
+        self.rescale = bool(rescale)
 
-    def call(self, x, training=False):
-        if not training or not self.rate:
-            return x
+    def drop(self, x):
         shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
         drawn = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
         keep = ops.cast(drawn >= self.rate, x.dtype)
@@ -124,7 +129,7 @@ class StochasticDepth(RandomStateSaved, RecordedLayer):
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-class Dropout(RandomStateSaved, RecordedLayer):
+class Dropout(RandomDrop):
     """Dropout with masks that differ per replica and a random state that is saved.
 
     Args:
@@ -142,19 +147,5 @@ class Dropout(RandomStateSaved, RecordedLayer):
         TensorShape([2, 4])
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.rate, self.seed = _probability(rate), seed
-        self.seed_generator = ReplicaSeedGenerator(seed) if rate else None
-        self.built = True
-
-    def call(self, x, training=False):
-        if not training or not self.rate:
-            return x
+    def drop(self, x):
         return keras.random.dropout(x, self.rate, seed=self.seed_generator)
-
-
-def _probability(rate: float) -> float:
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f"rate must be in [0, 1). Received: {rate!r}")
-    return float(rate)

@@ -74,10 +74,8 @@ class Accumulation:
         import tensorflow as tf
 
         *parts, size = self._parts(data)
-        variables, replicas = (
-            self.trainable_weights,
-            tf.distribute.get_strategy().num_replicas_in_sync,
-        )
+        variables = self.trainable_weights
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
 
         def add(index, total, sums, collected):
             x, y, weights = keras.tree.map_structure(lambda values: values[index], parts)

@@ -42,9 +42,9 @@ class GraphOptions:
     out_indices: tuple[int, ...] | None = None  # indices of these maps among the stages
 
     def __post_init__(self):
-        _set(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
         if self.out_indices is not None:
-            _set(self, "out_indices", tuple(self.out_indices))
+            object.__setattr__(self, "out_indices", tuple(self.out_indices))
         shape = self.input_shape
         if len(shape) != 3 or not isinstance(shape[-1], int) or shape[-1] < 1:
             raise ValueError(
@@ -146,10 +146,6 @@ def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwi
             f"labels must name each of the {num_classes} classes. Received: {len(labels)} labels"
         )
     return num_classes
-
-
-def _set(record, name: str, value) -> None:
-    object.__setattr__(record, name, value)
 
 
 def _normalization(preprocessing, channels: int):

@@ -103,7 +103,7 @@ class NormFreeBlock(ResidualBlock):
 
     def make_activation(self, activation):
         gamma = None if self.record.gamma_in == "activation" else 1.0
-        return self._activation(activation, gamma)
+        return super().make_activation(activation, gamma)
 
     def make_convolution(self, index, **arguments):
         zero_gain = self.record.zero_init_gain and self.is_last(index)

@@ -1,7 +1,4 @@
-"""Base class of residual blocks, and the function that stacks them.
-
-A block exposes two halves, ``residual(x)`` and ``shortcut(x)``; its ``call`` merges them.
-"""
+"""Base class of residual blocks, and the function that stacks them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -118,11 +115,8 @@ class ResidualBlock(CompositeLayer):
         )
         return pool, convolution
 
-    def make_activation(self, activation: str):
+    def make_activation(self, activation: str, gamma: float | None = 1.0):
         """Return the activation layer of the branch."""
-        return self._activation(activation, gamma=1.0)
-
-    def _activation(self, activation: str, gamma: float | None):
         return layers.ScaledActivation(
             activation, gamma=gamma, name="activation", dtype=self.dtype_policy
         )
@@ -183,16 +177,8 @@ class ResidualBlock(CompositeLayer):
         """Combine the branch (after stochastic depth) and the shortcut."""
         return residual + skip
 
-    def residual(self, x, training=False):
-        """Compute the residual branch of ``x``, before stochastic depth and ``merge``."""
-        return self.branch(self.preactivate(x, training), training)
-
-    def shortcut(self, x, training=False):
-        """Compute the skip path of ``x``: the identity or the projection."""
-        return self.skip(x, self.preactivate(x, training), training)
-
     def halves(self, x, training=False):
-        """Return ``(residual(x), shortcut(x))``; compute the pre-activation once."""
+        """Return the branch of ``x``, before stochastic depth, and its skip path, to be merged."""
         activated = self.preactivate(x, training)
         return self.branch(activated, training), self.skip(x, activated, training)
 

@@ -370,10 +370,8 @@ def normalize(pixels: Any, preprocessing: Preprocessing):
 
     With one channel the first values of mean and std count.
     """
-    mean, std = (
-        np.asarray(values[: pixels.shape[-1]], np.float32)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
+    mean = np.asarray(preprocessing.mean[: pixels.shape[-1]], np.float32)
+    std = np.asarray(preprocessing.std[: pixels.shape[-1]], np.float32)
     return (_floats(pixels) / 255 - mean) / std
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import keras
 
+from nf_zoo import atomic
 from nf_zoo.extras import remedy
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, write_rows
+from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation
 
 logger = logging.getLogger("nf_zoo")
 
@@ -116,7 +117,7 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                 for epoch, result in self.records
                 for block in result
             ]
-            write_rows(self.csv_path, ("epoch", *FIELDS), rows)
+            atomic.write_rows(self.csv_path, ("epoch", *FIELDS), rows)
         if self._writer is not None:
             self._write_summary(epoch, result)
 

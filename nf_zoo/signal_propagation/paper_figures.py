@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from nf_zoo import atomic
 from nf_zoo.models.classifier import build_model
 from nf_zoo.signal_propagation import plots, theory
 from nf_zoo.signal_propagation.measure import signal_propagation
-from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, writable_folder, write_rows
+from nf_zoo.signal_propagation.result import FIELDS, SignalPropagation, writable_folder
 from nf_zoo.signal_propagation.trainable_depth import Task, TrainableDepth, measure, synthetic_task
 
 FORMATS = ("png", "svg")
@@ -145,7 +146,7 @@ def write_csv(figure: PaperFigure | TrainableDepth, path: Path) -> Path:
         {key: format(x, ".6g") if isinstance(x, float) else x for key, x in row.items()}
         for row in figure.rows()
     ]
-    return write_rows(path, figure.fields, rows)
+    return atomic.write_rows(path, figure.fields, rows)
 
 
 def _at(values, index: int) -> float | None:

@@ -1,9 +1,8 @@
 """The result of a measurement: rows, table, CSV and plot."""
 
-import csv
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,7 +90,7 @@ class SignalPropagation:
         Returns:
             The path; an existing file is replaced in one step.
         """
-        return write_rows(path, FIELDS, [dataclasses.asdict(block) for block in self.blocks])
+        return atomic.write_rows(path, FIELDS, [dataclasses.asdict(block) for block in self.blocks])
 
     def plot(self, path: str | os.PathLike, title: str | None = None) -> Path:
         """Draw the signal propagation plot; the suffix of the path decides the format.
@@ -147,18 +146,6 @@ def writable_folder(path: str | os.PathLike) -> Path:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OSError(f"The output must be a writable folder. Received: {folder}")
     return folder
-
-
-def write_rows(
-    path: str | os.PathLike, fields: Sequence[str], rows: Iterable[dict[str, Any]]
-) -> Path:
-    """Write a CSV with a header and return its path; an existing file is replaced in one step."""
-    path = Path(path)
-    with atomic.replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 _ABOUT = (

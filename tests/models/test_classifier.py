@@ -65,7 +65,7 @@ def test_a_block_merges_its_two_halves(kind):
     for block in model.blocks:
         x = np.random.default_rng(1).standard_normal((2, 8, 9, block.input.shape[-1]))
         x = x.astype("float32")
-        residual, shortcut = block.residual(x), block.shortcut(x)
+        residual, shortcut = block.halves(x)
         gain = getattr(block, "skip_gain", None)
         scale = getattr(block, "alpha", 1.0) * (1.0 if gain is None else float(gain.gain))
         merged = np.asarray(residual) * scale + np.asarray(shortcut)
@@ -100,7 +100,7 @@ def test_branches_are_silent_at_initialization():
         model = build_model("nf_resnet26", num_classes=2, **{**TINY, **options})
         block = model.blocks[1]
         x = np.random.default_rng(0).standard_normal((1, 8, 8, 8)).astype("float32")
-        np.testing.assert_allclose(block(x), block.shortcut(x), atol=1e-6)
+        np.testing.assert_allclose(block(x), block.halves(x)[1], atol=1e-6)
 
 
 def test_preprocessing_inside_the_graph():
