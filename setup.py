@@ -57,7 +57,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "huggingface-hub>=1.0",
-        "keras>=3.12",
+        "keras>=3.15",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pillow>=11.3",

@@ -17,15 +17,20 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
 
     The yielded path has the same name and lies in a new, empty folder beside ``path``; missing
     parents are created. If the block or the final move fails, ``path`` stays as it was and nothing
-    is left behind. A link stays one: what it points to is replaced.
+    is left behind. A link stays one: what it points to is replaced. Links to several files that
+    belong together become files.
 
     ``more`` are files beside ``path`` that belong to it; the block writes them beside the yielded
     path, under their names. ``path`` never lies beside those of another writing: it goes first and
     comes last.
+
+    Raises:
+        OSError: for a folder that cannot be replaced; see :func:`check_movable`.
     """
     path = Path(path)
-    if path.is_symlink() and not more:
+    if path.name in ("", "..") or (path.is_symlink() and not more):
         path = path.resolve()
+    check_movable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".nf_zoo-", dir=path.parent) as scratch:
         written = Path(scratch, path.name)
@@ -34,6 +39,15 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
             _swap_together([*map(Path, more), path], Path(scratch))
         else:
             swap(written, path, Path(scratch, _FORMER))
+
+
+def check_movable(path: Path) -> None:
+    """Raise ``OSError`` for a folder that cannot be replaced: it could not move aside."""
+    if path.is_dir() and (os.path.ismount(path) or Path.cwd().is_relative_to(path.resolve())):
+        raise OSError(
+            "This folder cannot be replaced, since it is a mount point or the working folder is in "
+            f"it: choose a folder inside it. Received: {path}"
+        )
 
 
 def _swap_together(paths: list[Path], scratch: Path) -> None:
@@ -57,7 +71,7 @@ def swap(written: Path, path: Path, former: Path) -> None:
         os.replace(path, former)
     try:
         os.replace(written, path)
-    except OSError:
+    except BaseException:
         if is_folder:
             os.replace(former, path)
         raise

@@ -26,6 +26,15 @@ def as_functional(model):
     return model if hasattr(model, "_nodes_by_depth") else None
 
 
+def graphs_of(model) -> Iterator[Any]:
+    """Yield a functional model, and the graphs of the models that are nested in it."""
+    yield model
+    for node in nodes_of(model):
+        inner = as_functional(node.operation)
+        if inner is not None:
+            yield from graphs_of(inner)
+
+
 def structures_of(model) -> tuple[Any, Any]:
     """Return a functional model's input and output Keras tensors, nested as in its call."""
     return model._inputs_struct, model._outputs_struct

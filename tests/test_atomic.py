@@ -181,3 +181,42 @@ def test_a_file_system_without_locks_holds_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with atomic.alone_in(tmp_path), atomic.alone_in(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("path", [".", "..", "../here", "../../tests"])
+def test_the_working_folder_is_not_replaced(path, tmp_path, monkeypatch):
+    here = tmp_path / "tests" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with (
+        pytest.raises(OSError, match="working folder is in it: choose a folder inside it"),
+        atomic.replacing(path),
+    ):
+        pass
+    assert os.getcwd() == str(here) and not list(here.iterdir())
+    with atomic.replacing("inside") as written:
+        written.mkdir()
+    assert (here / "inside").is_dir()
+
+
+def test_a_mount_point_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path)
+    with pytest.raises(OSError, match="a mount point"), atomic.replacing(tmp_path):
+        pass
+
+
+def test_an_interruption_between_two_moves_puts_the_folder_back(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").write_text("old")
+    moves, replace = [], os.replace
+
+    def interrupted(*paths):
+        moves.append(paths)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(tmp_path / "folder") as written:
+        written.mkdir()
+    assert (tmp_path / "folder" / "old").read_text() == "old"

@@ -18,6 +18,7 @@ from nf_zoo import atomic
 from training import augmentation, provenance
 from training.checkpoints import Checkpoints
 from training.logs import Log
+from training.recipe import RecipeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Trainer:
         if found is not None:
             self.step, state = found
             self.engine.restore(state)
+            if not self.clock and self.engine.iterations() != self.step:
+                raise RecipeError(
+                    "The run was begun by the clock: give --minutes again. Received: step "
+                    f"{self.step} at place {self.engine.iterations()} of the schedule"
+                )
             self.place = self.engine.iterations() if self.clock else self.step
             logging.info("Going on from step %d", self.step)
             self._saved = (self.step, time.monotonic())

@@ -19,7 +19,7 @@ def make_schedule(recipe, steps: int, steps_per_epoch: float):
         peak *= recipe.batch_size / recipe.optimizer.per_batch
     if given.kind == "step":
         every = max(round(given.every_epochs * steps_per_epoch), 1)
-        halvings = list(range(round(given.hold * steps), steps, every))
+        halvings = list(range(round(given.hold * steps), steps, every)) or [steps]
         # A boundary is the last step of its rate.
         boundaries = [max(step - 1, 0) for step in halvings]
         rates = [peak * 0.5**count for count in range(len(halvings) + 1)]

@@ -45,7 +45,8 @@ FIELDS: dict = {  # default; (default, choices); (default, least, largest, or [w
     "data.test_size": (224, 8, 4096),  # pixels, in evaluation
     "data.early_epochs": (0.0, 0, [INFINITE]),  # begun on smaller pictures, of early_size
     "data.early_size": 0,  # pixels; both 0: input_size from the first step on
-    "data.crop_fraction": (0.875, 1e-3, 1),  # of the resized picture that evaluation keeps
+    # Share of the resized picture that evaluation keeps; of pictures in memory, always all.
+    "data.crop_fraction": (0.875, 1e-3, 1),
     "data.mean": (0.485, 0.456, 0.406),
     "data.std": (0.229, 0.224, 0.225),
     "data.shuffle_buffer": (16384, 1, INFINITE),  # records; for sets that are read as streams
@@ -161,6 +162,12 @@ def check(recipe: ConfigDict) -> None:
             "To begin on smaller pictures, data.early_epochs must be above 0, and "
             f"data.early_size in [8, data.input_size = {recipe.data.input_size}]. "
             f"Received: {early} and {size}"
+        )
+    usual = FIELDS["data.crop_fraction"][0]
+    if in_memory(recipe) and recipe.data.crop_fraction not in (usual, 1.0):
+        raise RecipeError(
+            "Pictures in memory are kept whole: leave data.crop_fraction out, or set it to 1. "
+            f"Received: {recipe.data.crop_fraction}"
         )
     if not recipe.epochs and not recipe.steps:
         raise RecipeError("epochs or steps must be above 0. Received: 0 and 0")

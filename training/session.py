@@ -165,11 +165,12 @@ class Session:
             fields["stochastic_depth_rate"] = given.stochastic_depth
         if given.dropout >= 0:
             fields["drop_rate"] = given.dropout
-        resized = recipe.data.stored_size and recipes.in_memory(recipe)
+        in_memory = recipes.in_memory(recipe)
+        resized = recipe.data.stored_size and in_memory
         preprocessing = nf_zoo.Preprocessing(
             interpolation="bilinear" if resized else "bicubic",  # as pictures in memory are resized
             input_size=recipe.data.test_size,
-            crop_fraction=recipe.data.crop_fraction,
+            crop_fraction=1.0 if in_memory else recipe.data.crop_fraction,  # whole, if in memory
             mean=tuple(recipe.data.mean),
             std=tuple(recipe.data.std),
         )

@@ -44,6 +44,8 @@ def read_grid(rows: list[str], recipe) -> dict[str, list]:
                 f"--grid must be FIELD=VALUE,..., with a FIELD of {', '.join(flat)}. "
                 f"Received: {row!r}"
             )
+        if field == "seed":
+            raise RecipeError(f"Seeds are counted by --seeds=N. Received: --grid={row}")
         kind = type(flat[field])
         try:
             grid[field] = [READERS[kind](value) for value in values.split(",")]

@@ -67,7 +67,11 @@ def fetch_command(args: Namespace) -> int:
     from nf_zoo.hub.sources import fetch_pretrained
 
     failed = 0
-    for name in _expanded(args.names):
+    names, unknown = _expanded(args.names)
+    for name in unknown:
+        failed += 1
+        print_error(f"no checkpoint is called {name!r}; `nf-zoo list --pretrained` shows all")
+    for name in names:
         try:
             for path in fetch_pretrained(name):
                 print(path)
@@ -77,19 +81,19 @@ def fetch_command(args: Namespace) -> int:
     return 1 if failed else 0
 
 
-def _expanded(names: list[str]) -> list[str]:
+def _expanded(names: list[str]) -> tuple[list[str], list[str]]:
+    """Return the checkpoints that names and patterns stand for, and the patterns without any."""
     from nf_zoo.hub.models import list_models
 
-    found = []
+    found, unknown = [], []
     for name in names:
         if not set("*?[") & set(name):
             found.append(name)
             continue
         matching = fnmatch.filter(list_models(pretrained=True), name)
-        if not matching:
-            print_error(f"no checkpoint is called {name!r}; `nf-zoo list --pretrained` shows all")
+        unknown += [] if matching else [name]
         found += matching
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)), unknown
 
 
 def check_command(args: Namespace) -> int:

@@ -82,11 +82,18 @@ class Benchmark:
     missing: dict[str, str]
 
     def fastest(self, batch_size: int, precision: str | None = None) -> Timing:
-        """Return the fastest form at a batch size, of one precision or of all."""
-        return next(
-            timing
-            for timing in self.timings
-            if timing.batch_size == batch_size and precision in (None, timing.precision)
+        """Return the fastest form at a batch size, of one precision or of all.
+
+        Raises:
+            ValueError: if no such form was measured.
+        """
+        for timing in self.timings:
+            if timing.batch_size == batch_size and precision in (None, timing.precision):
+                return timing
+        measured = sorted({(timing.batch_size, timing.precision) for timing in self.timings})
+        raise ValueError(
+            f"No form was measured at batch_size={batch_size} with precision={precision!r}. "
+            f"Received: timings of (batch size, precision) {measured}"
         )
 
 
@@ -150,6 +157,14 @@ def benchmark(model, *, settings) -> Benchmark:
         )
     preprocessing = getattr(model, "preprocessing", None)
     size = settings.size or (preprocessing.input_size if preprocessing else (224, 224))
+    for count in settings.batch_sizes:
+        shape = noise(model, count, size)[0].shape
+        if shape[0] != count or (settings.size and shape[1:3] != tuple(settings.size)):
+            raise ValueError(
+                "The model takes inputs of one shape only: pass its own batch size as batch_sizes, "
+                f"and no other size. Received: batch_sizes {tuple(settings.batch_sizes)}, size "
+                f"{settings.size} for inputs of shape {tuple(model.inputs[0].shape)}"
+            )
     timings = []
     with tempfile.TemporaryDirectory() as folder:
         pictures = settings.pictures

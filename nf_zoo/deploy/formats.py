@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nf_zoo import atomic
 from nf_zoo.extras import require
 from nf_zoo.options import Kind, Options, flag_of, flags_of, option, text
 
@@ -214,7 +215,7 @@ class Format:
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
         """Return the path after checking that the export may be written there."""
-        path, kind = Path(path), "file" if self.suffix else "folder"
+        path, kind = Path(path).expanduser(), "file" if self.suffix else "folder"
         if self.second and path.suffix != self.suffix:
             raise ValueError(
                 f"The path must end in {self.suffix}: {self.title} looks for the weights in a file "
@@ -231,6 +232,7 @@ class Format:
                     f"The path must be free, or hold a {kind} to replace: choose another path. "
                     f"Received: {found}"
                 )
+        atomic.check_movable(path)
         return path
 
     def second_of(self, path: Path) -> list[Path]:

@@ -84,7 +84,7 @@ def export_litert(
     shapes = [array.shape for array in tried[0][0]]
 
     def write(written: Path):
-        saved = _saved(tf, folded, shapes, written.parent / "network")
+        saved = _saved(tf, folded, shapes, written.parent / ".network")
         converter = _converter(tf, saved, settings, calibrated)
         written.write_bytes(_convert(tf, converter, folded, calibrated))
         _add_metadata(model, written)

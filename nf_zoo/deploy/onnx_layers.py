@@ -314,8 +314,10 @@ def _pool(operation: str) -> Writer:
     def write(writer, layer, inputs) -> Value:
         value, size = inputs[0], _pair(layer.pool_size)
         own = {"kernel_shape": size, "strides": _pair(layer.strides)}
-        # MaxPool pads with minus infinity, so it takes pending zeros only if no value is below 0.
-        if not (operation == "MaxPool" and value.not_negative):
+        # MaxPool pads with minus infinity, so it takes pending zeros only if no value is below 0,
+        # and only if it has no padding of its own.
+        takes_zeros = operation == "MaxPool" and value.not_negative and layer.padding == "valid"
+        if not takes_zeros:
             value = writer.padded(value, layer.name)
         if layer.padding == "same":
             own["auto_pad"] = "SAME_UPPER"

@@ -208,6 +208,8 @@ def _below_sum(affine: Affine, total: Add) -> list[Affine]:
     other = others[0]
     if not isinstance(other, Linear | Gate) or not other.has_one_consumer:
         return []
+    if isinstance(other, Linear) and max(affine.scale.size, affine.offset.size) > other.bias.size:
+        return []  # the sum repeats its one channel
     if np.any(affine.offset) and isinstance(other, Linear):
         other.bias = other.bias + affine.offset
         rest = Affine(affine.name, [affine.input], affine.policy, scale=affine.scale)

@@ -77,6 +77,7 @@ class RunFolder:
                 self.output = self.output.resolve()
             if not self.output.name:
                 raise ValueError(f"output must be a new folder. Received: output={str(output)!r}")
+            atomic.check_movable(self.output)
             self.partial = self.output.with_name(self.output.name + ".partial")
             self._tidy()
             self._check()

@@ -104,7 +104,7 @@ class ModelConfig:
 
     def blueprint(self, origin: str | Path = CONFIG_FILE):
         """Build the model without allocating its weights. Raises as ``build``."""
-        return self._made_by(build_blueprint, origin)
+        return without_values(lambda: self.build(origin))
 
     def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
         """Count the residual blocks of the model without building it. Raises as ``build``."""

@@ -14,7 +14,7 @@ from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE, write_metad
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_readable_config
-from nf_zoo.hub.pretrained import check_described
+from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, check_described
 from nf_zoo.hub.sources import Local
 from nf_zoo.models.classifier import ImageClassifier, variable_names
 
@@ -58,7 +58,9 @@ def save_pretrained(
         the folder.
 
     Raises:
-        FileExistsError: if the folder is not empty (and ``overwrite`` is false), or is a file.
+        FileExistsError: if the folder is not empty (and ``overwrite`` is false), is a file, or
+            holds a model of ``finetune`` or a SavedModel, which would be loaded instead.
+        OSError: if it cannot be replaced: a mount point, or a folder that is being worked in.
         ValueError: for a model that is not an ImageClassifier or has LoRA or quantized layers,
             another dtype, a value too large for float16, or metrics that are not JSON.
         WeightsError: if the files written do not describe the model; nothing is left behind then.
@@ -76,6 +78,12 @@ def save_pretrained(
         raise FileExistsError(
             "The folder exists already: choose another, or pass overwrite=True to replace what "
             f"nf_zoo wrote there. Received: {folder}"
+        )
+    hiding = [name for name in (RUN_MODEL_FILE, SAVED_MODEL_FILE) if (folder / name).is_file()]
+    if hiding:
+        raise FileExistsError(
+            f"The folder holds {' and '.join(hiding)}, which would be loaded in place of this "
+            f"model: remove it, or choose another folder. Received: {folder}"
         )
     folder = folder.resolve()
     with atomic.replacing(folder) as made:

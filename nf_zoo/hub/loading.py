@@ -286,9 +286,8 @@ def _remedy(model, file: WeightsFile, assignments: list[Assignment], missing: li
 
 def _converted_shape(assignment: Assignment, file: WeightsFile) -> tuple[int, ...] | None:
     """Return a tensor's shape in our layout without reading it; None if it has no such shape."""
-    stand_in = np.broadcast_to(np.float32(0), file.shapes[assignment.key])
     try:
-        return assignment.convert(stand_in).shape
+        return assignment.convert(np.broadcast_to(np.float32(0), file.shapes[assignment.key])).shape
     except (ValueError, IndexError):
         return None
 

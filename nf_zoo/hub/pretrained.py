@@ -71,7 +71,9 @@ def load_pretrained(source: str | os.PathLike):
     else:
         model = _from_path(Path(text).expanduser(), text)
     # A .keras file may remember an earlier one.
-    model.weights_tag = model.weights_tag or text
+    if not model.weights_tag:
+        # Told apart from the catalog's tags, which have no separator.
+        model.weights_tag = text if "/" in text or os.sep in text else f"./{text}"
     return model
 
 

@@ -114,7 +114,7 @@ class Local:
 
     @property
     def tag(self) -> str:
-        return self.path.resolve().name
+        return f"./{self.path.resolve().name}"  # no tag of the catalog
 
     def weights(self) -> Path:
         """Return the weights file, or the index of several."""

@@ -9,12 +9,15 @@ def require_channels(layer, channels: int, ndim: int | None = None, axis: int = 
 
 
 def checked_channels(layer, x):
-    """Return a layer's input; check unknown channels when the layer runs.
+    """Return a layer's input, with whole numbers in its precision; check unknown channels.
 
     TensorFlow retraces a function with unknown dimensions when pictures of other shapes come. The
-    channels are then unknown too, and Keras's check sees nothing. TensorFlow's convolution would
-    treat a multiple of the kernel's channels as a grouped convolution.
+    channels are then unknown too, and Keras's check sees nothing, so they are checked when the
+    layer runs. TensorFlow's convolution would treat a multiple of the kernel's channels as a
+    grouped convolution.
     """
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        x = keras.ops.cast(x, layer.compute_dtype)
     ((axis, channels),) = layer.input_spec.axes.items()
     if x.shape[axis] is not None or keras.backend.backend() != "tensorflow":
         return x

@@ -89,7 +89,8 @@ class Accumulation:
             return index + 1, total + loss, sums, [array.write(index, o) for array, o in outputs]
 
         arrays = [tf.TensorArray(output.dtype, self.accumulate) for output in self.outputs]
-        state = 0, tf.zeros(()), [tf.zeros_like(v) for v in variables], arrays
+        sums = [tf.zeros_like(v) for v in variables]
+        state = 0, tf.zeros((), keras.backend.floatx()), sums, arrays
         if replicas > 1:  # replicas cannot merge their statistics inside a loop of the graph
             for _ in range(self.accumulate):
                 state = add(*state)
@@ -121,7 +122,7 @@ class Accumulation:
             return (others, total + loss, jax.tree.map(jax.numpy.add, sums, gradients)), outputs
 
         zeros = jax.tree.map(jax.numpy.zeros_like, trainable)
-        start = others, jax.numpy.zeros(()), zeros
+        start = others, jax.numpy.zeros((), keras.backend.floatx()), zeros
         (others, loss, sums), outputs = jax.lax.scan(add, start, tuple(parts))
         gradients = [value / self.accumulate for value in sums]
         trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import numbers
 from collections.abc import Sequence
 
 import keras
@@ -136,7 +137,8 @@ def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwi
     """Return the width of a classifier, from the options given."""
     if num_classes is None:
         num_classes = len(labels) if labels is not None else otherwise
-    if not isinstance(num_classes, int) or num_classes < 0:
+    # NumPy's whole numbers too, as from classes.max() + 1
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 0:
         raise ValueError(
             "num_classes must be a positive integer, or 0 for pooled features. "
             f"Received: {num_classes!r}"
@@ -145,7 +147,7 @@ def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwi
         raise ValueError(
             f"labels must name each of the {num_classes} classes. Received: {len(labels)} labels"
         )
-    return num_classes
+    return int(num_classes)
 
 
 def _normalization(preprocessing, channels: int):

@@ -127,7 +127,7 @@ class BatchNormBlock(ResidualBlock):
         return self.activation(self._normalize(norm, x, training))
 
     def _normalize(self, norm, x, training):
-        if self._record is None:
+        if self._record is None or not norm.trainable:
             return norm(x, training=training)
         x32 = ops.cast(x, "float32")
         mean, variance = ops.moments(x32, (0, 1, 2), synchronized=norm.synchronized)

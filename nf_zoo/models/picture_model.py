@@ -33,7 +33,7 @@ class PictureModel(Accumulation, keras.Model):
     def predict(self, x, *args, **kwargs):
         """Predict as ``keras.Model.predict`` does; warns of pictures that were not preprocessed."""
         if self.preprocessing is not None and not self.include_preprocessing:
-            warn_of_raw_pixels(x)
+            warn_of_raw_pixels(x, self.preprocessing)
         return super().predict(x, *args, **kwargs)
 
     def decode_predictions(self, predictions, top: int = 5) -> list[list[Prediction]]:
@@ -59,7 +59,8 @@ class PictureModel(Accumulation, keras.Model):
                 the gradient of all replicas together.
             loss: as in Keras. The name of a cross-entropy, such as
                 ``"sparse_categorical_crossentropy"``, means the one for logits if the classifier
-                gives logits.
+                gives logits; so do the names of metrics. The ``"accuracy"`` of a single logit
+                counts it as class 1 above 0.
             accumulate: number of micro-batches that a step of ``fit`` cuts its batch into. The
                 step is that of the whole batch, in the memory of a part of it: exactly so in
                 networks without batch normalization, whose statistics are those of a part. Use
@@ -77,7 +78,10 @@ class PictureModel(Accumulation, keras.Model):
             >>> model.compile("sgd", "sparse_categorical_crossentropy", accumulate=4)
         """
         gives_logits = bool(self.num_classes) and self.classifier_activation is None
-        loss = loss_of(loss, gives_logits)
+        loss = fitting(loss, gives_logits, LOSSES)
+        for given in {"metrics", "weighted_metrics"} & set(kwargs):
+            kinds = METRICS | (ACCURACIES if self.num_classes == 1 else {})
+            kwargs[given] = fitting(kwargs[given], gives_logits, kinds)
         self.accumulate = accumulation_of(accumulate, loss)
         super().compile(optimizer, loss, **kwargs)
         sum_over_replicas_once(self.optimizer)
@@ -102,15 +106,16 @@ class PictureModel(Accumulation, keras.Model):
 
 
 LARGEST_NORMALIZED = 10.0
-"""Value that no normalized picture reaches; those of ImageNet end at 2.64."""
+"""Value that few normalized pictures reach; those of ImageNet end at 2.64."""
 
 
-def warn_of_raw_pixels(images: Any) -> None:
+def warn_of_raw_pixels(images: Any, preprocessing) -> None:
     """Warn if the first pictures of an array or tensor have values that no prepared one has."""
     if not (hasattr(images, "shape") and hasattr(images, "dtype") and len(images.shape)):
         return
     largest = float(np.max(keras.ops.convert_to_numpy(images[:32]), initial=0))
-    if largest > LARGEST_NORMALIZED:
+    white = max((1 - m) / s for m, s in zip(preprocessing.mean, preprocessing.std, strict=True))
+    if largest > max(LARGEST_NORMALIZED, 1.01 * white):
         warnings.warn(
             "The pictures were probably not preprocessed: pass model.preprocess(pictures) to "
             f"predict. Received: values up to {largest:g}, while the network takes normalized "
@@ -119,37 +124,53 @@ def warn_of_raw_pixels(images: Any) -> None:
         )
 
 
-CROSSENTROPIES = {
+LOSSES = {
+    "bce": keras.losses.BinaryCrossentropy,
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
     "binary_focal_crossentropy": keras.losses.BinaryFocalCrossentropy,
     "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
     "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
     "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
 }
-"""Losses of Keras that take probabilities unless told otherwise."""
+METRICS = {
+    "auc": keras.metrics.AUC,
+    "bce": keras.metrics.BinaryCrossentropy,
+    "binary_crossentropy": keras.metrics.BinaryCrossentropy,
+    "categorical_crossentropy": keras.metrics.CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": keras.metrics.SparseCategoricalCrossentropy,
+}
+"""Losses and metrics of Keras that take probabilities unless told otherwise."""
+ACCURACIES = dict.fromkeys(("acc", "accuracy", "binary_accuracy"), keras.metrics.BinaryAccuracy)
+"""Metrics of a single output that compare it with a threshold."""
 
 
-def loss_of(loss: Any, gives_logits: bool):
-    """Return the loss to compile with.
+def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
+    """Return the loss or the metrics to compile with.
 
-    For a linear classifier the name, function or class of a cross-entropy means that for logits. A
-    loss object that expects the other kind of output is kept, with a warning in the log.
+    For a linear classifier the name, function or class of one of ``kinds`` means that for logits.
+    An object that expects the other kind of output is kept, with a warning in the log.
     """
-    if isinstance(loss, list | tuple | dict):
-        return keras.tree.map_structure(lambda one: loss_of(one, gives_logits), loss)
-    name = getattr(loss, "__name__", loss)
+    if isinstance(given, list | tuple | dict):
+        return keras.tree.map_structure(lambda one: fitting(one, gives_logits, kinds), given)
+    name = getattr(given, "__name__", given)
     if isinstance(name, str):
-        kind = CROSSENTROPIES.get(re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
-        return kind(from_logits=True) if kind and gives_logits else loss
-    takes_logits = getattr(loss, "get_config", dict)().get("from_logits")
-    if type(loss) in CROSSENTROPIES.values() and takes_logits != gives_logits:
+        kind = kinds.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+        if kind is None or not gives_logits:
+            return given
+        if kind is keras.metrics.BinaryAccuracy:
+            return kind(name, threshold=0.0)
+        return kind(from_logits=True, name=name)
+    takes_logits = getattr(given, "get_config", dict)().get("from_logits")
+    if takes_logits not in (None, gives_logits) and type(given) in kinds.values():
         logger.warning(
-            "The classifier gives %s, but the loss takes %s: write %s(from_logits=%s)",
-            *(("logits", "probabilities") if gives_logits else ("probabilities", "logits")),
-            type(loss).__name__,
+            "The classifier gives %s, but %s takes %s: write %s(from_logits=%s)",
+            "logits" if gives_logits else "probabilities",
+            "the loss" if kinds is LOSSES else "a metric",
+            "probabilities" if gives_logits else "logits",
+            type(given).__name__,
             gives_logits,
         )
-    return loss
+    return given
 
 
 def sum_over_replicas_once(optimizer) -> None:

@@ -1,6 +1,7 @@
 """Residual blocks without normalization or standardization: SkipInit and Fixup."""
 
 import keras
+from keras import ops
 
 from nf_zoo import layers
 from nf_zoo.models.residual_block import KERNEL_SIZES, ResidualBlock
@@ -78,15 +79,19 @@ class FixupBlock(ResidualBlock):
 
     def preactivate(self, x, training=False):
         """Add the first bias; the activation was at the end of the block before."""
-        return x + self.biases_before[0]
+        return x + ops.cast(self.biases_before[0], x.dtype)
 
     def branch(self, activated, training=False):
         """Compute the residual branch, from the biased input to its scale and last bias."""
-        x = activated
-        last = len(self.convs) - 1
-        for index, (conv, after) in enumerate(zip(self.convs, self.biases_after, strict=True)):
-            x = conv(x + self.biases_before[index] if index else x)
-            x = self.activation(x + after) if index < last else x * self.scale + after
+        # Keras does not cast the weights of a layer where it recomputes.
+        x, last = activated, len(self.convs) - 1
+        before, after, (scale,) = (
+            [ops.cast(scalar, x.dtype) for scalar in scalars]
+            for scalars in (self.biases_before, self.biases_after, (self.scale,))
+        )
+        for index, conv in enumerate(self.convs):
+            x = conv(x + before[index] if index else x)
+            x = self.activation(x + after[index]) if index < last else x * scale + after[index]
         return x
 
     def skip(self, x, activated, training=False):

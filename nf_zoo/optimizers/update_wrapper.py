@@ -33,15 +33,21 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             )
         # The wrapped optimizer keeps its rate, decay, clipping and averages.
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = optimizer
+        self.inner_optimizer = given = optimizer
         while isinstance(optimizer, UpdateWrapper):  # its `apply` bypasses its `update_step`
             optimizer = optimizer.inner_optimizer
+        if getattr(optimizer.update_step, "wrapper", None) not in (None, id(given)):
+            raise ValueError(
+                "The optimizer must not be in another wrapper already, whose changes would stay: "
+                f"make a new {type(optimizer).__name__}. Received: {given!r}"
+            )
         update = fused_update(optimizer)
 
         def update_step(gradient, variable, learning_rate):
             index = optimizer._get_variable_index(variable)
             return update(*self.adjust(index, gradient, variable, learning_rate))
 
+        update_step.wrapper = id(self)
         optimizer.update_step = update_step
         if hasattr(optimizer, "_parallel_update_step"):
             # Under PyTorch some optimizers update all variables at once, without `update_step`.

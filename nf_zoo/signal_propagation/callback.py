@@ -78,23 +78,32 @@ class SignalPropagationCallback(keras.callbacks.Callback):
         self.alarm_every, self.alarm_factor, self.stop = alarm_every, alarm_factor, stop
         self.records: list[tuple[int, SignalPropagation]] = []
         self.alarms: list[tuple[int, str, float]] = []
-        self._batches, self._writer = 0, None
+        self._batches, self._done, self._began, self._writer = 0, 0, False, None
 
     def on_train_begin(self, logs=None):
-        self.records, self.alarms, self._batches = [], [], 0
+        self.alarms, self._batches, self._began = [], 0, False
         if self.log_dir is not None:
             import tensorflow as tf
 
             self._writer = tf.summary.create_file_writer(self.log_dir)
-        self._record(0)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._done = 0
+        if not self._began:  # with initial_epoch, the records of the epochs before stay
+            self.records, self._began = [row for row in self.records if row[0] < epoch], True
+            self._record(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
             self._record(epoch + 1)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._batches += 1
-        if self.alarm_every and self._batches % self.alarm_every == 0 and not self.alarms:
+        # With ``steps_per_execution`` Keras calls once for several batches.
+        before, self._batches = self._batches, self._batches + batch + 1 - self._done
+        self._done = batch + 1
+        if not self.alarm_every or self.alarms:
+            return
+        if self._batches // self.alarm_every > before // self.alarm_every:
             self._look_for_trouble(self._measure())
 
     def on_train_end(self, logs=None):

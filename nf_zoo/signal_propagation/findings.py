@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nf_zoo.functional import as_functional
+from nf_zoo.functional import as_functional, graphs_of, nodes_of
 from nf_zoo.layers import ScaledWSConv2D, SkipInit
 from nf_zoo.models.norm_free import variance_ledger
 from nf_zoo.models.residual_block import ResidualBlock
@@ -323,19 +323,23 @@ def _mean_shift(signals: SignalPropagation, blocks, has: set[str]) -> Iterator[F
 
 def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator[Finding]:
     """Find branches with a constant output, though none of their weights is all zero."""
-    layers = {layer.name: layer for layer in model._flatten_layers()}
-    branches = {m.name: m.branch for m in find_merges(as_functional(model))}
+    branches: dict[str, tuple] = {}
+    for graph in graphs_of(as_functional(model)):
+        own = [(node.operation.name, (node.operation,)) for node in nodes_of(graph)]
+        own += [(merge.name, merge.branch) for merge in find_merges(graph)]
+        rows = {f"{where}{name}": part for name, part in own for where in ("", f"{graph.name}/")}
+        branches = rows | branches
     dead = {}
     for row in signals:
         variance = row.residual_variance
         if variance is None or variance > 1e-12 * max(row.variance, 1e-30):
             continue
-        members = branches.get(row.name) or (layers[row.name],)
+        members = branches.get(row.name, ())
         weights = [w for member in members for w in getattr(member, "weights", ())]
         # The branch is measured before its skip gain.
         scales = [w for w in weights if re.search(r"(?<!skip_gain)/(kernel|gain|gamma)$", w.path)]
         sizes = [float(np.max(np.abs(keras.ops.convert_to_numpy(w)))) for w in scales]
-        if all(sizes):
+        if sizes and all(sizes):
             dead[row.name] = min(sizes, default=0.0)
     if not dead:
         return
@@ -356,7 +360,8 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator
 def _order(model, layers: list) -> Iterator[Finding]:
     """Find BatchNorms that come after activations instead of before them."""
     where = [layer.name for layer in layers if getattr(layer, "_activation_first", False)]
-    where += norms_after_activations(as_functional(model))
+    for graph in graphs_of(as_functional(model)):
+        where += norms_after_activations(graph)
     if where:
         yield Finding(
             "activation before BatchNorm",

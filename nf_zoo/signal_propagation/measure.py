@@ -106,7 +106,7 @@ def signal_propagation(
         if batch_statistics:
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
-            walk.through(network, keras.ops.convert_to_tensor(batch))
+            walk.through(network, keras.ops.cast(batch, network.inputs[0].dtype))
     no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
     ledger = getattr(model, "ledger", None)
@@ -194,9 +194,10 @@ class _Walk:
         self._training, self._is_noise, self._noise = batch_statistics, inputs == "noise", None
         self._size: tuple | None = None
         self._stage = 0
-        self._batch = 0
+        self._batch, self._network = 0, None
         self._first, self._is_pooled = True, False
         self._merges: dict[int, list[Merge]] = {}
+        self._owners: dict[str, Any] = {}  # name of a row -> the network of its block
 
     def through(self, network, batch) -> None:
         """Send one batch through the whole model."""
@@ -220,6 +221,7 @@ class _Walk:
         outputs = {merge.output: merge for merge in merges}
         splits = {merge.split for merge in merges[:1]}
         wanted, results, branches = [id(t) for t in network.outputs], {}, {}
+        self._network, outside = network, self._network
         if id(network.inputs[0]) in splits:
             self._note_before(x)
         for key, value in functional.run(network, x, self._call):
@@ -233,6 +235,7 @@ class _Walk:
                 self._note(merge.name, norm, branches.pop(merge.residual), value)
             if key in wanted:
                 results[key] = value
+        self._network = outside
         return [results[key] for key in wanted]
 
     def _call(self, operation, args, kwargs):
@@ -260,11 +263,11 @@ class _Walk:
         residual, skip = block.halves(x, training=self._training)
         output = block.merge(residual, skip)
         norms = getattr(block, "norms", None)
-        self._note(block.name, norms[0] if norms else None, residual, output)
+        signal = self._note(block.name, norms[0] if norms else None, residual, output)
         if block.shortcut_pool is not None:
             activated = block.preactivate(x, training=self._training)
-            self.signals[block.name].unpooled.add(activated)
-            self.signals[block.name].pooled.add(block.shortcut_pool(activated))
+            signal.unpooled.add(activated)
+            signal.pooled.add(block.shortcut_pool(activated))
         return output
 
     def _note_before(self, x) -> None:
@@ -272,10 +275,12 @@ class _Walk:
             self.before.add(x)
             self._first = False
 
-    def _note(self, name: str, norm, residual, output) -> None:
+    def _note(self, name: str, norm, residual, output) -> _Signal:
         size = tuple(output.shape[1:-1])
         if size != self._size:
             self._size, self._stage = size, self._stage + 1
+        if self._owners.setdefault(name, self._network) is not self._network:
+            name = f"{self._network.name}/{name}"  # as in another of several nested networks
         signal = self.signals.setdefault(name, _Signal(self._stage, norm))
         signal.output.add(output)
         if residual is not None:
@@ -283,6 +288,7 @@ class _Walk:
         if norm is not None:
             variance = float(np.mean(keras.ops.convert_to_numpy(norm.moving_variance)))
             signal.norm_variance += variance * self._batch
+        return signal
 
     @property
     def pooling(self) -> list[float | None]:
@@ -311,12 +317,10 @@ class _Walk:
 
 
 def _has_blocks(network) -> bool:
-    operations = [node.operation for node in functional.nodes_of(network)]
-    nested = [functional.as_functional(operation) for operation in operations]
-    return (
-        any(isinstance(operation, ResidualBlock) for operation in operations)
-        or bool(find_merges(network))
-        or any(_has_blocks(inner) for inner in nested if inner is not None)
+    return any(
+        find_merges(graph)
+        or any(isinstance(node.operation, ResidualBlock) for node in functional.nodes_of(graph))
+        for graph in functional.graphs_of(network)
     )
 
 

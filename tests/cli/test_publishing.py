@@ -136,6 +136,8 @@ def test_fetch(hub, saved, capsys):
     assert main(["fetch", "hf://me/colors", "nf_resnet14.*"]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert names == ["config.json", "model.safetensors", "model.safetensors"]
+    assert main(["fetch", "nosuch*"]) == 1
+    assert "no checkpoint is called 'nosuch*'" in capsys.readouterr().err
     assert main(["fetch", "hf://me/nothing", "nf_resnet14.cifar10", "vgg.*"]) == 1
     printed = capsys.readouterr()
     assert "no repository me/nothing" in printed.err and "'vgg.*'" in printed.err

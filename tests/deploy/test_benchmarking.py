@@ -68,6 +68,16 @@ def test_the_fastest():
     found = Benchmark(timings, {})
     assert found.fastest(1).form == "a" and found.fastest(1, "float32").form == "b"
     assert found.fastest(8).pictures_per_second == 2000
+    with pytest.raises(ValueError, match=r"batch_size=2 with precision=None.*'float32'"):
+        found.fastest(2)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("given", [{"batch_sizes": [2]}, {"batch_sizes": [1], "size": (64, 64)}])
+def test_what_a_model_of_one_shape_cannot_do_is_not_measured(given):
+    inputs = keras.Input(batch_shape=(1, 32, 32, 3))
+    with pytest.raises(ValueError, match="inputs of one shape only"):
+        nf_zoo.benchmark(keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs)), **given)
 
 
 @pytest.mark.fast

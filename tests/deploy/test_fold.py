@@ -518,3 +518,14 @@ def test_the_command_takes_a_folded_file(tmp_path):
     for found, expected in zip(said, decoded, strict=True):
         assert found["name"] == expected.name
         assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_sum_that_repeats_a_channel(channels):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    x = keras.layers.BatchNormalization(gamma_initializer="uniform", beta_initializer="uniform")(x)
+    y = keras.layers.Conv2D(channels, 3, padding="same")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 1)(keras.layers.Add()([x, y])))
+    pixels = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(nf_zoo.fold(model)(pixels), model(pixels), atol=1e-5)

@@ -61,3 +61,9 @@ def test_the_table_costs_no_import():
     code = "import sys, nf_zoo.deploy.formats as f; f.format_of('x'); print('keras' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("row", FORMATS.values(), ids=lambda row: row.name)
+def test_the_home_folder_can_be_written_short(row, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert row.target(f"~/new{row.suffix}", overwrite=False) == tmp_path / f"new{row.suffix}"

@@ -70,3 +70,10 @@ def test_what_the_file_says(build_filled, tmp_path):
         assert archive.read("labels.txt").decode().split() == list(model.labels)
     assert nf_zoo.Preprocessing(**record["preprocessing"]) == model.preprocessing
     assert record["labels"] == list(model.labels) and record["output"] == "logits"
+
+
+def test_a_file_of_any_name(build_filled, tmp_path):
+    for name in ("network", "model"):
+        path = nf_zoo.export_litert(build_filled("nf_resnet"), tmp_path / name)
+        assert path.is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "network"]

@@ -74,6 +74,9 @@ LAYERS = {
     "dilations": lambda x: layers.Conv2D(6, (3, 2), 1, "same", dilation_rate=(2, 3))(x),
     "convolution softmax": lambda x: layers.Conv2D(6, 3, activation="softmax")(x),
     "max pooling": lambda x: layers.MaxPooling2D((2, 3), (1, 2), "same")(x),
+    "zeros before max pooling": lambda x: layers.MaxPooling2D(3, 2, "same")(
+        layers.ZeroPadding2D(1)(layers.ReLU()(maps(x)))
+    ),
     "average pooling": lambda x: layers.AveragePooling2D((2, 3), (1, 2), "same")(x),
     "average": lambda x: layers.Average()([x, maps(x), maps(x)]),
     "add": lambda x: layers.Add()([x, maps(x), maps(x)]),

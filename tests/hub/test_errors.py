@@ -180,6 +180,8 @@ class TestFiles:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", b"x")
         refused(path, UnsafeWeights, "zip archive")
+        path.rename(tmp_path / "model.keras")
+        refused(tmp_path / "model.keras", CorruptWeights, "load it with nf_zoo.load_pretrained")
 
     @pytest.mark.fast
     @pytest.mark.parametrize(

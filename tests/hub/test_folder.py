@@ -315,3 +315,28 @@ class TestCard:
             tiny("resnet50", labels=tuple(f"c{i}" for i in range(30)), num_classes=30)
         )
         assert "`c19` and 10 more, listed in labels.txt" in text
+
+
+def test_a_file_that_would_be_loaded_instead_is_not_hidden_beneath(model, tmp_path):
+    for name in ("model.keras", "saved_model.pb"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_bytes(b"an older model")
+        with pytest.raises(FileExistsError, match=rf"holds {name}, which would be loaded"):
+            nf_zoo.save_pretrained(model, folder, overwrite=True)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_the_name_of_a_folder_is_no_checkpoint_of_the_catalog(tmp_path, monkeypatch):
+    """One's own weights, in a folder called as published weights are, get no license of theirs."""
+    own = nf_zoo.create_model("wide_resnet16_2", num_classes=3, widths=(4, 4, 8))
+    nf_zoo.save_pretrained(own, tmp_path / "cifar10")
+    monkeypatch.chdir(tmp_path)
+    given = {"num_classes": 3, "widths": (4, 4, 8), "pretrained": "./cifar10"}
+    for loaded in (
+        nf_zoo.create_model("wide_resnet16_2", **given),
+        nf_zoo.load_pretrained("cifar10"),
+    ):
+        assert loaded.weights_tag == "./cifar10"
+        card = (nf_zoo.save_pretrained(loaded, "again", overwrite=True) / "README.md").read_text()
+        assert "license: unknown" in card and "base_model" not in card

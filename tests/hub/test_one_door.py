@@ -96,12 +96,47 @@ def add_layer(module, class_name, **config):
         ("os", "system"),
         ("nf_zoo.hub.repository", "HubRepository"),
         ("keras.utils", "get_file"),
+        ("keras.layers", "StringLookup"),
+        ("keras.layers", "deserialize"),
+        ("keras", "function"),
+        ("keras.src.ops.core", "Switch"),
+        ("keras.src.ops.core", "Map"),
     ],
 )
 def test_a_folded_file_names_only_known_layers(module, class_name, folded_file, tmp_path):
     hostile = rewritten(folded_file, tmp_path / "model.keras", add_layer(module, class_name))
     with pytest.raises(UnsafeWeights, match=f"nothing of it is read.*{class_name}"):
         nf_zoo.load_pretrained(hostile)
+
+
+def test_a_folded_file_calls_no_function_of_keras(folded_file, tmp_path):
+    """As an operation that calls what the file names did: here what sets Keras's own floats."""
+    function = {"module": "keras", "class_name": "function", "config": "config.set_floatx"}
+
+    def change(document):
+        node = {"args": [0, [{**function, "registered_name": "function"}], "float64"], "kwargs": {}}
+        row = {"module": "keras.src.ops.core", "class_name": "Switch", "config": {"name": "x"}}
+        row |= {"registered_name": "Switch", "name": "x", "inbound_nodes": [node]}
+        document["config"]["layers"].append(row)
+
+    hostile = rewritten(folded_file, tmp_path / "model.keras", change)
+    with pytest.raises(UnsafeWeights, match=r"keras\.function, keras\.src\.ops\.core\.Switch"):
+        nf_zoo.load_pretrained(hostile)
+    assert keras.config.floatx() == "float32"
+
+
+def test_a_folded_file_of_operations(tmp_path):
+    """What folding leaves of a network of Keras's own layers and operations can be read."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation=keras.activations.gelu)(inputs)
+    x = keras.ops.squeeze(keras.ops.expand_dims(keras.ops.relu(x) + 1.0, 1), 1)
+    x = keras.layers.Resizing(4, 4)(keras.ops.cast(keras.ops.swapaxes(x, 1, 2), "float32"))
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(x))
+    folded = nf_zoo.fold(keras.Model(inputs, outputs))
+    folded.save(tmp_path / "model.keras")
+    loaded = nf_zoo.load_pretrained(tmp_path / "model.keras")
+    pixels = np.random.default_rng(0).random((2, 8, 8, 3), "float32")
+    np.testing.assert_allclose(loaded(pixels), folded(pixels), atol=1e-6)
 
 
 def test_a_folded_file_asks_for_no_more_than_it_holds(folded_file, tmp_path):

@@ -543,3 +543,16 @@ def test_groups_run_where_onednn_is_off():
         "print(abs(np.asarray(model(pixels)) - model.predict(pixels, verbose=0)).max())\n"
     )
     assert float(printed_by(program, TF_ENABLE_ONEDNN_OPTS="0")) < 1e-4
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+@pytest.mark.parametrize(
+    "layer", [Conv2D(4, 3), ScaledWSConv2D(4, 3), ScaledWSDense(4)], ids=lambda x: x.name
+)
+def test_whole_numbers_are_computed_as_floats(layer, dtype):
+    x = np.random.default_rng(0).integers(0, 2, (2, 8, 8, 3))
+    x = x.astype(dtype) * (1 if dtype == "bool" else np.dtype(dtype).type(100))
+    found, expected = layer(tf.constant(x.astype(dtype))), layer(tf.constant(x, tf.float32))
+    assert found.dtype == tf.float32 and np.abs(found).max() > 0.01
+    np.testing.assert_array_equal(found, expected)

@@ -37,7 +37,7 @@ def test_a_loss_by_name_is_the_one_of_logits(loss):
     assert found["accuracy"] == pytest.approx(right.mean())
 
 
-@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy", "bce", "BCE"])
 def test_one_hot_losses_too(loss):
     model = tiny_networks.filled("nf_resnet", "loss")
     model.compile("sgd", loss)
@@ -45,6 +45,44 @@ def test_one_hot_losses_too(loss):
     targets = np.eye(tiny_networks.CLASSES, dtype="float32")[CLASSES]
     found = model.evaluate(PIXELS, targets, verbose=0)
     assert found == pytest.approx(float(kind(from_logits=True)(targets, model(PIXELS))), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.metrics.sparse_categorical_crossentropy,
+    ],
+)
+def test_a_metric_by_name_is_that_of_logits_too(name):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics={"head": [name]})
+    found = model.evaluate(PIXELS, CLASSES, verbose=0, return_dict=True)
+    (metric,) = set(found) - {"loss"}
+    assert metric == getattr(name, "__name__", name)
+    assert found[metric] == pytest.approx(found["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "acc", "binary_accuracy"])
+def test_a_single_logit_is_right_by_its_sign(name):
+    model = tiny_networks.build("nf_resnet", num_classes=1)
+    model.head.kernel.assign(keras.ops.zeros_like(model.head.kernel))
+    for bias, right in ((0.3, 1.0), (-0.3, 0.0)):
+        model.head.bias.assign([bias])
+        model.compile("sgd", "binary_crossentropy", metrics=[name], weighted_metrics=["AUC"])
+        found = model.evaluate(PIXELS, np.ones((8, 1)), verbose=0, return_dict=True)
+        assert found[name] == right and set(found) == {"loss", name, "AUC"}
+
+
+def test_metrics_of_logits_are_saved_with_the_model(tmp_path):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    name = "sparse_categorical_crossentropy"
+    model.compile("sgd", name, metrics=[name])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    found = loaded.evaluate(PIXELS, CLASSES, verbose=0, return_dict=True)
+    assert found[name] == pytest.approx(found["loss"], rel=1e-5)
 
 
 def test_it_learns_by_a_loss_of_that_name():

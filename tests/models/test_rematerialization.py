@@ -75,3 +75,28 @@ def _step(model, x):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(x, training=True))
     tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+
+def test_frozen_batch_normalization_stays_as_it_is():
+    """Recomputed or not: its pictures are normalized by moving statistics that do not move."""
+    model = tiny_networks.build("wide_resnet_bn", num_classes=3, rematerialize=True)
+    for layer in model.layers:
+        layer.trainable = layer is model.head
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    x = 3 + 5 * np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype("float32")
+    before = [np.array(variable) for variable in model.non_trainable_variables]
+    loss = model.fit(x, np.arange(8) % 3, batch_size=8, verbose=0).history["loss"][0]
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+    assert loss == pytest.approx(model.evaluate(x, np.arange(8) % 3, verbose=0), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_it_trains_in_half_precision(kind, dtype):
+    label, fields = NETWORKS[kind]
+    model = tiny_networks.build(label, num_classes=3, rematerialize=True, dtype=dtype, **fields)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x = np.random.default_rng(0).standard_normal((4, 32, 32, 3)).astype("float32")
+    loss = model.fit(x, np.arange(4) % 3, verbose=0).history["loss"][0]
+    assert np.isfinite(loss)

@@ -101,3 +101,13 @@ def test_a_variable_of_no_group_is_named():
     optimizer = nf_zoo.GroupedOptimizer(keras.optimizers.SGD(0.1), groups)
     with pytest.raises(ValueError, match="stem_conv/kernel"):
         optimizer.build(model.trainable_variables)
+
+
+@pytest.mark.fast
+def test_an_optimizer_is_in_one_wrapper_alone():
+    """Another around the same optimizer would keep the first one's changes."""
+    sgd = keras.optimizers.SGD(0.1)
+    first = nf_zoo.AdaptiveGradientClipping(sgd, 1e-6)
+    for given in (sgd, nf_zoo.AdaptiveGradientClipping(first, 1.0).inner_optimizer):
+        with pytest.raises(ValueError, match="must not be in another wrapper already"):
+            nf_zoo.AdaptiveGradientClipping(given, 10.0)

@@ -121,3 +121,31 @@ def test_the_same_under_jax():
 def test_bad_input(options):
     with pytest.raises(ValueError, match=r"at least 1, alarm_every.*Received"):
         nf_zoo.SignalPropagationCallback(PROBE, **options)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_batches_are_counted_however_many_keras_runs_at_once(steps, monkeypatch):
+    callback, looks = nf_zoo.SignalPropagationCallback(PROBE, alarm_every=5), []
+    monkeypatch.setattr(callback, "_measure", lambda: looks.append(callback._batches) or ())
+    model = build_model("wide_resnet10_1", num_classes=4, widths=(4, 8, 8))
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.SGD(0.0), loss, steps_per_execution=steps)
+    images = np.zeros((40, 16, 16, 3), "float32")
+    model.fit(images, np.arange(40) % 4, batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    assert callback._batches == 20
+    assert looks == [0, 5, 10, 10, 15, 20, 20]  # the start, and both ends of an epoch
+
+
+def test_a_second_fit_goes_on_with_the_records_of_the_first(tmp_path):
+    callback = nf_zoo.SignalPropagationCallback(PROBE, csv_path=tmp_path / "signals.csv")
+    model, _ = fit([callback], epochs=2)
+    first = callback.records[0][1]
+    images = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype("float32")
+    given = {"verbose": 0, "callbacks": [callback]}
+    model.fit(images, np.arange(8) % 4, epochs=4, initial_epoch=2, **given)
+    assert [epoch for epoch, _ in callback.records] == [0, 1, 2, 3, 4]
+    assert callback.records[0][1] is first
+    rows = list(csv.DictReader((tmp_path / "signals.csv").open()))
+    assert [int(row["epoch"]) for row in rows[::3]] == [0, 1, 2, 3, 4]
+    model.fit(images, np.arange(8) % 4, epochs=1, **given)
+    assert [epoch for epoch, _ in callback.records] == [0, 1]

@@ -444,3 +444,32 @@ def test_noise_is_passed_over_the_preparation_of_pictures():
     assert nf_zoo.signal_propagation(model)[-1].variance == pytest.approx(expected, rel=1e-3)
     pictures = np.full((2, 8, 8, 3), 255.0, "float32")
     assert nf_zoo.signal_propagation(model, pictures).before[0] > 1e4
+
+
+def small_network(name, widths=(8, 16)):
+    options = {"depths": (1, 1), "stem_width": 8, "num_classes": 3, "model_name": name}
+    return build_model("nf_resnet14", widths=widths, **options)
+
+
+@pytest.mark.parametrize("widths", [(8, 16), (16, 32)])
+def test_blocks_of_equal_names_in_several_networks_are_told_apart(widths):
+    one, other = small_network("one"), small_network("other", widths)
+    inputs = keras.Input((32, 32, 3))
+    both = keras.Model(inputs, keras.layers.Average()([one(inputs), other(inputs)]))
+    x = np.random.default_rng(0).standard_normal((4, 32, 32, 3)).astype("float32")
+    alone = [*nf_zoo.signal_propagation(one, x), *nf_zoo.signal_propagation(other, x)]
+    for batch_size in (4, 2):
+        found = nf_zoo.signal_propagation(both, x, batch_size=batch_size)
+        names = [row.name for row in alone[:2]] + [f"other/{row.name}" for row in alone[2:]]
+        assert [row.name for row in found] == names
+        for row, expected in zip(found, alone, strict=True):
+            assert row.variance == pytest.approx(expected.variance, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_pictures_of_whole_numbers_are_pictures(dtype):
+    model = small_network("network")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(dtype)
+    found = nf_zoo.signal_propagation(model, pixels)
+    expected = nf_zoo.signal_propagation(model, pixels.astype("float32"))
+    assert [row.variance for row in found] == [row.variance for row in expected]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -178,6 +179,27 @@ def test_pictures_of_equal_names_are_not_lost(folder, tmp_path):
 
 
 @pytest.mark.fast
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "npz"])
+def test_a_file_that_was_cut_short_is_refused(kind, folder, tmp_path):
+    recipe, path = folder_recipe(f"folder:{tmp_path}/set.{kind}"), tmp_path / f"set.{kind}"
+    recipe.data.in_memory = True
+    if kind == "npz":
+        recipe.data.source = f"arrays:{path}"
+        prepare.write_arrays(str(folder), path, ["train", "test"], 16)
+    else:
+        with tarfile.open(path, f"w:{kind[4:]}") as archive:
+            archive.add(folder, ".")
+    whole = path.read_bytes()
+    assert open_data(recipe).test_size == 7
+    generator = np.random.default_rng(0)
+    longest = len(whole) - 12_000 if kind == "tar" else 3 * len(whole) // 4  # zeros at the end
+    for length in generator.integers(len(whole) // 2, longest, 40):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RecipeError, match=r"whole tar archive|must be an \.npz|cannot be read"):
+            open_data(recipe)
+
+
 def test_half_a_set_is_refused(sources, tmp_path):
     recipe = folder_recipe(f"tfrecord:{tmp_path}")
     with pytest.raises(RecipeError, match=r"prepared.*dataset\.json|dataset\.json.*prepared"):

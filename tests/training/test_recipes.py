@@ -203,6 +203,21 @@ def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
         run(recipe, tmp_path)
 
 
+def test_pictures_in_memory_are_kept_whole(recipe, arrays, tmp_path):
+    """What is evaluated is what the exported model is told to prepare."""
+    recipe.data.crop_fraction, recipe.steps = 0.875, 1
+    found = run(recipe, tmp_path, strategy="one_device")
+    model = nf_zoo.load_pretrained(tmp_path / "model")
+    assert model.preprocessing.crop_fraction == 1.0
+    with np.load(arrays) as file:
+        pictures, classes = file["test_images"], file["test_classes"]
+    exported = nf_zoo.evaluate(model, (pictures, classes), verbose=0)
+    assert exported["accuracy"] == pytest.approx(found["top1"] / 100)
+    recipe.data.crop_fraction = 0.5
+    with pytest.raises(RecipeError, match="Pictures in memory are kept whole"):
+        recipes.check(recipe)
+
+
 def test_two_runs_do_not_share_a_folder(recipe, tmp_path):
     with atomic.alone_in(tmp_path), pytest.raises(BlockingIOError, match="Another run is writing"):
         run(recipe, tmp_path, strategy="one_device")
@@ -315,6 +330,8 @@ def test_a_sweep_goes_on_where_it_was(recipe, tmp_path):
     assert read_grid(["augmentation.flip=True,False"], recipe) == {
         "augmentation.flip": [True, False]
     }
+    with pytest.raises(RecipeError, match="--seeds"):
+        read_grid(["seed=5,6"], recipe)
     for row in ("batch_size=many", "augmentation.flip=no", "data.mean=0.5"):
         with pytest.raises(RecipeError, match=row.partition("=")[0]):
             read_grid([row], recipe)
@@ -342,5 +359,8 @@ def test_learning_rates():
     recipe.schedule.warmup_epochs = 0.0
     expected = [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
     assert rates(0, 19, 20, 29, 30, 39) == pytest.approx(expected)
+    recipe.schedule.hold = 1.0
+    assert rates(0, 39) == pytest.approx([0.4, 0.4])
+    recipe.schedule.hold = 0.5
     recipe.batch_size, recipe.optimizer.per_batch = 64, 256
     assert rates(0) == pytest.approx([0.1])

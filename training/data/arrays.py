@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import lzma
 import os
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
@@ -76,7 +80,7 @@ def read_arrays(path: str | Path) -> ArrayPictures:
     try:
         with np.load(path, allow_pickle=False) as file:
             values = [file[key] for key in KEYS]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RecipeError(
             f"The source must be an .npz file with {', '.join(KEYS)}; python -m training.prepare "
             f"makes one ({error}). Received: {path}"
@@ -132,11 +136,23 @@ def _contents(source: str, splits) -> Iterator[tuple[tuple[str, str, str], bytes
                     key = Path(member.name).parts[-3:]
                     if member.isfile() and len(key) == 3 and _is_picture(key, splits):
                         yield key, archive.extractfile(member).read()
-        except tarfile.TarError as error:
+                _check_end(archive)
+        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
             raise RecipeError(
-                f"The source must be a folder or a tar archive ({error}). "
+                f"The source must be a folder or a whole tar archive ({error}). "
                 f"Received: data.source={path}"
             ) from error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ``TarError`` for an archive that was cut short, which ``tarfile`` reads as whole.
+
+    That of a compressed one is found when it is unpacked.
+    """
+    if isinstance(archive.fileobj, io.BufferedReader):
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.TarError("it is cut short or damaged")
 
 
 def _is_picture(key: tuple[str, str, str], splits) -> bool:

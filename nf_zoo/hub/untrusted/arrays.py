@@ -22,6 +22,8 @@ from nf_zoo.hub.untrusted.pickles import PickledArray, load_tree
 SUFFIXES = (".npz", ".npy")
 MOST_NODES = 100_000
 MOST_LEVELS = 16
+MOST_AXES = 32
+LONGEST_KEY = 1000
 _TREES = {"params", "state", "states"}
 _NUMPY = b"\x93NUMPY"
 
@@ -82,7 +84,8 @@ def _read_npy(file: BinaryIO, size: int, name: str) -> Any:
     left = size - file.tell()
     if dtype.hasobject:
         return load_tree(file, left, name)
-    if dtype.kind not in "fiub" or left != math.prod(shape) * dtype.itemsize:
+    fits = len(shape) <= MOST_AXES and left == math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "fiub" or not fits:
         raise CorruptWeights(
             f"{name} claims an array of {dtype} and shape {shape}, but has {left} bytes for it."
         )
@@ -116,10 +119,11 @@ def _flatten(root: Any, name: str) -> dict[str, np.ndarray]:
 
     def visit(node: Any, key: str, level: int) -> None:
         # The tree may be endless, or of other things than arrays.
-        if level > MOST_LEVELS or next(nodes) > MOST_NODES:
+        if level > MOST_LEVELS or next(nodes) > MOST_NODES or len(key) > LONGEST_KEY:
             raise CorruptWeights(
                 f"{name} nests or repeats its dictionaries beyond any network's tree: "
-                f"{MOST_LEVELS} levels and {MOST_NODES} entries at most."
+                f"{MOST_LEVELS} levels, {MOST_NODES} entries and names of {LONGEST_KEY} characters "
+                "at most."
             )
         if isinstance(node, dict):
             for part, child in node.items():

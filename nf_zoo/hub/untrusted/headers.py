@@ -65,6 +65,11 @@ def diagnosis(path: Path, error: Exception) -> WeightsError:
     """Say what a file that safetensors refuses is instead, as far as its first bytes tell."""
     with open(path, "rb") as file:
         head = file.read(512)
+    if path.suffix == ".keras":
+        return CorruptWeights(
+            f"{path} is a model as Keras saves it, not weights alone: load it with "
+            "nf_zoo.load_pretrained, or take its weights by model.load_weights."
+        )
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return UnsafeWeights(
             f"{path} is not a safetensors file but a pickle or a zip archive, as PyTorch writes "

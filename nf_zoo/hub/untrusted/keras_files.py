@@ -25,12 +25,11 @@ from nf_zoo.hub.description import (
     without_values,
 )
 from nf_zoo.hub.errors import first_few, printable
-from nf_zoo.hub.untrusted.documents import parse_json
+from nf_zoo.hub.untrusted.documents import MOST_BYTES, parse_json
 
 SUFFIX = ".keras"
 WEIGHTS = "model.weights.h5"
 PARTS = (CONFIG_FILE, "metadata.json", WEIGHTS)
-MOST_CONFIG_BYTES = 2**22
 MOST_EXPANSION = 4
 MOST_ENTRIES = 200_000
 _ROOM = 2**20
@@ -44,12 +43,19 @@ _FOLDED = {
     "class_name": "FoldedModel",
     "registered_name": "nf_zoo>FoldedModel",
 }
-_KERAS_CLASSES = re.compile(
-    r"keras(\.(layers|initializers|dtype_policies|activations|src\.ops\.\w+))?\."
-    r"(?!Lambda$|TFSMLayer$|JaxLayer$|FlaxLayer$|TorchModuleWrapper$)\w+"
+_RUN_OR_READ = "Lambda TFSMLayer JaxLayer FlaxLayer TorchModuleWrapper StringLookup IntegerLookup"
+_KNOWN = re.compile(
+    r"keras\.DTypePolicy|keras\.dtype_policies\.[A-Z]\w*|keras\.initializers\.[A-Z]\w*"
+    rf"|keras\.layers\.(?!(?:{_RUN_OR_READ.replace(' ', '|')}|TextVectorization)$)[A-Z]\w*"
+    r"|keras\.src\.ops\.(?:image|linalg|math|nn|numpy)\.[A-Z]\w*"
+    r"|keras\.src\.ops\.core\.(?:Cast|ConvertToTensor|SaturateCast|Scatter|ScatterUpdate|Slice"
+    r"|SliceUpdate|StopGradient|Unstack)"
+    r"|nf_zoo\.layers\.\w+\.[A-Z]\w*"
 )
-_NF_ZOO_CLASSES = re.compile(r"nf_zoo\.layers\.\w+\.\w+")
-"""Classes that a folded model may be made of: none runs code that a file brings."""
+"""Classes that a folded model may be made of: none runs code, or reads a file, that a file names.
+
+Functions are not among them, nor the operations of Keras that call one.
+"""
 
 
 def open_keras(path: Path):
@@ -122,10 +128,10 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
     _check_expansion(path, sum(member.file_size for member in members), path.stat().st_size)
     for member in members:
-        if member.filename != WEIGHTS and member.file_size > MOST_CONFIG_BYTES:
+        if member.filename != WEIGHTS and member.file_size > MOST_BYTES:
             raise errors.CorruptWeights(
                 f"{path} cannot be read as a Keras model: {member.filename} must have "
-                f"{MOST_CONFIG_BYTES} bytes at most. Received: {member.file_size} bytes"
+                f"{MOST_BYTES} bytes at most. Received: {member.file_size} bytes"
             )
 
 
@@ -143,10 +149,8 @@ def _folder_parts(folder: Path) -> tuple[bytes, BinaryIO, int]:
         raise errors.CorruptWeights(
             f"{folder} cannot be read as a Keras model: it lacks {', '.join(missing)}."
         )
-    if (folder / CONFIG_FILE).stat().st_size > MOST_CONFIG_BYTES:
-        raise errors.InvalidConfig(
-            f"{folder / CONFIG_FILE} is larger than {MOST_CONFIG_BYTES} bytes"
-        )
+    if (folder / CONFIG_FILE).stat().st_size > MOST_BYTES:
+        raise errors.InvalidConfig(f"{folder / CONFIG_FILE} is larger than {MOST_BYTES} bytes")
     weights = folder / WEIGHTS
     return (folder / CONFIG_FILE).read_bytes(), open(weights, "rb"), weights.stat().st_size
 
@@ -204,7 +208,7 @@ def _foreign_classes(config: Any) -> Iterator[str]:
         if kind is None or (kind == "__keras_tensor__" and "module" not in value):
             continue
         name = f"{value.get('module')}.{kind}"
-        if not (_KERAS_CLASSES.fullmatch(name) or _NF_ZOO_CLASSES.fullmatch(name)):
+        if not _KNOWN.fullmatch(name):
             yield printable(name)
 
 

@@ -230,6 +230,13 @@ class TestRefusals:
             many = dict.fromkeys("abcdefgh", many)
         refused(small("nf_resnet50"), many, CorruptWeights, "100000 entries")
 
+    def test_long_names_and_many_axes(self, small, refused, tmp_path):
+        tree = {"k" * 2000: {"w": np.ones(1)}}
+        refused(small("nf_resnet50"), tree, CorruptWeights, "names of 1000 characters")
+        np.savez(tmp_path / "deep.npz", **{"initial_conv/w": np.ones((1,) * 40, "float32")})
+        with pytest.raises(CorruptWeights, match="claims an array"):
+            nf_zoo.create_model("nf_resnet50", pretrained=tmp_path / "deep.npz")
+
 
 @pytest.mark.fast
 class TestArchives:

@@ -159,6 +159,10 @@ KERAS = {
     "a thousand blocks": (InvalidConfig, set_config(depths=[1000, 1000])),
     "endless widths": (InvalidConfig, set_config(widths=[65536, 65536])),
     "other widths": (WeightsMismatch, set_config(widths=[8, 24])),
+    "an endless LoRA": (
+        (InvalidConfig, WeightsMismatch),
+        set_config(parts={"head": {"lora_rank": 65536, "lora_alpha": 1}}),
+    ),
     "no JSON": (InvalidConfig, lambda c: rezip(c, lambda m: m.update({"config.json": b"{"}))),
     "no HDF5": (CorruptWeights, lambda c: rezip(c, lambda m: m.update({"model.weights.h5": b"x"}))),
     "an endless array": (CorruptWeights, reweighed(endless_array)),
