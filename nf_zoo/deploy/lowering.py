@@ -349,6 +349,8 @@ def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node
 class _Traced:
     """A result of the graph that the code of a block can scale and add like a tensor."""
 
+    dtype = "float64"  # that folding computes in
+
     def __init__(self, node: graph.Node, inside: _Inside):
         self.node, self._inside = node, inside
 
