@@ -106,7 +106,10 @@ def signal_propagation(
         if batch_statistics:
             stack.enter_context(_statistics_of_the_batch(norms))
         for batch in batches:
-            walk.through(network, keras.ops.cast(batch, network.inputs[0].dtype))
+            batch, wanted = keras.ops.convert_to_tensor(batch), network.inputs[0].dtype
+            # Noise stays as it is where an input takes whole numbers.
+            whole = not keras.backend.is_float_dtype(keras.backend.standardize_dtype(batch.dtype))
+            walk.through(network, keras.ops.cast(batch, wanted) if whole else batch)
     no_theory = theory.missing_theory(model, trained, kind, batch_statistics)
     predicted = [None] * len(walk.signals)
     ledger = getattr(model, "ledger", None)
