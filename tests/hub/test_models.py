@@ -220,7 +220,7 @@ def test_a_folder_prescribes_what_the_caller_does_not_say(tmp_path):
     again = nf_zoo.NFResNet10(pretrained=tmp_path / "model")
     assert again.labels == ("a", "b", "c") and again.include_preprocessing
     assert again.classifier_activation == "softmax"
-    assert again.weights_tag == "model" and model.weights_tag is None
+    assert again.weights_tag == "./model" and model.weights_tag is None
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
     np.testing.assert_array_equal(again(images), model(images))
 

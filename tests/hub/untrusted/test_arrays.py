@@ -146,7 +146,7 @@ def test_outputs_are_those_of_the_reference(golden, name, tmp_path):
     logits = model.predict(goldens.images((64, 64)), verbose=0)
     expected = goldens.outputs("haiku", golden, (64, 64))["logits"]
     assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
-    assert model.weights_tag == path.name
+    assert model.weights_tag == f"./{path.name}"
 
 
 class TestRefusals:
