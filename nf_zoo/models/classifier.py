@@ -33,7 +33,7 @@ class ImageClassifier(PictureModel):
         config: the architecture record, every field resolved.
         preprocessing: how to prepare the pictures.
         labels: class names, or None.
-        weights_tag: tag of the pretrained weights that were loaded, ``"./name"`` of a file, or None.
+        weights_tag: tag of the pretrained weights, ``"./name"`` if they are a file, or None.
 
     Example:
         >>> import nf_zoo
