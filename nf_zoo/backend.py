@@ -25,7 +25,13 @@ def require_tensorflow(what: str) -> ModuleType:
             "KERAS_BACKEND=tensorflow. A model saved with model.save(...) loads there unchanged. "
             f"Received: backend {backend!r}"
         )
-    return importlib.import_module("tensorflow")
+    try:
+        return importlib.import_module("tensorflow")
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        remedy = "pip install tensorflow"
+        raise ImportError(f"{what} needs TensorFlow, which is not installed: {remedy}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

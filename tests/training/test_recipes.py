@@ -211,7 +211,7 @@ def test_pictures_in_memory_are_kept_whole(recipe, arrays, tmp_path):
     assert model.preprocessing.crop_fraction == 1.0
     with np.load(arrays) as file:
         pictures, classes = file["test_images"], file["test_classes"]
-    exported = nf_zoo.evaluate(model, (pictures, classes), verbose=0)
+    exported = nf_zoo.evaluate(model, (pictures, classes))
     assert exported["accuracy"] == pytest.approx(found["top1"] / 100)
     recipe.data.crop_fraction = 0.5
     with pytest.raises(RecipeError, match="Pictures in memory are kept whole"):
