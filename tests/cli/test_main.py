@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 import warnings
 
 import pytest
+from programs import succeed
 
 import nf_zoo
-from nf_zoo import atomic, cli
+from nf_zoo import cli
 from nf_zoo.cli import catalog, output
 
 pytestmark = pytest.mark.fast
@@ -59,18 +58,26 @@ def test_interrupted(monkeypatch, capsys):
     assert capsys.readouterr().err == "nf-zoo: interrupted\n"
 
 
-def test_sigterm_leaves_nothing_half_written(monkeypatch, tmp_path, capsys):
-    def write(args):
-        with atomic.replacing(tmp_path / "file.txt") as written:
-            written.write_text("half")
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
+ENDED_FROM_OUTSIDE = """
+import os, signal, sys, time
+from nf_zoo import atomic, cli
+from nf_zoo.cli import catalog
 
-    monkeypatch.setattr(catalog, "list_command", write)
-    before = signal.getsignal(signal.SIGTERM)
-    assert cli.main(["list"]) == 130
-    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err == "nf-zoo: interrupted\n"
+def write(args):
+    with atomic.replacing(sys.argv[1]) as written:
+        written.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+catalog.list_command = write
+before = signal.getsignal(signal.SIGTERM)
+assert cli.main(["list"]) == 130 and signal.getsignal(signal.SIGTERM) is before
+"""
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path):
+    done = succeed(ENDED_FROM_OUTSIDE, tmp_path / "file.txt")
+    assert done.stderr == "nf-zoo: interrupted\n" and not list(tmp_path.iterdir())
 
 
 def test_a_reader_that_leaves_is_no_error():
