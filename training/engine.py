@@ -45,7 +45,7 @@ class Engine:
                 f"{recipe.accumulate}: {' or '.join(map(str, near))} would do. Received: {batch}"
             )
         self.replicas, self.replica_batch = replicas, batch // replicas
-        self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        self.scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def state(self) -> list[tuple[str, np.ndarray]]:
         """Return every value that the next step depends on, except the pictures."""

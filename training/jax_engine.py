@@ -173,11 +173,11 @@ class JaxEngine(Engine):
         images = images.reshape((count, -1, *images.shape[1:]))
         targets = targets.reshape((count, -1, *targets.shape[1:]))
         scale = 1.0
-        if self._scaled:
+        if self.scaled:
             scale = optimizer[_place(self.optimizer, self.optimizer.dynamic_scale)]
         other, loss, gradients = self._gradient(trainable, other, scale, images, targets)
         updated = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        if self._scaled:  # loss scaling itself skips steps with infinities
+        if self.scaled:  # loss scaling itself skips steps with infinities
             return updated[0], other, updated[1], loss
         finite = jnp.isfinite(loss)
         for one in gradients:

@@ -8,6 +8,7 @@ however the batch is cut up.
 
 import contextlib
 
+import numpy as np
 import tensorflow as tf
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
@@ -50,7 +51,7 @@ class TensorFlowEngine(Engine):
         return self._train(batch, size)
 
     def iterations(self) -> int:
-        return int(innermost(self.optimizer).iterations)
+        return int(np.asarray(innermost(self.optimizer).iterations.value))  # on every host
 
     def set_iterations(self, step: int) -> None:
         innermost(self.optimizer).iterations.assign(step)
@@ -92,7 +93,7 @@ class TensorFlowEngine(Engine):
             targets = tf.cast(targets, logits.dtype)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(losses) / self.recipe.batch_size
-            objective = self.optimizer.scale_loss(loss) if self._scaled else loss
+            objective = self.optimizer.scale_loss(loss) if self.scaled else loss
         return loss, tape.gradient(objective, sources)
 
     def _accumulated(self, images, targets):
@@ -131,7 +132,7 @@ class TensorFlowEngine(Engine):
     def _train_step(self, batch, size):
         def step(images, classes, draws):
             loss, gradients = self._gradient(*self._vary(images, classes, draws, size))
-            if self._scaled:  # loss scaling itself skips steps with infinities
+            if self.scaled:  # loss scaling itself skips steps with infinities
                 self.optimizer.apply(gradients, self._variables)
                 return loss
             largest = [tf.reduce_max(tf.abs(gradient)) for gradient in gradients]

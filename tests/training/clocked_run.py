@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -13,6 +14,7 @@ from small_recipes import small_recipe
 
 import nf_zoo
 from training import loop, session
+from training.recipe import RecipeError
 from training.session import Session
 
 
@@ -51,6 +53,10 @@ def main(arrays: str, folder: Path) -> None:
     place = first.engine.iterations()
     assert 0 < place < 8 and len(taken) == 15
     assert not (folder / "model").exists()
+
+    with contextlib.suppress(RecipeError):
+        Session(recipe, folder, strategy="one_device").train()
+        raise AssertionError("without the clock it went on at another place of the schedule")
 
     second = Session(recipe, folder, strategy="one_device", minutes=1.0)
     train_step, places, began = second.engine.train_step, [], time.now
