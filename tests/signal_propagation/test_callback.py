@@ -138,14 +138,14 @@ def test_batches_are_counted_however_many_keras_runs_at_once(steps, monkeypatch)
 
 def test_a_second_fit_goes_on_with_the_records_of_the_first(tmp_path):
     callback = nf_zoo.SignalPropagationCallback(PROBE, csv_path=tmp_path / "signals.csv")
-    model, _ = fit([callback], epochs=2)
+    model, _ = fit([callback], epochs=1)
     first = callback.records[0][1]
     images = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype("float32")
     given = {"verbose": 0, "callbacks": [callback]}
-    model.fit(images, np.arange(8) % 4, epochs=4, initial_epoch=2, **given)
-    assert [epoch for epoch, _ in callback.records] == [0, 1, 2, 3, 4]
+    model.fit(images, np.arange(8) % 4, epochs=2, initial_epoch=1, **given)
+    assert [epoch for epoch, _ in callback.records] == [0, 1, 2]
     assert callback.records[0][1] is first
     rows = list(csv.DictReader((tmp_path / "signals.csv").open()))
-    assert [int(row["epoch"]) for row in rows[::3]] == [0, 1, 2, 3, 4]
+    assert [int(row["epoch"]) for row in rows[::3]] == [0, 1, 2]
     model.fit(images, np.arange(8) % 4, epochs=1, **given)
     assert [epoch for epoch, _ in callback.records] == [0, 1]
