@@ -96,13 +96,12 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                "Another run is writing to this folder. Wait until it ends, stop it, or choose "
-                f"another folder. Received: {folder}"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:  # any other is that of a file system without locks
+            if isinstance(error, BlockingIOError):
+                raise BlockingIOError(
+                    "Another run is writing to this folder. Wait until it ends, stop it, or choose "
+                    f"another folder. Received: {folder}"
+                ) from None
         yield
     finally:
         os.close(descriptor)

@@ -110,7 +110,7 @@ RUN = (
 """Commands that need nothing but pictures and the hub, and end by themselves."""
 
 LEFT_OUT = re.compile("--private|--online|catalog add")
-"""What needs a repository that the stand-in hub has not, or changes the catalog of the project."""
+"""Commands that need a repository not in the stand-in hub, or change the project's catalog."""
 
 COMMANDS = """
 import glob

@@ -377,7 +377,7 @@ def unet_classifier(side):
 
 @pytest.mark.fast
 def test_signals_of_conversions_are_as_predicted():
-    """What docs/convert.md says of every network and seed."""
+    """The claims of docs/convert.md on every network and seed."""
     rows = read_table(ROOT / "docs" / "results" / "conversion_signals.csv")
     networks = {one["network"] for one in rows}
     assert networks == {*conversion_networks.SIGNALS}

@@ -40,7 +40,10 @@ class Plan:
 
 
 class Clock:
-    """Position on the schedule of ``steps`` of a run that ends at ``end``, a ``time.monotonic``."""
+    """Position on the schedule of a run that ends by the clock.
+
+    The schedule has ``steps``; the run ends when ``time.monotonic`` gives ``end``.
+    """
 
     def __init__(self, end: float, steps: int):
         self._end, self._steps = end, steps
@@ -62,7 +65,7 @@ class Diverged(RuntimeError):
 
 
 class Trainer:
-    """Training of a session's model to the end of its plan, or to an interruption it can resume."""
+    """Training of a session's model, to the end of its plan or to an interruption."""
 
     def __init__(self, session):
         self.recipe, self.plan, self.clock = session.recipe, session.plan, session.clock

@@ -98,9 +98,9 @@ def plain_warnings(shown_in_full: bool = False) -> Iterator[None]:
 
 
 def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
-    """Import Keras and its backend, in silence, as :func:`nf_zoo.backend.quiet` says, or not.
+    """Import Keras and its backend, silently unless ``debug``; see :func:`nf_zoo.backend.quiet`.
 
-    The backend must be installed, and be TensorFlow if ``only_tensorflow``.
+    The backend must be installed. With ``only_tensorflow`` it must be TensorFlow.
     """
     # Off by default on some processors, where convolutions then take about twice as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -89,8 +89,8 @@ def push_space(
 def check_space(source: str, space: str, model=None) -> None:
     """Refuse, before anything is uploaded, what cannot become a Space.
 
-    It may be a malformed name, a model that the hub cannot open, such as a local folder, or one
-    without a classifier. The extra ``demo`` must be there.
+    Malformed names are refused, models that the hub cannot open, such as local folders, models
+    without a classifier, and a machine without the extra ``demo``.
     """
     try:
         HubRepository.parse(f"{HUB}{space.removeprefix(HUB)}")

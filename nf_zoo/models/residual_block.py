@@ -17,14 +17,24 @@ KERNEL_SIZES = {"bottleneck": (1, 3, 1), "double_bottleneck": (1, 3, 3, 1), "bas
 class ResidualBlock(CompositeLayer):
     """Base class of residual blocks; a subclass defines what happens to the input and the merge.
 
-    The branch starts from ``preactivate(x)``, and so does a projected shortcut. ``width`` is the
-    channels inside the branch, in a basic block the same as ``filters``, those of the output.
-    ``dilation`` is that of the convolutions after the first 3x3, ``entry_dilation`` of this one: a
-    block that would stride in a network of full output stride doubles the dilation after it
-    instead. ``groups`` are those of the 3x3 convolutions. A ``projection`` is ``"strided"``, a 1x1
-    convolution with the block's stride, or ``"average_pool"``, 2x2 average pooling before the 1x1;
-    None gives an identity shortcut. Other arguments are as in
-    :class:`~nf_zoo.models.configuration.Config` and StochasticDepth.
+    The branch starts from ``preactivate(x)``, and so does a projected shortcut.
+
+    Args:
+        filters: channels of the output.
+        width: channels inside the branch (a basic block's ``width`` equals ``filters``).
+        block: ``"bottleneck"``, ``"double_bottleneck"`` (two 3x3) or ``"basic"``.
+        strides: 1 or 2.
+        dilation: dilation of the convolutions after the first 3x3.
+        entry_dilation: dilation of the first 3x3; None for ``dilation``. A block that would stride
+            in a network of full output stride doubles the dilation after it instead.
+        groups: channel groups of the 3x3 convolutions.
+        projection: None for an identity shortcut, ``"strided"`` for a 1x1 convolution with the
+            block's stride, ``"average_pool"`` for 2x2 average pooling before the 1x1.
+        padding: padding of the 3x3 convolutions, ``"symmetric"`` or ``"same"``.
+        activation: name of the activation.
+        stochastic_depth_rate, stochastic_depth_rescale: see StochasticDepth.
+        rematerialize: recompute both halves in the backward pass instead of keeping their
+            intermediate results.
 
     Input: (N, H, W, C). Output: (N, ceil(H / strides), ceil(W / strides), filters).
     """
@@ -240,10 +250,15 @@ def stack_blocks(
     A stride that would take the map beyond ``config.output_stride`` becomes a dilation of all
     layers after it.
 
-    ``x`` is the output of the stem, ``stride`` its pixels of the picture per pixel. ``widths`` are
-    the output channels per stage, by default the record's; ``first_strides`` are those of the first
-    stage, all others have 2. ``own_arguments`` is (index of the block, its input channels, its
-    output channels) -> what the class takes besides fields of the record and what all blocks take.
+    Args:
+        config: the record.
+        x: output of the stem.
+        block_class: a ResidualBlock.
+        own_arguments: (index of the block, its input channels, its output channels) -> arguments
+            of that class besides the fields of the record and the arguments of every block.
+        stride: pixels of the picture per pixel of ``x``.
+        widths: output channels per stage; None for the record's.
+        first_strides: strides of the first stage; all others have 2.
     """
     fields = {name: getattr(config, name) for name in block_class.fields if hasattr(config, name)}
     levels, dilation, index = [], 1, -1

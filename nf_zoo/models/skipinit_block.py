@@ -85,14 +85,12 @@ class FixupBlock(ResidualBlock):
         """Compute the residual branch, from the biased input to its scale and last bias."""
         # Keras does not cast the weights of a layer where it recomputes.
         x, last = activated, len(self.convs) - 1
-        before, after, (scale,) = (
-            [ops.cast(scalar, x.dtype) for scalar in scalars]
-            for scalars in (self.biases_before, self.biases_after, (self.scale,))
-        )
         for index, conv in enumerate(self.convs):
-            x = conv(x + before[index] if index else x)
-            x = self.activation(x + after[index]) if index < last else x * scale + after[index]
-        return x
+            x = conv(x + ops.cast(self.biases_before[index], x.dtype) if index else x)
+            after = ops.cast(self.biases_after[index], x.dtype)
+            if index == last:
+                return x * ops.cast(self.scale, x.dtype) + after
+            x = self.activation(x + after)
 
     def skip(self, x, activated, training=False):
         return activated if self.shortcut_conv is None else self.project(activated)

@@ -77,7 +77,7 @@ def preprocess(
 
 
 def readable(files: Sequence[str]) -> list[str]:
-    """Return the files that can be read; a warning names the others, and one must be there."""
+    """Return the files that can be read, at least one; a warning names the others."""
     errors = {}
     for file in files:
         try:

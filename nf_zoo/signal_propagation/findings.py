@@ -340,7 +340,7 @@ def _dead_branches(model, signals: SignalPropagation, trained: bool) -> Iterator
         scales = [w for w in weights if re.search(r"(?<!skip_gain)/(kernel|gain|gamma)$", w.path)]
         sizes = [float(np.max(np.abs(keras.ops.convert_to_numpy(w)))) for w in scales]
         if sizes and all(sizes):
-            dead[row.name] = min(sizes, default=0.0)
+            dead[row.name] = min(sizes)
     if not dead:
         return
     first, largest = next(iter(dead.items()))

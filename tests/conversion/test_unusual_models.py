@@ -84,7 +84,7 @@ CONVERTED = {
 
 
 def record(model):
-    """What must not change: weights, config, and the calls of every layer."""
+    """The parts that must not change: weights, config, and the calls of every layer."""
     calls = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     return (
         model.to_json(),

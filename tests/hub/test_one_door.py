@@ -126,7 +126,7 @@ def test_a_folded_file_calls_no_function_of_keras(folded_file, tmp_path):
 
 
 def test_a_folded_file_of_operations(tmp_path):
-    """What folding leaves of a network of Keras's own layers and operations can be read."""
+    """A folded network of Keras's own layers and operations can be read."""
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation=keras.activations.gelu)(inputs)
     x = keras.ops.squeeze(keras.ops.expand_dims(keras.ops.relu(x) + 1.0, 1), 1)

@@ -204,7 +204,7 @@ def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
 
 
 def test_pictures_in_memory_are_kept_whole(recipe, arrays, tmp_path):
-    """What is evaluated is what the exported model is told to prepare."""
+    """The exported model prepares pictures as they were evaluated."""
     recipe.data.crop_fraction, recipe.steps = 0.875, 1
     found = run(recipe, tmp_path, strategy="one_device")
     model = nf_zoo.load_pretrained(tmp_path / "model")

@@ -43,10 +43,13 @@ _FOLDED = {
     "class_name": "FoldedModel",
     "registered_name": "nf_zoo>FoldedModel",
 }
-_RUN_OR_READ = "Lambda TFSMLayer JaxLayer FlaxLayer TorchModuleWrapper StringLookup IntegerLookup"
+_RUN_OR_READ = (
+    *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
+    *("StringLookup", "IntegerLookup", "TextVectorization"),
+)
 _KNOWN = re.compile(
     r"keras\.DTypePolicy|keras\.dtype_policies\.[A-Z]\w*|keras\.initializers\.[A-Z]\w*"
-    rf"|keras\.layers\.(?!(?:{_RUN_OR_READ.replace(' ', '|')}|TextVectorization)$)[A-Z]\w*"
+    rf"|keras\.layers\.(?!(?:{'|'.join(_RUN_OR_READ)})$)[A-Z]\w*"
     r"|keras\.src\.ops\.(?:image|linalg|math|nn|numpy)\.[A-Z]\w*"
     r"|keras\.src\.ops\.core\.(?:Cast|ConvertToTensor|SaturateCast|Scatter|ScatterUpdate|Slice"
     r"|SliceUpdate|StopGradient|Unstack)"
