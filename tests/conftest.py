@@ -11,9 +11,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # OpenVINO tells its makers of every use otherwise.
 os.environ.setdefault("CI", "true")
 
-import keras
 import pytest
 import tensorflow as tf
+from seeding import SEED, pytest_fixture_setup, seeded  # noqa: F401
 
 # The garbage collector need not look again and again through half a million objects of TensorFlow
 # that stay. Before the tests are collected: nf_zoo searches for the layers they make.
@@ -28,9 +28,6 @@ tf.config.set_logical_device_configuration(
 )
 
 
-SEED = 20261123
-
-
 def pytest_collection_modifyitems(config, items):
     """Leave slow tests out of ``-m fast``, in files whose tests are fast too."""
     if config.option.markexpr == "fast":
@@ -39,18 +36,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow_seeded():
-    """TensorFlow's own seed: for operations with a state, of which the zoo has none.
-
-    Setting it makes TensorFlow forget all kernels, and optimize every traced function anew.
-    """
+    """TensorFlow's own seed, for operations with a state, of which the zoo has none."""
     tf.random.set_seed(SEED)
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch):
-    # Parallel test runners set it; tables would then be cut to their width.
+def _own_width(monkeypatch):
+    """Parallel test runners set COLUMNS; tables would then be cut to that width."""
     monkeypatch.delenv("COLUMNS", raising=False)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tf.random, "set_seed", lambda seed: None)
-        keras.utils.set_random_seed(SEED)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from seeding import pytest_fixture_setup, seeded  # noqa: F401  also run without the folder above
 
 SHAPES = {"bar": 0, "disc": 1, "ring": 2}
 """Name -> the color channel in which it is bright."""

@@ -1,0 +1,3 @@
+"""The conftest.py above imports TensorFlow, and is not loaded."""
+
+from seeding import pytest_fixture_setup, seeded  # noqa: F401
