@@ -31,14 +31,39 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
     if path.name in ("", "..") or (path.is_symlink() and not more):
         path = path.resolve()
     check_movable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".nf_zoo-", dir=path.parent) as scratch:
+    with (
+        _parents_of(path),
+        tempfile.TemporaryDirectory(prefix=".nf_zoo-", dir=path.parent) as scratch,
+    ):
         written = Path(scratch, path.name)
         yield written
+        _sync(Path(scratch))
         if more:
             _swap_together([*map(Path, more), path], Path(scratch))
         else:
             swap(written, path, Path(scratch, _FORMER))
+
+
+def _sync(folder: Path) -> None:
+    """Write the files of a folder to the disk, so that a power failure leaves them whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Make the missing parents of a path; remove them again if the block fails."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something else is in one of them by now
+            for parent in missing:
+                parent.rmdir()
+        raise
 
 
 def check_movable(path: Path) -> None:

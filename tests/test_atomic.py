@@ -54,6 +54,9 @@ def test_a_failure_inside_leaves_what_was_there(error, kind, tmp_path):
         raise error
     assert read(tmp_path / "thing") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+    with pytest.raises(error), atomic.replacing(tmp_path / "two" / "new" / "thing"):
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["thing"]
 
 
 def test_a_failure_of_the_move_leaves_what_was_there(kind, tmp_path, monkeypatch):

@@ -47,8 +47,6 @@ class Checkpoints:
         try:
             with atomic.replacing(path) as written:
                 save_file(values, written, metadata)
-                with written.open("rb+") as file:
-                    os.fsync(file.fileno())
         except safetensors.SafetensorError as error:
             raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
         self._tidy()

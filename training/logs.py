@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import logging
@@ -25,7 +26,7 @@ class Log:
         self._clock = (first_step, time.monotonic())
         self._writer = None
         if folder is not None:
-            keep_until(folder / FILE, first_step)
+            _keep(folder / FILE, lambda row: row["step"] <= first_step)
             self._writer = _summary_writer(folder)
 
     def training(self, step: int, loss: float, learning_rate: float) -> None:
@@ -44,9 +45,12 @@ class Log:
         )
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Log an evaluation."""
+        """Log an evaluation, in place of an earlier one of the same step."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         logging.info("step %d  evaluated: %s", step, shown)
+        if self._folder is not None:
+            mine = {"kind": "evaluation", "step": step}
+            _keep(self._folder / FILE, lambda row: {**row, **mine} != row)
         self._write("evaluation", step, **values)
 
     def pause(self) -> None:
@@ -69,14 +73,14 @@ class Log:
                     tf.summary.scalar(f"{kind}/{name}", value)
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Remove the JSON lines of later steps, and a line that was cut off."""
+def _keep(path: Path, wanted: Callable[[dict], bool]) -> None:
+    """Remove the JSON lines that are not wanted, and a line that was cut off."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if wanted(json.loads(line)):
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue

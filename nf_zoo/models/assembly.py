@@ -9,6 +9,7 @@ import keras
 
 from nf_zoo import layers
 from nf_zoo.layers.channels import require_channels
+from nf_zoo.models.configuration import plain
 from nf_zoo.models.family import Family
 from nf_zoo.models.residual_block import Level
 
@@ -43,11 +44,11 @@ class GraphOptions:
     out_indices: tuple[int, ...] | None = None  # indices of these maps among the stages
 
     def __post_init__(self):
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        if self.out_indices is not None:
-            object.__setattr__(self, "out_indices", tuple(self.out_indices))
+        for name, value in vars(self).copy().items():
+            object.__setattr__(self, name, plain(value))
         shape = self.input_shape
-        if len(shape) != 3 or not isinstance(shape[-1], int) or shape[-1] < 1:
+        is_triple = isinstance(shape, tuple) and len(shape) == 3
+        if not is_triple or not isinstance(shape[-1], int) or shape[-1] < 1:
             raise ValueError(
                 "input_shape must be (height, width, channels); height and width may be None. "
                 f"Received: {shape}"
@@ -91,8 +92,9 @@ def build_graph(family: Family, config, options: GraphOptions, preprocessing, dt
 
 def _feature_maps(family, config, levels: list[Level], indices: Sequence[int] | None) -> list:
     count = len(levels)
-    wanted = range(count) if indices is None else indices
-    if not wanted or not all(isinstance(i, int) and -count <= i < count for i in wanted):
+    wanted = tuple(range(count)) if indices is None else indices
+    is_some = isinstance(wanted, tuple) and wanted
+    if not is_some or not all(isinstance(i, int) and -count <= i < count for i in wanted):
         raise ValueError(
             f"out_indices must be indices of the {count} maps "
             f"{[f'{level.name}, stride {level.stride}' for level in levels]}. Received: {indices}"

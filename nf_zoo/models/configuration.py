@@ -11,6 +11,13 @@ PUBLISHED_ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
 PROBABILITIES = ("drop_rate", "stochastic_depth_rate", "momentum")
 
 
+def plain(value: Any) -> Any:
+    """Return NumPy's numbers and arrays, and sequences that hold them, as Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -58,9 +65,7 @@ class Config:
 
     def __post_init__(self):
         for name in field_types(type(self)):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, plain(getattr(self, name)))
         for name, kind in field_types(type(self)).items():
             allowed = _what_it_must_be(name, kind, getattr(self, name))
             if allowed:

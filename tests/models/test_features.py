@@ -116,12 +116,31 @@ def test_poolings():
 
 
 @pytest.mark.fast
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    fields = {"depths": np.array([1, 1]), "widths": (np.int64(8), 16), "stem_width": np.int32(8)}
+    fields |= {"stochastic_depth_rate": np.float64(0.5), "rematerialize": np.bool_(True)}
+    model = build_model(
+        "nf_resnet26",
+        num_classes=0,
+        features_only=True,
+        out_indices=np.array([1, 2]),
+        input_shape=(np.int64(32), None, np.int64(3)),
+        **fields,
+    )
+    assert [stage.name for stage in model.stages] == ["stage1", "stage2"]
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").config == model.config
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"features_only": True, "num_classes": 3}, "maps, not classes.*num_classes=3"),
         ({"features_only": True, "out_indices": (7,)}, r"indices of the 5 maps.*\(7,\)"),
         ({"features_only": True, "out_indices": ()}, r"indices of the 5 maps"),
+        ({"features_only": True, "out_indices": 3}, r"indices of the 5 maps.*Received: 3"),
+        ({"input_shape": 224}, r"must be \(height, width, channels\).*Received: 224"),
         ({"out_indices": (1,)}, "requires features_only=True"),
         ({"pooling": None}, "pooling=None requires num_classes=0.*num_classes=1000"),
         ({"pooling": "sum"}, "pooling must be one of.*'sum'"),

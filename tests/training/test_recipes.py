@@ -130,6 +130,9 @@ def test_learns_evaluates_and_stays_where_it_was(recipe, tmp_path, caplog):
     evaluated = run(recipe, tmp_path, eval_only=True)
     for key, value in values.items():
         assert again[key] == pytest.approx(value) and evaluated[key] == pytest.approx(value)
+    rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if row["kind"] == "evaluation"]
+    assert steps == sorted(set(steps)) and steps[-1] == 60
 
 
 def test_the_first_epochs_are_on_smaller_pictures(recipe, tmp_path, monkeypatch):
