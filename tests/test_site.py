@@ -116,6 +116,21 @@ def test_on_a_phone_no_page_is_wider_than_the_screen(site, site_folder, browser)
     assert not wide
 
 
+def test_plots_are_dark_on_a_dark_page_but_photographs_as_they_are(site, site_folder, browser):
+    page = browser.new_page(color_scheme="dark")
+    inverted = {}
+    for name in ("results.html", "why.html", "speed.html", "demo.html", "examples/quick_tour.html"):
+        page.goto((site_folder / name).as_uri())
+        inverted[name] = page.evaluate(
+            "[...document.images].map(image => getComputedStyle(image).filter.includes('invert'))"
+        )
+    page.close()
+    for name in ("results.html", "why.html", "speed.html"):
+        assert inverted[name] and all(inverted[name]), name
+    for name in ("demo.html", "examples/quick_tour.html"):
+        assert inverted[name] and not any(inverted[name]), name
+
+
 def test_signatures_on_the_site_list_the_fields(site):
     for page, name, fields in (
         ("factories/nf_resnet", "NFResNet50", ("attention", "stem_width", "num_classes")),
