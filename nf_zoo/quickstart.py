@@ -319,7 +319,7 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
         (tuned / "model.keras", "the fine-tuned network"),
         (tuned / "saved_model", "the same for TensorFlow Serving or plain TensorFlow"),
         (tuned / "report.html", "the report: curves, confusion matrix, mistakes; for a browser"),
-        (tuned / "report.json", "every figure of it"),
+        (tuned / "report.json", "every figure of the report"),
         (tuned / "predictions.png", "some pictures with the network's predictions"),
         (output / "predict.py", "predicts with the SavedModel, without nf_zoo"),
     ):

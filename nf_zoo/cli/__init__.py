@@ -1,7 +1,7 @@
 """The ``nf-zoo`` command.
 
-Exit codes: 0 success; 1 some pictures could not be read, or nothing was found; 2 the command
-failed; 130 interrupted, by Ctrl+C or by ``SIGTERM``.
+Exit codes: 0 success; 1 some pictures could not be read, nothing was found, or a download or a
+check of the catalog failed; 2 the command failed; 130 interrupted, by Ctrl+C or by ``SIGTERM``.
 """
 
 from __future__ import annotations

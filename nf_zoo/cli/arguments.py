@@ -196,15 +196,17 @@ def _finetune(commands) -> None:
     help = f"network to start from ({DEFAULT_MODEL}, with ImageNet weights): {MODEL}"
     parser.add_argument("--model", default=DEFAULT_MODEL, help=help)
     help = (
-        "weights of that network: a tag, a path, hf://owner/name, or none to start untrained (the "
-        "checkpoint that --model names, or the network's default one)"
+        "weights of that network: a tag, a path, hf://owner/name, or none to start untrained; by "
+        "default the checkpoint that --model names, or the network's default one"
     )
     parser.add_argument("--pretrained", metavar="TAG|PATH|none", help=help)
     help = "an option of the network, such as drop_rate=0.2; `nf-zoo info` lists them"
     many = {"action": "append", "type": field_value, "default": []}
     parser.add_argument("--set", dest="fields", metavar="FIELD=VALUE", help=help, **many)
     continued = ("resume", "finish", "overwrite")
-    group = parser.add_argument_group("training (options left out follow from the pictures)")
+    group = parser.add_argument_group(
+        "training (defaults in parentheses; others follow from the pictures, or are off)"
+    )
     add_flags(group, Settings, without=("output", *continued))
     add_flags(parser.add_mutually_exclusive_group(), Settings, continued)
 
@@ -260,7 +262,7 @@ def _figure(commands) -> None:
     parser = add_command(commands, "figure", "signals:figure_command", help)
     parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
+    parser.add_argument("--images", metavar="FOLDER", help="measure on pictures, not on noise")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and noise (0)")
     sizes = parser.add_argument_group("sizes (by default those of the figure)")
     sizes.add_argument("--depth", type=int, help="blocks; per stage if there are several stages")
@@ -278,7 +280,7 @@ def _measure(commands) -> None:
     parser.add_argument("--pretrained", action="store_true", help=help)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--shape", type=image_size, metavar="N|HxW", help="noise size in pixels")
-    source.add_argument("--images", metavar="FOLDER", help="pictures to measure on (noise)")
+    source.add_argument("--images", metavar="FOLDER", help="measure on pictures, not on noise")
     parser.add_argument("--unit-gains", action="store_true", help="set all gains to one")
     parser.add_argument("--output", metavar="DIR", help="folder to write MODEL.png, .svg and .csv")
     parser.add_argument("--seed", type=int, default=0, help="seed of fresh weights and noise (0)")
@@ -310,7 +312,7 @@ def _publish(commands) -> None:
         parser.add_argument(flag, action="store_true", help=help)
     help = "dtype of the weights on disk"
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help=help)
-    help = "JSON of nf-zoo evaluate --json (the report.json of a finetune folder)"
+    help = "file that `nf-zoo evaluate --json` wrote (default: report.json of a finetune folder)"
     parser.add_argument("--metrics", metavar="FILE", help=help)
     card = parser.add_argument_group("model card")
     help = "license identifier of the hub: apache-2.0, mit, cc-by-4.0, ..."
@@ -347,7 +349,7 @@ def _catalog(commands) -> None:
     add = add_command(kinds, "add", "publishing:add_command", help)
     add.add_argument("repository", metavar="hf://OWNER/NAME[@REVISION]", help="what to record")
     add.add_argument("--tag", help="name of the checkpoint within its architecture")
-    add.add_argument("--license", metavar="ID", help="its license (that of the model card)")
+    add.add_argument("--license", metavar="ID", help="its license; by default the model card's")
     help = "make it the default checkpoint of its network"
     add.add_argument("--default", action="store_true", default=None, help=help)
     for command in (check, add):

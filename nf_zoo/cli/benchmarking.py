@@ -55,7 +55,8 @@ def _print(found, batch_sizes: tuple[int, ...]) -> None:
         if best.precision != "float32":
             exact = found.fastest(count, "float32")
             ratio = exact.milliseconds / best.milliseconds
-            out.print(f"In float32: {exact.form}, {ratio:.1f} times as long", soft_wrap=True)
+            words = f"Fastest in float32: {exact.form}, which takes {ratio:.1f} times as long"
+            out.print(words, soft_wrap=True)
             out.print(f"  {exact.recipe}", soft_wrap=True)
     if any(found.fastest(count).precision != "float32" for count in batch_sizes):
         out.print("\nbfloat16 and int8 round: compare the accuracy before you choose them.")

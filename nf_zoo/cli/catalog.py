@@ -87,9 +87,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     console().print(shown)
     if networks:
         note = (
-            "\nThe parameters, and all columns after the checkpoints, are those of the first "
-            "checkpoint, which is the default if there is one (for haiku, with variant='paper'). "
-            "Input in pixels, top-1 in %."
+            "\nParameters, and the columns after Checkpoints, are those of the first checkpoint. "
+            "It is the default if the network has one; a haiku checkpoint is the default with "
+            "variant='paper'. Input in pixels, top-1 in %."
         )
         console().print(Text(note, style="dim"))
 

@@ -27,7 +27,7 @@ from nf_zoo.pictures.class_folders import (
 from nf_zoo.pictures.images import load_image
 from nf_zoo.pictures.predictions import decode_predictions
 
-_UNDECODED = "The SavedModel cannot decode it, though Pillow can: convert it to PNG or JPEG"
+_UNDECODED = "The SavedModel cannot decode this file, but Pillow can: convert it to PNG or JPEG"
 MOST_CLASSES = 40
 BAR = 20
 
@@ -154,7 +154,8 @@ def _print_evaluation(result: dict[str, Any]) -> None:
         note = f"The {len(shown)} weakest of {len(classes)} classes; --json has all of them."
         out.print(Text(note, style="dim"))
     low, high = (100 * share for share in result["accuracy_interval"])
-    headline = f"\nAccuracy {100 * result['accuracy']:.2f} % (95 %: {low:.1f} to {high:.1f} %)"
+    accuracy = f"{100 * result['accuracy']:.2f} % (95 % confidence: {low:.1f} to {high:.1f} %)"
+    headline = f"\nAccuracy {accuracy}"
     if "top5_accuracy" in result:
         headline += f", top-5 {100 * result['top5_accuracy']:.2f} %"
     out.print(Text(headline, style="bold"), f"on {result['pictures']:,} pictures")

@@ -37,9 +37,9 @@ def remove_batch_norm(model: keras.Model) -> keras.Model:
     :class:`~nf_zoo.layers.ChannelAffine` of its name, with a trainable scale and offset per
     channel. That happens where
 
-    - no such layer is next to it, or beyond poolings; or an activation or a dropout lies in
-      between; or that layer has other uses, a constraint, an activity regularizer, LoRA or another
-      dtype, or is frozen while the BatchNormalization is not;
+    - no such layer is next to it, directly or beyond poolings; or an activation or a dropout lies
+      in between; or that layer has other uses, a constraint, an activity regularizer, LoRA or
+      another dtype, or is frozen while the BatchNormalization is not;
     - the layer after it pads with zeros, to which no offset was added.
 
     Training then goes on as with frozen statistics, with any batch size; no picture influences

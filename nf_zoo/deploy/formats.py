@@ -52,7 +52,7 @@ class SavedModelOptions(Options):
     """Options of ``export_saved_model``."""
 
     fold: bool = option(
-        True, "write the folded network, which computes the same, faster; see :func:`nf_zoo.fold`"
+        True, "write the folded network, which computes the same, faster. See :func:`nf_zoo.fold`"
     )
     constants: bool = option(
         False,
@@ -75,8 +75,9 @@ class EightBitOptions(Options):
     )
     pictures: Any = option(
         None,
-        'for ``"int8"``, pictures like those the model will see. A few hundred, anything that '
-        ":func:`nf_zoo.preprocess` takes: the ranges of the activations are measured on them",
+        'for ``"int8"``, pictures like those the model will see. A few hundred are enough, in any '
+        "form that :func:`nf_zoo.preprocess` takes: the ranges of the activations are measured on "
+        "them",
         text("FOLDER"),
         eight_bits=True,
     )

@@ -183,8 +183,8 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
         ]
         if not nodes:
             raise ValueError(
-                "A layer to keep in float32 must not be merged with others by the converter, as "
-                f"this one is: leave it out. Received: keep_float with {layer!r}"
+                "The LiteRT converter merges this layer with others, so it cannot stay in float32: "
+                f"leave it out of keep_float. Received: keep_float with {layer!r}"
             )
         found += nodes
     return found

@@ -98,8 +98,8 @@ def _nodes_of(network, folded, layers: list[str]) -> list[str]:
         found += [name for name in known if name in names][:1]
     if len(found) < len(layers):
         raise ValueError(
-            "OpenVINO has merged a layer to keep in float32 with others: leave it out. "
-            f"Received: keep_float with {', '.join(layers)}"
+            "OpenVINO merges some of these layers with others, so they cannot stay in float32: "
+            f"leave them out of keep_float. Received: keep_float with {', '.join(layers)}"
         )
     return found
 

@@ -42,14 +42,14 @@ def export_saved_model(
     - ``features``: ``images`` as in ``serving_default`` -> ``features``, (N, F) float32.
 
     The serving signatures return ``probabilities`` (N, classes) float32, and the five most
-    probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32. A model without a
-    classifier returns ``features`` from all of them. ``serving_bytes`` also returns ``valid`` (N,)
-    bool: False for a file that is damaged, or that TensorFlow cannot decode as
-    :func:`nf_zoo.preprocess` does (docs/deploy.md has the table). Its other outputs are zeros and
-    empty strings, and the rest of the batch is answered. The loaded object's ``predict(images)``
-    takes float32 and uint8 alike, and its ``network(pixels)`` returns (outputs, pooled features)
-    for pixels that are already prepared. ``assets.extra/`` holds labels.txt and
-    preprocessing.json.
+    probable classes as ``labels`` (N, 5) strings and ``scores`` (N, 5) float32; with fewer than
+    five classes, all of them. A model without a classifier returns ``features`` from all
+    signatures. ``serving_bytes`` also returns ``valid`` (N,) bool: False for a file that is
+    damaged, or that TensorFlow cannot decode as :func:`nf_zoo.preprocess` does (docs/deploy.md has
+    the table). Its other outputs are zeros and empty strings, and the rest of the batch is
+    answered. The loaded object's ``predict(images)`` takes float32 and uint8 alike, and its
+    ``network(pixels)`` returns (outputs, pooled features) for pixels that are already prepared.
+    ``assets.extra/`` holds labels.txt and preprocessing.json.
 
     The preprocessing of any other functional or Sequential model is unknown, so it only has
     ``serving_default``, with the model's own inputs by name, and its outputs named as in

@@ -1,6 +1,6 @@
 """Fine-tuning of a pretrained network on a folder of pictures or a data set.
 
-TensorFlow is imported on first use; only ``finetune`` needs it.
+Keras and its backend are imported on first use.
 """
 
 import importlib

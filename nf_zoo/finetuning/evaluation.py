@@ -174,9 +174,9 @@ def interval(share: float, pictures: int) -> tuple[float, float]:
 
 
 def in_words(share: float, pictures: int) -> str:
-    """Return an accuracy with its interval, as ``"90.0 % (95 %: 79.9 to 95.3 %)"``."""
+    """Return an accuracy with its interval, as ``"90.0 % (95 % confidence: 79.9 to 95.3 %)"``."""
     low, high = interval(share, pictures)
-    return f"{100 * share:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
+    return f"{100 * share:.1f} % (95 % confidence: {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def classifier_alone(history: list[dict[str, Any]]) -> float | None:

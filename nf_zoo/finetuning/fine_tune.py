@@ -55,14 +55,15 @@ class FineTuneResult:
 def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     """Fit a network to new classes.
 
-    The new classifier is trained first, on the frozen body, and then the whole network. Training
-    uses SGD with Nesterov momentum, a cosine schedule with a linear rise, and bounded gradients.
-    Every setting has a default that follows from the number of pictures. The model passed in does
-    not change.
+    The new classifier is trained first, on the frozen body, and then the whole network. A model
+    without pretrained weights is trained as a whole from the start. Training uses SGD with
+    Nesterov momentum, or AdamW, a cosine schedule with a linear rise, and bounded gradients. Batch
+    size, epochs and learning rate follow from the number of pictures unless they are given. The
+    model passed in does not change.
 
     Args:
-        model: an ImageClassifier of 3 channels. It keeps its classifier if its labels are those of
-            the data already; otherwise it gets a new one.
+        model: an ImageClassifier of 3 channels or 1. It keeps its classifier if its labels are
+            those of the data already; otherwise it gets a new one.
         data: a folder of class folders, or of train/, val/ (optional) and test/ (optional) with
             class folders in each; a pair (pictures, classes) of paths or arrays with names or
             indices; a ``tf.data.Dataset`` of (picture, class), with pictures uint8 or float in
@@ -207,7 +208,7 @@ def _check_input_shape(model, image_size: tuple[int, int]) -> None:
     if any(fixed not in (None, side) for fixed, side in sides):
         raise ValueError(
             "The model takes one input size only. Pass it as image_size, or build the model "
-            "with input_shape=(None, None, 3). Received: image_size="
+            f"with input_shape=(None, None, {model.input_shape[-1]}). Received: image_size="
             f"{image_size} with a model for {tuple(model.input_shape[1:3])}"
         )
 

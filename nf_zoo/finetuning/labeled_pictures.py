@@ -95,7 +95,10 @@ def open_data(data, settings: Settings) -> Data:
                 f"Received: labels={labels!r} with the folder {str(data)!r}"
             )
     if "train" not in splits:
-        raise FolderError(f"There is no train/ folder. Received: {str(data)!r}")
+        raise FolderError(
+            "There is no train/ folder: add one, or pass a folder that holds one folder of "
+            f"pictures for each class. Received: {str(data)!r}"
+        )
     if settings.validation_data is not None:
         splits["validation"] = settings.validation_data
     opened, ignored, compared = Data(), collections.Counter(), []
@@ -287,7 +290,7 @@ def _check_filled(opened: Data) -> None:
         counted = " (classes are counted from 0)" if empty[0] == "0" else ""
         raise FolderError(
             f"{len(empty)} of {len(opened.labels)} classes have no readable training picture"
-            f"{counted}: {name_some(empty)}"
+            f"{counted}: {name_some(empty)}. Add pictures, or leave these classes out"
         )
     if not len(opened.validation):
         raise FolderError(

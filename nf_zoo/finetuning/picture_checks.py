@@ -22,8 +22,8 @@ _FEW, _CLOSE = 16, 64
 _FINDINGS = {
     "constant": "are of a single color",
     "few_levels": (
-        f"have fewer than {_FEW} levels, all within {_CLOSE} of 255: they may hold more than 8 "
-        "bits or another scale, so that most of their detail is lost"
+        f"have fewer than {_FEW} levels, in a range of less than {_CLOSE} of the 256: they may "
+        "hold more than 8 bits or another scale, so that most of their detail is lost"
     ),
     "transparent": "have transparent parts, which are taken as white",
 }
@@ -88,9 +88,10 @@ def check_files(root, names: Sequence[str], strict: bool) -> Checked:
 
 _COPIES = {
     "copies": "have the same pixels as another picture; copies stay on one side of a split",
-    "copies_across_classes": "are in one class and, pixel by pixel, in another",
+    "copies_across_classes": "have the same pixels as a picture of another class",
     "copies_across_splits": (
-        "are in several splits, pixel by pixel: figures come out too high while the copies stay"
+        "have the same pixels as a picture in another split, so that accuracies come out too high: "
+        "remove the copies"
     ),
 }
 

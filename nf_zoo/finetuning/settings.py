@@ -55,14 +55,15 @@ class _Schedule(Options):
 
     labels: Sequence[str] | None = option(
         None,
-        "class names of a data set; the class numbers by default. Folders name their own",
+        "class names of a data set; by default its own, or the numbers. Folders name their own",
         Kind("None or a list of names", accepts=lambda x: not isinstance(x, str)),
         saved=False,
     )
     validation_data: Any = option(
         None,
         "class folders to validate on; by default val/ of the data, or else a part of each class, "
-        "held out by file name and seed. In Python also a ``tf.data.Dataset``",
+        "held out by file name and seed. In Python also a pair (pictures, classes) or a "
+        "``tf.data.Dataset``",
         text("DIR"),
         saved=False,
     )
@@ -87,9 +88,9 @@ class _Schedule(Options):
     )
     accumulate: int | str = option(
         1,
-        "micro-batches that a step cuts its batch into, one after the other in less memory. "
-        'Without batch normalization the step stays the same; ``"auto"`` cuts the batch in halves '
-        "when the memory runs out",
+        "number of micro-batches that a step cuts its batch into, to compute them one after the "
+        'other in less memory. Without batch normalization the step stays the same; ``"auto"`` '
+        "halves the micro-batches when the memory runs out",
         _ACCUMULATE,
     )
     image_size: int | Sequence[int] | None = option(
@@ -118,8 +119,8 @@ class _Schedule(Options):
     )
     agc: float | None = option(
         None,
-        "clipping of adaptive gradient clipping, 0.01 to 0.1, for batches of 32 or more; by "
-        "default the norm of the whole gradient is bounded by 1 instead",
+        "largest ratio (lambda) of adaptive gradient clipping, 0.01 to 0.1, for batches of 32 or "
+        "more; by default the norm of the whole gradient is bounded by 1 instead",
         number("positive", lambda x: 0 < x < math.inf),
     )
     freeze: str | Sequence[str] | None = option(
@@ -189,7 +190,7 @@ class Settings(augmentation.FineTuning, _Schedule):
     resume: bool = option(
         False,
         "go on where an interrupted run with the same options stopped, to the same outcome as "
-        "without a break. A finished run is loaded; if there is none, one is started",
+        "without a break. A finished run is loaded; if no run is there, a new one starts",
         saved=False,
     )
     finish: bool = option(

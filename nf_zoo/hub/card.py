@@ -41,10 +41,10 @@ PAPERS = {
 """arXiv number -> BibTeX entry."""
 
 _INTENDED = (
-    "Classifying color pictures like those it was trained on into the classes listed below, and "
-    "as a starting point for fine-tuning on other kinds of pictures."
+    "Classification of color pictures like those it was trained on into the classes listed below, "
+    "and fine-tuning on other kinds of pictures."
 )
-_FEATURES = "Turning color pictures into feature vectors, and as a starting point for fine-tuning."
+_FEATURES = "Turning color pictures into feature vectors, and fine-tuning."
 _LIMITS = (
     "The answer is always one of the known classes, whatever a picture shows; the probabilities do "
     "not say whether the picture belongs to any of them. Pictures that differ from the training "

@@ -78,7 +78,7 @@ def _explain(error: Exception, repository, filename: str) -> errors.WeightsError
 def not_writable(error: OSError, filename: str, cache: str) -> errors.CacheNotWritable:
     return errors.CacheNotWritable(
         f"{filename} cannot be written to the cache ({cache}): {error.strerror}. No part of it was "
-        "kept. Free some space, or set HF_HOME to a disk that has enough."
+        "kept. Free some space, or set HF_HOME to a folder with room that you may write to."
     )
 
 

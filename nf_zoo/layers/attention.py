@@ -54,7 +54,7 @@ class EfficientChannelAttention(RecordedLayer):
     Args:
         gate_gain: constant factor; 2.0 in normalizer-free networks, 1.0 elsewhere.
         kernel_size: odd width of the convolution, in channels; None takes the paper's rule,
-            ``(log2(C) + 1) / 2`` rounded up to odd, at least 3.
+            ``(log2(C) + 1) / 2`` truncated, then rounded up to odd, at least 3.
 
     Input and output: (N, H, W, C).
 

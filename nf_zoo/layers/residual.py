@@ -43,7 +43,8 @@ class SkipInit(RecordedLayer):
 class RandomDrop(RecordedLayer):
     """Base class of layers that ``drop`` a share of ``rate`` in training, with a random state.
 
-    Keras does not save it, so resumed training would draw other masks than uninterrupted training.
+    The state is saved with the layer, which Keras does not do; resumed training would otherwise
+    draw other masks than uninterrupted training.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs):

@@ -59,13 +59,13 @@ class PictureModel(Accumulation, keras.Model):
                 the gradient of all replicas together.
             loss: as in Keras. The name of a cross-entropy, such as
                 ``"sparse_categorical_crossentropy"``, means the one for logits if the classifier
-                gives logits; so do the names of metrics. The ``"accuracy"`` of a single logit
-                counts it as class 1 above 0.
-            accumulate: number of micro-batches that a step of ``fit`` cuts its batch into. The
-                step is that of the whole batch, in the memory of a part of it: exactly so in
-                networks without batch normalization, whose statistics are those of a part. Use
-                this in place of the optimizer's ``gradient_accumulation_steps``, which updates
-                averages of the weights too often.
+                gives logits; so do the names of metrics. With a single logit, ``"accuracy"``
+                counts a logit above 0 as class 1.
+            accumulate: number of micro-batches that a step of ``fit`` cuts its batch into. In
+                networks without batch normalization the step is exactly that of the whole
+                batch, in the memory of a part of it; batch normalization uses the statistics
+                of each part. Use this in place of the optimizer's
+                ``gradient_accumulation_steps``, which updates averages of the weights too often.
             **kwargs: as in Keras.
 
         Raises:

@@ -186,7 +186,8 @@ class GroupedOptimizer(UpdateWrapper):
     the momentum. The wrapped optimizer must therefore have no weight decay of its own.
 
     Args:
-        optimizer: the Keras optimizer that does the updates, with ``weight_decay=None``.
+        optimizer: the Keras optimizer that does the updates, without weight decay of its own:
+            ``weight_decay=None``, or 0.0 for AdamW.
         groups: groups from :func:`~nf_zoo.parameter_groups`, with every trainable variable in one.
             A model that is saved and loaded, or cloned, keeps them.
         coupled: add the decay to the gradient, as in the published recipes with SGD (DeepMind

@@ -245,8 +245,10 @@ def _mixing_draws(rng, count, given):
     draws=_mixing_draws,
     active=lambda given: given.mixup or given.cutmix,
     mixes=True,
-    mixup=option(0.0, "alpha of the mixing of pictures; 0.2 is usual, 0 is off", ALPHA),
-    cutmix=option(0.0, "the same for pasted pieces; 1.0 is usual, 0 is off", ALPHA),
+    mixup=option(0.0, "alpha of MixUp, which blends two pictures; 0.2 is usual, 0 is off", ALPHA),
+    cutmix=option(
+        0.0, "alpha of CutMix, which pastes in a piece of another; 1.0 is usual, 0 is off", ALPHA
+    ),
 )
 def mix(images, targets, draws, given):
     """Mix neighbors by MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019)."""

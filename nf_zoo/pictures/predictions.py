@@ -121,7 +121,7 @@ def _classes(labels: Any, count: int) -> Sequence[tuple[str | int, str]]:
             return imagenet_classes()
         raise ValueError(
             "Only the 1000 ImageNet classes have built-in names: call model.decode_predictions("
-            f"...), or pass labels=, the model or a list of {count} names. "
+            f"...), or pass the model or a list of {count} names as labels=. "
             f"Received: {count} classes and no labels"
         )
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):

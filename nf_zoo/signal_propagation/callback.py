@@ -23,10 +23,10 @@ class SignalPropagationCallback(keras.callbacks.Callback):
 
     Args:
         images: pictures to measure on, as for
-            :func:`~nf_zoo.signal_propagation.measure.signal_propagation`: an array, a shape or
-            None, because they are used again and again (files are read each time). A few pictures
-            are enough. Only the record before training has the variance that theory expects
-            at initialization.
+            :func:`~nf_zoo.signal_propagation.measure.signal_propagation`. They are measured again
+            and again: an array, a shape or None is best, since files are read anew each time. A
+            few pictures are enough. Only the record before training has the variance that theory
+            expects at initialization.
         every: epochs between two records; epoch 0 is a record before training.
         csv_path: file for the rows of every record, with the epoch; None for none.
         log_dir: folder for TensorBoard; None for none. Needs TensorFlow and TensorBoard, on any

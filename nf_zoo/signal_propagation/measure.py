@@ -55,8 +55,8 @@ def signal_propagation(
             pixels for free sides. Noise stands for prepared pictures: Rescaling and Normalization
             at the model's input are skipped.
         batch_size: pictures at a time, and number of noise pictures if the shape does not give it.
-        unit_gains: measure with every gain and skip gain at one, as the papers' plots do;
-            otherwise a branch whose gain starts at 0 is silent.
+        unit_gains: measure with every gain, skip gain and scale of BatchNorm at one, as the
+            papers' plots do; otherwise a branch whose gain starts at 0 is silent.
         batch_statistics: BatchNorm normalizes by the batch, as in training, instead of by its
             moving statistics. None means True if training has not changed these yet.
         seed: seed of the noise.

@@ -185,7 +185,7 @@ def test_evaluate_in_words(saved, model, broken, capsys):
         figures = [f"{100 * row[name]:.1f}" for name in ("recall", "precision", "f1")]
         assert rows[row["label"]] == [str(row["support"]), *figures]
     low, high = (100 * share for share in expected["accuracy_interval"])
-    interval = f"(95 %: {low:.1f} to {high:.1f} %)"
+    interval = f"(95 % confidence: {low:.1f} to {high:.1f} %)"
     headline = f"Accuracy {100 * expected['accuracy']:.2f} % {interval} on 11 pictures"
     assert headline in printed.out
     assert printed.err.startswith("warning: 1 file of ") and printed.err.count("\n") == 1

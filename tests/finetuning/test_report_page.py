@@ -70,7 +70,13 @@ def test_figures_and_captions(opened, made):
     page = opened()
     assert page.title() == "nf_zoo: Fine-tuned network, 3 classes"
     text = page.inner_text("main").replace("\xa0", " ")
-    for words in ("77.8 %", "18 pictures (95 %: 54.8 to 91.0 %)", "ash · 98 %", "is ash", "· 90 %"):
+    for words in (
+        "77.8 %",
+        "18 pictures (95 % confidence: 54.8 to 91.0 %)",
+        "ash · 98 %",
+        "is ash",
+        "· 90 %",
+    ):
         assert words in text
     assert page.locator("#curves svg circle").count() == 7  # one of eight figures is NaN
     assert f"load_pretrained({str(made[0].parent)!r})".replace("'", '"') in text
@@ -116,7 +122,7 @@ def test_without_scripts_the_main_figures_are_text(browser, made):
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(made[0].as_uri())
     text = page.inner_text("main")
-    assert "Validation accuracy 77.8 % (95 %: 54.8 to 91.0 %) of 18 pictures." in text
+    assert "Validation accuracy 77.8 % (95 % confidence: 54.8 to 91.0 %) of 18 pictures." in text
     assert f"{LABELS[1]}: 66.7 % of 6 pictures right." in text
     assert "nf_zoo.load_pretrained(" in text
     assert "Confusion matrix" not in text and page.title() == "Report of a run"

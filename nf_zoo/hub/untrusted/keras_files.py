@@ -85,7 +85,7 @@ def open_keras(path: Path):
         blocks = config.count_blocks(path)
         if blocks > stored:
             raise errors.InvalidConfig(
-                f"{path} asks for {blocks} residual blocks with {stored} arrays."
+                f"{path} asks for {blocks} residual blocks, but holds {stored} arrays in all."
             )
         _check_parameters(config.blueprint(path), size, path)
     try:
