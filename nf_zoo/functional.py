@@ -35,6 +35,11 @@ def graphs_of(model) -> Iterator[Any]:
             yield from graphs_of(inner)
 
 
+def operation_of(tensor):
+    """Return the operation that a Keras tensor comes from."""
+    return tensor._keras_history.operation
+
+
 def structures_of(model) -> tuple[Any, Any]:
     """Return a functional model's input and output Keras tensors, nested as in its call."""
     return model._inputs_struct, model._outputs_struct

@@ -149,8 +149,10 @@ def benchmark(model, *, settings) -> Benchmark:
         >>> recipe = found.fastest(1).recipe
     """
     from nf_zoo.deploy.exporting import noise
+    from nf_zoo.deploy.lowering import require_graph
 
-    if len(getattr(model, "inputs", None) or [None]) > 1:
+    require_graph(model)
+    if len(model.inputs) > 1:
         raise ValueError(
             "A model to measure must have one input. "
             f"Received: {model.name!r}, which has {len(model.inputs)}"

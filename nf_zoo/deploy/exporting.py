@@ -223,8 +223,7 @@ def output_names(model) -> list[str]:
     """
     structure = functional.structures_of(functional.as_functional(model))[1]
     if isinstance(structure, dict) and len(structure) == len(model.outputs):
-        keys = {id(tensor): key for key, tensor in structure.items()}
-        return [str(keys[id(tensor)]) for tensor in keras.tree.flatten(structure)]
+        return [str(path[0]) for path, _ in keras.tree.flatten_with_path(structure)]
     if len(model.outputs) > 1:
         return [f"features_{index}" for index in range(len(model.outputs))]
     if not getattr(model, "num_classes", None):

@@ -63,6 +63,7 @@ def fold(
         >>> folded.remaining
         {}
     """
+    _refuse_quantized(model)
     if isinstance(model, FoldedModel):
         if dtype is not None:
             raise ValueError(
@@ -70,7 +71,6 @@ def fold(
                 f"Received: dtype={dtype!r} with {model.name!r}, which is folded"
             )
         return model
-    _refuse_quantized(model)
     known = isinstance(model, ImageClassifier)
     sink, sources = lower(model, anchors=frozenset({"pool"} if known else ()))
     if not allow_unfolded:
@@ -78,6 +78,22 @@ def fold(
     rewrite(sink)
     if dtype is not None:
         _set_policy(sink, keras.DTypePolicy(dtype))
+    return _emitted(model, sink, sources, **_record_of(model))
+
+
+def in_float32(folded: FoldedModel) -> FoldedModel:
+    """Return a folded model that computes in float32, but for layers that folding does not know."""
+    if {layer.compute_dtype for layer in folded.layers} <= {"float32"}:
+        return folded
+    sink, sources = lower(folded, anchors=frozenset())
+    for node in graph.upwards(sink):
+        node.policy = keras.DTypePolicy("float32")
+    record = {key: getattr(folded, key) for key in ("folded_from", *OF_CLASSIFIER)}
+    return _emitted(folded, sink, sources, **record)
+
+
+def _emitted(model, sink: graph.Sink, sources: list[graph.Source], **record) -> FoldedModel:
+    """Return the Keras model of a graph, with inputs and outputs as ``model`` has them."""
     shapes = zip(sources, input_shapes(model), strict=True)
     inputs = {
         source: keras.Input(batch_shape=shape, dtype=source.tensor.dtype, name=source.name)
@@ -89,7 +105,7 @@ def fold(
     # Inputs and outputs keep the structure of the model's own call: alone, or in a list, dict, ...
     structures = functional.structures_of(graph_of(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
-    return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **_record_of(model))
+    return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **record)
 
 
 def _refuse_quantized(model) -> None:
@@ -280,7 +296,8 @@ class _Emitter:
         plain = isinstance(node.operation, keras.layers.Layer) and not node.foreign
         policy = {"dtype": node.policy} if plain else {}
         operation = self._copy(node.operation, node.name, **policy)
-        if node.foreign:
+        inside = getattr(node.operation, "_flatten_layers", list)()
+        if node.foreign or any(type(x).__module__.startswith("nf_zoo.") for x in inside[1:]):
             kind = type(node.operation).__name__
             self.remaining[operation.name] = f"{kind}, which folding does not know"
         x = node.call(operation, inputs, training=False)

@@ -72,5 +72,5 @@ class FoldedModel(PictureModel):
         if self.labels is not None:
             record["labels"] = list(self.labels)
         for key in ("folded_from", "remaining"):
-            record[key] = dict(record[key])
+            record[key] = dict(record[key] or {})
         return {**super().get_config(), **record}

@@ -217,6 +217,11 @@ class Format:
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
         """Return the path after checking that the export may be written there."""
         path, kind = Path(path).expanduser(), "file" if self.suffix else "folder"
+        if (other := SUFFIXES.get(path.suffix, self)) is not self:
+            raise ValueError(
+                f"{path.suffix} is the ending of {other.title} files: choose another path for a "
+                f"{self.title}. Received: {path}"
+            )
         if self.second and path.suffix != self.suffix:
             raise ValueError(
                 f"The path must end in {self.suffix}: {self.title} looks for the weights in a file "
@@ -233,6 +238,11 @@ class Format:
                     f"The path must be free, or hold a {kind} to replace: choose another path. "
                     f"Received: {found}"
                 )
+        if path.is_dir() and (others := sorted({p.name for p in path.iterdir()} - _SAVED_MODEL)):
+            raise FileExistsError(
+                "The folder holds more than a SavedModel, and all of it would be lost: choose "
+                f"another path. Received: {path} with {', '.join(others[:5])}"
+            )
         atomic.check_movable(path)
         return path
 
@@ -276,6 +286,7 @@ class Format:
             require(name, f"{self.title} files", extra=self.extra)
 
 
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 _FILE = "To run it without nf_zoo: docs/deploy.md and examples/predict_{name}.py in its repository"
 
 FORMATS = {

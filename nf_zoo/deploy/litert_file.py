@@ -25,10 +25,9 @@ from nf_zoo.deploy.exporting import (
     output_names,
     trials,
 )
-from nf_zoo.deploy.fold import fold
-from nf_zoo.deploy.lowering import operation_of
+from nf_zoo.deploy.fold import fold, in_float32
 from nf_zoo.deploy.quantization import Calibration, calibration
-from nf_zoo.functional import structures_of
+from nf_zoo.functional import operation_of, structures_of
 
 _METADATA = "metadata.json"
 MOST_METADATA = 2**24
@@ -78,7 +77,7 @@ def export_litert(
     """
     import tensorflow as tf
 
-    folded = fold(model)
+    folded = in_float32(fold(model))
     calibrated = calibration(model, folded, settings)
     tried = calibrated.trials if calibrated else trials(model)
     shapes = [array.shape for array in tried[0][0]]
@@ -152,6 +151,18 @@ def _one_by_one(inputs: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
 
 
 def _convert(tf, converter, folded, calibrated: Calibration | None) -> bytes:
+    try:
+        return _converted(tf, converter, folded, calibrated)
+    except (MemoryError, ValueError):
+        raise
+    except Exception as error:  # the converter has an error of its own, of many lines
+        raise ValueError(
+            "The LiteRT converter cannot translate this network: export it to another format. "
+            f"Received: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _converted(tf, converter, folded, calibrated: Calibration | None) -> bytes:
     with warnings.catch_warnings():
         # The converter warns of statistics that it collects anyway, and of TensorFlow's
         # interpreter, with which the debugger runs the file.

@@ -219,7 +219,8 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
     """
     network = require_graph(model)
     sources = [
-        graph.Source(operation_of(x).name, [], model.dtype_policy, tensor=x) for x in network.inputs
+        graph.Source(functional.operation_of(x).name, [], model.dtype_policy, tensor=x)
+        for x in network.inputs
     ]
     outputs = walk(network, dict(zip(map(id, network.inputs), sources, strict=True)), _call)
     sink = graph.Sink("outputs", outputs)
@@ -272,11 +273,6 @@ def takes_only_tensors(node) -> bool:
     return len(given) == 1 and all(
         isinstance(value, keras.KerasTensor) for value in keras.tree.flatten(given)
     )
-
-
-def operation_of(tensor):
-    """Return the operation that a Keras tensor comes from."""
-    return tensor._keras_history.operation
 
 
 def walk(

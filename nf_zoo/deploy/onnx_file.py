@@ -24,7 +24,7 @@ from nf_zoo.deploy.exporting import (
 )
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.formats import FORMATS, NEWEST_OPSET
-from nf_zoo.deploy.lowering import operation_of, takes_only_tensors
+from nf_zoo.deploy.lowering import takes_only_tensors
 from nf_zoo.deploy.onnx_graph import GraphWriter, Unsupported, Value
 from nf_zoo.deploy.onnx_layers import LAYERS, OPERATIONS
 from nf_zoo.deploy.onnx_operations import ARITHMETIC
@@ -109,7 +109,7 @@ def to_onnx(model, metadata: dict[str, Any], opset: int = NEWEST_OPSET):
     for name, tensor in zip(output_names(model), model.outputs, strict=True):
         outputs.append(_value_info(onnx, writer.tensors.unique(name), tensor.shape))
     for tensor in model.inputs:
-        name = writer.tensors.unique(operation_of(tensor).name)
+        name = writer.tensors.unique(functional.operation_of(tensor).name)
         inputs.append(_value_info(onnx, name, tensor.shape))
         values[id(tensor)] = writer.from_keras(name, len(tensor.shape), name)
     _write(writer, functional.nodes_of(model), values)

@@ -15,9 +15,9 @@ import numpy as np
 
 from nf_zoo.deploy.exporting import Export, exporter, metadata_of, output_names
 from nf_zoo.deploy.fold import fold
-from nf_zoo.deploy.lowering import operation_of
 from nf_zoo.deploy.onnx_file import to_onnx
 from nf_zoo.deploy.quantization import calibration
+from nf_zoo.functional import operation_of
 
 _KERNEL_FIRST = "/WithoutBiases"
 """Suffix that OpenVINO's reader of ONNX gives an operation to which it adds a bias."""

@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
 from nf_zoo.deploy.fold import fold
-from nf_zoo.deploy.lowering import graph_of, input_shapes, operation_of, require_graph
-from nf_zoo.functional import as_functional, deep_graphs, structures_of
+from nf_zoo.deploy.lowering import graph_of, input_shapes, require_graph
+from nf_zoo.functional import as_functional, deep_graphs, operation_of, structures_of
 from nf_zoo.pictures.images import as_input, input_of, load_image
 from nf_zoo.pictures.predictions import class_names
 
@@ -62,14 +62,14 @@ def export_saved_model(
         model: an ImageClassifier with three input channels or one, folded or not; or any other
             functional or Sequential Keras model, which may have layers of your own.
         path: folder to write.
-        overwrite: replace an existing folder.
+        overwrite: replace an existing SavedModel, or an empty folder.
         {settings}
 
     Returns:
         ``path``.
 
     Raises:
-        FileExistsError: if ``path`` exists and ``overwrite`` is false.
+        FileExistsError: if ``path`` exists and ``overwrite`` is false, or holds anything else.
         ImportError: without TensorFlow.
         RuntimeError: if Keras runs on another backend, or the written model answers differently.
         ValueError: if an ImageClassifier takes neither 3 channels nor 1, or returns feature maps;
@@ -293,7 +293,8 @@ def _traced(tf, model, call: Callable, specs: list, constants: bool):
 
 def _answer(tf, model, outputs):
     if model.classifier_activation is None:
-        outputs = tf.nn.softmax(tf.cast(outputs, tf.float32))
+        probabilities = tf.nn.softmax if model.num_classes > 1 else tf.nn.sigmoid
+        outputs = probabilities(tf.cast(outputs, tf.float32))
     scores, order = tf.math.top_k(outputs, min(TOP, model.num_classes))
     names = tf.gather(tf.constant(class_names(model)), order)
     return {"probabilities": outputs, "labels": names, "scores": scores}

@@ -12,7 +12,7 @@ from nf_zoo.finetuning.labeled_pictures import open_one
 from nf_zoo.finetuning.settings import EvaluationSettings
 from nf_zoo.options import takes
 from nf_zoo.pictures.images import as_input, input_of
-from nf_zoo.pictures.predictions import softmax
+from nf_zoo.pictures.predictions import of_logits
 
 
 class Sample(NamedTuple):
@@ -194,7 +194,7 @@ def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndar
     images = as_input(pixels, model.preprocessing, **input_of(model))
     # Under tf.distribute every replica answers the whole batch.
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)[:count]
-    return outputs if model.classifier_activation is not None else softmax(outputs)
+    return outputs if model.classifier_activation is not None else of_logits(outputs)
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def _options(
     variant: a published variant of the network, ``"paper"`` for DeepMind's; None for timm's.
     num_classes: width of the classifier; 0 for pooled features; None for the checkpoint's, or 1000.
     input_shape: (height, width, channels); None for (None, None, 3).
-    classifier_activation: None for logits, or ``"softmax"``.
+    classifier_activation: None or ``"linear"`` for logits; ``"softmax"``, ``"sigmoid"``.
     include_preprocessing: the graph takes raw 0..255 pixels.
     pooling: ``"avg"``, ``"max"``, or None with ``num_classes=0`` for the last map.
     features_only: the outputs are maps of several strides.

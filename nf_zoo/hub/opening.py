@@ -18,6 +18,8 @@ from nf_zoo.pictures.preprocessing import Preprocessing
 class SavedModel:
     """Folder that ``export_saved_model`` wrote, as a classifier of pictures."""
 
+    classifier_activation = "softmax"  # or another: it answers with probabilities
+
     def __init__(self, path: Path):
         self._tf = tf = require("tensorflow", "SavedModels")
         self._loaded = tf.saved_model.load(str(path))

@@ -8,6 +8,13 @@ def require_channels(layer, channels: int, ndim: int | None = None, axis: int = 
     layer.input_spec = keras.layers.InputSpec(ndim=ndim, axes={axis: channels})
 
 
+def as_float(layer, x):
+    """Return a layer's input, with whole numbers in the layer's precision."""
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        return x
+    return keras.ops.cast(x, layer.compute_dtype)
+
+
 def checked_channels(layer, x):
     """Return a layer's input, with whole numbers in its precision; check unknown channels.
 
@@ -16,8 +23,7 @@ def checked_channels(layer, x):
     layer runs. TensorFlow's convolution would treat a multiple of the kernel's channels as a
     grouped convolution.
     """
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        x = keras.ops.cast(x, layer.compute_dtype)
+    x = as_float(layer, x)
     ((axis, channels),) = layer.input_spec.axes.items()
     if x.shape[axis] is not None or keras.backend.backend() != "tensorflow":
         return x

@@ -75,7 +75,7 @@ def _pad_symmetrically(x, kernel_size, strides: int, dilation: int):
 
 
 def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
-    """Pad with pixels from inside the picture, which must be larger than the border."""
+    """Pad with the picture's pixels; to reflect them it must be larger than the border."""
     for axis, size in enumerate(kernel_size, start=1):
         side = dilation * (size - 1) // 2
         if not side:
@@ -86,8 +86,7 @@ def _pad_with_pixels(x, kernel_size, dilation: int, mode: str):
             x = ops.pad(x, widths, mode="reflect")
         else:
             length = ops.shape(x)[axis]
-            before = ops.take(x, ops.arange(length - side, length), axis)
-            x = ops.concatenate([before, x, ops.take(x, ops.arange(side), axis)], axis)
+            x = ops.take(x, ops.arange(-side, length + side) % length, axis)
     return x
 
 

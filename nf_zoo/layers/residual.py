@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from nf_zoo.layers.channels import as_float
 from nf_zoo.layers.recorded import RecordedLayer
 
 REPLICA_SEED_STEP = 7919
@@ -37,6 +38,7 @@ class SkipInit(RecordedLayer):
         self.gain = self.add_weight(name="gain", shape=(), initializer=initializer)
 
     def call(self, x):
+        x = as_float(self, x)
         return x * ops.cast(self.gain, x.dtype)
 
 

@@ -49,16 +49,24 @@ class Accumulation:
         rows = ops.minimum(ops.arange(rows), size - 1)
 
         def cut(values):
-            values = ops.take(values, rows, axis=0)
             values = ops.reshape(values, (-1, count, *ops.shape(values)[1:]))
             return ops.swapaxes(values, 0, 1)
 
-        if weights is not None:
-            # Keras takes (N, 1) too.
-            weights = ops.reshape(ops.cast(ops.take(weights, rows, 0), "float32"), (-1,))
-        weights = kept if weights is None else kept * weights
-        parts = keras.tree.map_structure(cut, (x, y))
-        return *parts, ops.swapaxes(ops.reshape(weights, (-1, count)), 0, 1), size
+        def weigh(output, given):
+            """Return weights of the rank of the losses: Keras's mean over the last axis."""
+            rank = max(len(output.shape) - 1, 1)
+            own = ops.reshape(kept, (-1, *[1] * (rank - 1)))
+            if given is None:
+                return cut(own)
+            given = ops.cast(ops.take(given, rows, axis=0), "float32")
+            sides = [*ops.shape(given), *[1] * rank][1:rank]  # Keras takes (N, 1) for (N,) too
+            return cut(own * ops.reshape(given, (-1, *sides)))
+
+        parts = keras.tree.map_structure(lambda values: cut(ops.take(values, rows, axis=0)), (x, y))
+        given = keras.tree.flatten(weights)
+        given *= len(self.outputs) if len(given) == 1 else 1
+        weights = list(map(weigh, self.outputs, given))
+        return *parts, keras.tree.pack_sequence_as(self.output, weights), size
 
     @staticmethod
     def _joined(predictions, size):

@@ -14,6 +14,7 @@ from nf_zoo.models.family import Family
 from nf_zoo.models.residual_block import Level
 
 POOLINGS = ("avg", "max", None)
+ACTIVATIONS = ("softmax", "sigmoid", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class GraphOptions:
 
     num_classes: int = 1000  # width of the classifier; 0 for none
     input_shape: tuple[int | None, ...] = (None, None, 3)  # (height, width, channels)
-    classifier_activation: str | None = None  # None for logits, or "softmax", ...
+    classifier_activation: str | None = None  # None (or "linear"): logits; "softmax", "sigmoid"
     include_preprocessing: bool = False  # the graph takes raw pixels
     pooling: str | None = "avg"  # or "max", or None for the last map itself
     features_only: bool = False  # the outputs are maps of several strides instead
@@ -52,6 +53,13 @@ class GraphOptions:
             raise ValueError(
                 "input_shape must be (height, width, channels); height and width may be None. "
                 f"Received: {shape}"
+            )
+        if self.classifier_activation == "linear":
+            object.__setattr__(self, "classifier_activation", None)
+        if self.classifier_activation not in ACTIVATIONS:
+            raise ValueError(
+                f"classifier_activation must be one of {ACTIVATIONS}, None for logits. "
+                f"Received: {self.classifier_activation!r}"
             )
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}. Received: {self.pooling!r}")
@@ -99,15 +107,16 @@ def _feature_maps(family, config, levels: list[Level], indices: Sequence[int] | 
             f"out_indices must be indices of the {count} maps "
             f"{[f'{level.name}, stride {level.stride}' for level in levels]}. Received: {indices}"
         )
-    outputs = []
-    for index in wanted:
-        level = levels[index]
-        x = level.tensor
+    maps = {}
+    for level in (levels[index] for index in wanted):
+        if level.name in maps:
+            continue
+        maps[level.name] = level.tensor
         # The last map is already activated, as the classifier needs it.
         if level is not levels[-1] and family.activates_features:
-            x = config.activation_layer(f"{level.name}_feature")(x)
-        outputs.append(x)
-    return outputs
+            activation = config.activation_layer(f"{level.name}_feature")
+            maps[level.name] = activation(level.tensor)
+    return [maps[levels[index].name] for index in wanted]
 
 
 def _classifier(family, config, options: GraphOptions, x, precision: str):
@@ -137,6 +146,8 @@ def _classifier(family, config, options: GraphOptions, x, precision: str):
 
 def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
     """Return the width of a classifier, from the options given."""
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list of class names. Received: {labels!r}")
     if num_classes is None:
         num_classes = len(labels) if labels is not None else otherwise
     # NumPy's whole numbers too, as from classes.max() + 1

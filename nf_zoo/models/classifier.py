@@ -26,13 +26,12 @@ class ImageClassifier(PictureModel):
     Input: (N, H, W, C) float images, normalized as ``preprocess`` does, or raw 0..255 pixels with
     ``include_preprocessing=True``. Output: (N, num_classes) logits, or what
     ``classifier_activation`` makes of them; (N, features) pooled features with
-    ``num_classes=0``.
+    ``num_classes=0``. ``keras.models.clone_model`` gives a plain functional model; a copy with
+    everything is ``model.from_config(model.get_config())``, with fresh weights.
 
     Attributes:
         architecture: name in the registry, ``"nf_resnet50"``.
         config: the architecture record, every field resolved.
-        preprocessing: how to prepare the pictures.
-        labels: class names, or None.
         weights_tag: tag of the pretrained weights, ``"./name"`` if they are a file, or None.
 
     Example:
@@ -73,11 +72,36 @@ class ImageClassifier(PictureModel):
         self.num_classes = options.num_classes
         self.classifier_activation = options.classifier_activation
         self.include_preprocessing = options.include_preprocessing
-        self.preprocessing = preprocessing
-        check_lines(() if labels is None else labels)
-        self.labels = tuple(labels) if labels is not None else None
+        self.preprocessing, self.labels = preprocessing, labels
         self.weights_tag = weights_tag
         self._stages, self._graph_options = stages, options
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How to prepare the pictures; a graph that normalizes by itself keeps its mean and std."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, given: Preprocessing) -> None:
+        before = getattr(self, "_preprocessing", given)
+        if self.include_preprocessing and (given.mean, given.std) != (before.mean, before.std):
+            raise ValueError(
+                "The graph of this model normalizes by its own mean and std: make another with "
+                "with_classifier(num_classes, preprocessing=...). "
+                f"Received: mean={given.mean}, std={given.std}"
+            )
+        self._preprocessing = given
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names, or None."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, given: Sequence[str] | None) -> None:
+        count_classes(self.num_classes, given, 0)
+        check_lines(() if given is None else given)
+        self._labels = None if given is None else tuple(map(str, given))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

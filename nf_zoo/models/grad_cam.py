@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from nf_zoo.functional import deep_graphs
+from nf_zoo.functional import deep_graphs, operation_of
 
 
 def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
@@ -43,13 +43,19 @@ def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
 
 def with_last_map(model) -> keras.Model:
     """Return a network of the same weights that gives its last map and its output."""
+    last = model.get_layer("pool").input
+    while len(last.shape) < 4:  # a folded network may have a scale behind the pooling
+        last = operation_of(last).input
     with deep_graphs():
-        return keras.Model(model.inputs, [model.get_layer("pool").input, model.output])
+        return keras.Model(model.inputs, [last, model.output])
 
 
 def heat_maps(model, maps, classes: Sequence[int]) -> np.ndarray:
     """Return what :func:`grad_cam` does, from last maps (N, h, w, channels)."""
     maps = np.asarray(keras.ops.convert_to_numpy(maps), "float32")
     weights = np.asarray(keras.ops.convert_to_numpy(model.head.kernel), "float32")[:, list(classes)]
+    scale = getattr(model.get_layer("pool"), "scale", None)  # a folded network may have one there
+    if scale is not None:
+        weights *= np.reshape(keras.ops.convert_to_numpy(scale), (-1, 1))
     heat = np.maximum(np.einsum("nhwc,cn->nhw", maps, weights), 0)
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)

@@ -1,5 +1,6 @@
 """Common base of the zoo's networks and their folded form: pictures in, class names out."""
 
+import inspect
 import logging
 import re
 import warnings
@@ -59,8 +60,9 @@ class PictureModel(Accumulation, keras.Model):
                 the gradient of all replicas together.
             loss: as in Keras. The name of a cross-entropy, such as
                 ``"sparse_categorical_crossentropy"``, means the one for logits if the classifier
-                gives logits; so do the names of metrics. With a single logit, ``"accuracy"``
-                counts a logit above 0 as class 1.
+                gives logits; so do the names of metrics. Those with a threshold, such as
+                ``"precision"``, and ``"accuracy"`` with a single logit take logits above 0 for
+                class 1.
             accumulate: number of micro-batches that a step of ``fit`` cuts its batch into. In
                 networks without batch normalization the step is exactly that of the whole
                 batch, in the memory of a part of it; batch normalization uses the statistics
@@ -80,7 +82,7 @@ class PictureModel(Accumulation, keras.Model):
         gives_logits = bool(self.num_classes) and self.classifier_activation is None
         loss = fitting(loss, gives_logits, LOSSES)
         for given in {"metrics", "weighted_metrics"} & set(kwargs):
-            kinds = METRICS | (ACCURACIES if self.num_classes == 1 else {})
+            kinds = METRICS | (OF_ONE_CLASS if self.num_classes == 1 else {})
             kwargs[given] = fitting(kwargs[given], gives_logits, kinds)
         self.accumulate = accumulation_of(accumulate, loss)
         super().compile(optimizer, loss, **kwargs)
@@ -135,13 +137,19 @@ LOSSES = {
 METRICS = {
     "auc": keras.metrics.AUC,
     "bce": keras.metrics.BinaryCrossentropy,
+    "binary_accuracy": keras.metrics.BinaryAccuracy,
     "binary_crossentropy": keras.metrics.BinaryCrossentropy,
     "categorical_crossentropy": keras.metrics.CategoricalCrossentropy,
+    "false_negatives": keras.metrics.FalseNegatives,
+    "false_positives": keras.metrics.FalsePositives,
+    "precision": keras.metrics.Precision,
+    "recall": keras.metrics.Recall,
     "sparse_categorical_crossentropy": keras.metrics.SparseCategoricalCrossentropy,
+    "true_negatives": keras.metrics.TrueNegatives,
+    "true_positives": keras.metrics.TruePositives,
 }
 """Losses and metrics of Keras that take probabilities unless told otherwise."""
-ACCURACIES = dict.fromkeys(("acc", "accuracy", "binary_accuracy"), keras.metrics.BinaryAccuracy)
-"""Metrics of a single output that compare it with a threshold."""
+OF_ONE_CLASS = dict.fromkeys(("acc", "accuracy"), keras.metrics.BinaryAccuracy)
 
 
 def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
@@ -157,20 +165,38 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
         kind = kinds.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
         if kind is None or not gives_logits:
             return given
-        if kind is keras.metrics.BinaryAccuracy:
-            return kind(name, threshold=0.0)
-        return kind(from_logits=True, name=name)
-    takes_logits = getattr(given, "get_config", dict)().get("from_logits")
-    if takes_logits not in (None, gives_logits) and type(given) in kinds.values():
+        return kind(name=name, **dict([_for_logits(kind)]))
+    if type(given) in kinds.values() and not _fits(given, gives_logits):
+        option, wanted = _for_logits(type(given))
         logger.warning(
-            "The classifier gives %s, but %s takes %s: write %s(from_logits=%s)",
+            "The classifier gives %s, but %s takes %s: write %s(%s=%s)",
             "logits" if gives_logits else "probabilities",
             "the loss" if kinds is LOSSES else "a metric",
             "probabilities" if gives_logits else "logits",
             type(given).__name__,
-            gives_logits,
+            option,
+            wanted if gives_logits else not wanted,
         )
     return given
+
+
+def _for_logits(kind: type) -> tuple[str, Any]:
+    """Return the argument with which a loss or metric of Keras takes logits, and its value."""
+    arguments = inspect.signature(kind).parameters
+    options = {"from_logits": True, "threshold": 0.0, "thresholds": 0.0}
+    return next((name, value) for name, value in options.items() if name in arguments)
+
+
+def _fits(given: Any, gives_logits: bool) -> bool:
+    """Check that a loss or metric takes what the classifier gives, as far as can be seen."""
+    config = given.get_config()
+    option, _ = _for_logits(type(given))
+    if option == "from_logits":
+        return config[option] == gives_logits
+    # Precision and recall compare with 0.5 unless told otherwise.
+    thresholds = np.ravel(0.5 if config[option] is None else config[option])
+    is_unused = config.get("top_k") is not None
+    return not gives_logits or is_unused or not np.any((thresholds > 0) & (thresholds < 1))
 
 
 def sum_over_replicas_once(optimizer) -> None:

@@ -54,9 +54,10 @@ def decode_predictions(
     """Name the most probable classes. ``model.decode_predictions`` names a model's own.
 
     Args:
-        predictions: array (N, C), or (C,) for one picture: logits or probabilities. They are
-            taken as probabilities if no value is negative and every row sums to 1 within 1e-3
-            (1e-2 for 16-bit floats); otherwise softmax is applied.
+        predictions: array (N, C), or (C,) for one picture: logits or probabilities. Those of a
+            model with a ``classifier_activation`` are probabilities. Others are taken as
+            probabilities if no value is negative and every row sums to 1 within 1e-3 (1e-2 for
+            16-bit floats); otherwise softmax is applied, or sigmoid if there is one class.
         top: how many classes to return per picture; at most C are.
         labels: C names in class order, or a model, whose :func:`class_names` are taken. Without
             either, 1000 classes are taken to be ImageNet's. Where all of them are WordNet ids of
@@ -86,7 +87,7 @@ def decode_predictions(
     if not isinstance(top, numbers.Integral) or top < 1:
         raise ValueError(f"top must be a whole number above 0. Received: {top!r}")
     classes = _classes(labels, scores.shape[1])
-    probabilities = _probabilities(scores)
+    probabilities = _probabilities(scores, getattr(labels, "classifier_activation", None))
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         [Prediction(*classes[index], float(row[index])) for index in indices]
@@ -94,25 +95,27 @@ def decode_predictions(
     ]
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Return the softmax of each row of scores (N, classes)."""
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+def of_logits(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits (N, classes): softmax, or sigmoid of a single class."""
+    if logits.shape[1] == 1:
+        return np.exp(-np.logaddexp(0, -logits))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def _probabilities(scores: np.ndarray) -> np.ndarray:
+def _probabilities(scores: np.ndarray, activation: str | None) -> np.ndarray:
     tolerance = 1e-2 if scores.dtype.itemsize == 2 else 1e-3
     scores = scores.astype(np.float64)
     if not np.isfinite(scores).all():
         row = int(np.argmin(np.isfinite(scores).all(axis=1)))
         raise ValueError(f"predictions must be finite. Received: NaN or infinity in row {row}")
-    if (scores >= 0).all() and (abs(scores.sum(axis=1) - 1) <= tolerance).all():
-        return scores
-    return softmax(scores)
+    sums = scores.sum(axis=1)
+    likely = scores.shape[1] > 1 and (scores >= 0).all() and (abs(sums - 1) <= tolerance).all()
+    return scores if likely or activation is not None else of_logits(scores)
 
 
 def _classes(labels: Any, count: int) -> Sequence[tuple[str | int, str]]:
-    if hasattr(labels, "num_classes"):
+    if getattr(labels, "num_classes", None):
         # Without labels and of 1000 classes it is ImageNet's, of which more is known than names.
         labels = labels.labels if labels.num_classes == 1000 else class_names(labels)
     names = getattr(labels, "labels", labels)

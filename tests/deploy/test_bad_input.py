@@ -37,7 +37,7 @@ def former(name, tmp_path):
             file.write_text("keep")
     else:
         path.mkdir()
-        (path / "mine.txt").write_text("keep")
+        (path / "saved_model.pb").write_text("keep")
     return path
 
 
@@ -48,7 +48,7 @@ def files(path) -> list:
 
 def is_kept(former) -> bool:
     """Whether what lay there is all there still, and nothing else."""
-    texts = [path if path.is_file() else path / "mine.txt" for path in files(former)]
+    texts = [path if path.is_file() else path / "saved_model.pb" for path in files(former)]
     assert sorted(former.parent.iterdir()) == sorted(files(former))
     return {path.read_bytes() for path in texts} == {b"keep"}
 
@@ -59,8 +59,8 @@ def test_an_existing_path_is_kept_unless_overwritten(name, model, former, tmp_pa
     assert is_kept(former)
     assert EXPORTS[name](model, former, overwrite=True) == former
     assert sorted(tmp_path.iterdir()) == sorted(files(former))
-    assert not (former / "mine.txt").exists()
-    assert all(path.is_dir() or path.read_bytes() != b"keep" for path in files(former))
+    written = [path / "saved_model.pb" if path.is_dir() else path for path in files(former)]
+    assert b"keep" not in {path.read_bytes() for path in written}
 
 
 @pytest.mark.fast
@@ -73,6 +73,14 @@ def test_a_folder_is_not_replaced_by_a_file_nor_the_other_way(name, model, tmp_p
     with pytest.raises(FileExistsError, match="choose another path"):
         EXPORTS[name](model, path, overwrite=True)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.fast
+def test_a_file_of_another_formats_name_is_refused(name, model, tmp_path):
+    other = "model.tflite" if name != "model.tflite" else "model.onnx"
+    with pytest.raises(ValueError, match=f"{other.partition('.')[2]} is the ending of .* files"):
+        EXPORTS[name](model, tmp_path / other)
+    assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager

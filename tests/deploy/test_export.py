@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny_networks
 from photographs import encode, photograph
 from picture_files import FILES
 from PIL import Image
@@ -165,9 +166,34 @@ def test_existing_folder_is_kept_unless_overwritten(model, exported, tmp_path):
     (target / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         saved_model.export_saved_model(model, target)
+    with pytest.raises(FileExistsError, match=r"would be lost.*mine\.txt"):
+        saved_model.export_saved_model(model, target, overwrite=True)
     assert (target / "mine.txt").read_text() == "keep"
-    saved_model.export_saved_model(model, target, overwrite=True)
-    assert (target / "saved_model.pb").exists() and not (target / "mine.txt").exists()
+    (target / "mine.txt").unlink()
+    for constants in (False, True):
+        saved_model.export_saved_model(model, target, overwrite=True, constants=constants)
+    assert (target / "saved_model.pb").exists()
+
+
+def test_a_single_logit_is_the_probability_of_its_class(tmp_path):
+    model = tiny_networks.build("nf_resnet", num_classes=1, preprocessing={"input_size": [32, 32]})
+    tiny_networks.fill(model, "one")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8")
+    loaded = tf.saved_model.load(str(nf_zoo.export_saved_model(model, tmp_path / "model")))
+    found = loaded.predict(tf.constant(pixels))["probabilities"].numpy()
+    logits = model.predict(model.preprocess(pixels), verbose=0)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=0.01)
+    answers = [row[0].probability for row in model.decode_predictions(logits)]
+    np.testing.assert_allclose(answers, found[:, 0], atol=0.01)
+
+
+def test_an_output_that_has_two_names_has_both(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    one, two = keras.layers.Conv2D(2, 1)(inputs), keras.layers.Conv2D(3, 1)(inputs)
+    model = keras.Model(inputs, {"b": one, "a": one, "c": two})
+    loaded = tf.saved_model.load(str(nf_zoo.export_saved_model(model, tmp_path / "model")))
+    shapes = loaded.signatures["serving_default"].structured_outputs
+    assert {key: spec.shape[-1] for key, spec in shapes.items()} == {"a": 2, "b": 2, "c": 3}
 
 
 def test_a_wrong_answer_writes_nothing(model, tmp_path, monkeypatch):

@@ -250,6 +250,12 @@ def test_folding_twice_changes_nothing():
 
 
 @pytest.mark.fast
+def test_a_clone_can_be_saved(tmp_path):
+    clone = keras.models.clone_model(nf_zoo.fold(tiny_networks.build("nf_resnet")))
+    clone.save(tmp_path / "clone.keras")
+    assert isinstance(keras.saving.load_model(tmp_path / "clone.keras"), FoldedModel)
+
+
 def test_training_is_refused(tmp_path):
     folded = nf_zoo.fold(tiny_networks.filled("nf_resnet", "fold"))
     folded.save(tmp_path / "folded.keras")
@@ -470,6 +476,16 @@ def test_unknown_layers_are_named_or_kept():
     assert set(folded.remaining) == {"twice", "again"}
 
 
+def test_a_layer_around_a_network_is_named():
+    trunk = tiny_networks.filled("nf_resnet", "fold")
+    inputs = keras.Input((2, 32, 32, 3))
+    model = keras.Model(inputs, keras.layers.TimeDistributed(trunk, name="frames")(inputs))
+    folded = nf_zoo.fold(model)
+    assert "folding does not know" in folded.remaining["frames"]
+    pictures = np.stack([tiny_networks.images(2, (32, 32))] * 2)
+    np.testing.assert_allclose(folded(pictures), model(pictures), atol=1e-5)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -478,6 +494,10 @@ class Subclassed(keras.Model):
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_quantized_layers_are_named(tmp_path):
     model = tiny_networks.build("nf_resnet_paper")
+    folded = nf_zoo.fold(model)
+    folded.quantize("int8")
+    with pytest.raises(ValueError, match=r"precision='int8'.*quantized layers .*'head'"):
+        nf_zoo.fold(folded)
     model.quantize("int8")
     for refused in (
         lambda: nf_zoo.fold(model),

@@ -12,6 +12,7 @@ import tiny_networks
 from ai_edge_litert.interpreter import Interpreter
 
 import nf_zoo
+from nf_zoo.deploy import litert_file
 from nf_zoo.deploy.exporting import output_names
 from nf_zoo.deploy.litert_file import runner
 
@@ -43,6 +44,28 @@ def test_every_family(label, build_filled, tmp_path):
     convolutions = sum(isinstance(x, keras.layers.Conv2D) for x in nf_zoo.fold(model).layers)
     grouped = sum(conv.groups > 1 for block in model.blocks for conv in block.convs)
     assert operations(path).count("CONV_2D") == convolutions + grouped
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16", "float64"])
+def test_models_of_other_precisions_are_written_in_float32(
+    policy, precision, build_filled, tmp_path
+):
+    model = build_filled("nf_resnet_paper", dtype=policy)
+    path = nf_zoo.export_litert(model, tmp_path / "model.tflite", precision=precision)
+    single = build_filled("nf_resnet_paper")
+    assert gap(path, single) <= 0.02 and "float16" not in "".join(operations(path)).lower()
+
+
+def test_what_the_converter_cannot_do_is_one_line(build_filled, tmp_path, monkeypatch):
+    def convert(*_):
+        raise LookupError("many\nlines")
+
+    model = build_filled("nf_resnet")
+    monkeypatch.setattr(litert_file, "_converted", convert)
+    with pytest.raises(ValueError, match="Received: LookupError: many lines"):
+        nf_zoo.export_litert(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options", [{"features_only": True}, {"output_stride": 8}], ids=str)

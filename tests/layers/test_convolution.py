@@ -60,6 +60,15 @@ def test_symmetric_padding(size, kernel_size, strides, dilation, groups):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_circular_padding_wider_than_the_map(side):
+    x, kernel = normal((2, side, side, 4)), normal((3, 3, 4, 6), 1)
+    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="wrap")
+    expected = reference(padded, kernel, 1, ((0, 0), (0, 0)), 4, groups=1)
+    np.testing.assert_allclose(convolve(x, kernel, 1, "circular", 4), expected, atol=1e-4)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("padding", "mode"), [("reflect", "reflect"), ("circular", "wrap")])
 @pytest.mark.parametrize(("kernel_size", "strides", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 1, 2)])
 def test_padding_with_the_pictures_own_pixels(padding, mode, kernel_size, strides, dilation):

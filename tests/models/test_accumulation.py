@@ -76,6 +76,29 @@ def test_pictures_of_unknown_sides():
     assert np.isfinite(model.fit(dataset, verbose=0).history["loss"]).all()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("options", [{"pooling": None}, {"features_only": True}], ids=str)
+def test_maps(options, weighted):
+    rng, results = np.random.default_rng(0), []
+    images = rng.normal(size=(7, 32, 32, 3)).astype("float32")
+    own = [rng.random((7, 1, 1)).astype("float32") for _ in range(3)]
+    own = own if "features_only" in options else own[0]
+    weights = {"sample_weight": own} if weighted else {}
+    targets = None
+    for accumulate in (1, 3):
+        keras.utils.set_random_seed(0)
+        model = tiny_networks.build("nf_resnet", num_classes=0, **options)
+        if targets is None:
+            targets = keras.tree.map_structure(lambda x: rng.random(x.shape), model(images))
+        model.compile(keras.optimizers.SGD(0.1), "mse", accumulate=accumulate)
+        history = model.fit(images, targets, batch_size=7, shuffle=False, verbose=0, **weights)
+        results.append((model.get_weights(), history.history["loss"][0]))
+    (one, loss), (other, found) = results
+    assert found == pytest.approx(loss, rel=1e-5)
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
 def test_batch_normalization_sees_the_parts():
     whole, parts = (trained(k, label="resnet_v2", count=16)[0] for k in (1, 4))
     moved = [

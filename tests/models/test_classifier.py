@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,25 @@ def test_preprocessing_inside_the_graph():
     )
 
 
+def test_a_graph_that_normalizes_keeps_its_mean(tmp_path):
+    model = tiny("norm_free", include_preprocessing=True)
+    model.preprocessing = dataclasses.replace(model.preprocessing, crop_fraction=1.0)
+    with pytest.raises(ValueError, match=r"with_classifier.*mean=\(0\.1, 0\.2, 0\.3\)"):
+        model.preprocessing = nf_zoo.Preprocessing(mean=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match="each of the 5 classes"):
+        model.labels = ("one",)
+    model.labels = range(5)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.labels == ("0", "1", "2", "3", "4") and again.preprocessing.crop_fraction == 1.0
+
+
+def test_a_linear_activation_gives_logits():
+    model = tiny("norm_free", classifier_activation="linear")
+    assert model.classifier_activation is None
+    same(model(images()), tiny("norm_free")(images()))
+
+
 def test_preprocess_is_what_the_model_takes():
     model = tiny("v2", preprocessing={"input_size": (32, 32), "mean": (0.5,) * 3})
     assert model.preprocess(np.zeros((50, 60, 3), "uint8")).shape == (1, 32, 32, 3)
@@ -183,6 +204,8 @@ def test_mixed_precision_trains_and_saves(kind, policy, tmp_path):
         ({"num_classes": -1}, ValueError, r"num_classes .*Received: -1"),
         ({"labels": ("a",)}, ValueError, r"labels must name each of the 5 .*1 labels"),
         ({"labels": ("a\nb", *"cdef")}, ValueError, r"text of one line.*Received: a\\nb"),
+        ({"labels": "abcde"}, ValueError, r"labels must be a list.*Received: 'abcde'"),
+        ({"classifier_activation": "relu"}, ValueError, r"None for logits.*Received: 'relu'"),
         ({"input_shape": (32, 32)}, ValueError, r"input_shape must be .*\(32, 32\)"),
     ],
 )
@@ -191,7 +214,7 @@ def test_bad_input_fails_at_construction(options, error, match):
         build_model("nf_resnet10", **{"num_classes": 5, **TINY, **options})
 
 
-def evaluation_rows_differ_from_one_another():
+def test_rows_differ_from_one_another():
     configs = [(row.family, row.config) for row in architectures().values()]
     assert len(set(configs)) == len(configs)
 

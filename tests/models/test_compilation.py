@@ -127,6 +127,27 @@ def test_a_loss_object_of_the_other_kind_is_warned_of(activation, from_logits, w
     assert not warns or f"from_logits={not from_logits}" in lines[0]
 
 
+def test_metrics_with_a_threshold_count_logits_above_zero(caplog):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    logits = np.asarray(model(PIXELS))
+    answers = (logits > 0).astype("float32")
+    assert 0 < answers.mean() < 1 and np.any((logits > 0) & (logits < 0.5))
+    names = ["binary_accuracy", "precision", "Recall", keras.metrics.TruePositives, "auc"]
+    model.compile("sgd", "binary_crossentropy", metrics=names)
+    found = model.evaluate(PIXELS, answers, verbose=0, return_dict=True)
+    assert found.pop("TruePositives") == answers.sum() and found.pop("loss")
+    assert list(found.values()) == pytest.approx([1.0] * 4)
+    assert not caplog.records
+    fine = [keras.metrics.Recall(thresholds=0.0), keras.metrics.Precision(top_k=1)]
+    wrong = [keras.metrics.Recall(), keras.metrics.BinaryAccuracy()]
+    model.compile("sgd", "binary_crossentropy", metrics=fine + wrong)
+    lines = [record.message for record in caplog.records]
+    assert [line.rpartition("write ")[2] for line in lines] == [
+        "Recall(thresholds=0.0)",
+        "BinaryAccuracy(threshold=0.0)",
+    ]
+
+
 @pytest.mark.parametrize("loss", ["mse", None, keras.losses.MeanSquaredError()])
 def test_other_losses_stay_as_they_are(loss):
     model = tiny_networks.build("nf_resnet")

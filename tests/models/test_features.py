@@ -116,6 +116,14 @@ def test_poolings():
 
 
 @pytest.mark.fast
+def test_a_map_may_be_asked_for_twice():
+    model = filled(build_model("nf_resnet26", num_classes=3, **NETWORKS["nf_resnet26"]))
+    first, second, last = model.with_feature_maps((1, -4, 4))(images())
+    np.testing.assert_array_equal(first, second)
+    assert last.shape[1] < first.shape[1]
+
+
+@pytest.mark.fast
 def test_numbers_of_numpy_are_numbers(tmp_path):
     fields = {"depths": np.array([1, 1]), "widths": (np.int64(8), 16), "stem_width": np.int32(8)}
     fields |= {"stochastic_depth_rate": np.float64(0.5), "rematerialize": np.bool_(True)}

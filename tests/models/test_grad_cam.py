@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny_networks
 
+import nf_zoo
 from nf_zoo.models.grad_cam import grad_cam
 
 pytestmark = pytest.mark.fast
@@ -28,6 +29,16 @@ def test_the_map_is_that_of_the_gradient(label):
     found = grad_cam(model, images, classes)
     np.testing.assert_allclose(found, heat, atol=1e-3)
     assert found.max() == pytest.approx(1) and found.min() < 0.9
+
+
+@pytest.mark.parametrize("label", ["nf_resnet_paper", "nfnet_eca_paper", "resnet_v2"])
+@pytest.mark.slow
+def test_the_map_of_a_folded_network_is_the_same(label):
+    model = tiny_networks.filled(label, "grad_cam")
+    found, expected = (
+        grad_cam(one, tiny_networks.images(2), [1, 0]) for one in (nf_zoo.fold(model), model)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_features_speak_for_no_class():

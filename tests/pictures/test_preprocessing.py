@@ -282,6 +282,9 @@ def test_probabilities_are_left_alone():
 
 
 def test_positive_logits_are_not_taken_for_probabilities():
+    rounded = SimpleNamespace(labels=["a", "b"], classifier_activation="softmax")
+    (found,) = decode_predictions([[0.38, 0.61]], labels=rounded)  # of eight bits
+    assert [p.probability for p in found] == [0.61, 0.38]
     found = decode_predictions([[0.6, 0.6], [0.5, 0.5]], labels=["a", "b"])
     assert [p.probability for p in found[0]] == [0.5, 0.5]
     assert decode_predictions([[1000.0, 0.0]], labels=["a", "b"])[0][0].probability == 1.0
