@@ -45,10 +45,10 @@ def create_model(
         **options: ``input_shape`` (height, width, channels; default (None, None, 3)),
             ``classifier_activation`` (None: logits, ``"softmax"`` or ``"sigmoid"``),
             ``include_preprocessing`` (the graph takes raw 0..255 pixels), ``pooling``,
-            ``features_only`` and ``out_indices`` (maps of several strides), ``output_stride`` (32, 16 or 8),
-            ``rematerialize`` (gradient checkpointing), ``drop_rate``, ``stochastic_depth_rate``,
-            ``model_name``, ``dtype``, ``labels``, ``preprocessing``, and every field of the
-            family's record (``alpha``, ``activation``, ``depths``, ...).
+            ``features_only`` and ``out_indices`` (maps of several strides), ``output_stride``
+            (32, 16 or 8), ``rematerialize`` (gradient checkpointing), ``drop_rate``,
+            ``stochastic_depth_rate``, ``model_name``, ``dtype``, ``labels``, ``preprocessing``,
+            and every field of the family's record (``alpha``, ``activation``, ``depths``, ...).
 
     Returns:
         an :class:`~nf_zoo.models.classifier.ImageClassifier`.
