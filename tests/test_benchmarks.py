@@ -177,7 +177,8 @@ def test_the_row_of_the_readme_has_the_fastest_form_at_each_precision():
         if (r["table"], r["batch"]) == ("inference", "8")
         and (r["network"], r["form"]) == (network, form)
     )
-    said = f"{plain / keras:.2f} of ours as it is, {exported / keras:.2f} of our export"
+    said = f"{plain / keras:.2f} times the speed of our network unexported, "
+    said += f"{exported / keras:.2f} times exported"
     assert f"in float32: {said}" in row
 
 

@@ -53,7 +53,7 @@ class Accumulation:
             return ops.swapaxes(values, 0, 1)
 
         def weigh(output, given):
-            """Return weights of the rank of the losses: Keras's mean over the last axis."""
+            """Return weights for the losses of an output, which lack its last axis."""
             rank = max(len(output.shape) - 1, 1)
             own = ops.reshape(kept, (-1, *[1] * (rank - 1)))
             if given is None:
