@@ -37,7 +37,7 @@ else:
     distribution_lib.distribute_data_input = noted
 
 import nf_zoo
-from tests.finetuning.conftest import build_tiny
+from finetuning.conftest import build_tiny
 from nf_zoo.finetuning import devices
 
 options = {"epochs": 2, "warmup_epochs": 1, "batch_size": 8, "learning_rate": 0.1, "ema": 0.5}
@@ -62,6 +62,7 @@ print(json.dumps(found, separators=(",", ":")))
 def test_two_devices_make_the_steps_of_one(backend, few):
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     given = {"KERAS_BACKEND": backend, "PICTURES": str(few), "XLA_FLAGS": flags}
+    given["PYTHONPATH"] = "tests"
     found = json.loads(printed_by(PROGRAM, **given))
     assert found["devices"] == [2, 1]
     if backend == "jax":  # under TensorFlow a strategy shares the batch
