@@ -47,7 +47,8 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
 def _sync(folder: Path) -> None:
     """Write the files of a folder to the disk, so that a power failure leaves them whole."""
     for path in folder.rglob("*"):
-        if path.is_file():
+        # A file that was kept from before may be read-only.
+        if path.is_file() and os.access(path, os.R_OK | os.W_OK):
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
 
@@ -56,8 +57,8 @@ def _sync(folder: Path) -> None:
 def _parents_of(path: Path) -> Iterator[None]:
     """Make the missing parents of a path; remove them again if the block fails."""
     missing = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # something else is in one of them by now

@@ -238,10 +238,12 @@ class Format:
                     f"The path must be free, or hold a {kind} to replace: choose another path. "
                     f"Received: {found}"
                 )
-        if path.is_dir() and (others := sorted({p.name for p in path.iterdir()} - _SAVED_MODEL)):
+        inside = {one.name for one in path.iterdir()} if path.is_dir() else set()
+        if inside - _SAVED_MODEL or (inside and "saved_model.pb" not in inside):
+            others = ", ".join(sorted(inside - _SAVED_MODEL or inside)[:5])
             raise FileExistsError(
                 "The folder holds more than a SavedModel, and all of it would be lost: choose "
-                f"another path. Received: {path} with {', '.join(others[:5])}"
+                f"another path. Received: {path} with {others}"
             )
         atomic.check_movable(path)
         return path

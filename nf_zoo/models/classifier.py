@@ -26,8 +26,8 @@ class ImageClassifier(PictureModel):
     Input: (N, H, W, C) float images, normalized as ``preprocess`` does, or raw 0..255 pixels with
     ``include_preprocessing=True``. Output: (N, num_classes) logits, or what
     ``classifier_activation`` makes of them; (N, features) pooled features with
-    ``num_classes=0``. ``keras.models.clone_model`` gives a plain functional model; a copy with
-    everything is ``model.from_config(model.get_config())``, with fresh weights.
+    ``num_classes=0``. ``keras.models.clone_model`` gives a plain functional model;
+    ``model.from_config(model.get_config())`` makes another of this class, with fresh weights.
 
     Attributes:
         architecture: name in the registry, ``"nf_resnet50"``.

@@ -150,6 +150,7 @@ METRICS = {
 }
 """Losses and metrics of Keras that take probabilities unless told otherwise."""
 OF_ONE_CLASS = dict.fromkeys(("acc", "accuracy"), keras.metrics.BinaryAccuracy)
+"""What Keras's own name means if there is a single logit."""
 
 
 def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
@@ -165,7 +166,8 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
         kind = kinds.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
         if kind is None or not gives_logits:
             return given
-        return kind(name=name, **dict([_for_logits(kind)]))
+        option, wanted = _for_logits(kind)
+        return kind(name=name, **{option: wanted})
     if type(given) in kinds.values() and not _fits(given, gives_logits):
         option, wanted = _for_logits(type(given))
         logger.warning(

@@ -169,7 +169,10 @@ def test_existing_folder_is_kept_unless_overwritten(model, exported, tmp_path):
     with pytest.raises(FileExistsError, match=r"would be lost.*mine\.txt"):
         saved_model.export_saved_model(model, target, overwrite=True)
     assert (target / "mine.txt").read_text() == "keep"
-    (target / "mine.txt").unlink()
+    (target / "mine.txt").rename(target / "assets")  # a name that a SavedModel has too
+    with pytest.raises(FileExistsError, match=r"would be lost.*assets"):
+        saved_model.export_saved_model(model, target, overwrite=True)
+    (target / "assets").unlink()
     for constants in (False, True):
         saved_model.export_saved_model(model, target, overwrite=True, constants=constants)
     assert (target / "saved_model.pb").exists()
