@@ -37,14 +37,14 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
     ):
         written = Path(scratch, path.name)
         yield written
-        _sync(Path(scratch))
+        sync(Path(scratch))
         if more:
             _swap_together([*map(Path, more), path], Path(scratch))
         else:
             swap(written, path, Path(scratch, _FORMER))
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Write the files of a folder to the disk, so that a power failure leaves them whole."""
     for path in folder.rglob("*"):
         # A file that was kept from before may be read-only.

@@ -85,7 +85,7 @@ def quickstart(
     Raises:
         FileExistsError: if ``output`` is not empty, unless it holds an earlier quickstart and
             ``overwrite`` is true.
-        ImportError: without scikit-learn.
+        ValueError: if the digits have too few pictures for all that is asked for.
         RuntimeError: if the SavedModel answers differently from the Keras model.
 
     Example:
@@ -97,6 +97,7 @@ def quickstart(
 
     began, output = time.monotonic(), Path(output).expanduser()
     digits = load_digits()
+    _check_shares(digits[1], settings)
     _take_folder(output, settings.overwrite)
     # Bound to the terminal itself: sys.stdout is redirected during training.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
@@ -113,7 +114,7 @@ def quickstart(
     options = {"epochs": settings.epochs, "flip": False, "verbose": 2}
     options |= {"seed": settings.seed, "overwrite": settings.overwrite}
     results = {}
-    for name, model in _networks(settings.pretrained, settings.seed, fields):
+    for name, model in _networks(settings.pretrained, abs(settings.seed) % 2**31, fields):
         place = output / name if name == "fine_tuned" else None
         with _live(console, TITLES[name], settings.epochs):
             results[name] = finetune(model, output / "digits", output=place, **options)
@@ -131,14 +132,21 @@ def quickstart(
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return 1797 pictures (N, 8, 8), values 0..16, and the digits they show."""
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            "The pictures of the quickstart come with scikit-learn: pip install scikit-learn"
-        ) from error
+    from sklearn import datasets
+
     digits = datasets.load_digits()
     return digits.images, digits.target
+
+
+def _check_shares(classes: np.ndarray, settings: QuickstartSettings) -> None:
+    there = int(np.bincount(classes).min())
+    shares = settings.training_pictures, settings.validation_pictures, settings.test_pictures
+    if sum(share or 1 for share in shares) > there:
+        raise ValueError(
+            "training_pictures, validation_pictures and test_pictures (at least 1) must be "
+            f"at most {there} together, as many as each digit has. Received: "
+            f"{', '.join(map(str, shares))}"
+        )
 
 
 def _take_folder(output: Path, overwrite: bool) -> None:
@@ -207,7 +215,9 @@ def _serve(output: Path, model) -> list[dict[str, Any]]:
     """Predict with the SavedModel in a process without nf_zoo; compare with the Keras model."""
     script = output / "predict.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    pictures = [_first_of(folder) for folder in sorted((output / "digits" / "test").iterdir())[::2]]
+    pictures = [
+        min(folder.iterdir()) for folder in sorted((output / "digits" / "test").iterdir())[::2]
+    ]
     run = subprocess.run(
         [sys.executable, "-P", script.name, *(str(path.relative_to(output)) for path in pictures)],
         cwd=output,
@@ -232,10 +242,6 @@ def _serve(output: Path, model) -> list[dict[str, Any]]:
         )
     _check_served(served)
     return served
-
-
-def _first_of(folder: Path) -> Path:
-    return min(folder.iterdir())
 
 
 def _check_served(served: list[dict[str, Any]]) -> None:
@@ -329,7 +335,8 @@ def _print_end(console: Console, output: Path, seconds: float) -> None:
     console.print(Text("\nWhat next", style="bold"))
     folders = sorted((output / "digits" / "test").iterdir())[1::3]
     network, digits, *pictures = (
-        shlex.quote(str(x)) for x in (tuned, output / "digits", *map(_first_of, folders))
+        shlex.quote(str(x))
+        for x in (tuned, output / "digits", *(min(x.iterdir()) for x in folders))
     )
     for line in (
         f"nf-zoo predict {network} {' '.join(pictures)} --top 3",

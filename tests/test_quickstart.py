@@ -137,6 +137,12 @@ def test_other_folders_are_left_alone(overwrite, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["digits", "mine.txt"]
 
 
+def test_too_many_pictures_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"at most 174 together.*Received: 164, 10, None"):
+        quickstart(tmp_path / "out", training_pictures=164)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("answer", [["3", 0.5], ["1", 0.51]])
 def test_a_different_answer_is_an_error(answer):
     row = {"file": "x.png", "saved_model": answer, "keras": ["1", 0.5]}

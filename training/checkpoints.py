@@ -49,6 +49,9 @@ class Checkpoints:
                 save_file(values, written, metadata)
         except safetensors.SafetensorError as error:
             raise OSError(f"The checkpoint could not be written to {path}: {error}") from error
+        for later in self.steps():
+            if later > step:  # damaged, or the run would have gone on from there
+                self._path(later).unlink(missing_ok=True)
         self._tidy()
         return path
 

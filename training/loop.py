@@ -20,6 +20,8 @@ from training.checkpoints import Checkpoints
 from training.logs import Log
 from training.recipe import RecipeError
 
+DIVERGED = "diverged.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -79,7 +81,7 @@ class Trainer:
         self._saved = (-1, time.monotonic())
         self._losses: list = []
 
-    def resume(self) -> int:
+    def resume(self, to_train: bool = True) -> int:
         """Go on from the newest undamaged checkpoint; return its step, or 0."""
         found = self.checkpoints.load_newest()
         if found is not None:
@@ -87,7 +89,7 @@ class Trainer:
             self.engine.restore(state)
             place = self.engine.iterations()
             behind = self.engine.scaled and place < self.step  # loss scaling leaves out steps
-            if not (self.clock or place == self.step or behind):
+            if to_train and not (self.clock or place == self.step or behind):
                 raise RecipeError(
                     "The run was begun by the clock: give --minutes again. Received: step "
                     f"{self.step} at place {place} of the schedule"
@@ -104,6 +106,8 @@ class Trainer:
 
     def run(self) -> dict[str, float] | None:
         """Train to the end; return the last evaluation, or None if SIGTERM interrupts."""
+        if self.chief:
+            (self.folder / DIVERGED).unlink(missing_ok=True)  # of a run before it went on
         before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stop", True))
         try:
             return self._run()
@@ -225,7 +229,7 @@ class Trainer:
         )
         if self.chief:
             row = {"step": step, "where": place, "checkpoints": steps}
-            atomic.write_text(self.folder / "diverged.json", json.dumps(row) + "\n")
+            atomic.write_text(self.folder / DIVERGED, json.dumps(row) + "\n")
         raise Diverged(message)
 
     def _where_it_diverged(self, step: int) -> str:

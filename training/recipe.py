@@ -23,7 +23,7 @@ INFINITE = math.inf
 
 FIELDS: dict = {  # default; (default, choices); (default, least, largest, or [what is too large])
     "name": "",
-    "seed": 0,  # of initialization, order and augmentation
+    "seed": (0, 0, 2**31 - 1),  # of initialization, order and augmentation
     "batch_size": (256, 1, INFINITE),  # pictures a step, over all replicas
     "epochs": (90.0, 0, INFINITE),  # passes over the training pictures
     "steps": (0, 0, INFINITE),  # above 0: so many steps, whatever epochs says

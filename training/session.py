@@ -131,7 +131,7 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Evaluate the newest checkpoint."""
         trainer = Trainer(self)
-        if not trainer.resume():
+        if not trainer.resume(to_train=False):
             raise RecipeError(f"There is no checkpoint to evaluate. Received: {self.folder}")
         return trainer.evaluate()
 
@@ -166,7 +166,8 @@ class Session:
         if given.dropout >= 0:
             fields["drop_rate"] = given.dropout
         in_memory = recipes.in_memory(recipe)
-        resized = recipe.data.stored_size and in_memory
+        sides = (recipe.data.test_size,) * 2
+        resized = in_memory and self.data.test[0].shape[1:3] != sides
         preprocessing = nf_zoo.Preprocessing(
             interpolation="bilinear" if resized else "bicubic",  # as pictures in memory are resized
             input_size=recipe.data.test_size,

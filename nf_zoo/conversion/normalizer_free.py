@@ -134,7 +134,8 @@ def normalizer_free(
     refuse_hidden_norms(editable)
     _refuse_other_axes(editable)
     network = next(iter(editable.graphs.values()))
-    values, kind = pictures_for(functional.as_functional(model), images)
+    own = getattr(model, "preprocess", None)
+    values, kind = pictures_for(functional.as_functional(model), images, own)
     conversion = _Conversion(editable, float(alpha), weights == "keep", kind)
     with no_gradients():
         conversion.convert(network, values)

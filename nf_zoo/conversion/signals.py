@@ -18,7 +18,7 @@ PICTURES = 16
 """Pictures that layers of unknown effect are measured on."""
 
 
-def pictures_for(network, images) -> tuple[list, str]:
+def pictures_for(network, images, preprocess=None) -> tuple[list, str]:
     """Return a batch for each input, and ``"noise"`` or ``"images"``, after a check."""
     shapes = [x.shape for x in network.inputs]
     # A layer that keeps a state from batch to batch keeps it for a batch of that size.
@@ -34,7 +34,7 @@ def pictures_for(network, images) -> tuple[list, str]:
         )
     values = []
     for index, (tensor, source) in enumerate(zip(network.inputs, sources, strict=True)):
-        batches, kind = batches_of(source, tensor.shape, count, seed=index)
+        batches, kind = batches_of(source, tensor.shape, count, index, preprocess)
         value, name = ops.convert_to_tensor(next(batches)), tensor._keras_history.operation.name
         if kind == "images":
             value = ops.cast(value, tensor.dtype)

@@ -55,8 +55,9 @@ class Evaluation:
                 "rate of its training. Received: NaN or infinity"
             )
         np.add.at(self.confusion, (classes, probabilities.argmax(axis=1)), 1)
-        of_truth = probabilities[np.arange(len(classes)), classes]
-        self.cross_entropy -= float(np.log(np.maximum(of_truth, 1e-30)).sum())
+        self.cross_entropy += float(
+            surprisals(probabilities)[np.arange(len(classes)), classes].sum()
+        )
         likeliest = np.argsort(-probabilities, axis=1)[:, :5]
         self.top5 += int((likeliest == classes[:, None]).sum())
 
@@ -195,6 +196,15 @@ def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndar
     # Under tf.distribute every replica answers the whole batch.
     outputs = np.asarray(model.predict_on_batch(images), dtype=np.float64)[:count]
     return outputs if model.classifier_activation is not None else of_logits(outputs)
+
+
+def surprisals(probabilities: np.ndarray) -> np.ndarray:
+    """Return -log of (N, classes) probabilities, in nats; those of a picture are made to sum to 1.
+
+    Keras's cross-entropy does the same with the outputs of a sigmoid for each class.
+    """
+    shares = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-30)
+    return -np.log(np.maximum(shares, 1e-30))
 
 
 def per_class(confusion: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:

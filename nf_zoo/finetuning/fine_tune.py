@@ -18,6 +18,7 @@ from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
+from nf_zoo.layers.composite import plain_policy
 from nf_zoo.options import takes
 from nf_zoo.pictures.images import input_of
 
@@ -94,6 +95,9 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     folder = RunFolder(settings.output, settings.resume, settings.overwrite, settings.finish)
     _check_model(model)
     opened = open_data(data, settings)
+    is_head_frozen = model.labels == opened.labels and not model.head.trainable_variables
+    if settings.warmup_epochs is None and is_head_frozen:
+        settings = dataclasses.replace(settings, warmup_epochs=0)
     settings = decide(
         settings,
         classes=opened.train.classes,
@@ -179,19 +183,26 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     given = {} if settings.precision is None else {"dtype": settings.precision}
     if settings.rematerialize:
         given["rematerialize"] = True
-    preprocessing = dataclasses.replace(model.preprocessing, input_size=settings.image_size)
-    fitted = model.with_classifier(len(labels), labels, preprocessing=preprocessing, **given)
+    given["preprocessing"] = _preprocessing(model, settings)
+    fitted, seed = model.with_classifier(len(labels), labels, **given), abs(settings.seed) % 2**31
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
+        fitted.head.trainable = model.head.trainable
+        for mine, theirs in zip(model.head.weights, fitted.head.weights, strict=True):
+            theirs.trainable = mine.trainable
     else:
-        kernel = keras.initializers.RandomNormal(stddev=0.01, seed=settings.seed)
+        kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
         fitted.head.kernel.assign(kernel(fitted.head.kernel.shape))
         fitted.head.bias.assign(np.zeros(len(labels)))
     weights = {id(variable) for variable in fitted.weights}
     random_states = [variable for variable in fitted.variables if id(variable) not in weights]
     for index, state in enumerate(random_states):
-        state.assign(np.array([abs(settings.seed) % 2**31, index]))
+        state.assign(np.array([seed, index]))
     return fitted
+
+
+def _preprocessing(model, settings: Settings):
+    return dataclasses.replace(model.preprocessing, input_size=settings.image_size)
 
 
 def _check_model(model) -> None:
@@ -221,6 +232,9 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
             "architecture": model.architecture,
             "weights": model.weights_tag,
             "options": model.options(),
+            "dtype": settings.precision or plain_policy(model.dtype_policy),
+            "preprocessing": _preprocessing(model, settings).to_dict(),
+            "layers": model.layer_states(),
         },
         "labels": list(data.labels),
         "pictures": {split: pictures.fingerprint for split, pictures in data.splits().items()},

@@ -19,7 +19,7 @@ import numpy as np
 from nf_zoo.backend import is_out_of_memory
 from nf_zoo.finetuning.batches import EvaluationBatches, TrainingBatches
 from nf_zoo.finetuning.devices import Devices
-from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict
+from nf_zoo.finetuning.evaluation import classifier_alone, in_words, predict, surprisals
 from nf_zoo.finetuning.freezing import flags_of, freeze, has_batch_statistics, set_trainable
 from nf_zoo.finetuning.labeled_pictures import Data
 from nf_zoo.finetuning.run_folder import RunFolder
@@ -62,7 +62,7 @@ class Run:
         self.checkpoint = folder.latest()
         self.progress = Progress(accumulate=first_accumulate(settings))
         if self.checkpoint is not None:
-            best = self.checkpoint.best_weights()
+            best = self.checkpoint.best_weights(model)
             self.progress = Progress(**self.checkpoint.state, best_weights=best)
         form = {"num_classes": len(data.labels), **input_of(model)}
         self.batches = TrainingBatches(
@@ -313,10 +313,11 @@ def _validate(run: Run) -> dict[str, float]:
             predict(run.model, pixels[i : i + rows], rows) for i in range(0, len(pixels), rows)
         ]
         probabilities = np.concatenate(parts)
-        logs = np.log(np.clip(probabilities, 1e-7, 1.0))
-        of_truth = -logs[np.arange(len(classes)), classes]
-        smoothing = settings.label_smoothing
-        losses = (1 - smoothing) * of_truth - smoothing * logs.mean(1)
+        entropies, smoothing = surprisals(probabilities), settings.label_smoothing
+        of_truth = entropies[np.arange(len(classes)), classes]
+        losses = (1 - smoothing) * of_truth + smoothing * entropies.mean(1)
+        if settings.class_weight is not None:
+            losses *= np.array(settings.class_weight)[classes]
         sums += losses.sum(), of_truth.sum(), (probabilities.argmax(1) == classes).sum()
         seen += len(classes)
     _check_finite(sums[0], settings)

@@ -35,17 +35,23 @@ class Checkpoint:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         variables = _variables(model)
-        with np.load(self.path / _STATE) as saved:
-            for variable, name in zip(variables, saved.files, strict=True):
-                # NumPy does not know bfloat16 by name when it reads.
-                variable.assign(saved[name].view(keras.ops.convert_to_numpy(variable).dtype))
+        for variable, value in zip(variables, _read(self.path / _STATE, variables), strict=True):
+            variable.assign(value)
 
-    def best_weights(self) -> list[np.ndarray] | None:
-        """Return the weights of the best epoch, or None if early stopping keeps none."""
-        if not (self.path / "best.npz").exists():
-            return None
-        with np.load(self.path / "best.npz") as saved:
-            return [saved[name] for name in saved.files]
+    def best_weights(self, model: keras.Model) -> list[np.ndarray] | None:
+        """Return the model's weights of the best epoch; None if early stopping keeps none."""
+        path = self.path / "best.npz"
+        return _read(path, model.weights) if path.exists() else None
+
+
+def _read(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """Return the arrays of a file, each of the type of its variable."""
+    with np.load(path) as saved:
+        # NumPy does not know bfloat16 by name when it reads.
+        return [
+            saved[name].view(keras.ops.convert_to_numpy(variable).dtype)
+            for name, variable in zip(saved.files, variables, strict=True)
+        ]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
@@ -150,7 +156,8 @@ class RunFolder:
         if self._resume and self.latest() is not None:
             saved = self._record()
             self._overwrite, self._id = saved["overwrite"], saved["id"]
-            return _check_same(saved["run"], description, self.partial / PICTURES, listed)
+            _check_same(saved["run"], description, self.partial / PICTURES, listed)
+            return self._write_record(description)  # neither failed nor delivered any more
         with atomic.explaining_full(f"A run cannot begin in {self.partial}"):
             shutil.rmtree(self.partial, ignore_errors=True)
             try:
@@ -256,6 +263,7 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.output} appeared while the run was under way; the results are in {result}."
             )
+        atomic.sync(result)
         replaced = self.partial / "replaced"
         shutil.rmtree(replaced, ignore_errors=True)
         self._write_record(record["run"], delivering=True)

@@ -6,9 +6,11 @@ import collections
 import dataclasses
 import json
 import math
+import numbers
 import operator
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -162,13 +164,14 @@ class Settings(augmentation.FineTuning, _Schedule):
     early_stopping: int | None = option(
         None,
         "stop after this many epochs without a better validation accuracy, and return the best "
-        "epoch's weights. None trains to the end",
+        "epoch's weights. Epochs of the classifier alone count only if no others follow. "
+        "None trains to the end",
         whole(1, metavar="EPOCHS"),
     )
     ema: bool | float | None = option(
         None,
-        "validate and return a moving average of the weights, by default in runs of 500 steps or "
-        "more. True, False or its momentum",
+        "validate and return a moving average of the weights, by default where 500 steps or more "
+        "train the whole network. True, False or its momentum",
         _MOMENTUM,
     )
     precision: str | None = option(
@@ -291,6 +294,12 @@ def decide(
         warmup = min(math.ceil(0.1 * epochs), epochs - 1) if pretrained else 0
     if warmup > epochs:
         raise ValueError(f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup}")
+    if settings.ema and warmup == epochs:
+        warnings.warn(
+            "ema averages the epochs of the whole network, and warmup_epochs leaves none: the last "
+            f"weights are returned. Received: ema={settings.ema}, warmup_epochs={warmup}",
+            stacklevel=2,
+        )
     usual = 0.05 if settings.optimizer == "adamw" else 5e-4
     return dataclasses.replace(
         settings,
@@ -362,7 +371,8 @@ def resolve_class_weight(
     weights = [1.0] * len(labels)
     for key, weight in class_weight.items():
         index = labels.index(key) if key in labels else key
-        if not isinstance(index, int) or not 0 <= index < len(labels) or not weight >= 0:
+        known = isinstance(index, numbers.Integral) and 0 <= index < len(labels)
+        if not known or not 0 <= weight < math.inf:
             raise ValueError(
                 "class_weight must give a weight of 0 or more to a label or to an index below "
                 f"{len(labels)}. Received: {key!r}: {weight!r}"

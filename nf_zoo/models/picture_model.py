@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from nf_zoo.models.accumulation import Accumulation, accumulation_of
+from nf_zoo.models.replicas import step_as_on_one_device
 from nf_zoo.pictures.images import preprocess
 from nf_zoo.pictures.predictions import Prediction, decode_predictions
 
@@ -86,7 +87,7 @@ class PictureModel(Accumulation, keras.Model):
             kwargs[given] = fitting(kwargs[given], gives_logits, kinds)
         self.accumulate = accumulation_of(accumulate, loss)
         super().compile(optimizer, loss, **kwargs)
-        sum_over_replicas_once(self.optimizer)
+        step_as_on_one_device(self.optimizer)
 
     def make_train_function(self, force=False):
         """Make what runs the steps of ``fit``. Keras calls this method.
@@ -199,35 +200,3 @@ def _fits(given: Any, gives_logits: bool) -> bool:
     thresholds = np.ravel(0.5 if config[option] is None else config[option])
     is_unused = config.get("top_k") is not None
     return not gives_logits or is_unused or not np.any((thresholds > 0) & (thresholds < 1))
-
-
-def sum_over_replicas_once(optimizer) -> None:
-    """Make an optimizer sum gradients over replicas if there are several, and clip the sum.
-
-    Keras sums them even on one device, through a custom gradient. TensorFlow keeps its closure
-    until the process ends, so every ``fit`` would leak the weights of its model. Of several
-    replicas, Keras clips each one's share before the sum.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    add_up = getattr(optimizer, "_all_reduce_sum_gradients", None)
-    if add_up is None or hasattr(add_up, "spares_one_replica"):
-        return
-    clip = optimizer._clip_gradients
-
-    def several() -> bool:
-        return tf.distribute.get_strategy().num_replicas_in_sync > 1
-
-    def sum_where_several(grads_and_vars):
-        if not several():
-            return list(grads_and_vars)
-        gradients, variables = zip(*add_up(grads_and_vars), strict=True)
-        return list(zip(clip(list(gradients)), variables, strict=True))
-
-    sum_where_several.spares_one_replica = True
-    optimizer._all_reduce_sum_gradients = sum_where_several
-    optimizer._clip_gradients = lambda grads: grads if several() else clip(grads)

@@ -156,7 +156,10 @@ class Augmentation:
     smallest_area=_recipe_field(0.08, "share of the picture that a resized crop keeps", AREA),
 )
 def crop(images, draws, given):
-    """Take a window of each picture, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015)."""
+    """Take a window of each picture, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
+
+    In a picture whose shape is far from that, the largest such window is less than all of it.
+    """
     height, width = images.shape[1:3]
     size = given.size or height
     if given.crop == "none" and size == height:
@@ -180,6 +183,7 @@ def window(draws, height: int, width: int, given, shape: float = 1.0, xp=ops):
         return top, left, tall, wide
     area = _linear(area, given.smallest_area, 1.0) * (height * width)
     aspect = _ratio(aspect, 3 / 4, 4 / 3, xp) * shape
+    area = xp.minimum(area, xp.minimum(height**2 * aspect, width**2 / aspect))
     tall = xp.minimum(xp.sqrt(area / aspect), float(height))
     wide = xp.minimum(xp.sqrt(area * aspect), float(width))
     return top * (height - tall), left * (width - wide), tall, wide

@@ -113,7 +113,11 @@ class SignalPropagationCallback(keras.callbacks.Callback):
     def _measure(self) -> SignalPropagation:
         # Under JAX the variables lag behind the training until they are synchronized.
         getattr(self.model, "jax_state_sync", lambda: None)()
-        return signal_propagation(self.model, self.images, **self.options)
+        # By the statistics of the first record: those of the batch and of the past do not compare.
+        options = self.options
+        if self.records:
+            options = {"batch_statistics": self.records[0][1].batch_statistics, **options}
+        return signal_propagation(self.model, self.images, **options)
 
     def _record(self, epoch: int) -> None:
         result = self._measure()

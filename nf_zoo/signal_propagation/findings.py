@@ -219,9 +219,9 @@ def _norm_free(signals, blocks, has: set[str]) -> Iterator[Finding]:
     """Compare the variances of branches and outputs with the ledger that the betas follow."""
     ledger = variance_ledger([len(stage) for stage in _stages(signals)], blocks[0].alpha)
     start = signals[0].variance / ledger[0].after
-    for row, expected in zip(signals, ledger, strict=True):
+    for index, (row, expected) in enumerate(zip(signals, ledger, strict=True)):
         if row.variance > LEDGER * max(start, 1.0) * expected.after:
-            rate = _rate(signals[0], row, len(signals) - 1)
+            rate = _rate(signals[0], row, index)
             yield Finding(
                 "exploding",
                 row.name,

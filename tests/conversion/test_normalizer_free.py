@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_networks
+from PIL import Image
 from programs import succeed
 
 import nf_zoo
@@ -332,6 +333,19 @@ def test_pictures_of_ones_own(label):
     # What fits noise does not fit pictures of such values.
     noise = nf_zoo.signal_propagation(converted(model), smooth(32))
     assert noise[0].variance > 20 and "measured on noise" in noise.no_theory
+
+
+@pytest.mark.fast
+def test_pictures_in_files_are_prepared_by_the_network(tmp_path):
+    model = tiny_networks.build("resnet", preprocessing={"input_size": 32})
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3))):
+        Image.fromarray(pixels.astype("uint8")).save(tmp_path / f"{index}.png")
+    paths = sorted(map(str, tmp_path.iterdir()))
+    one = nf_zoo.normalizer_free(model, images=tmp_path)
+    other = nf_zoo.normalizer_free(model, images=model.preprocess(paths))
+    assert one.measured_on == other.measured_on == "images"
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
 @pytest.mark.fast

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import warnings
 from types import SimpleNamespace
@@ -214,6 +215,50 @@ def test_a_run_from_memory_goes_on_with_the_same_pixels_only(kind, tiny, tmp_pat
     (folder / "epoch-00001" / "state.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other settings or pictures.*pictures train"):
         finetune(start, data(3), resume=True, **options)
+
+
+@pytest.mark.parametrize("what", ["dtype", "preprocessing", "layers"])
+def test_a_run_goes_on_with_the_same_network_only(what, few, tiny, tmp_path, monkeypatch):
+    start = tiny(dtype="mixed_bfloat16") if what == "dtype" else tiny()
+    if what == "preprocessing":
+        start.preprocessing = dataclasses.replace(start.preprocessing, crop_mode="squash")
+    if what == "layers":
+        start.get_layer("stem_conv").trainable = False
+    options = {"epochs": 2, "warmup_epochs": 1, "output": tmp_path / "out", **FAST}
+    kill_after(monkeypatch, 1)
+    with pytest.raises(Killed):
+        finetune(start, few, **options)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=f"other settings or pictures.*started_from {what}"):
+        finetune(tiny(), few, resume=True, **options)
+
+
+def test_a_classifier_that_is_kept_stays_frozen(few, tiny):
+    start = tiny(num_classes=2, labels=("bar", "disc"))
+    start.head.trainable = False
+    result = finetune(start, few, epochs=1, **FAST)
+    assert [row["phase"] for row in result.history] == ["whole"]
+    np.testing.assert_array_equal(result.model.head.kernel, start.head.kernel)
+    before, after = variable_names(start), variable_names(result.model)
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_an_average_of_no_epoch_is_told(few, tiny):
+    with pytest.warns(UserWarning, match="ema averages the epochs of the whole network"):
+        finetune(tiny(), few, epochs=1, warmup_epochs=1, ema=True, **FAST)
+
+
+def test_validation_has_the_loss_of_the_training(few, tiny):
+    start = tiny(num_classes=2, labels=("bar", "disc"), classifier_activation="sigmoid")
+    start.head.kernel.assign(np.zeros(start.head.kernel.shape))
+    start.trainable = False
+    start.head.bias.trainable = True
+    options = {"validation_data": few, "learning_rate": 1e-9, "class_weight": {"disc": 3.0}}
+    (row,) = finetune(start, few, epochs=1, warmup_epochs=0, **options, **FAST).history
+    for name, expected in (("cross_entropy", np.log(2)), ("loss", 2 * np.log(2))):
+        assert row[name] == pytest.approx(expected, rel=1e-4)
+        assert row[f"val_{name}"] == pytest.approx(expected, rel=1e-4)
+    assert evaluate(start, few)["cross_entropy"] == pytest.approx(np.log(2), rel=1e-4)
 
 
 def test_whole_network_epochs_change_the_body_in_mixed_precision(tiny):

@@ -266,7 +266,7 @@ def test_checkpoint_restores_weights_optimizer_and_best(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
     for mine, theirs in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    for mine, theirs in zip(model.get_weights(), checkpoint.best_weights(), strict=True):
+    for mine, theirs in zip(model.get_weights(), checkpoint.best_weights(other), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
@@ -323,6 +323,56 @@ def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
     begun(tmp_path / "out2")
     with pytest.raises(FileExistsError, match="unfinished run"):
         RunFolder(tmp_path / "out2")
+
+
+@pytest.mark.fast
+def test_a_failed_run_that_goes_on_counts_again(tmp_path):
+    begun(tmp_path / "out")
+    failing = RunFolder(tmp_path / "out", resume=True)
+    failing.begin(DESCRIPTION)
+    failing.fail()
+    failing.close()
+    again = RunFolder(tmp_path / "out", resume=True)
+    again.begin(DESCRIPTION)
+    again.close()
+    with pytest.raises(FileExistsError, match="unfinished run"):
+        RunFolder(tmp_path / "out")
+
+
+@pytest.mark.fast
+def test_epochs_outlive_a_delivery_that_failed_twice(tmp_path, monkeypatch):
+    def no_swap(*_):
+        raise PermissionError("another user's folder")
+
+    def full_disk(path):
+        raise OSError(28, "No space left on device")
+
+    begun(tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic, "swap", no_swap)
+        first = RunFolder(tmp_path / "out", resume=True)
+        first.begin(DESCRIPTION)
+        with pytest.raises(PermissionError):
+            first.finish(write)
+        first.close()
+    second = RunFolder(tmp_path / "out", resume=True)
+    second.begin(DESCRIPTION)
+    with pytest.raises(OSError, match="the trained epochs are kept"):
+        second.finish(full_disk)
+    second.close()
+    assert RunFolder(tmp_path / "out", resume=True).latest().state == {"epoch": 1}
+
+
+def test_the_best_weights_of_every_type_come_back(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16")])
+    model.compile("sgd", "mse")
+    folder = RunFolder(tmp_path / "out")
+    folder.begin(DESCRIPTION)
+    best = [weight + 1 for weight in model.get_weights()]
+    folder.save(model, {"epoch": 1}, best=best)
+    model.set_weights(folder.latest().best_weights(model))
+    for mine, theirs in zip(model.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(mine.astype("float32"), theirs.astype("float32"))
 
 
 @pytest.mark.fast

@@ -96,10 +96,12 @@ def test_class_weights():
     assert np.array(balanced)[classes].mean() == pytest.approx(1)
     assert resolve_class_weight({"b": 3}, classes, labels) == (1.0, 3.0)
     assert resolve_class_weight({0: 0.5}, classes, labels) == (0.5, 1.0)
+    assert resolve_class_weight({np.int64(0): 0.5}, classes, labels) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(
-    "wrong", ["even", {"c": 1.0}, {2: 1.0}, {"a": -1.0}, [1.0, 2.0], {"a": 0, "b": 0}]
+    "wrong",
+    ["even", {"c": 1.0}, {2: 1.0}, {"a": -1.0}, {"a": np.inf}, [1.0, 2.0], {"a": 0, "b": 0}],
 )
 def test_class_weights_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match="class_weight must"):

@@ -180,6 +180,36 @@ def test_replicas_are_summed_over_where_there_are_several():
         np.testing.assert_allclose(one, two, atol=2e-6)
 
 
+def test_a_step_that_overflows_on_one_replica_is_left_out_on_all():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        model = tiny_networks.build("nf_resnet")
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+    before, scale = model.get_weights(), float(optimizer.dynamic_scale)
+
+    def apply(largest):
+        def on_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            value = tf.where(tf.equal(replica, 1), largest, 1.0)
+            gradients = [tf.fill(v.shape, value) for v in model.trainable_variables]
+            optimizer.apply(gradients, model.trainable_variables)
+
+        tf.function(lambda: strategy.run(on_replica))()
+
+    apply(np.inf)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert float(optimizer.dynamic_scale) == scale / 2
+    apply(1.0)
+    moved = zip(before, model.get_weights(), strict=True)
+    assert any(not np.array_equal(one, two) for one, two in moved)
+
+
 def test_models_decode_their_own_labels():
     model = tiny_networks.build("nf_resnet", labels=("a", "b", "c", "d", "e"))
     scores = [[0.0, 1.0, 5.0, 0.0, 0.0]]

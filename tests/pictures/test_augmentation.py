@@ -126,6 +126,17 @@ def test_a_picture_alone_is_varied_as_in_its_batch():
         np.testing.assert_array_equal(alone[0], together[place])
 
 
+@pytest.mark.parametrize("sides", [(900, 1600), (300, 900), (64, 64)])
+def test_crops_keep_their_shape_in_pictures_of_every_shape(sides):
+    draws = np.random.default_rng(0).random((4, 10_000))
+    given = Settings(crop="resized", smallest_area=0.25)
+    top, left, tall, wide = augmentation.window(draws, *sides, given, xp=np)
+    assert (wide / tall).min() >= 3 / 4 - 1e-6 and (wide / tall).max() <= 4 / 3 + 1e-6
+    assert (top >= 0).all() and (top + tall <= sides[0] + 1e-6).all()
+    assert (left >= 0).all() and (left + wide <= sides[1] + 1e-6).all()
+    assert wide.max() > 0.9 * min(sides)
+
+
 def test_augmentation_ignores_the_global_policy():
     images = np.random.default_rng(0).uniform(0, 255, (4, 24, 24, 3)).astype("float32")
     settings = Settings(crop="none", **FIELDS)

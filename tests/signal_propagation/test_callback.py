@@ -12,6 +12,7 @@ import pytest
 
 import nf_zoo
 from nf_zoo.models.classifier import build_model
+from nf_zoo.signal_propagation.paper_figures import linear_residual_network
 
 PROBE = np.random.default_rng(1).standard_normal((2, 16, 16, 3)).astype("float32")
 
@@ -71,6 +72,17 @@ def test_batch_norm_statistics_are_left_alone():
     watched = fit([nf_zoo.SignalPropagationCallback(PROBE, alarm_every=3)], scheme="bn")[0]
     for a, b in zip(plain.get_weights(), watched.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_records_compare_the_same_statistics():
+    model = linear_residual_network(50, 64, batch_norm=True)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    callback = nf_zoo.SignalPropagationCallback((64, 64))
+    pictures = np.random.default_rng(0).standard_normal((640, 64))
+    model.fit(pictures, pictures, batch_size=32, callbacks=[callback], verbose=0)
+    assert not callback.alarms
+    (_, before), (_, after) = callback.records
+    assert after[-1].variance == pytest.approx(before[-1].variance, rel=1e-3)
 
 
 def test_the_alarm_comes_before_the_loss_breaks(caplog):

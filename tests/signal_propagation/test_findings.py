@@ -110,16 +110,23 @@ def test_with_kernels_alone_their_deviation_decides():
 DEEP = {"variant": "paper", "stem": "3x3", "depths": (60, 60), "widths": (32, 64), "stem_width": 16}
 
 
-def advice(kind, **fields):
+def found(kind, **fields):
     keras.utils.set_random_seed(0)
     model = build_model("nf_resnet50", num_classes=0, **{**DEEP, **fields})
-    return next(f.remedy for f in nf_zoo.diagnose(model, NOISE) if f.kind == kind)
+    return next(f for f in nf_zoo.diagnose(model, NOISE) if f.kind == kind)
+
+
+def advice(kind, **fields):
+    return found(kind, **fields).remedy
 
 
 def test_advice_is_what_the_network_lacks():
-    assert advice("exploding", rescale=False) == (
+    exploding = found("exploding", rescale=False)
+    assert exploding.remedy == (
         "Multiply the input of every branch by beta = 1 / sqrt(expected variance)."
     )
+    rate = float(re.search(r"factor of (\S+) per block", exploding.evidence)[1])
+    assert rate == pytest.approx(1 + 0.2**2, abs=0.005)  # alpha is 0.2
     shallow = {"depths": (12, 12)}
     assert "Standardize the kernels" in advice("mean shift", standardize=False, **shallow)
     assert advice("vanishing", gamma_in=None, **shallow) == (

@@ -58,6 +58,9 @@ def main(arrays: str, folder: Path) -> None:
         Session(recipe, folder, strategy="one_device").train()
         raise AssertionError("without the clock it went on at another place of the schedule")
 
+    evaluated = Session(recipe, folder, strategy="one_device", eval_only=True).evaluate()
+    assert np.isfinite(evaluated["loss"])
+
     second = Session(recipe, folder, strategy="one_device", minutes=1.0)
     train_step, places, began = second.engine.train_step, [], time.now
 
@@ -76,7 +79,12 @@ def main(arrays: str, folder: Path) -> None:
     rates = [row["learning_rate"] for row in records(folder, "training")]
     assert rates == sorted(rates, reverse=True) and len(rates) == results["step"]
     assert np.isclose(rates[-1], float(second.schedule(7)), rtol=1e-6)
-    assert nf_zoo.load_pretrained(folder / "model").num_classes == 4
+    model = nf_zoo.load_pretrained(folder / "model")
+    assert model.num_classes == 4 and model.preprocessing.interpolation == "bicubic"
+    for side, resized in ((16, "bicubic"), (12, "bilinear")):  # the stored pictures have 16
+        recipe.data.test_size, recipe.data.stored_size = side, 16
+        found = Session(recipe, None, strategy="one_device", dry_run=True).model.preprocessing
+        assert found.interpolation == resized
 
 
 if __name__ == "__main__":

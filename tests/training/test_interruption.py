@@ -166,6 +166,17 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert checkpoints.steps() == [2, 5, 6] and checkpoints.best() == {"step": 2, "top1": 50.0}
 
 
+def test_damaged_files_do_not_push_out_what_follows(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path, {}, keep=1), [("x", np.ones(2))]
+    checkpoints.save(100, state)
+    checkpoints.mark_best(100, 50.0)
+    (tmp_path / "step_000000900.safetensors").write_bytes(b"damaged")
+    assert checkpoints.load_newest()[0] == 100
+    checkpoints.save(150, state)
+    checkpoints.mark_best(150, 60.0)
+    assert checkpoints.load_newest()[0] == 150 and checkpoints.steps() == [150]
+
+
 def test_another_recipe_is_refused(tmp_path):
     Checkpoints(tmp_path, {"seed": 0, "ema": 0.9}).save(1, [("x", np.zeros(1))])
     with pytest.raises(RecipeError, match="seed: 0 there, 1 here"):

@@ -6,9 +6,9 @@
 Variants, joined by commas: an architecture (nf_resnet26, nf_resnet50 or their BatchNorm twins
 resnetv2_26, resnetv2_50) and
 
-    two_cores   for processors without a GPU: the stem of stride 4, growing pictures of 48 and then
-                64 pixels, and gains that start at 1. The 26-layer networks have half their width
-                and 15 epochs, the first 9 on small pictures; the 50-layer networks 20 and 14
+    two_cores   for processors without a GPU: the stem of stride 4, pictures that grow to 64 pixels,
+                and gains that start at 1. The 26-layer networks have half their width and 15
+                epochs, the first 9 at 48 pixels; the 50-layer networks 12, the first 6 at 40
     gpu         for a GPU that is available for minutes: the stem of stride 4 and the pictures at
                 twice their size, 80 pixels for 30 epochs, 112 for 20, and 128 to test; resized
                 crops, a larger rate, and gains that start at 1
@@ -85,8 +85,8 @@ def _for_two_cores(recipe, name: str) -> None:
         fields["shortcut"] = "average_pool"  # as in the normalizer-free network
     recipe.model.fields = json.dumps(fields)
     recipe.batch_size, recipe.ema = 128, 0.0
-    recipe.epochs, recipe.data.early_epochs = (15.0, 9.0) if small else (20.0, 14.0)
-    recipe.data.early_size = 48
+    recipe.epochs, recipe.data.early_epochs = (15.0, 9.0) if small else (12.0, 6.0)
+    recipe.data.early_size = 48 if small else 40
     recipe.augmentation.mixup = recipe.augmentation.cutmix = 0.0
     recipe.augmentation.erasing = 0.5
     recipe.optimizer.learning_rate, recipe.optimizer.agc = (0.2, 0.1) if small else (0.1, 0.05)
