@@ -77,12 +77,13 @@ def quiet() -> Iterator[None]:
         return
     with contextlib.suppress(OSError, AttributeError):
         sys.stderr.flush()
-    try:
-        terminal = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
+    with contextlib.ExitStack() as opened:
+        try:
+            held = opened.enter_context(tempfile.TemporaryFile())
+            terminal = os.dup(2)
+        except OSError:  # no terminal, or no place for the file
+            yield
+            return
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -22,7 +22,7 @@ import numbers
 import operator
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 
@@ -114,6 +114,8 @@ class Options:
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     kind = field.metadata["kind"]
+    if isinstance(value, Iterator):  # which can be read only once
+        value = tuple(value)
     if value is None and field.default is None:
         return None
     with contextlib.suppress(TypeError, ValueError):

@@ -141,3 +141,12 @@ def test_some_of_the_fields(capsys):
     with pytest.raises(SystemExit):
         made.parse_args([])
     assert "required: --rounds" in capsys.readouterr().err
+
+
+def test_what_can_be_read_only_once_is_kept():
+    from nf_zoo.deploy.benchmarking import BenchmarkSettings
+    from nf_zoo.deploy.formats import OnnxOptions
+
+    kept = OnnxOptions(precision="int8", pictures=iter([1]), keep_float=(x for x in ["head"]))
+    assert (kept.pictures, kept.keep_float) == ((1,), ("head",))
+    assert BenchmarkSettings(batch_sizes=iter([1, 8])).batch_sizes == (1, 8)

@@ -49,8 +49,10 @@ def publish_command(args: Namespace) -> int:
 
 def _metrics(args: Namespace) -> dict[str, Any] | None:
     """Read the file of --metrics, or the report in a fine-tuning folder."""
+    from nf_zoo.hub.pretrained import is_name
+
     path = Path(args.metrics or Path(args.model) / REPORT)
-    if args.metrics is None and not path.is_file():
+    if args.metrics is None and (is_name(args.model) or not path.is_file()):
         return None
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ class Subject:
 
     def __init__(self, source: Any):
         named = isinstance(source, str | os.PathLike)
-        self._model = open_model(os.fspath(source)) if named else source
+        self._model = open_model(source) if named else source
         self.title = printable(source) if named else source.name
         if not getattr(self._model, "num_classes", None):
             raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -134,8 +135,9 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     found = []
     for plan in plans:
         error = None
-        for count, *sides in plan:
-            inputs = noise(model, count, sides)
+        # Whole numbers may be categories, of which two are likely.
+        for (count, *sides), below in itertools.product(plan, (100, 2)):
+            inputs = noise(model, count, sides, below)
             try:
                 found.append((inputs, flat_outputs(model, inputs)))
                 break
@@ -147,8 +149,11 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     return found
 
 
-def noise(model, count: int, sides: Sequence[int]) -> Arrays:
-    """Return noise in the range of a model's inputs: one array each, of ``count`` pictures."""
+def noise(model, count: int, sides: Sequence[int], below: int = 100) -> Arrays:
+    """Return noise in the range of a model's inputs: one array each, of ``count`` pictures.
+
+    Whole numbers are ``below`` a bound.
+    """
     rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
     arrays = []
     kinds = [str(tensor.dtype) for tensor in functional.as_functional(model).inputs]
@@ -157,7 +162,7 @@ def noise(model, count: int, sides: Sequence[int]) -> Arrays:
         free += [8] * (len(wanted) - len(free))
         shape = [side or other for side, other in zip(wanted, free, strict=True)]
         if "int" in kind:
-            arrays.append(rng.integers(0, 100, shape).astype("float32"))
+            arrays.append(rng.integers(0, below, shape).astype("float32"))
         elif raw:
             arrays.append(255 * rng.random(shape, "float32"))
         else:

@@ -217,7 +217,7 @@ class Format:
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:
         """Return the path after checking that the export may be written there."""
         path, kind = Path(path).expanduser(), "file" if self.suffix else "folder"
-        if (other := SUFFIXES.get(path.suffix, self)) is not self:
+        if (other := SUFFIXES.get(path.suffix.lower(), self)) is not self:
             raise ValueError(
                 f"{path.suffix} is the ending of {other.title} files: choose another path for a "
                 f"{self.title}. Received: {path}"
@@ -359,7 +359,7 @@ def format_of(path: str | os.PathLike, flag: str | None = None) -> Format:
 
     Another suffix is refused, but a version, as in ``pets.v2`` or ``pets-1.2``, is none.
     """
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if flag:
         return next(row for row in FORMATS.values() if row.flag == flag)
     if suffix not in SUFFIXES and re.fullmatch(r"\.(?!v\d)[A-Za-z]\w*", suffix):

@@ -314,7 +314,8 @@ def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
     if takes_only_tensors(node):
         nested = graph_of(operation)
         if nested is not None:
-            tensors = dict(zip(map(id, nested.inputs), inputs, strict=True))
+            entering = _entering(node, nested, inputs)
+            tensors = dict(zip(map(id, nested.inputs), entering, strict=True))
             return walk(nested, tensors, functools.partial(_call, prefix=f"{name}_"))
         floats = [_floating(x, operation) for x in inputs] if type(operation) in RULES else inputs
         result = lower_layer(operation, floats, prefix)
@@ -323,12 +324,31 @@ def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
     return keep(node, inputs, name)
 
 
+def _entering(node, nested, inputs: Inputs) -> Inputs:
+    """Return the inputs of a nested model in its order, and as floats where it takes floats."""
+    tensors = node.input_tensors
+    first = next(iter((*node.arguments.args, *node.arguments.kwargs.values())))
+    if isinstance(first, dict) and not isinstance(functional.structures_of(nested)[0], dict):
+        # Keras finds them by name.
+        place = {name: index for index, name in enumerate(sorted(first))}
+        order = [place[x.name] for x in nested.inputs]
+        inputs, tensors = [inputs[i] for i in order], [tensors[i] for i in order]
+    return [
+        _cast(x, own.dtype) if "float" in own.dtype and "float" not in outer.dtype else x
+        for x, outer, own in zip(inputs, tensors, nested.inputs, strict=True)
+    ]
+
+
 def _floating(node: graph.Node, layer) -> graph.Node:
     """Cast integer inputs to floats, as the layers themselves do but not their replacements."""
     if not isinstance(node, graph.Source) or "float" in str(node.tensor.dtype):
         return node
-    cast = keras.layers.Rescaling(1.0, dtype=layer.dtype_policy)
-    return graph.Kept(f"{node.name}_float", [node], layer.dtype_policy, operation=cast)
+    return _cast(node, layer.dtype_policy)
+
+
+def _cast(node: graph.Node, dtype) -> graph.Node:
+    cast = keras.layers.Rescaling(1.0, dtype=dtype)
+    return graph.Kept(f"{node.name}_float", [node], cast.dtype_policy, operation=cast)
 
 
 def lower_layer(layer, inputs: list[graph.Node], prefix: str = "") -> graph.Node | None:

@@ -106,7 +106,7 @@ def export_saved_model(
 
 def _takes_pictures(model) -> bool:
     """Return True if the preprocessing of the model is known, and check that it can be written."""
-    if getattr(model, "preprocessing", None) is None:
+    if getattr(model, "architecture", None) is None:
         return False
     if model.input_shape[-1] not in (1, 3):
         raise ValueError(

@@ -60,8 +60,9 @@ class WeightsFile:
         return self.tensors[key].dtype
 
     def read(self, key: str) -> np.ndarray:
-        """Return one tensor, as float32."""
-        return np.asarray(self.tensors[key].read(), dtype=np.float32, order="C")
+        """Return one tensor, as float32 or float64."""
+        kind = np.float64 if self.dtype(key) == "F64" else np.float32
+        return np.asarray(self.tensors[key].read(), dtype=kind, order="C")
 
 
 @contextlib.contextmanager

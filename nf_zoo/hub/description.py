@@ -110,14 +110,16 @@ class ModelConfig:
         """Count the residual blocks of the model without building it. Raises as ``build``."""
         from nf_zoo.models.registry import architecture
 
-        row = self._made_by(lambda name, **_: architecture(name), origin)
-        return sum(self.options.get("depths") or row.config.depths)
+        def count(name: str, depths=None, **_) -> int:
+            return sum(depths or architecture(name).config.depths)
+
+        return self._made_by(count, origin)
 
     def _made_by(self, make: Callable, origin: str | Path):
         try:
             return make(self.architecture, **self.arguments())
-        # Impossible sizes can also overflow, or ask for more memory than there is.
-        except (TypeError, ValueError, OverflowError, MemoryError) as error:
+        # Layers raise what they happen to raise; impossible sizes overflow, or exhaust the memory.
+        except Exception as error:
             raise InvalidConfig(
                 f"{origin} does not describe a model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
             ) from error

@@ -102,15 +102,9 @@ def factory(name: str) -> Callable:
     row = FACTORIES[name]
 
     def build(pretrained=False, **options):
-        # Options that are not given are left to the checkpoint, then to the defaults.
-        given = {
-            key: value
-            for key, value in options.items()
-            if value is not None or key not in OPTIONS.parameters or key == "pooling"
-        }
-        if "name" in given:
-            given["model_name"] = given.pop("name")
-        return create_model(row.name, pretrained, **given)
+        if "name" in options:
+            options["model_name"] = options.pop("name")
+        return create_model(row.name, pretrained, **options)
 
     build.__name__ = build.__qualname__ = name
     build.__module__ = "nf_zoo"

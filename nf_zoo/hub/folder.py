@@ -14,7 +14,8 @@ from nf_zoo.deploy.exporting import LABELS_FILE, PREPROCESSING_FILE, write_metad
 from nf_zoo.hub.card import CARD_FILE, CardDetails, is_generated, model_card
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_readable_config
-from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, check_described
+from nf_zoo.hub.loading import check_described
+from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE
 from nf_zoo.hub.sources import Local
 from nf_zoo.models.classifier import ImageClassifier, variable_names
 

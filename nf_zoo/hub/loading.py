@@ -9,14 +9,16 @@ import dataclasses
 import logging
 import os
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nf_zoo.hub.catalog import PretrainedWeights, label_names
 from nf_zoo.hub.checkpoint import WeightsFile, open_weights
-from nf_zoo.hub.description import is_readable_config, read_config
-from nf_zoo.hub.errors import CatalogError, WeightsMismatch, first_few
+from nf_zoo.hub.description import ModelConfig, is_readable_config, read_config
+from nf_zoo.hub.errors import CatalogError, InvalidConfig, WeightsMismatch, first_few
 from nf_zoo.hub.foreign_names import (
     IGNORED_SUFFIXES,
     OWNERS,
@@ -96,6 +98,32 @@ def build_options(name: str, source: Source | PretrainedWeights | os.PathLike) -
     with open_weights(source.weights()) as file:
         classes = classes_of(file)
     return {} if classes is None else {"num_classes": classes}
+
+
+def check_described(
+    path: Path, source: Source, make: Callable[[], Any] | None = None
+) -> ModelConfig:
+    """Read a model's config.json and check it against its weights, before allocating anything.
+
+    ``make`` builds the blueprint of a factory's network, which may have a new classifier.
+    """
+    config = read_config(path)
+    with open_weights(source.weights()) as file:
+        blocks = config.count_blocks(path)
+        if blocks > len(file.shapes):
+            raise InvalidConfig(
+                f"{path} asks for {blocks} residual blocks, but {file.path} holds "
+                f"{len(file.shapes)} tensors in all."
+            )
+        blueprint = make() if make else config.blueprint(path)
+        assignments = plan_assignments(blueprint, file)
+    has_head = any(a.name.startswith("head/") for a in assignments)
+    if make is None and blueprint.num_classes and not has_head:
+        raise WeightsMismatch(
+            f"{path} promises a classifier for {blueprint.num_classes} classes, but {file.path} "
+            f"has {classes_of(file) or 'none'}."
+        )
+    return config
 
 
 def _check_record(model, record: PretrainedWeights) -> None:

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
-from nf_zoo.hub.description import build_blueprint, count_parameters
+from nf_zoo.hub.description import build_blueprint, count_parameters, is_readable_config
 from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import Source, resolve_pretrained
 from nf_zoo.models.registry import Architecture, architecture, architectures
@@ -17,6 +17,10 @@ from nf_zoo.models.registry import Architecture, architecture, architectures
 Pretrained = bool | str | os.PathLike
 
 logger = logging.getLogger("nf_zoo")
+LEFT_OPEN = {"input_shape", "include_preprocessing", "features_only", "out_indices"} | {
+    *("preprocessing", "labels", "dtype", "model_name"),
+}
+"""Options whose None stands for what the checkpoint has, or the default."""
 
 
 def create_model(
@@ -68,6 +72,7 @@ def create_model(
     pretrained = bool(tag) if pretrained is None else pretrained
     given = {"num_classes": num_classes, "variant": variant}
     options |= {key: value for key, value in given.items() if value is not None}
+    options = {k: x for k, x in options.items() if x is not None or k not in LEFT_OPEN}
     if not tag and pretrained is False:
         from nf_zoo.models.classifier import build_model
 
@@ -83,7 +88,7 @@ def create_model(
 
 def _create_for(row: Architecture, source: Source, options: dict[str, Any], load: bool):
     """Build the network that a checkpoint prescribes; the user's options take precedence."""
-    from nf_zoo.hub.loading import build_options, fill
+    from nf_zoo.hub.loading import build_options, check_described, fill
     from nf_zoo.models.assembly import GraphOptions
     from nf_zoo.models.classifier import build_model
 
@@ -94,7 +99,11 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
         prescribed.get("num_classes"),
     ):
         dropped |= {"labels", "num_classes"}
-    if options.get("num_classes") and prescribed.get("pooling", "avg") is None:
+    wants_maps = options.pop("features_only", None)
+    wants_classes = bool(options.get("num_classes")) or "labels" in options
+    if wants_classes or wants_maps is False:
+        dropped |= {"features_only", "out_indices"}
+    if wants_classes and prescribed.get("pooling", "avg") is None:
         dropped.add("pooling")  # comes from a checkpoint without a classifier
     if load:
         # Fine-tuning reads it to tell whether the body is pretrained, from any source.
@@ -102,13 +111,16 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     else:
         dropped.add("labels")
     # A checkpoint fits the whole network, but the maps wanted may need only a part of it.
-    if wants_maps := options.pop("features_only", False):
+    if wants_maps:
         indices = options.pop("out_indices", None)
         GraphOptions(num_classes=options.get("num_classes") or 0, features_only=True)  # it checks
         dropped |= {"labels", "features_only", "out_indices"}
         options["num_classes"] = 0
-    prescribed = {name: value for name, value in prescribed.items() if name not in dropped}
-    model = build_model(row.name, **{**prescribed, **options})
+    kept = {name: value for name, value in prescribed.items() if name not in dropped}
+    arguments, path = {**kept, **options}, source.description()
+    if load and source.record is None and path is not None and is_readable_config(path):
+        check_described(path, source, lambda: build_blueprint(row.name, **arguments))
+    model = build_model(row.name, **arguments)
     if load:
         fill(model, source)
     return model.with_feature_maps(indices) if wants_maps else model

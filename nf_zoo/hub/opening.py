@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -74,22 +75,24 @@ class ExportedFile:
         return self._run(images)[0]
 
 
-def open_model(source: str):
+def open_model(source: str | os.PathLike):
     """Open the model that a MODEL argument names: one that can predict.
 
     It is an ImageClassifier, a FoldedModel, a :class:`SavedModel` or an :class:`ExportedFile`.
     """
-    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE
+    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, is_name
 
     path = Path(source).expanduser()
+    if is_name(source):
+        return load_model(source)
     if (path / SAVED_MODEL_FILE).is_file() and not (path / RUN_MODEL_FILE).is_file():
         return SavedModel(path)
-    if path.suffix in SUFFIXES:
-        return ExportedFile(path, SUFFIXES[path.suffix])
+    if path.suffix.lower() in SUFFIXES:
+        return ExportedFile(path, SUFFIXES[path.suffix.lower()])
     return load_model(source)
 
 
-def load_model(source: str):
+def load_model(source: str | os.PathLike):
     """Return ``nf_zoo.load_pretrained(source)``; errors name what can take its place."""
     from nf_zoo.hub.pretrained import load_pretrained
 

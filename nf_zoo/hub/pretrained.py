@@ -6,10 +6,10 @@ from pathlib import Path
 from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.catalog import find_record
 from nf_zoo.hub.checkpoint import open_weights
-from nf_zoo.hub.description import CONFIG_FILE, ModelConfig, is_keras_config, read_config
+from nf_zoo.hub.description import CONFIG_FILE, is_keras_config
 from nf_zoo.hub.errors import InvalidConfig, WeightsMismatch, WeightsNotFound, first_few
 from nf_zoo.hub.foreign_names import recognize
-from nf_zoo.hub.loading import classes_of, fill, plan_assignments
+from nf_zoo.hub.loading import check_described, classes_of, fill
 from nf_zoo.hub.models import create_model
 from nf_zoo.hub.repository import HUB, MODEL_SUFFIXES, HubRepository, earlier_version_kept
 from nf_zoo.hub.sources import Local, Source
@@ -62,11 +62,7 @@ def load_pretrained(source: str | os.PathLike):
         repository = HubRepository.parse(text)
         with earlier_version_kept(repository):
             model = _from_hub(repository)
-    elif (
-        isinstance(source, str)
-        and not text.endswith((*MODEL_SUFFIXES, *SUFFIXES))
-        and is_architecture(text.partition(".")[0])
-    ):
+    elif is_name(source):
         return create_model(text, pretrained=True)
     else:
         model = _from_path(Path(text).expanduser(), text)
@@ -75,6 +71,15 @@ def load_pretrained(source: str | os.PathLike):
         # Told apart from the catalog's tags, which have no separator.
         model.weights_tag = text if "/" in text or os.sep in text else f"./{text}"
     return model
+
+
+def is_name(source: str | os.PathLike) -> bool:
+    """Check for the name of an architecture or checkpoint; ``"./name"`` and a Path are no names."""
+    return (
+        isinstance(source, str)
+        and not source.lower().endswith((*MODEL_SUFFIXES, *SUFFIXES))
+        and is_architecture(source.partition(".")[0])
+    )
 
 
 def _from_path(path: Path, text: str):
@@ -145,9 +150,10 @@ def _from_folder(folder: Path):
 
 
 def _from_file(path: Path):
-    if path.suffix in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
         raise InvalidConfig(f"An exported file {_ONLY_PREDICTS}. Received: {path}")
-    if path.suffix not in MODEL_SUFFIXES:
+    if suffix not in MODEL_SUFFIXES:
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
             "alone does not say which network it is for: load the folder that holds it with its "
@@ -164,27 +170,6 @@ def _described(path: Path, source: Source):
     model = config.build(path)
     fill(model, source)
     return model
-
-
-def check_described(path: Path, source: Source) -> ModelConfig:
-    """Read a model's config.json and check it against its weights, before allocating anything."""
-    config = read_config(path)
-    with open_weights(source.weights()) as file:
-        blocks = config.count_blocks(path)
-        if blocks > len(file.shapes):
-            raise InvalidConfig(
-                f"{path} asks for {blocks} residual blocks, but {file.path} holds "
-                f"{len(file.shapes)} tensors in all."
-            )
-        blueprint = config.blueprint(path)
-        assignments = plan_assignments(blueprint, file)
-    # A factory may start a new classifier; a description promises the one in the file.
-    if blueprint.num_classes and not any(a.name.startswith("head/") for a in assignments):
-        raise WeightsMismatch(
-            f"{path} promises a classifier for {blueprint.num_classes} classes, but {file.path} "
-            f"has {classes_of(file) or 'none'}."
-        )
-    return config
 
 
 def _of_deepmind(path: Path):

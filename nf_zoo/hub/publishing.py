@@ -57,11 +57,13 @@ class Remote:
     private: bool = False
     # the branch's commit; None if the repository or the branch does not exist
     head: str | None = None
-    files: tuple[str, ...] = ()  # files of that commit
+    # the commit to build on: the branch's, or main's, with which a new branch begins
+    base: str | None = None
+    files: tuple[str, ...] = ()  # files of ``base``
 
     def of(self, target: HubRepository) -> HubRepository:
-        """Return the repository at that commit."""
-        return dataclasses.replace(target, revision=self.head)
+        """Return the repository at ``base``."""
+        return dataclasses.replace(target, revision=self.base)
 
 
 def push_to_hub(
@@ -194,7 +196,8 @@ def publish_folder(
 
 
 def _refuse_another_model(model, target: HubRepository, remote: Remote) -> None:
-    if not any(name == CONFIG_FILE or name.endswith(_WEIGHTS) for name in remote.files):
+    holds = any(name == CONFIG_FILE or name.endswith(_WEIGHTS) for name in remote.files)
+    if remote.head is None or not holds:  # main keeps what a new branch replaces
         return
     there = "weights not written by nf_zoo"
     if CONFIG_FILE in remote.files:
@@ -247,13 +250,13 @@ def look_at(target: HubRepository) -> Remote:
     with in_words(target, "description"):
         try:
             info = api.repo_info(target.name, revision=target.revision, repo_type=target.kind)
+            head = info.sha
         except hub.RevisionNotFoundError:
-            info = api.repo_info(target.name, repo_type=target.kind)
-            return Remote(exists=True, private=bool(info.private))
+            info, head = api.repo_info(target.name, repo_type=target.kind), None
         except hub.RepositoryNotFoundError:
             return Remote()
     files = tuple(sibling.rfilename for sibling in info.siblings or ())
-    return Remote(True, bool(info.private), info.sha, files)
+    return Remote(True, bool(info.private), head, info.sha, files)
 
 
 def _upload(
@@ -274,18 +277,16 @@ def _upload(
             sdk = "gradio" if target.kind == "space" else None
             api.create_repo(target.name, private=private, space_sdk=sdk, **kind)
             undo.callback(_delete_if_empty, api, target)
-        head = remote.head
-        if head is None:
-            head = api.repo_info(target.name, **kind).sha
-            if target.revision != "main":
-                api.create_branch(target.name, branch=target.revision, **kind)
-                undo.callback(api.delete_branch, target.name, branch=target.revision, **kind)
+        base = remote.base or api.repo_info(target.name, **kind).sha
+        if remote.head is None and target.revision != "main":
+            api.create_branch(target.name, branch=target.revision, revision=base, **kind)
+            undo.callback(api.delete_branch, target.name, branch=target.revision, **kind)
         done = api.create_commit(
             target.name,
             operations,
             commit_message="Published with nf_zoo",
             revision=target.revision,
-            parent_commit=head,
+            parent_commit=base,
             **kind,
         )
         return done.oid

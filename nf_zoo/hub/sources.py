@@ -125,11 +125,14 @@ class Local:
         return path
 
     def description(self) -> Path | None:
-        if not self.path.is_dir() and self.path.name != WEIGHTS_FILE:
+        if not self.path.is_dir() and self.path.name not in (WEIGHTS_FILE, INDEX_FILE):
             return None
         folder = self.path if self.path.is_dir() else self.path.parent
         path = folder / CONFIG_FILE
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        refuse_way_out(path)
+        return path
 
     def pinned(self) -> Local:
         return self

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import keras
 
@@ -146,8 +146,11 @@ def _classifier(family, config, options: GraphOptions, x, precision: str):
 
 def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
     """Return the width of a classifier, from the options given."""
-    if isinstance(labels, str):
-        raise ValueError(f"labels must be a list of class names. Received: {labels!r}")
+    if isinstance(labels, str | Mapping | Set | Iterator):
+        raise ValueError(
+            "labels must be a list of class names, in the order of the outputs. "
+            f"Received: {labels!r}"
+        )
     if num_classes is None:
         num_classes = len(labels) if labels is not None else otherwise
     # NumPy's whole numbers too, as from classes.max() + 1

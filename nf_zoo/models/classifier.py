@@ -195,7 +195,10 @@ class ImageClassifier(PictureModel):
             >>> nf_zoo.NFResNet26().with_classifier(2, labels=("cat", "dog")).num_classes
             2
         """
-        overrides = {"weights_tag": self.weights_tag, "model_name": self.name, **overrides}
+        if num_classes:  # a network of maps, or without pooling, has no place for a classifier
+            pooling = self._graph_options.pooling or "avg"
+            of_maps = {"features_only": False, "out_indices": None, "pooling": pooling}
+            overrides = {**of_maps, **overrides}
         return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
 
     def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> Self:
@@ -219,18 +222,14 @@ class ImageClassifier(PictureModel):
             >>> [stage.stride for stage in model.stages]
             [4, 8, 16, 32]
         """
-        return self._rebuilt(
-            num_classes=0,
-            features_only=True,
-            out_indices=out_indices,
-            weights_tag=self.weights_tag,
-            model_name=self.name,
-        )
+        return self._rebuilt(num_classes=0, features_only=True, out_indices=out_indices)
 
     def _rebuilt(self, **changes) -> Self:
         options = {
             "preprocessing": self.preprocessing,
             "dtype": self.dtype_policy,
+            "weights_tag": self.weights_tag,
+            "model_name": self.name,
             **self.options(),
             **changes,
         }

@@ -15,7 +15,7 @@ def plain(value: Any) -> Any:
     """Return NumPy's numbers and arrays, and sequences that hold them, as Python's."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple | range) else value
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import zipfile
+from argparse import Namespace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 import nf_zoo
-from nf_zoo.deploy.formats import SUFFIXES
+from nf_zoo.cli.publishing import _metrics
+from nf_zoo.demonstration.subjects import Subject
+from nf_zoo.deploy.formats import SUFFIXES, format_of
 from nf_zoo.hub.errors import WeightsError
 from nf_zoo.hub.opening import answers, open_model
 from nf_zoo.hub.pretrained import load_pretrained
@@ -25,6 +30,28 @@ def test_a_name_is_a_name_and_a_path_is_a_path(saved, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="No weights are published for nf_resnet101"):
         open_model("nf_resnet101")
     assert open_model("./nf_resnet101").num_classes == 3
+
+
+def test_a_name_wins_over_every_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nf_resnet101").symlink_to(saved["saved_model"])
+    with pytest.raises(WeightsError, match="No weights are published for nf_resnet101"):
+        open_model("nf_resnet101")
+    assert open_model(Path("nf_resnet101")).num_classes == 3
+    (tmp_path / "nf_resnet50").mkdir()
+    shutil.copy(saved["keras"], "nf_resnet50")
+    (tmp_path / "nf_resnet50" / "report.json").write_text('{"accuracy": 0.5}')
+    assert Subject(Path("nf_resnet50")).answer(np.zeros((8, 8, 3), "uint8")).predictions
+    assert _metrics(Namespace(metrics=None, model="nf_resnet50")) is None
+    assert _metrics(Namespace(metrics=None, model="./nf_resnet50")) == {"accuracy": 0.5}
+
+
+def test_endings_may_be_capitals(exported, model, tmp_path):
+    (path := tmp_path / "M.ONNX").write_bytes(exported["onnx"].read_bytes())
+    assert open_model(str(path)).labels == model.labels
+    assert format_of("m.TFLite").name == "litert"
+    with pytest.raises(ValueError, match="the ending of ONNX files"):
+        nf_zoo.export_saved_model(model, tmp_path / "x.ONNX")
 
 
 @pytest.mark.fast

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from nf_zoo import backend
 from nf_zoo.cli import main, output
 
 LATIN = ["cp1252", "latin-1", "ascii"]
@@ -66,6 +67,17 @@ def test_a_file_name_of_any_bytes_can_be_printed(encoding, printed):
 
 
 @pytest.mark.fast
+def test_no_place_for_what_is_held_back(monkeypatch):
+    def none(*_):
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    monkeypatch.setenv(backend.LOG_LEVEL, "3")
+    with backend.quiet():
+        entered = True
+    assert entered
+
+
 def test_a_terminal_that_is_none(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)

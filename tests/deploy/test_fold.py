@@ -549,3 +549,23 @@ def test_a_sum_that_repeats_a_channel(channels):
     model = keras.Model(inputs, keras.layers.Conv2D(2, 1)(keras.layers.Add()([x, y])))
     pixels = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(nf_zoo.fold(model)(pixels), model(pixels), atol=1e-5)
+
+
+@pytest.mark.fast
+def test_a_nested_model_finds_its_inputs_by_name():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    inner = keras.Model([b, a], keras.layers.Subtract()([b, a]))
+    x, y, z = (keras.Input((4,), name=name) for name in "xyz")
+    model = keras.Model([x, y, z], inner({"a": x, "b": y, "more": z}))
+    given = [np.full((1, 4), value, "float32") for value in (1, 2, 3)]
+    np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given))
+
+
+@pytest.mark.fast
+def test_whole_numbers_enter_a_nested_model_as_floats():
+    inputs = keras.Input((2, 2, 3))
+    inner = keras.Model(inputs, (inputs - 128) / 64)
+    pixels = keras.Input((2, 2, 3), dtype="uint8")
+    model = keras.Model(pixels, inner(keras.layers.Reshape((2, 2, 3))(pixels)))
+    given = np.full((1, 2, 2, 3), 100, "uint8")
+    np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given))

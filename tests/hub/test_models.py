@@ -242,3 +242,42 @@ def test_factory_arguments_reach_the_model():
     )
     assert model.name == "mine" and model.input_shape == (None, 32, 32, 1)
     assert model.config.activation == "silu" and model.get_layer("dropout").rate == 0.1
+
+
+def test_none_leaves_an_option_to_the_checkpoint():
+    plain = nf_zoo.create_model("wide_resnet16_1.cifar10")
+    left = dict.fromkeys(
+        ("preprocessing", "labels", "input_shape", "include_preprocessing", "dtype")
+    )
+    none = nf_zoo.create_model("wide_resnet16_1.cifar10", **left)
+    assert none.preprocessing == plain.preprocessing and none.labels == plain.labels
+    assert none.options() == plain.options()
+
+
+@pytest.mark.parametrize("options", [{"features_only": True}, {"pooling": None}])
+def test_a_checkpoint_of_maps_gets_a_classifier(options, tmp_path):
+    saved = build_model("nf_resnet10", **TINY, num_classes=0, **options)
+    save_pretrained(saved, tmp_path / "maps")
+    for asked in ({"num_classes": 3}, {"labels": ("a", "b", "c")}):
+        model = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "maps", **asked)
+        assert model.output_shape == (None, 3)
+    pooled = {"features_only": False, "pooling": "avg"}
+    model = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "maps", **pooled)
+    assert model.output_shape == (None, 16)
+    same = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "maps")
+    assert same.options() == saved.options()
+
+
+def test_an_index_brings_its_description(tmp_path):
+    model = build_model("nf_resnet10", **TINY, labels=("a", "b"))
+    save_pretrained(model, tmp_path / "shards", max_shard_size=2000)
+    index = tmp_path / "shards" / "model.safetensors.index.json"
+    assert nf_zoo.create_model("nf_resnet10", pretrained=index).labels == ("a", "b")
+
+
+def test_double_precision_is_kept(tmp_path):
+    model = build_model("nf_resnet10", **TINY, num_classes=2, dtype="float64")
+    save_pretrained(model, tmp_path / "double")
+    loaded = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "double", dtype="float64")
+    for mine, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

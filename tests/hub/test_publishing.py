@@ -97,6 +97,19 @@ def test_private_on_a_branch_in_shards(hub, model):
     assert model.labels == LABELS
 
 
+def test_a_new_branch_holds_its_own_version(hub, model, tiny, values):
+    push_to_hub(model, "me/trees", metrics={"accuracy": 1.0}, verbose=False)
+    other = tiny("nf_resnet50", depths=(1, 1), widths=(8, 16))
+    for variable in other.weights:
+        variable.assign(variable + 1)
+    push_to_hub(other, "me/trees", revision="v2", max_shard_size=2000, verbose=False)
+    assert not {"model.safetensors", "metrics.json"} & published(hub, revision="v2")
+    loaded = values(load_pretrained("hf://me/trees@v2"))
+    for name, value in values(other).items():
+        np.testing.assert_array_equal(loaded[name], value)
+    assert {"model.safetensors", "metrics.json"} <= published(hub)
+
+
 def test_a_private_repository_needs_the_token(hub, model, monkeypatch):
     push_to_hub(model, "me/trees", private=True, verbose=False)
     monkeypatch.delenv("HF_TOKEN")

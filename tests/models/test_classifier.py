@@ -240,3 +240,23 @@ def test_stochastic_depth_grows_with_depth(last, rates):
     layers = [block.stochastic_depth for block in model.blocks]
     assert [layer.rate for layer in layers] == pytest.approx(expected)
     assert not any(layer.rescale for layer in layers)
+
+
+@pytest.mark.parametrize("labels", [{0: "cat", 1: "dog"}, {"cat", "dog"}, iter(["cat", "dog"])])
+def test_class_names_have_an_order(labels):
+    with pytest.raises(ValueError, match="labels must be a list of class names, in the order"):
+        build_model("wide_resnet10_1", labels=labels)
+
+
+def test_maps_are_chosen_by_a_range():
+    model = build_model("wide_resnet10_1", widths=(4, 4, 8), num_classes=0)
+    assert len(model.with_feature_maps(range(3)).outputs) == 3
+
+
+@pytest.mark.parametrize("options", [{"features_only": True}, {"pooling": None}])
+def test_a_network_without_pooled_features_gets_a_classifier(options):
+    model = build_model("wide_resnet10_1", widths=(4, 4, 8), num_classes=0, **options)
+    fitted = model.with_classifier(7, dtype="float32")
+    assert fitted.output_shape == (None, 7) and fitted.get_layer("pool") is not None
+    maps = np.ones((1, 16, 16, 3), "float32")
+    np.testing.assert_array_equal(fitted.layers[1](maps), model.layers[1](maps))

@@ -7,6 +7,7 @@ import resource
 
 import pytest
 
+import nf_zoo
 from nf_zoo.hub.errors import (
     CorruptWeights,
     InvalidConfig,
@@ -109,6 +110,10 @@ class TestConfigs:
         ("change", "words"),
         [
             ({"options": {"depths": [1000] * 2}}, "2000 residual blocks"),
+            ({"options": {"depths": "abc"}}, "does not describe a model"),
+            ({"options": {"depths": 5}}, "does not describe a model"),
+            ({"options": {"depths": [None]}}, "does not describe a model"),
+            ({"parts": {"stem_conv": {"lora_rank": 4}}}, "does not describe a model"),
             ({"options": {"depths": [1000] * 2, "widths": [65536] * 2}}, "2000 residual blocks"),
             ({"architecture": "wide_resnet999994_4"}, "Unknown architecture"),
             ({"architecture": "n" * 10**6}, "such a long name"),
@@ -146,6 +151,21 @@ class TestConfigs:
             pass
         # Its largest kernel alone would have 38 GB.
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+    def test_a_factory_allocates_no_more_than_the_file_has(self, sound, tmp_path):
+        for name, content in sound["whole"].items():
+            (tmp_path / name).write_bytes(content)
+        document = json.loads(sound["whole"]["config.json"])
+        document["options"]["widths"] = [65536, 65536]
+        (tmp_path / "config.json").write_text(json.dumps(document))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(WeightsMismatch, match="of another shape"):
+            nf_zoo.create_model(document["architecture"], pretrained=tmp_path)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+        (tmp_path / "config.json").unlink()
+        (tmp_path / "config.json").symlink_to(__file__)
+        with pytest.raises(UnsafeWeights, match="leads out of its folder"):
+            nf_zoo.create_model(document["architecture"], pretrained=tmp_path)
 
     def test_a_classifier_that_is_not_in_the_file(self, attack, sound):
         document = json.loads(sound["whole"]["config.json"])
