@@ -341,8 +341,10 @@ def test_pictures_in_files_are_prepared_by_the_network(tmp_path):
     for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3))):
         Image.fromarray(pixels.astype("uint8")).save(tmp_path / f"{index}.png")
     paths = sorted(map(str, tmp_path.iterdir()))
-    one = nf_zoo.normalizer_free(model, images=tmp_path)
-    other = nf_zoo.normalizer_free(model, images=model.preprocess(paths))
+    one, other = (
+        nf_zoo.normalizer_free(model, images=images, weights="keep")
+        for images in (tmp_path, model.preprocess(paths))
+    )
     assert one.measured_on == other.measured_on == "images"
     for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5)

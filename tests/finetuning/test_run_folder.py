@@ -341,8 +341,12 @@ def test_a_failed_run_that_goes_on_counts_again(tmp_path):
 
 @pytest.mark.fast
 def test_epochs_outlive_a_delivery_that_failed_twice(tmp_path, monkeypatch):
-    def no_swap(*_):
-        raise PermissionError("another user's folder")
+    swap = atomic.swap
+
+    def no_swap(written, path, former):
+        if path == tmp_path / "out":
+            raise PermissionError("another user's folder")
+        swap(written, path, former)
 
     def full_disk(path):
         raise OSError(28, "No space left on device")

@@ -190,7 +190,8 @@ def test_a_step_that_overflows_on_one_replica_is_left_out_on_all():
         model = tiny_networks.build("nf_resnet")
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
         model.compile(optimizer, "sparse_categorical_crossentropy")
-    before, scale = model.get_weights(), float(optimizer.dynamic_scale)
+        optimizer.build(model.trainable_variables)
+    before, scale = model.get_weights(), float(optimizer.dynamic_scale.numpy())
 
     def apply(largest):
         def on_replica():
@@ -204,7 +205,7 @@ def test_a_step_that_overflows_on_one_replica_is_left_out_on_all():
     apply(np.inf)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert float(optimizer.dynamic_scale) == scale / 2
+    assert float(optimizer.dynamic_scale.numpy()) == scale / 2
     apply(1.0)
     moved = zip(before, model.get_weights(), strict=True)
     assert any(not np.array_equal(one, two) for one, two in moved)

@@ -126,7 +126,7 @@ def test_the_same_under_jax():
         [*command, __file__, *chosen], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"alarm_every": -1}, {"alarm_factor": 1.0}])
