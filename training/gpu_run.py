@@ -16,8 +16,8 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -100,19 +100,16 @@ def main(argv) -> int:
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
     end = time.monotonic() + 60.0 * (FLAGS.minutes - FLAGS.reserve)
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
-    ended = {}
 
-    def work(name, recipe):
-        ended[name] = train(name, recipe, given, workdir, end)
+    def work(job) -> bool:
+        name, recipe = job
+        succeeded = train(name, recipe, given, workdir, end)
         for path in pack(workdir / name, output, FLAGS.largest):
             logging.info("%s: %d bytes", path, path.stat().st_size)
+        return succeeded
 
-    threads = [threading.Thread(target=work, args=job) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return 0 if all(ended.get(name) for name, _ in jobs) else 1
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return 0 if all([*pool.map(work, jobs)]) else 1
 
 
 if __name__ == "__main__":

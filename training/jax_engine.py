@@ -101,25 +101,20 @@ class JaxEngine(Engine):
 
     def write_variables(self) -> None:
         """Write the values of the last step to the model and the optimizer."""
-        owners = (
-            self.model.trainable_variables,
-            self.model.non_trainable_variables,
-            self.optimizer.variables,
-        )
-        for variables, values in zip(owners, self._state, strict=True):
+        for variables, values in zip(self._owners, self._state, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
 
     def _read_variables(self) -> None:
         # Copies: the step gives the memory of its arguments to its results.
         self._state = [
-            [jnp.array(variable.value) for variable in variables]
-            for variables in (
-                self.model.trainable_variables,
-                self.model.non_trainable_variables,
-                self.optimizer.variables,
-            )
+            [jnp.array(variable.value) for variable in variables] for variables in self._owners
         ]
+
+    @property
+    def _owners(self) -> tuple:
+        model = self.model
+        return model.trainable_variables, model.non_trainable_variables, self.optimizer.variables
 
     def _kernels(self, trainable, other):
         """Return the standardized kernels, computed once a step, not for every micro-batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -181,11 +182,8 @@ class Trainer:
         """Write ``model/``, with averaged weights if the recipe has them, and results.json."""
         model = self.engine.model
         path = self.folder / "model"
-        if self.recipe.ema:
-            with self.engine.averaged():
-                nf_zoo.save_pretrained(model, path, overwrite=True)
-        else:
-            self.engine.state()  # brings the model up to date
+        self.engine.state()  # brings the model up to date
+        with self.engine.averaged() if self.recipe.ema else contextlib.nullcontext():
             nf_zoo.save_pretrained(model, path, overwrite=True)
         origin = {"commit": provenance.commit(), "device": provenance.device()}
         epochs = round(self.step / self.plan.steps_per_epoch, 2)

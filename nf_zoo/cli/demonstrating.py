@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from argparse import Namespace
 
 from nf_zoo.cli.output import import_backend
@@ -16,10 +15,5 @@ def demo_command(args: Namespace) -> int:
     # The checks come before TensorFlow is imported and a network fetched.
     DemoSettings(**options)
     import_backend(args.debug)
-    # A page that is told to stop removes what was uploaded, as it does after Ctrl+C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        demo(args.models, **options)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    demo(args.models, **options)
     return 0

@@ -40,7 +40,7 @@ def doctor_command(args: Namespace) -> int:
         "Backend": lambda: _backend(args.debug),
         "Devices": _devices,
         "oneDNN": lambda: f"{_STATES.get(onednn, repr(onednn))} ({_ONEDNN})",
-        **{f"Runs {row.title}": row_runtime(row) for row in FORMATS.values()},
+        **{f"Runs {row.title}": lambda row=row: _runtime(row) for row in FORMATS.values()},
         **{name: lambda name=name: _version(name) for name in _OPTIONAL},
         "Cache": _cache,
         "Hub": _hub,
@@ -69,15 +69,10 @@ def _version(distribution: str) -> str:
         return MISSING
 
 
-def row_runtime(row) -> Callable[[], str]:
-    """Return a question after the runtime of a format."""
-
-    def ask() -> str:
-        package = row.runtime.partition(".")[0].replace("_", "-")
-        found = _version(package)
-        return f"{package} {found}" + (f": {remedy(row.runtime)}" if found == MISSING else "")
-
-    return ask
+def _runtime(row) -> str:
+    package = row.runtime.partition(".")[0].replace("_", "-")
+    found = _version(package)
+    return f"{package} {found}" + (f": {remedy(row.runtime)}" if found == MISSING else "")
 
 
 def _backend(debug: bool) -> str:

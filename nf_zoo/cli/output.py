@@ -107,7 +107,9 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
     if debug:
         os.environ.setdefault(LOG_LEVEL, "0")
     try:
-        _import(debug)
+        keras = importlib.import_module("keras")
+        if keras.backend.backend() == "tensorflow" and not debug:
+            importlib.import_module("tensorflow").get_logger().setLevel("ERROR")
     except ModuleNotFoundError as error:
         if error.name not in _BACKENDS:
             raise
@@ -117,9 +119,3 @@ def import_backend(debug: bool = False, only_tensorflow: bool = False) -> None:
         ) from error
     if only_tensorflow:
         require_tensorflow("This command")
-
-
-def _import(debug: bool) -> None:
-    keras = importlib.import_module("keras")
-    if keras.backend.backend() == "tensorflow" and not debug:
-        importlib.import_module("tensorflow").get_logger().setLevel("ERROR")

@@ -37,7 +37,7 @@ class Absorber:
     @staticmethod
     def takes_offsets(layer) -> bool:
         """Return True if no zeros from outside come in, to which no offset was added."""
-        is_wide = np.prod(layer.kernel_size) > 1
+        is_wide = np.prod(getattr(layer, "kernel_size", 1)) > 1
         return not (is_wide and layer.padding in ("same", "causal", "symmetric"))
 
     def absorb_after(self, scale: np.ndarray, offset: np.ndarray) -> None:
@@ -66,14 +66,6 @@ class Absorber:
         """Return what the kernels make of an input that is ``offset`` everywhere."""
         terms = self.kernels[self.names[0]] * self.along_inputs(offset)
         return terms.reshape(-1, self.outputs).sum(0)
-
-
-class _Dense(Absorber):
-    """Kernel (channels, units)."""
-
-    @staticmethod
-    def takes_offsets(layer) -> bool:
-        return True
 
 
 class _Transposed(Absorber):
@@ -125,7 +117,7 @@ class _Separable(Absorber):
 KINDS: dict[type, type[Absorber]] = {
     **dict.fromkeys((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), Absorber),
     layers.Conv2D: Absorber,
-    keras.layers.Dense: _Dense,
+    keras.layers.Dense: Absorber,
     keras.layers.DepthwiseConv1D: _Depthwise,
     keras.layers.DepthwiseConv2D: _Depthwise,
     keras.layers.SeparableConv1D: _Separable,

@@ -49,11 +49,12 @@ class Ahead:
                     direct.add(node)
                 if taker in inside or norms_in(getattr(taker, "operation", None)):
                     inside.add(node)
-            nested = self._graphs.get(id(inner(getattr(node, "operation", None))))
+            layer = inner(getattr(node, "operation", None))
+            nested = self._graphs.get(id(layer))
             if nested is not None:
                 self._look(nested, node in direct, node in inside)
-            elif node in direct and _can_be_standardized(node):
-                self.to_standardize.add(id(inner(node.operation)))
+            elif node in direct and forms_of(layer) and not is_frozen(layer):
+                self.to_standardize.add(id(layer))
         self.inside |= inside
         self._find_branches(one, nodes[:-1])
 
@@ -90,12 +91,6 @@ class Ahead:
             layer, keras.layers.PReLU
         )
         return taker in direct and not has_weights and node is not gate_of(taker)
-
-
-def _can_be_standardized(node: graph.Node) -> bool:
-    if not isinstance(node, graph.Kept) or not forms_of(node.operation):
-        return False
-    return not is_frozen(inner(node.operation))
 
 
 def _before_rescaling(node: graph.Node) -> graph.Node:

@@ -25,7 +25,6 @@ class Graph:
     """The calls of one model."""
 
     model: Any  # the original
-    nodes: dict[int, graph.Node]  # key of a Keras tensor of the original -> the node that makes it
     sources: list[graph.Source]  # nodes of the inputs
     sink: graph.Sink  # node of the outputs
 
@@ -73,7 +72,7 @@ class EditableModel:
             for x in network.inputs
         ]
         nodes = dict(zip(map(id, network.inputs), sources, strict=True))
-        one = self.graphs[id(model)] = Graph(model, nodes, sources, graph.Sink("outputs", []))
+        one = self.graphs[id(model)] = Graph(model, sources, graph.Sink("outputs", []))
         one.sink = graph.Sink("outputs", walk(network, nodes, self._call))
 
     def _call(self, node, inputs: list[graph.Node], prefix: str = "") -> list[graph.Node]:
@@ -201,7 +200,9 @@ class EditableModel:
             start = keras.Input(batch_shape=shape, dtype=source.tensor.dtype, name=source.name)
             layers = [start, *(self._copy(call.operation) for call in chain)]
             return keras.Sequential(layers, name=model.name)
-        tensors = {source: self._input(source) for source in one.sources}
+        tensors = {
+            x: functional.copy_of(functional.operation_of(x.tensor)).output for x in one.sources
+        }
         inputs = list(tensors.values())
         for node in graph.upwards(one.sink):
             if isinstance(node, graph.Kept):
@@ -216,11 +217,6 @@ class EditableModel:
         if new.dtype_policy != model.dtype_policy:
             new.dtype_policy = model.dtype_policy
         return new
-
-    @staticmethod
-    def _input(source: graph.Source):
-        layer = source.tensor._keras_history.operation
-        return type(layer).from_config(layer.get_config()).output
 
 
 def inner(layer):

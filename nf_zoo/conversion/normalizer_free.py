@@ -35,7 +35,6 @@ from nf_zoo.conversion.signals import (
     measured,
     moments_of,
     pictures_for,
-    positions,
 )
 from nf_zoo.conversion.standardized_layers import (
     activation_of,
@@ -307,7 +306,8 @@ class _Conversion:
             signal.is_normalized = False
             self.ledger[call.name] = signal.variance
         before = self._inputs(call)[0].value if call.inputs else signal.value
-        if positions(signal.value) == 1 < positions(before):
+        places, places_before = (math.prod(x.shape[1:-1]) for x in (signal.value, before))
+        if places == 1 < places_before:
             signal.is_normalized = False  # the mean over a picture, as a gate or a head takes it
         factor, is_alone = inverse_root(signal.variance), len(self._signals_of_parts[call]) == 1
         near = 1 / FAR <= factor**2 <= FAR

@@ -96,8 +96,3 @@ def followed(signal: Signal, value) -> Signal:
 def inverse_root(variance: float) -> float:
     """Return 1 / sqrt(variance), or 1 of a signal that does not vary."""
     return 1.0 / math.sqrt(variance) if variance > 1e-12 and math.isfinite(variance) else 1.0
-
-
-def positions(value) -> int:
-    """Return the number of places of a result, over which its variance is taken per picture."""
-    return math.prod(value.shape[1:-1])

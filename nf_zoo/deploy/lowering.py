@@ -50,25 +50,23 @@ def _convolution(layer, inputs: Inputs, name: str) -> graph.Node:
     return _linear(layer, inputs, name, layer.effective_kernel(), convolution)
 
 
-def _keras_convolution(layer, inputs: Inputs, name: str) -> graph.Node | None:
-    return _of_keras(layer, inputs, name, layer.kernel, layer.groups)
-
-
 def _depthwise(layer, inputs: Inputs, name: str) -> graph.Node | None:
     """Return a convolution with a group for each channel."""
     *sides, channels, multiplier = layer.kernel.shape
     kernel = weights_of(layer.kernel).reshape(*sides, 1, channels * multiplier)
-    return _of_keras(layer, inputs, name, kernel, channels)
+    return _keras_convolution(layer, inputs, name, kernel, channels)
 
 
-def _of_keras(layer, inputs: Inputs, name: str, kernel, groups: int) -> graph.Node | None:
+def _keras_convolution(
+    layer, inputs: Inputs, name: str, kernel=None, groups: int | None = None
+) -> graph.Node | None:
     even = all(len(set(x)) == 1 for x in (layer.strides, layer.dilation_rate))
     plain = layer.data_format == "channels_last" and layer.padding in ("same", "valid")
     if not (even and plain):
         return None
     convolution = {"strides": layer.strides[0], "dilation": layer.dilation_rate[0]}
-    convolution |= {"padding": layer.padding, "groups": groups}
-    return _linear(layer, inputs, name, kernel, convolution)
+    convolution |= {"padding": layer.padding, "groups": groups or layer.groups}
+    return _linear(layer, inputs, name, layer.kernel if kernel is None else kernel, convolution)
 
 
 def _activated(layer, inputs: Inputs, name: str) -> graph.Node:

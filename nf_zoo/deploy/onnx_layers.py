@@ -7,6 +7,8 @@ inputs, and returns the value of its output. The tables at the end list them.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -177,20 +179,16 @@ def _affine(writer, layer, inputs) -> Value:
     return _scaled(writer, layer.name, inputs[0], layer.scale, layer.offset)
 
 
-def _channel_affine(writer, layer, inputs) -> Value:
-    return _per_channel(writer, layer, inputs[0], (layer.scale, layer.offset))
-
-
-def _batch_norm(writer, layer, inputs) -> Value:
-    return _per_channel(writer, layer, inputs[0], batch_norm_terms(layer))
-
-
-def _per_channel(writer, layer, value: Value, terms) -> Value:
+def _per_channel(terms: Callable[[Any], tuple]) -> Writer:
     """Write a factor and a term of a layer with an axis of channels."""
-    shape = [1] * value.rank
-    shape[layer.axis] = -1
-    terms = [x if x is None else values_of(x).reshape(shape) for x in terms]
-    return _scaled(writer, layer.name, value, *terms)
+
+    def write(writer, layer, inputs) -> Value:
+        shape = [1] * inputs[0].rank
+        shape[layer.axis] = -1
+        own = [x if x is None else values_of(x).reshape(shape) for x in terms(layer)]
+        return _scaled(writer, layer.name, inputs[0], *own)
+
+    return write
 
 
 def _layer_norm(writer, layer, inputs) -> Value:
@@ -365,9 +363,9 @@ LAYERS: dict[type, Writer] = {
     keras.layers.SeparableConv2D: _separable,
     keras.layers.Conv2DTranspose: _transposed,
     keras.layers.Dense: _dense,
-    layers.ChannelAffine: _channel_affine,
+    layers.ChannelAffine: _per_channel(lambda layer: (layer.scale, layer.offset)),
     keras.layers.Rescaling: _affine,
-    keras.layers.BatchNormalization: _batch_norm,
+    keras.layers.BatchNormalization: _per_channel(batch_norm_terms),
     keras.layers.LayerNormalization: _layer_norm,
     keras.layers.Activation: _activation,
     layers.Rectifier: _activation,

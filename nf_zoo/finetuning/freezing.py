@@ -54,8 +54,8 @@ def freeze(model, patterns: Sequence[str]) -> None:
                 f"{', '.join(parts)}, {BATCH_NORM} or a regular expression. Received: {pattern!r}"
             )
         for layer in layers:
-            own = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables)]
-            own = [v for v in own if id(v) in names]
+            variables = (*layer._trainable_variables, *layer._non_trainable_variables)
+            own = [v for v in variables if id(v) in names]
             if own and all(id(v) in frozen for v in own):
                 layer.trainable = False
             for variable in own:

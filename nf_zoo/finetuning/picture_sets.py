@@ -132,9 +132,7 @@ class DatasetPictures:
         pairs = zip(contents, self.classes, strict=True)
         return _digest(f"{content}\0{index}" for content, index in pairs)
 
-    def files(self) -> Iterator[tuple[str, int, int]]:
-        """Yield nothing."""
-        return iter(())
+    files = ArrayPictures.files
 
     def subset(self, indices: np.ndarray) -> DatasetPictures:
         """Return some of the pictures, in the order of the data set."""

@@ -55,14 +55,11 @@ class WeightsFile:
         """Check that the tensor holds floating-point numbers."""
         return self.tensors[key].dtype in _FLOATS
 
-    def dtype(self, key: str) -> str:
-        """Return the tensor's safetensors type, e.g. ``"BF16"``."""
-        return self.tensors[key].dtype
-
     def read(self, key: str) -> np.ndarray:
         """Return one tensor, as float32 or float64."""
-        kind = np.float64 if self.dtype(key) == "F64" else np.float32
-        return np.asarray(self.tensors[key].read(), dtype=kind, order="C")
+        tensor = self.tensors[key]
+        kind = np.float64 if tensor.dtype == "F64" else np.float32
+        return np.asarray(tensor.read(), dtype=kind, order="C")
 
 
 @contextlib.contextmanager

@@ -134,12 +134,15 @@ def _is_of(
 
 def has_paper_form(model) -> bool:
     """Check that weights of DeepMind's code give the same outputs in this model as there."""
-    return architecture(model.architecture).record.has_form_of(model.config, "paper")
+    family = architecture(model.architecture).record
+    fields = family.variants.get("paper", {})
+    return all(getattr(model.config, x) == fields[x] for x in family.form if x in fields)
 
 
 def is_the_papers(model) -> bool:
     """Check that a model is DeepMind's network in every field that the variant sets."""
-    return architecture(model.architecture).record.is_variant(model.config, "paper")
+    fields = architecture(model.architecture).record.variants.get("paper", {})
+    return bool(fields) and all(getattr(model.config, name) == fields[name] for name in fields)
 
 
 def check_variant(model, file: WeightsFile) -> None:

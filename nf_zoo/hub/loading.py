@@ -272,7 +272,7 @@ def _check(model, file: WeightsFile, assignments: list[Assignment], ignore_head:
         and not (ignore_head and _HEAD_KEY.match(key))
     ]
     misshapen = [
-        f"{a.key} {list(file.shapes[a.key])} of {file.dtype(a.key)} for {a.name} "
+        f"{a.key} {list(file.shapes[a.key])} of {file.tensors[a.key].dtype} for {a.name} "
         f"{list(a.variable.shape)}"
         for a in assignments
         if a.key in file.shapes and (differs_in(a, file) or not file.is_float(a.key))

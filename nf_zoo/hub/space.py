@@ -112,7 +112,8 @@ def _texts(source: str, space: str) -> dict[str, str]:
     """Return the files of a Space by name."""
     from huggingface_hub import SpaceCardData
 
-    versions = {name: importlib.metadata.version(name) for name in _PINNED if _is_installed(name)}
+    found = {name: [*importlib.metadata.distributions(name=name)] for name in _PINNED}
+    versions = {name: there[0].version for name, there in found.items() if there}
     head = SpaceCardData(
         title=space.rpartition("/")[2],
         sdk="gradio",
@@ -128,7 +129,3 @@ def _texts(source: str, space: str) -> dict[str, str]:
         REQUIREMENTS_FILE: "".join(f"{pin}\n" for pin in pins),
         CARD_FILE: f"---\n{head.to_yaml()}\n---\n\n{_PAGE.format(mark=MARK)}",
     }
-
-
-def _is_installed(name: str) -> bool:
-    return bool(list(importlib.metadata.distributions(name=name)))

@@ -137,6 +137,8 @@ def _with_own_gradients(strides, padding, turned=False, products=True) -> Callab
     """
     import tensorflow as tf
 
+    own = {"strides": (1, strides, strides, 1), "padding": padding}
+
     def convolution(x, kernel):
         def gradient(upstream):
             return of_x(x, kernel, upstream), of_kernel(x, kernel, upstream)
@@ -149,22 +151,16 @@ def _with_own_gradients(strides, padding, turned=False, products=True) -> Callab
             return tf.reshape(product, tf.shape(x))
         if turned:
             return _to_input(x, kernel, upstream, strides, padding)
+        sizes = tf.shape(x)
         return tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=tf.shape(x),
-            filter=kernel,
-            out_backprop=upstream,
-            strides=(1, strides, strides, 1),
-            padding=padding,
+            input_sizes=sizes, filter=kernel, out_backprop=upstream, **own
         )
 
     def of_kernel(x, kernel, upstream):
         if not products:
+            sizes = kernel.shape
             return tf.raw_ops.Conv2DBackpropFilter(
-                input=x,
-                filter_sizes=kernel.shape,
-                out_backprop=upstream,
-                strides=(1, strides, strides, 1),
-                padding=padding,
+                input=x, filter_sizes=sizes, out_backprop=upstream, **own
             )
         starts, lengths = [], []
         for size, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True):

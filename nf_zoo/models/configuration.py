@@ -84,11 +84,6 @@ class Config:
         """Factor after every activation; None for the one that keeps the variance at 1."""
         return 1.0
 
-    @property
-    def pool_padding(self) -> str:
-        """Padding of the stem's max pooling, which never reflects or wraps pixels."""
-        return "same" if self.padding == "same" else "symmetric"
-
     def activation_layer(self, name: str):
         """Return the network's activation as a Keras layer."""
         from nf_zoo.layers import ScaledActivation
@@ -193,7 +188,8 @@ class ResNetShape(Config):
             return x
         from nf_zoo.layers import MaxPool2D
 
-        return MaxPool2D(3, 2, padding=self.pool_padding, name="stem_pool")(x)
+        padding = "same" if self.padding == "same" else "symmetric"  # never reflects or wraps
+        return MaxPool2D(3, 2, padding=padding, name="stem_pool")(x)
 
 
 def as_json(record) -> dict[str, Any]:

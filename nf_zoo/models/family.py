@@ -108,16 +108,6 @@ class Family:
         """Return the family whose network a record describes, and the record in its fields."""
         return self.delegate(config) if self.delegate else (self, config)
 
-    def has_form_of(self, config: Config, variant: str) -> bool:
-        """Check that weights of a variant give the same outputs in this network as in theirs."""
-        fields = self.variants.get(variant, {})
-        return all(getattr(config, name) == fields[name] for name in self.form if name in fields)
-
-    def is_variant(self, config: Config, variant: str) -> bool:
-        """Check that a record agrees with a variant in every field that the variant sets."""
-        fields = self.variants.get(variant, {})
-        return bool(fields) and all(getattr(config, name) == fields[name] for name in fields)
-
     def names(self, config: Config, source: str) -> Iterator[tuple[str, str | None, bool]]:
         """Yield every weight that a network of this record may have.
 

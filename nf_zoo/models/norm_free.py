@@ -97,10 +97,6 @@ class NormFreeBlock(ResidualBlock):
         """Weight of the branch."""
         return self.record.alpha
 
-    @property
-    def has_gamma(self) -> bool:
-        return self.record.gamma_in is not None
-
     def make_activation(self, activation):
         gamma = None if self.record.gamma_in == "activation" else 1.0
         return super().make_activation(activation, gamma)

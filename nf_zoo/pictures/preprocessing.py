@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from nf_zoo.options import Kind, Options, choice, number, picture_size
+from nf_zoo.options import Kind, Options, choice, number, option, picture_size
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in gray, as Pillow's mode "L" and JPEG have them."""
-
-
-def _field(default: Any, kind: Kind) -> Any:
-    return field(default=default, metadata={"kind": kind})
 
 
 def _one_of(values: Sequence[str]) -> Kind:
@@ -63,15 +59,15 @@ class Preprocessing(Options):
         (303, 303)
     """
 
-    input_size: tuple[int, int] = _field((224, 224), _SIZE)
-    crop_fraction: float = _field(0.875, number("in (0, 1]", lambda x: 0 < x <= 1))
-    crop_mode: str = _field("center", _one_of(CROP_MODES))
-    interpolation: str = _field("bicubic", _one_of(INTERPOLATIONS))
-    mean: tuple[float, float, float] = _field(
-        (0.485, 0.456, 0.406), _channels("", lambda x: x >= 0)
+    input_size: tuple[int, int] = option((224, 224), "", _SIZE)
+    crop_fraction: float = option(0.875, "", number("in (0, 1]", lambda x: 0 < x <= 1))
+    crop_mode: str = option("center", "", _one_of(CROP_MODES))
+    interpolation: str = option("bicubic", "", _one_of(INTERPOLATIONS))
+    mean: tuple[float, float, float] = option(
+        (0.485, 0.456, 0.406), "", _channels("", lambda x: x >= 0)
     )
-    std: tuple[float, float, float] = _field(
-        (0.229, 0.224, 0.225), _channels("above 0, ", lambda x: x > 0)
+    std: tuple[float, float, float] = option(
+        (0.229, 0.224, 0.225), "", _channels("above 0, ", lambda x: x > 0)
     )
 
     @property

@@ -85,9 +85,6 @@ class Diagnosis:
     signals: SignalPropagation
     trained: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.findings)
-
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
 
@@ -169,7 +166,7 @@ def _remedies_in(layers: list, blocks: list) -> set[str]:
     present = {
         BETA: any(block.beta != 1 for block in blocks),
         STANDARDIZED: any(isinstance(layer, ScaledWSConv2D) for layer in layers),
-        GAMMA: bool(blocks) and all(block.has_gamma for block in blocks),
+        GAMMA: bool(blocks) and all(block.record.gamma_in is not None for block in blocks),
         BATCH_NORM: any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers),
         SKIP_GAIN: any(isinstance(layer, SkipInit) for layer in layers),
         NORM_FREE: bool(blocks),

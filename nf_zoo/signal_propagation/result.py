@@ -79,7 +79,7 @@ class SignalPropagation:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, with the rows as a list under ``"blocks"``."""
         return {
-            **{name: getattr(self, name) for name in _ABOUT},
+            **vars(self),
             "before": {"squared_mean": self.before[0], "variance": self.before[1]},
             "blocks": [dataclasses.asdict(block) for block in self.blocks],
         }
@@ -146,12 +146,6 @@ def writable_folder(path: str | os.PathLike) -> Path:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OSError(f"The output must be a writable folder. Received: {folder}")
     return folder
-
-
-_ABOUT = (
-    *("model", "pictures", "inputs", "residual"),
-    *("unit_gains", "batch_statistics", "no_theory"),
-)
 
 
 def _cell(value: float | None) -> str:

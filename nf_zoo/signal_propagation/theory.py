@@ -5,6 +5,7 @@ This is plain arithmetic that looks at no tensor.
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from nf_zoo.layers import ScaledActivation
 from nf_zoo.layers.activations import activation_function, gamma_of, mean_of
@@ -64,9 +65,9 @@ def border_factor(
     """
     sides = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,) * 2
     axes = [_taps(n, k, strides, padding) for n, k in zip(size, sides, strict=True)]
-    left = math.prod(_mean(_mean(met) for met in axis) for axis in axes)
-    places = math.prod(_mean(_mean(met) ** 2 for met in axis) for axis in axes)
-    taps = math.prod(_mean(_mean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
+    left = math.prod(fmean(fmean(met) for met in axis) for axis in axes)
+    places = math.prod(fmean(fmean(met) ** 2 for met in axis) for axis in axes)
+    taps = math.prod(fmean(fmean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
     lost = places + taps - left**2 if standardized else taps
     return left + mean_square * (left - lost)
 
@@ -86,11 +87,6 @@ def _taps(size: int, kernel_size: int, strides: int, padding: str) -> list[tuple
         before = max((outputs - 1) * strides + kernel_size - size, 0) // 2
     starts = (output * strides - before for output in range(outputs))
     return [tuple(0 <= start + tap < size for tap in range(kernel_size)) for start in starts]
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def predicted_variances(

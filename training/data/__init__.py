@@ -37,13 +37,8 @@ def open_data(recipe):
             "data.in_memory=True, or data.train_per_class=0. Received: "
             f"data.train_per_class={given.train_per_class}, data.source={given.source!r}"
         )
-    try:
-        from training.data import streams
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            "Without TensorFlow, pictures must be kept in memory: set data.in_memory=True. "
-            f"Received: data.source={given.source!r} ({error})"
-        ) from error
+    from training.data import streams  # on TensorFlow only
+
     if kind == "folder":
         return streams.FolderPictures(place, given.train, given.test)
     if kind == "tfrecord":

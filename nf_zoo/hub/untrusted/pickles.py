@@ -15,7 +15,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -202,9 +202,10 @@ class PickledArray:
         shape, dtype, is_fortran, data = state[-4:]
         if len(state) not in (4, 5):
             raise ValueError("an array's state has four or five parts")
-        self._fill(shape, dtype, "F" if is_fortran is True else "C", data)
+        self.fill(shape, dtype, "F" if is_fortran is True else "C", data)
 
-    def _fill(self, shape: Any, dtype: Any, order: str, data: Any) -> None:
+    def fill(self, shape: Any, dtype: Any, order: str, data: Any) -> Self:
+        """Take the parts of an array, and return it."""
         if (
             type(shape) is not tuple
             or len(shape) > MOST_AXES
@@ -217,16 +218,11 @@ class PickledArray:
             if type(data) is not list or len(data) != 1 or math.prod(shape) != 1:
                 raise Refused("an array of several Python objects")
             self._value = (data[0],)
-            return
+            return self
         if type(data) is not bytes or len(data) != math.prod(shape) * dtype.numpy.itemsize:
             raise ValueError("an array's bytes are not those of its type and shape")
         self._value = np.frombuffer(data, dtype.numpy).reshape(shape, order=order)
-
-    @classmethod
-    def of(cls, shape: Any, dtype: Any, order: str, data: Any) -> PickledArray:
-        made = cls()
-        made._fill(shape, dtype, order, data)
-        return made
+        return self
 
 
 class PickledDtype:
@@ -257,14 +253,11 @@ class StandIn:
         self.call = call
 
 
-def _marker(name: str) -> StandIn:
-    def call(*_):
-        raise Refused(f"to call {name}")
-
-    return StandIn(call)
+def _ndarray(*_):
+    raise Refused("to call numpy.ndarray")
 
 
-_NDARRAY = _marker("numpy.ndarray")
+_NDARRAY = StandIn(_ndarray)
 
 
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> PickledArray:
@@ -277,13 +270,13 @@ _RECONSTRUCT = StandIn(_reconstruct)
 
 
 def _scalar(dtype: Any, data: Any) -> PickledArray:
-    return PickledArray.of((), dtype, "C", data)
+    return PickledArray().fill((), dtype, "C", data)
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> PickledArray:
     if order not in ("C", "F") or axes is not None:
         raise ValueError("the order of an array's axes is unknown")
-    return PickledArray.of(shape, dtype, order, data)
+    return PickledArray().fill(shape, dtype, order, data)
 
 
 def _jax_array(function: Any, arguments: Any, state: Any, _: Any) -> PickledArray:
@@ -302,10 +295,6 @@ def _encoded(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
-
-
 def _mapping(content: Any = None) -> dict:
     content = {} if content is None else content
     if type(content) is not dict:
@@ -317,8 +306,8 @@ GLOBALS: dict[tuple[str, str], StandIn] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): StandIn(PickledDtype),
     ("_codecs", "encode"): StandIn(_encoded),
-    ("builtins", "bytes"): StandIn(_no_bytes),
-    ("__builtin__", "bytes"): StandIn(_no_bytes),
+    ("builtins", "bytes"): StandIn(lambda: b""),
+    ("__builtin__", "bytes"): StandIn(lambda: b""),
     ("collections", "OrderedDict"): StandIn(_mapping),
     ("haiku._src.data_structures", "FlatMapping"): StandIn(_mapping),
     ("haiku._src.data_structures", "frozendict"): StandIn(_mapping),
