@@ -19,6 +19,8 @@ from absl import logging
 from safetensors.numpy import save_file
 
 from nf_zoo import atomic
+from nf_zoo.finetuning.run_folder import differences
+from nf_zoo.pictures.class_folders import name_some
 from training.recipe import RecipeError
 
 NAME = re.compile(r"step_(\d{9})\.safetensors")
@@ -119,14 +121,8 @@ def digest(state) -> str:
 
 def check_identity(found: dict, expected: dict, folder) -> None:
     """Check that a run may go on from another's state."""
-    keys = sorted(set(found) | set(expected))
-    different = [key for key in keys if found.get(key) != expected.get(key)]
-    if different:
-        rows = ", ".join(
-            f"{key}: {found.get(key)!r} there, {expected.get(key)!r} here" for key in different[:5]
-        )
-        more = f", and {len(different) - 5} more" if len(different) > 5 else ""
+    if changed := differences(found, expected):
         raise RecipeError(
             "The working folder holds a run of another recipe. Choose another --workdir, or go on "
-            f"with the recipe of that run. Received: {folder} ({rows}{more})"
+            f"with the recipe of that run. Received: {folder} ({name_some(changed, 5)})"
         )

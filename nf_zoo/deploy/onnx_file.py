@@ -154,30 +154,24 @@ def _write(writer: GraphWriter, nodes: list, values: dict[int, Value]) -> None:
 
 
 def _written(writer: GraphWriter, node, values: dict[int, Value]) -> Value:
-    operation = node.operation
+    operation, kind = node.operation, type(node.operation)
     if len(node.outputs) != 1:
         raise Unsupported("with several outputs")
-    if isinstance(operation, keras.layers.Layer):
-        rule = LAYERS.get(type(operation))
-        if rule is None:
-            raise Unsupported
-        if not takes_only_tensors(node):
-            raise Unsupported("called with more than its inputs")
-        if getattr(operation, "data_format", None) == "channels_first":
-            raise Unsupported("with data_format='channels_first'")
-        return rule(writer, operation, [values[id(x)] for x in node.input_tensors])
     # Keras's layers and operations share names, so each kind has a table of its own.
-    module, name = type(operation).__module__, type(operation).__name__
+    module, name = kind.__module__, kind.__name__
     key = f"{module.rpartition('.')[2]}.{name}" if module.startswith("keras.src.ops.") else ""
-    given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
-    inputs = [values[id(x)] if isinstance(x, keras.KerasTensor) else x for x in given]
     if key in ARITHMETIC:
+        given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        inputs = [values[id(x)] if isinstance(x, keras.KerasTensor) else x for x in given]
         return ARITHMETIC[key](writer, operation, inputs)
-    if key not in OPERATIONS:
+    rule = LAYERS.get(kind) or OPERATIONS.get(key)
+    if rule is None:
         raise Unsupported
     if not takes_only_tensors(node):
         raise Unsupported("called with more than its inputs")
-    return OPERATIONS[key](writer, operation, inputs)
+    if getattr(operation, "data_format", None) == "channels_first":
+        raise Unsupported("with data_format='channels_first'")
+    return rule(writer, operation, [values[id(x)] for x in node.input_tensors])
 
 
 def _value_info(onnx, name: str, shape):

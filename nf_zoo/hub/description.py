@@ -106,14 +106,18 @@ class ModelConfig:
         """Build the model without allocating its weights. Raises as ``build``."""
         return without_values(lambda: self.build(origin))
 
-    def count_blocks(self, origin: str | Path = CONFIG_FILE) -> int:
-        """Count the residual blocks of the model without building it. Raises as ``build``."""
+    def check_blocks(self, origin: str | Path, stored: int) -> None:
+        """Refuse more residual blocks than ``stored`` arrays. Raises as ``build``."""
         from nf_zoo.models.registry import architecture
 
         def count(name: str, depths=None, **_) -> int:
             return sum(depths or architecture(name).config.depths)
 
-        return self._made_by(count, origin)
+        if (blocks := self._made_by(count, origin)) > stored:
+            raise InvalidConfig(
+                f"{origin} asks for {blocks} residual blocks, but its weights are {stored} arrays "
+                "in all."
+            )
 
     def _made_by(self, make: Callable, origin: str | Path):
         try:

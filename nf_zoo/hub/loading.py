@@ -18,7 +18,7 @@ import numpy as np
 from nf_zoo.hub.catalog import PretrainedWeights, label_names
 from nf_zoo.hub.checkpoint import WeightsFile, open_weights
 from nf_zoo.hub.description import ModelConfig, is_readable_config, read_config
-from nf_zoo.hub.errors import CatalogError, InvalidConfig, WeightsMismatch, first_few
+from nf_zoo.hub.errors import CatalogError, WeightsMismatch, first_few
 from nf_zoo.hub.foreign_names import (
     IGNORED_SUFFIXES,
     OWNERS,
@@ -109,12 +109,7 @@ def check_described(
     """
     config = read_config(path)
     with open_weights(source.weights()) as file:
-        blocks = config.count_blocks(path)
-        if blocks > len(file.shapes):
-            raise InvalidConfig(
-                f"{path} asks for {blocks} residual blocks, but {file.path} holds "
-                f"{len(file.shapes)} tensors in all."
-            )
+        config.check_blocks(path, len(file.shapes))
         blueprint = make() if make else config.blueprint(path)
         assignments = plan_assignments(blueprint, file)
     has_head = any(a.name.startswith("head/") for a in assignments)

@@ -31,10 +31,6 @@ def _gelu_tanh(x):
     return ops.gelu(x, approximate=True)
 
 
-def _gelu_erf(x):
-    return ops.gelu(x, approximate=False)
-
-
 def _silu(x):
     """Return SiLU without TensorFlow's own gradient, which leaks: nf_zoo/layers/gradients.py."""
     return x * ops.sigmoid(x)
@@ -63,15 +59,13 @@ def _keeping_the_input_alone(function: Callable) -> Callable:
 
         return tf.nn.gelu(x, approximate=False), gradient
 
-    return with_own_gradient({_gelu_erf: gelu, _silu: silu}[function])
+    return with_own_gradient({keras.activations.gelu: gelu, _silu: silu}[function])
 
 
 def activation_function(activation: str | Callable) -> Callable:
     """Return the callable of a name; ``"gelu"`` is exact, ``"gelu_tanh"`` its approximation."""
     if callable(activation):
         return activation
-    if activation == "gelu":
-        return _gelu_erf
     if activation == "gelu_tanh":
         return _gelu_tanh
     if activation in ("silu", "swish"):
@@ -175,7 +169,9 @@ class ScaledActivation(keras.layers.Layer):
 
     def call(self, x, training=None):
         function = self._function
-        has_own = function in (_gelu_erf, _silu) and keras.backend.backend() == "tensorflow"
+        has_own = (
+            function in (keras.activations.gelu, _silu) and keras.backend.backend() == "tensorflow"
+        )
         if training and has_own:
             function = _keeping_the_input_alone(function)
         x = function(x)

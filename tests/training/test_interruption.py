@@ -179,5 +179,5 @@ def test_damaged_files_do_not_push_out_what_follows(tmp_path):
 
 def test_another_recipe_is_refused(tmp_path):
     Checkpoints(tmp_path, {"seed": 0, "ema": 0.9}).save(1, [("x", np.zeros(1))])
-    with pytest.raises(RecipeError, match="seed: 0 there, 1 here"):
+    with pytest.raises(RecipeError, match="seed: 0 then, 1 now"):
         Checkpoints(tmp_path, {"seed": 1, "ema": 0.9}).load_newest()

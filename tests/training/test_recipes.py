@@ -202,7 +202,7 @@ def _newest(folder) -> dict:
 
 def test_a_folder_of_another_recipe_is_refused(recipe, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({**recipes.identity(recipe), "seed": 7}))
-    with pytest.raises(RecipeError, match="seed: 7 there, 0 here"):
+    with pytest.raises(RecipeError, match="seed: 7 then, 0 now"):
         run(recipe, tmp_path)
 
 

@@ -52,20 +52,18 @@ def get_config(variants=""):
     recipe.regularization.weight_decay = 1e-4
     recipe.regularization.label_smoothing = 0.1
     recipe.regularization.stochastic_depth = 0.1
+    # The twins have the shortcut of the networks without normalization.
+    is_free = name.startswith("nf_")
+    fields = {"zero_init_gain": False} if is_free else {"shortcut": "average_pool"}
     if "two_cores" in chosen:
-        _for_two_cores(recipe, name)
+        _for_two_cores(recipe, fields, small=name.endswith("26"))
     if "gpu" in chosen:
-        _for_minutes(recipe, normalizer_free=name.startswith("nf_"))
+        _for_minutes(recipe, fields)
+        recipe.optimizer.agc = 0.1 if is_free else 0.0
     return recipes.smoke(recipe) if "smoke" in chosen else recipe
 
 
-def _for_minutes(recipe, normalizer_free: bool) -> None:
-    fields = {}
-    if normalizer_free:
-        fields["zero_init_gain"] = False
-        recipe.optimizer.agc = 0.1
-    else:
-        fields["shortcut"] = "average_pool"  # as in the normalizer-free network
+def _for_minutes(recipe, fields: dict) -> None:
     recipe.model.fields = json.dumps(fields)
     recipe.epochs, recipe.optimizer.learning_rate = 50.0, 0.3
     recipe.data.early_epochs, recipe.data.early_size = 30.0, 80
@@ -76,14 +74,9 @@ def _for_minutes(recipe, normalizer_free: bool) -> None:
     recipe.evaluation.batch_size, recipe.evaluation.every_epochs = 500, 5.0
 
 
-def _for_two_cores(recipe, name: str) -> None:
-    small = name.endswith("26")
-    fields = {"widths": (128, 256, 512, 1024), "stem_width": 32} if small else {}
-    if name.startswith("nf_"):
-        fields["zero_init_gain"] = False
-    else:
-        fields["shortcut"] = "average_pool"  # as in the normalizer-free network
-    recipe.model.fields = json.dumps(fields)
+def _for_two_cores(recipe, fields: dict, small: bool) -> None:
+    sizes = {"widths": (128, 256, 512, 1024), "stem_width": 32} if small else {}
+    recipe.model.fields = json.dumps({**sizes, **fields})
     recipe.batch_size, recipe.ema = 128, 0.0
     recipe.epochs, recipe.data.early_epochs = (15.0, 9.0) if small else (12.0, 6.0)
     recipe.data.early_size = 48 if small else 40

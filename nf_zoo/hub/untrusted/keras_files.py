@@ -82,11 +82,7 @@ def open_keras(path: Path):
     if is_folded:
         _check_parameters(_folded_blueprint(document, path), size, path)
     else:
-        blocks = config.count_blocks(path)
-        if blocks > stored:
-            raise errors.InvalidConfig(
-                f"{path} asks for {blocks} residual blocks, but holds {stored} arrays in all."
-            )
+        config.check_blocks(path, stored)
         _check_parameters(config.blueprint(path), size, path)
     try:
         with warnings.catch_warnings():
@@ -104,10 +100,9 @@ def _archive_parts(path: Path) -> tuple[bytes, BinaryIO, int]:
     """Yield config.json, the open weights and their size in bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {member.filename: member for member in archive.infolist()}
             _check_members(path, archive.infolist())
-            text = archive.read(CONFIG_FILE)
-            return text, io.BytesIO(archive.read(WEIGHTS)), members[WEIGHTS].file_size
+            text, weights = archive.read(CONFIG_FILE), archive.read(WEIGHTS)
+            return text, io.BytesIO(weights), len(weights)
     except errors.WeightsError:
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, KeyError) as error:
