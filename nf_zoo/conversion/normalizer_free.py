@@ -203,17 +203,16 @@ class _Conversion:
         """
         is_new = id(one) not in self._walked
         self._walked.add(id(one))
-        for source, signal in zip(one.sources, given, strict=True):
-            self._set(source, dataclasses.replace(signal))
         nodes = graph.upwards(one.sink)[:-1]
         self._done -= set(nodes)
+        for source, signal in zip(one.sources, given, strict=True):
+            self._set(source, dataclasses.replace(signal))
         for node in nodes:
             if isinstance(node, graph.Part):
                 part = self._signals_of_parts[node.input][node.index]
                 self._set(node, dataclasses.replace(part))
             elif isinstance(node, graph.Kept):
                 (self._convert if is_new else self._measure)(node)
-            self._done.add(node)
             for other in list(self._alive):
                 if all(taker in self._done for taker in other.consumers):
                     self._signals[other].value = None
@@ -223,6 +222,7 @@ class _Conversion:
     def _set(self, node: graph.Node, signal: Signal) -> None:
         self._signals[node] = signal
         self._alive.add(node)
+        self._done.add(node)
 
     def _note(self, node: graph.Node, signal: Signal) -> None:
         """Set the signal of a call, with its variance in the ledger."""
@@ -345,7 +345,6 @@ class _Conversion:
     def _added(self, scaled: graph.Kept, node: graph.Node, factor: float) -> None:
         signal = self._signals[node]
         value, variance = signal.value * factor, signal.variance * factor**2
-        self._done.add(scaled)
         self._set(scaled, Signal(value, variance, signal.is_normalized))
 
     def _replace_call(self, call: graph.Kept, layer) -> graph.Kept:
@@ -353,7 +352,6 @@ class _Conversion:
         new = self._editable.add(layer, call.input)
         call.replace_by(new)
         call.remove()
-        self._done.add(new)
         return new
 
     def _remove(self, call: graph.Kept) -> None:
@@ -405,7 +403,6 @@ class _Conversion:
             new = self._editable.add(extra, call.input)
             call.redirect(call.input, new)
             self._note(new, Signal(extra(signal.value), 1.0, True))
-            self._done.add(new)
         variance = signal.variance / (self._suited[id(layer)] or 1.0)
         self._note(call, Signal(self._result(call), variance, True))
         if getattr(layer, "activation", None) not in (None, keras.activations.linear):
@@ -443,11 +440,9 @@ class _Conversion:
         if activation is None or self._is_range(call, activation):
             added = keras.layers.Activation(layer.activation, **own)
             new = self._editable.insert_after(call, added)
-            self._done.add(new)
             self._measure(new)
             return
         new = self._editable.insert_after(call, layers.ScaledActivation(activation, **own))
-        self._done.add(new)
         self._set(new, self._activated(new, activation))
 
     def _activated(self, call: graph.Kept, activation) -> Signal:

@@ -169,10 +169,8 @@ class ScaledActivation(keras.layers.Layer):
 
     def call(self, x, training=None):
         function = self._function
-        has_own = (
-            function in (keras.activations.gelu, _silu) and keras.backend.backend() == "tensorflow"
-        )
-        if training and has_own:
+        has_own = function in (keras.activations.gelu, _silu)
+        if training and has_own and keras.backend.backend() == "tensorflow":
             function = _keeping_the_input_alone(function)
         x = function(x)
         return x if self.gamma == 1.0 else x * self.gamma

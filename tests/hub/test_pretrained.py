@@ -61,19 +61,19 @@ def test_a_repository_of_timms(hub, write):
 
 
 def test_everything_of_one_load_is_of_one_commit(hub, model, tiny, tmp_path, monkeypatch):
-    from nf_zoo.hub import pretrained
+    from nf_zoo.hub import loading
 
     hub.add_folder("me/trees", save_pretrained(model, tmp_path / "one"))
     other = tiny("nf_resnet50", labels=LABELS, activation="silu", depths=(1,), widths=(16,))
     theirs = save_pretrained(other, tmp_path / "two")
-    read = pretrained.read_config
+    read = loading.read_config
 
     def read_while_somebody_publishes(path):
         config = read(path)
         hub.add_folder("me/trees", theirs)
         return config
 
-    monkeypatch.setattr(pretrained, "read_config", read_while_somebody_publishes)
+    monkeypatch.setattr(loading, "read_config", read_while_somebody_publishes)
     assert load_pretrained(ME).config.activation == "relu"
 
 
