@@ -3,8 +3,9 @@
     python -m training.prepare --source=cifar10-jpeg.tar.xz --splits=train,test --output=cifar10.npz
     python -m benchmarks.eight_bits cifar10.npz
 
-Eight-bit files are calibrated on the first pictures of the training set, all of one class. ONNX files run without
-and with ONNX Runtime's option for processors that lack VNNI. Writes benchmarks/eight_bits.csv.
+Eight-bit files are calibrated on the first pictures of the training set, all of one class. ONNX
+files run without and with ONNX Runtime's option for processors that lack VNNI. Writes
+benchmarks/eight_bits.csv.
 """
 
 from __future__ import annotations

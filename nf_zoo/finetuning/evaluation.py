@@ -199,11 +199,12 @@ def predict(model, pixels: np.ndarray, batch_size: int | None = None) -> np.ndar
 
 
 def surprisals(probabilities: np.ndarray) -> np.ndarray:
-    """Return -log of (N, classes) probabilities, in nats; those of a picture are made to sum to 1.
+    """Return -log of (N, classes) probabilities, in nats; those of a picture sum to 1 first.
 
     Keras's cross-entropy does the same with the outputs of a sigmoid for each class.
     """
-    shares = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-30)
+    sums = probabilities.sum(axis=1, keepdims=True) if probabilities.shape[1] > 1 else 1.0
+    shares = probabilities / np.maximum(sums, 1e-30)
     return -np.log(np.maximum(shares, 1e-30))
 
 

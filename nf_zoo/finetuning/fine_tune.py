@@ -136,6 +136,7 @@ def _run(model, opened, settings, folder, description) -> FineTuneResult:
             own["rematerialize"] = model.options()["rematerialize"]
         fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
         fitted.set_weights(trained.get_weights())
+        fitted.head.trainable = trained.head.trainable
         seconds = {"this_process": round(time.monotonic() - began, 1)}
         report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
     report["devices"] = devices.count

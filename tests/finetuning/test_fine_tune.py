@@ -239,6 +239,7 @@ def test_a_classifier_that_is_kept_stays_frozen(few, tiny):
     result = finetune(start, few, epochs=1, **FAST)
     assert [row["phase"] for row in result.history] == ["whole"]
     np.testing.assert_array_equal(result.model.head.kernel, start.head.kernel)
+    assert not result.model.head.trainable
     before, after = variable_names(start), variable_names(result.model)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
