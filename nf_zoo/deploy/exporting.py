@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,13 @@ def write_metadata(model, folder: Path) -> None:
         (folder / LABELS_FILE).write_text(labels_text(class_names(model)), encoding="utf-8")
     record = {"architecture": model.architecture, **model.preprocessing.to_dict()}
     atomic.write_text(folder / PREPROCESSING_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def input_names(model) -> list[str]:
+    """Return the names of the inputs for TensorFlow: other than ASCII words get ``_``."""
+    inputs = functional.as_functional(model).inputs
+    names = [re.sub(r"[^\w./>-]", "_", functional.operation_of(x).name, flags=re.A) for x in inputs]
+    return [f"input{name}" if name.startswith("_") else name for name in names]
 
 
 def output_names(model) -> list[str]:

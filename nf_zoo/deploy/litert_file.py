@@ -20,6 +20,7 @@ from nf_zoo.deploy.exporting import (
     LABELS_FILE,
     Export,
     exporter,
+    input_names,
     labels_text,
     metadata_of,
     output_names,
@@ -87,7 +88,7 @@ def export_litert(
         converter = _converter(tf, saved, settings, calibrated)
         written.write_bytes(_convert(tf, converter, folded, calibrated))
         _add_metadata(model, written)
-        run = runner(written, output_names(folded), input_names(folded))
+        run = runner(written, output_names(folded), inputs_of(folded))
         return lambda *arrays: _answers(run, arrays)
 
     return Export(write, tried)
@@ -131,7 +132,7 @@ def _saved(tf, folded, shapes, path: Path) -> Path:
     # For a fixed batch the converter would write reshapes that fit no other batch.
     signature = [
         tf.TensorSpec((None, *shape[1:]), tf.float32, name=name)
-        for name, shape in zip(input_names(folded), shapes, strict=True)
+        for name, shape in zip(inputs_of(folded), shapes, strict=True)
     ]
     structure, _ = structures_of(folded)
 
@@ -201,10 +202,9 @@ def _nodes_of(measuring, folded, layers: list[str]) -> list[str]:
     return found
 
 
-def input_names(model) -> list[str]:
+def inputs_of(model) -> list[str]:
     """Return the names of the inputs; ``["images"]`` if there is one."""
-    names = [operation_of(tensor).name for tensor in model.inputs]
-    return names if len(names) > 1 else ["images"]
+    return input_names(model) if len(model.inputs) > 1 else ["images"]
 
 
 def runner(

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from PIL import ExifTags, Image
 
-from nf_zoo.deploy.exporting import Export, exporter, output_names, write_metadata
+from nf_zoo.deploy.exporting import Export, exporter, input_names, output_names, write_metadata
 from nf_zoo.deploy.fold import fold
 from nf_zoo.deploy.lowering import graph_of, input_shapes, require_graph
-from nf_zoo.functional import as_functional, deep_graphs, operation_of, structures_of
+from nf_zoo.functional import as_functional, deep_graphs, structures_of
 from nf_zoo.pictures.images import as_input, input_of, load_image
 from nf_zoo.pictures.predictions import class_names
 
@@ -126,10 +126,10 @@ def _takes_pictures(model) -> bool:
 def _plain(tf, model, constants: bool):
     """Return a tf.Module whose only signature is the model's own call."""
     structure, _ = structures_of(graph_of(model))
-    shapes = zip(as_functional(model).inputs, input_shapes(model), strict=True)
+    rows = as_functional(model).inputs, input_shapes(model), input_names(model)
     specs = [
-        tf.TensorSpec(shape, tensor.dtype, name=operation_of(tensor).name)
-        for tensor, shape in shapes
+        tf.TensorSpec(shape, tensor.dtype, name=name)
+        for tensor, shape, name in zip(*rows, strict=True)
     ]
 
     def call(*arrays):
@@ -163,8 +163,8 @@ def _runner(tf, model, path: Path, takes_pictures: bool) -> Callable:
         return answer
 
     def run(*arrays):
-        pairs = zip(as_functional(model).inputs, arrays, strict=True)
-        named = {operation_of(x).name: tf.cast(array, x.dtype) for x, array in pairs}
+        rows = as_functional(model).inputs, input_names(model), arrays
+        named = {name: tf.cast(array, x.dtype) for x, name, array in zip(*rows, strict=True)}
         answers = loaded.signatures["serving_default"](**named)
         return [answers[name] for name in output_names(model)]
 

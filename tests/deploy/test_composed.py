@@ -155,7 +155,7 @@ def test_onnx(model, tmp_path):
 
 def test_litert(model, tmp_path):
     path = nf_zoo.export_litert(model, tmp_path / "model.tflite")
-    names = litert_file.input_names(model)
+    names = litert_file.inputs_of(model)
     check(model, litert_file.runner(path, output_names(model), names))
 
 

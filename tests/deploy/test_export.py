@@ -289,13 +289,15 @@ def test_a_model_of_ones_own_may_have_the_preprocessing(tmp_path):
     assert list(tf.saved_model.load(str(path)).signatures) == ["serving_default"]
 
 
-def test_an_input_may_be_a_category(tmp_path):
-    picture, category = keras.Input((8, 8, 3), name="x"), keras.Input((1,), dtype="int32", name="y")
+def test_an_input_may_be_a_category_and_have_any_name(tmp_path):
+    picture = keras.Input((8, 8, 3), name="my x")
+    category = keras.Input((1,), dtype="int32", name="_y")
     parts = [picture, keras.layers.Embedding(10, 4)(category)]
     joined = keras.layers.Concatenate()([keras.layers.Flatten()(part) for part in parts])
     model = keras.Model([picture, category], keras.layers.Dense(2)(joined))
     path = nf_zoo.export_saved_model(model, tmp_path / "model")
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     given = [np.ones((2, 8, 8, 3), "float32"), np.array([[9], [3]], "int32")]
-    (found,) = serve(**dict(zip("xy", map(tf.constant, given), strict=True))).values()
+    named = dict(zip(("my_x", "input_y"), map(tf.constant, given), strict=True))
+    (found,) = serve(**named).values()
     np.testing.assert_allclose(found, model(given), rtol=1e-4, atol=1e-5)
