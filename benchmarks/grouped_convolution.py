@@ -26,7 +26,7 @@ NETWORKS = ("nf_regnet_b0", "eca_nfnet_l0")
 CLASSES = 1000
 
 
-def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1):
+def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1, training=False):
     """Do the same as ``convolve``, with ``keras.ops.conv`` for all convolutions."""
     if padding == "symmetric":
         x, padding = convolution._pad_symmetrically(x, kernel.shape[:2], strides, dilation)
@@ -40,10 +40,10 @@ def through_keras(x, kernel, strides=1, padding="same", dilation=1, groups=1):
     )
 
 
-def left_out(x, kernel, strides=1, padding="same", dilation=1, groups=1):
+def left_out(x, kernel, strides=1, padding="same", dilation=1, groups=1, training=False):
     """Do the same as ``convolve``, but replace grouped convolutions by their kernel's mean."""
     if groups == 1:
-        return OURS(x, kernel, strides, padding, dilation, groups)
+        return OURS(x, kernel, strides, padding, dilation, groups, training)
     return x[:, ::strides, ::strides] * keras.ops.mean(kernel)
 
 

@@ -71,6 +71,7 @@ def ship(
                 f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
             )
         write_history(run / "log.jsonl", made / "history.csv")
+    split = "validation" if results["recipe"]["data.test"].startswith("val") else "test"
     record = PretrainedWeights(
         architecture=architecture,
         tag=tag,
@@ -84,7 +85,7 @@ def ship(
         train_input_size=(results["recipe"]["data.input_size"],) * 2,
         top1=_percent(metrics["accuracy"]),
         top5=_percent(metrics.get("top5_accuracy")),
-        accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} test pictures; "
+        accuracy_source=f"{details.dataset_name}, {metrics['pictures']:,} {split} pictures; "
         f"weights/{name}/metrics.json",
         labels=f"{name}/{LABELS_IN_CONFIG}",
         dataset=details.dataset_name,

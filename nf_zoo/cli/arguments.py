@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nf-zoo",
         description="Pretrained normalizer-free networks: list, predict, fine-tune, export.",
-        epilog="New here? `nf-zoo quickstart` shows everything in about two minutes.",
+        epilog="New here? `nf-zoo quickstart` fine-tunes and exports in about two minutes.",
     )
     parser.add_argument("--version", action="version", version=f"nf-zoo {nf_zoo.__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and all notices")
@@ -223,7 +223,7 @@ def _export(commands) -> None:
     parser.add_argument(
         "--format",
         choices=[row.flag for row in FORMATS.values()],
-        help=f"(from the ending of PATH: {', '.join(SUFFIXES)}; otherwise a SavedModel)",
+        help=f"format; by default from the ending of PATH ({', '.join(SUFFIXES)}), or a SavedModel",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     groups = {}
@@ -262,7 +262,9 @@ def _figure(commands) -> None:
     parser = add_command(commands, "figure", "signals:figure_command", help)
     parser.add_argument("figure", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--images", metavar="FOLDER", help="measure on pictures, not on noise")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="pictures instead of noise; not for linear"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and noise (0)")
     sizes = parser.add_argument_group("sizes (by default those of the figure)")
     sizes.add_argument("--depth", type=int, help="blocks; per stage if there are several stages")
@@ -274,7 +276,10 @@ def _figure(commands) -> None:
 def _measure(commands) -> None:
     help = "measure a network block by block: a table, or a plot and a CSV"
     parser = add_command(commands, "measure", "signals:measure_command", help)
-    help = f"an untrained network, such as wide_resnet16_4; or a trained one: {MODEL}"
+    help = (
+        "an architecture for fresh weights (nf_resnet50); or trained ones: a checkpoint "
+        "(nf_resnet50.ra2_in1k), hf://owner/name, a file or a folder"
+    )
     parser.add_argument("model", help=help)
     help = "load the network's default weights"
     parser.add_argument("--pretrained", action="store_true", help=help)
@@ -306,7 +311,10 @@ def _publish(commands) -> None:
     for flag, help in (
         ("--private", "make a new repository private"),
         ("--dry-run", "only show what would be uploaded, and the card; works offline"),
-        ("--force", "replace a model of another architecture, or another program"),
+        (
+            "--force",
+            "replace a model of another architecture or library, or a Space of another program",
+        ),
         ("--saved-model", "add a SavedModel"),
     ):
         parser.add_argument(flag, action="store_true", help=help)
@@ -317,7 +325,7 @@ def _publish(commands) -> None:
     card = parser.add_argument_group("model card")
     help = "license identifier of the hub: apache-2.0, mit, cc-by-4.0, ..."
     card.add_argument("--license", metavar="ID", help=help)
-    help = "data set on the hub"
+    help = "data set on the hub that the model was trained on; may be repeated"
     card.add_argument(
         "--dataset", dest="datasets", action="append", default=[], metavar="ID", help=help
     )

@@ -23,7 +23,7 @@ def completion_command(args: Namespace) -> int:
 
     parser = build_parser()
     for action in _actions(parser):
-        if (action.help or "").endswith((MODEL, EXPORTED)) or action.dest == "name":
+        if (action.help or "").endswith((MODEL, EXPORTED)) or action.dest in ("name", "model"):
             action.complete = _MODELS
         elif action.metavar in _PATHS or action.dest in ("folder", "output", "files"):
             action.complete = shtab.FILE

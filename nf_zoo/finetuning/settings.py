@@ -86,7 +86,9 @@ class _Schedule(Options):
         None, "passes over the pictures, warm-up included; 5 to 30 by default", whole(1)
     )
     batch_size: int | None = option(
-        None, "8 to 64 by default (128 for inputs of up to 64 pixels)", whole(1)
+        None,
+        "pictures of a training step; 8 to 64 by default (up to 128 for inputs of up to 64 pixels)",
+        whole(1),
     )
     accumulate: int | str = option(
         1,
