@@ -18,7 +18,7 @@ from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
-from nf_zoo.layers.composite import plain_policy
+from nf_zoo.layers.composite import plain_policy, states_of_parts
 from nf_zoo.options import takes
 from nf_zoo.pictures.images import input_of
 
@@ -235,7 +235,7 @@ def _describe(model, data: Data, settings: Settings) -> dict[str, Any]:
             "options": model.options(),
             "dtype": settings.precision or plain_policy(model.dtype_policy),
             "preprocessing": _preprocessing(model, settings).to_dict(),
-            "layers": model.layer_states(),
+            "layers": {"trainable": model.trainable, **states_of_parts(model)},
         },
         "labels": list(data.labels),
         "pictures": {split: pictures.fingerprint for split, pictures in data.splits().items()},
