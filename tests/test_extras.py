@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import setuptools
@@ -98,11 +99,11 @@ def use_training():
 def choose_backend():
     from nf_zoo.cli import output
 
-    def missing(debug):
+    def missing(name):
         require("jax", "x", lambda text: ModuleNotFoundError(text, name="jax"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "_import", missing)
+        patch.setattr(output, "importlib", SimpleNamespace(import_module=missing))
         output.import_backend()
 
 

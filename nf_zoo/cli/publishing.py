@@ -49,7 +49,7 @@ def publish_command(args: Namespace) -> int:
 
 def _metrics(args: Namespace) -> dict[str, Any] | None:
     """Read the file of --metrics, or the report in a fine-tuning folder."""
-    from nf_zoo.hub.pretrained import is_name
+    from nf_zoo.hub.sources import is_name
 
     path = Path(args.metrics or Path(args.model) / REPORT)
     if args.metrics is None and (is_name(args.model) or not path.is_file()):

@@ -101,9 +101,10 @@ def fit(
         set_trainable(model, flags, body=name == "whole")
         freeze(model, settings.freeze or ())
         if not model.trainable_variables:
-            what = "new classifier" if name == "head" else "network"
+            what = "classifier" if name == "head" else "network"
             raise ValueError(
-                f"freeze must leave a part of the {what} to train. Received: "
+                f"freeze must leave a part of the {what} to train, and so must layers with "
+                "trainable=False. Received: "
                 f"freeze={list(settings.freeze or ())}"
             )
         phase.compile(model, progress.accumulate, devices)

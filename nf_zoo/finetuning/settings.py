@@ -298,8 +298,8 @@ def decide(
         raise ValueError(f"warmup_epochs must be between 0 and epochs={epochs}. Received: {warmup}")
     if settings.ema and warmup == epochs:
         warnings.warn(
-            "ema averages the epochs of the whole network, and warmup_epochs leaves none: the last "
-            f"weights are returned. Received: ema={settings.ema}, warmup_epochs={warmup}",
+            "ema averages the epochs of the whole network, and warmup_epochs leaves none: no "
+            f"average is returned. Received: ema={settings.ema}, warmup_epochs={warmup}",
             stacklevel=2,
         )
     usual = 0.05 if settings.optimizer == "adamw" else 5e-4

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from nf_zoo.backend import is_out_of_memory
 from nf_zoo.hub import timm_config
 from nf_zoo.hub.errors import InvalidConfig, first_few, printable
 from nf_zoo.hub.untrusted.documents import fields_of, read_json
@@ -124,6 +125,8 @@ class ModelConfig:
             return make(self.architecture, **self.arguments())
         # Layers raise what they happen to raise; impossible sizes overflow, or exhaust the memory.
         except Exception as error:
+            if is_out_of_memory(error) and not isinstance(error, MemoryError):
+                raise
             raise InvalidConfig(
                 f"{origin} does not describe a model of nf_zoo: {printable(error, LONGEST_MESSAGE)}"
             ) from error

@@ -80,7 +80,8 @@ def open_model(source: str | os.PathLike):
 
     It is an ImageClassifier, a FoldedModel, a :class:`SavedModel` or an :class:`ExportedFile`.
     """
-    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE, is_name
+    from nf_zoo.hub.pretrained import RUN_MODEL_FILE, SAVED_MODEL_FILE
+    from nf_zoo.hub.sources import is_name
 
     path = Path(source).expanduser()
     if is_name(source):

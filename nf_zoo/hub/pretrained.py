@@ -12,11 +12,11 @@ from nf_zoo.hub.foreign_names import recognize
 from nf_zoo.hub.loading import check_described, classes_of, fill
 from nf_zoo.hub.models import create_model
 from nf_zoo.hub.repository import HUB, MODEL_SUFFIXES, HubRepository, earlier_version_kept
-from nf_zoo.hub.sources import Local, Source
+from nf_zoo.hub.sources import Local, Source, is_name
 from nf_zoo.hub.untrusted import keras_files
 from nf_zoo.hub.untrusted.documents import refuse_way_out
 from nf_zoo.models.classifier import build_model
-from nf_zoo.models.registry import architecture, is_architecture
+from nf_zoo.models.registry import architecture
 
 RUN_MODEL_FILE = "model.keras"
 """The fitted model in a folder of ``finetune``."""
@@ -73,15 +73,6 @@ def load_pretrained(source: str | os.PathLike):
     return model
 
 
-def is_name(source: str | os.PathLike) -> bool:
-    """Check for the name of an architecture or checkpoint; ``"./name"`` and a Path are no names."""
-    return (
-        isinstance(source, str)
-        and not source.lower().endswith((*MODEL_SUFFIXES, *SUFFIXES))
-        and is_architecture(source.partition(".")[0])
-    )
-
-
 def _from_path(path: Path, text: str):
     if path.is_dir():
         return _from_folder(path)
@@ -94,6 +85,10 @@ def _from_path(path: Path, text: str):
         architecture(text)
     except ValueError as error:
         raise ValueError(f"{error}, and there is no such file or folder.") from None
+    raise WeightsNotFound(
+        f"There is no such file or folder; a Path is no name. Received: Path({text!r})",
+        f"Pass the name as text: {text!r}.",
+    )
 
 
 def _check_unfinished(path: Path) -> None:
@@ -153,7 +148,7 @@ def _from_file(path: Path):
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         raise InvalidConfig(f"An exported file {_ONLY_PREDICTS}. Received: {path}")
-    if suffix not in MODEL_SUFFIXES:
+    if suffix not in MODEL_SUFFIXES or path.suffix == keras_files.SUFFIX.upper():
         raise WeightsNotFound(
             "A model file must be called *.keras, or *.npz if it is DeepMind's. A file of weights "
             "alone does not say which network it is for: load the folder that holds it with its "

@@ -19,6 +19,7 @@ import difflib
 import os
 from pathlib import Path
 
+from nf_zoo.deploy.formats import SUFFIXES
 from nf_zoo.hub.catalog import (
     PretrainedWeights,
     find_record,
@@ -29,7 +30,7 @@ from nf_zoo.hub.catalog import (
 from nf_zoo.hub.checkpoint import INDEX_FILE, WEIGHTS_FILE, open_weights
 from nf_zoo.hub.description import CONFIG_FILE
 from nf_zoo.hub.errors import UnknownWeights, WeightsNotFound, first_few
-from nf_zoo.hub.repository import HUB, HubRepository, earlier_version_kept
+from nf_zoo.hub.repository import HUB, MODEL_SUFFIXES, HubRepository, earlier_version_kept
 from nf_zoo.hub.untrusted.documents import MOST_BYTES, refuse_way_out
 from nf_zoo.hub.untrusted.headers import (
     is_index,
@@ -40,7 +41,7 @@ from nf_zoo.hub.untrusted.headers import (
 )
 from nf_zoo.hub.web_files import fetch_url
 from nf_zoo.models.registry import architecture as row_of
-from nf_zoo.models.registry import architectures
+from nf_zoo.models.registry import architectures, is_architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +155,15 @@ class Local:
 
 
 Source = Cataloged | HubRepository | Local
+
+
+def is_name(source: str | os.PathLike) -> bool:
+    """Check for the name of an architecture or checkpoint; ``"./name"`` and a Path are no names."""
+    return (
+        isinstance(source, str)
+        and not source.lower().endswith((*MODEL_SUFFIXES, *SUFFIXES))
+        and is_architecture(source.partition(".")[0])
+    )
 
 
 def resolve_pretrained(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import numbers
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
@@ -146,7 +146,7 @@ def _classifier(family, config, options: GraphOptions, x, precision: str):
 
 def count_classes(num_classes: int | None, labels: Sequence[str] | None, otherwise: int) -> int:
     """Return the width of a classifier, from the options given."""
-    if isinstance(labels, str | Mapping | Set | Iterator):
+    if isinstance(labels, str | Mapping | set | frozenset | Iterator):
         raise ValueError(
             "labels must be a list of class names, in the order of the outputs. "
             f"Received: {labels!r}"

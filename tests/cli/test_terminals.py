@@ -78,6 +78,7 @@ def test_no_place_for_what_is_held_back(monkeypatch):
     assert entered
 
 
+@pytest.mark.fast
 def test_a_terminal_that_is_none(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
