@@ -2,11 +2,26 @@
 
 import collections
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+
+TRAINING = (
+    *(keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.AlphaDropout),
+    *(keras.layers.GaussianNoise, keras.layers.GaussianDropout),
+    *(keras.layers.ActivityRegularization, keras.layers.Identity),
+    *(keras.layers.RandAugment, keras.layers.AugMix),
+    # RandomCrop always crops; layers such as MixUp take labels too.
+    *(
+        getattr(keras.layers, name)
+        for name in sorted(dir(keras.layers))
+        if name.startswith("Random") and name != "RandomCrop"
+    ),
+)
+"""Layers of Keras that return their input unchanged at inference."""
 
 
 def nodes_of(model) -> list:
@@ -26,6 +41,19 @@ def as_functional(model):
     return model if hasattr(model, "_nodes_by_depth") else None
 
 
+def graph_of(model):
+    """Return the graph of a built functional or Sequential model; None for any other layer.
+
+    A subclass with a ``call`` of its own counts as another layer, because its graph may not
+    describe what it computes.
+    """
+    network = as_functional(model)
+    if network is None:
+        return None
+    author = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
+    return network if author.__module__.startswith(("keras.", "nf_zoo.")) else None
+
+
 def graphs_of(model) -> Iterator[Any]:
     """Yield a functional model, and the graphs of the models that are nested in it."""
     yield model
@@ -43,6 +71,28 @@ def operation_of(tensor):
 def structures_of(model) -> tuple[Any, Any]:
     """Return a functional model's input and output Keras tensors, nested as in its call."""
     return model._inputs_struct, model._outputs_struct
+
+
+def places_of(arguments, nested) -> list[int]:
+    """Return for each input of a nested model its place among the tensors that it is called on.
+
+    Keras finds those of a dict by name, and those of a list by their places.
+    """
+    given = next(iter((*arguments.args, *arguments.kwargs.values())))
+    if not isinstance(given, dict) or isinstance(nested._inputs_struct, dict):
+        return list(range(len(nested.inputs)))
+    names = sorted(given)  # as the tensors are
+    return [names.index(x.name) for x in nested.inputs]
+
+
+def at_inference(operation, args, kwargs):
+    """Return the result of an operation as in ``predict``.
+
+    Called by themselves, Keras's layers of random augmentation train unless they are told.
+    """
+    if "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    return operation(*args, **kwargs)
 
 
 def copy_of(operation, **changes):

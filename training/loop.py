@@ -182,7 +182,8 @@ class Trainer:
         """Write ``model/``, with averaged weights if the recipe has them, and results.json."""
         model = self.engine.model
         path = self.folder / "model"
-        self.engine.state()  # brings the model up to date
+        if not self.recipe.ema:
+            self.engine.state()  # brings the model up to date
         with self.engine.averaged() if self.recipe.ema else contextlib.nullcontext():
             nf_zoo.save_pretrained(model, path, overwrite=True)
         origin = {"commit": provenance.commit(), "device": provenance.device()}

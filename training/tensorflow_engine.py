@@ -48,7 +48,8 @@ class TensorFlowEngine(Engine):
         """Update once, on pictures shrunk to ``size`` pixels; return the mean loss, a scalar.
 
         The loss is not finite if the step diverged. The update of a step whose gradient is not
-        finite is left out; of several replicas, those with such a gradient give none.
+        finite is left out; of several replicas, those with such a gradient give none, and with loss
+        scaling none of them does.
         """
         return self._train(batch, size)
 

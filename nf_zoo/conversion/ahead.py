@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from nf_zoo import functional
 from nf_zoo.conversion.editable_model import (
     EditableModel,
     Graph,
@@ -83,7 +84,11 @@ class Ahead:
         layer = inner(taker.operation)
         nested = self._graphs.get(id(layer))
         if nested is not None:
-            first = nested.sources[taker.inputs.index(node)].consumers
+            places = [0]
+            if layer is taker.operation:  # not the steps of a TimeDistributed
+                places = functional.places_of(taker.arguments, functional.graph_of(nested.model))
+            pairs = zip(nested.sources, places, strict=True)
+            first = [x for source, i in pairs if taker.inputs[i] is node for x in source.consumers]
             return any(isinstance(x, graph.Kept) and is_norm(x.operation) for x in first)
         if is_norm(layer):
             return True

@@ -16,7 +16,7 @@ import keras
 
 from nf_zoo import functional
 from nf_zoo.deploy import inference_graph as graph
-from nf_zoo.deploy.lowering import graph_of, input_shapes, keep, walk
+from nf_zoo.deploy.lowering import input_shapes, keep, walk
 from nf_zoo.models.residual_block import ResidualBlock
 
 
@@ -42,7 +42,7 @@ class EditableModel:
     """
 
     def __init__(self, model, opens: Callable[[Any], bool] = lambda block: False):
-        if graph_of(model) is None:
+        if functional.graph_of(model) is None:
             raise ValueError(
                 "Only a functional or Sequential Keras model that has been built can be "
                 "converted: give a Sequential an Input first, and write a subclassed model as "
@@ -66,7 +66,7 @@ class EditableModel:
     def _read(self, model) -> None:
         if id(model) in self.graphs:
             return
-        network = graph_of(model)
+        network = functional.graph_of(model)
         sources = [
             graph.Source(x._keras_history.operation.name, [], model.dtype_policy, tensor=x)
             for x in network.inputs
@@ -82,7 +82,7 @@ class EditableModel:
             values = {id(parts.inputs[0]): inputs[0]}
             return walk(parts, values, functools.partial(self._call, prefix=f"{name}_"))
         for part in (operation, inner(operation)):
-            if graph_of(part) is not None:
+            if functional.graph_of(part) is not None:
                 self._read(part)
         if id(operation) not in self._names:
             self._names[id(operation)] = self.names.unique(name) if prefix else name
@@ -211,7 +211,7 @@ class EditableModel:
             elif isinstance(node, graph.Part):
                 tensors[node] = keras.tree.flatten(tensors[node.input])[node.index]
         outputs = [tensors[node] for node in one.sink.inputs]
-        structures = functional.structures_of(graph_of(model))
+        structures = functional.structures_of(functional.graph_of(model))
         packed = map(keras.tree.pack_sequence_as, structures, (inputs, outputs))
         new = _class_of(model)(*packed, name=model.name)
         if new.dtype_policy != model.dtype_policy:

@@ -44,7 +44,6 @@ from nf_zoo.conversion.standardized_layers import (
     named,
 )
 from nf_zoo.deploy import inference_graph as graph
-from nf_zoo.deploy.lowering import TRAINING
 from nf_zoo.layers.gradients import no_gradients
 from nf_zoo.signal_propagation import theory
 from nf_zoo.signal_propagation.measure import PREPARATION
@@ -258,7 +257,7 @@ class _Conversion:
             self._concatenate(call)
         elif gate_of(call) is not None and ends_in_sigmoid(gate_of(call)):
             self._gate(call, gate_of(call))
-        elif kind in TRAINING:
+        elif kind in functional.TRAINING:
             self._set(call, dataclasses.replace(inputs[0], value=self._result(call)))
         elif kind is keras.layers.ZeroPadding2D:
             self._set(call, followed(inputs[0], self._result(call)))
@@ -277,6 +276,9 @@ class _Conversion:
             steps = given[0].value.shape[1]
             folded = ops.reshape(given[0].value, (-1, *given[0].value.shape[2:]))
             given = [dataclasses.replace(given[0], value=folded)]
+        else:
+            places = functional.places_of(call.arguments, functional.graph_of(nested.model))
+            given = [given[place] for place in places]
         results = self._walk(nested, given)
         for signal in results if is_timed else ():
             signal.value = ops.reshape(signal.value, (-1, steps, *signal.value.shape[1:]))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nf_zoo.functional import nodes_of
+from nf_zoo.functional import nodes_of, structures_of
 from nf_zoo.signal_propagation.inputs import batches_of
 from nf_zoo.signal_propagation.measure import PREPARATION, ChannelMoments
 
@@ -24,6 +24,8 @@ def pictures_for(network, images, preprocess=None) -> tuple[list, str]:
     # A layer that keeps a state from batch to batch keeps it for a batch of that size.
     keeps_states = any(getattr(layer, "stateful", False) for layer in network._flatten_layers())
     count = shapes[0][0] if keeps_states else PICTURES
+    if isinstance(images, dict) and not isinstance(structures_of(network)[0], dict):
+        images = [images[x.name] for x in network.inputs if x.name in images]  # as Keras does
     sources = [images] if len(shapes) == 1 else keras.tree.flatten(images)
     if images is None:
         sources = [None] * len(shapes)

@@ -21,8 +21,6 @@ TURN = 0.05
 """Least time of a turn in seconds: what is faster runs several times."""
 CALIBRATION_PICTURES = 8
 HINT = 'openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "%s"})'
-FAILURES = (ImportError, OSError, RuntimeError, ValueError)
-"""Errors that cost one form, not the others."""
 
 
 _FLAG = {"type": int, "nargs": "+", "metavar": "N"}
@@ -179,7 +177,7 @@ def benchmark(model, *, settings) -> Benchmark:
                 try:
                     runs[name] = opener(images)
                     runs[name]()
-                except FAILURES as error:
+                except Exception as error:  # costs one form, not the others
                     missing[f"{name}, batch {count}"] = _line(error)
                     runs.pop(name, None)
             seconds = take_turns(runs, settings.rounds)
@@ -200,7 +198,7 @@ def _opened(model, folder: Path, pictures) -> tuple[dict[str, Opener], dict[str,
                     written[key] = _written(model, folder, form, pictures)
                 source = written[key]
             opened[name] = form.opener(source)
-        except FAILURES as error:
+        except Exception as error:
             missing[name] = _line(error)
     return opened, missing
 

@@ -23,6 +23,7 @@ import numpy as np
 import nf_zoo
 from nf_zoo import atomic, functional
 from nf_zoo.deploy.formats import FORMATS
+from nf_zoo.deploy.inference_graph import Names
 from nf_zoo.deploy.lowering import input_shapes
 from nf_zoo.options import Options, takes
 from nf_zoo.pictures.predictions import class_names
@@ -133,11 +134,12 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     size = preprocessing.input_size if preprocessing else (64, 64)
     # If maps of several strides are joined, every stride must divide the sides.
     plans = [[(1, *size), (1, 256, 256)], [(2, 37, 48), (2, 128, 64)]]
-    found = []
+    inputs, found = functional.as_functional(model).inputs, []
+    has_whole = any("int" in str(tensor.dtype) for tensor in inputs)
     for plan in plans:
         error = None
-        # Whole numbers may be categories, of which two are likely.
-        for (count, *sides), below in itertools.product(plan, (100, 2)):
+        # Whole numbers may be categories: try few if 100 are too many.
+        for (count, *sides), below in itertools.product(plan, (100, 2) if has_whole else (100,)):
             inputs = noise(model, count, sides, below)
             try:
                 found.append((inputs, flat_outputs(model, inputs)))
@@ -153,7 +155,7 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
 def noise(model, count: int, sides: Sequence[int], below: int = 100) -> Arrays:
     """Return noise in the range of a model's inputs: one array each, of ``count`` pictures.
 
-    Whole numbers are ``below`` a bound.
+    Whole numbers are less than ``below``.
     """
     rng, raw = np.random.default_rng(0), getattr(model, "include_preprocessing", False)
     arrays = []
@@ -221,10 +223,10 @@ def write_metadata(model, folder: Path) -> None:
 
 
 def input_names(model) -> list[str]:
-    """Return the names of the inputs for TensorFlow: other than ASCII words get ``_``."""
-    inputs = functional.as_functional(model).inputs
+    """Return the names of the inputs for TensorFlow; a character that it refuses becomes ``_``."""
+    inputs, given = functional.as_functional(model).inputs, Names()
     names = [re.sub(r"[^\w./>-]", "_", functional.operation_of(x).name, flags=re.A) for x in inputs]
-    return [f"input{name}" if name.startswith("_") else name for name in names]
+    return [given.unique(x if re.match(r"[A-Za-z0-9.]", x) else f"input{x}") for x in names]
 
 
 def output_names(model) -> list[str]:

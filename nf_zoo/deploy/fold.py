@@ -17,7 +17,7 @@ import nf_zoo
 from nf_zoo import functional, layers
 from nf_zoo.deploy import inference_graph as graph
 from nf_zoo.deploy.folded import OF_CLASSIFIER, FoldedModel
-from nf_zoo.deploy.lowering import graph_of, input_shapes, lower
+from nf_zoo.deploy.lowering import input_shapes, lower
 from nf_zoo.deploy.rewriting import rewrite
 from nf_zoo.models.classifier import ImageClassifier
 
@@ -103,7 +103,7 @@ def _emitted(model, sink: graph.Sink, sources: list[graph.Source], **record) -> 
     tensors = emitter.emit(graph.upwards(sink), dict(inputs))
     outputs = [tensors[node] for node in sink.inputs]
     # Inputs and outputs keep the structure of the model's own call: alone, or in a list, dict, ...
-    structures = functional.structures_of(graph_of(model))
+    structures = functional.structures_of(functional.graph_of(model))
     packed = map(keras.tree.pack_sequence_as, structures, (list(inputs.values()), outputs))
     return FoldedModel(*packed, name=model.name, remaining=emitter.remaining, **record)
 

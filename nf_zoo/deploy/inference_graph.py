@@ -200,17 +200,18 @@ class Kept(Node):
     def call(self, operation, inputs: list, **changes):
         """Return the result of an operation, called on ``inputs`` as the one that stays is.
 
-        ``changes`` are values for keyword arguments, where the call has them. If the operation is
-        of another class, keyword arguments that it does not know, such as a mask, are left out.
+        ``changes`` are further keyword arguments, where the operation knows them. If it is of
+        another class, keyword arguments that it does not know, such as a mask, are left out.
         """
+        known = inspect.signature(operation.call).parameters
+        changes = {key: x for key, x in changes.items() if key in known}
         if self.arguments is None:
-            return operation(*inputs)
+            return operation(*inputs, **changes)
         values = dict(zip(map(id, self.tensors), inputs, strict=True))
         args, kwargs = self.arguments.fill_in(values)
         if type(operation) is not type(self.operation):
-            known = inspect.signature(operation.call).parameters
             kwargs = {key: x for key, x in kwargs.items() if key in known}
-        return operation(*args, **{key: changes.get(key, x) for key, x in kwargs.items()})
+        return operation(*args, **{**kwargs, **changes})
 
 
 @dataclasses.dataclass(eq=False)

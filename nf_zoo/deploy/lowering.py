@@ -158,20 +158,6 @@ def _gate(layer, inputs: Inputs, name: str) -> graph.Node:
     return node
 
 
-TRAINING = (
-    *(keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.AlphaDropout),
-    *(keras.layers.GaussianNoise, keras.layers.GaussianDropout),
-    *(keras.layers.ActivityRegularization, keras.layers.Identity),
-    *(keras.layers.RandAugment, keras.layers.AugMix),
-    # RandomCrop always crops; layers such as MixUp take labels too.
-    *(
-        getattr(keras.layers, name)
-        for name in sorted(dir(keras.layers))
-        if name.startswith("Random") and name != "RandomCrop"
-    ),
-)
-"""Layers of Keras that return their input unchanged at inference."""
-
 RULES: dict[type, Callable] = {
     layers.Conv2D: _convolution,
     layers.ScaledWSConv2D: _convolution,
@@ -201,7 +187,7 @@ RULES: dict[type, Callable] = {
     keras.layers.MaxPooling2D: _maximum,
     keras.layers.GlobalMaxPooling2D: _maximum,
     keras.layers.Add: lambda layer, inputs, name: graph.Add(name, inputs, layer.dtype_policy),
-    **dict.fromkeys(TRAINING, _nothing),
+    **dict.fromkeys(functional.TRAINING, _nothing),
 }
 """Exact class -> function of (layer, inputs, name), which returns the node, or None if it cannot.
 
@@ -228,22 +214,9 @@ def lower(model, anchors: frozenset[str] = frozenset()) -> tuple[graph.Sink, lis
     return sink, sources
 
 
-def graph_of(model):
-    """Return the graph of a built functional or Sequential model; None for any other layer.
-
-    A subclass with a ``call`` of its own counts as another layer, because its graph may not
-    describe what it computes.
-    """
-    network = functional.as_functional(model)
-    if network is None:
-        return None
-    author = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
-    return network if author.__module__.startswith(("keras.", "nf_zoo.")) else None
-
-
 def require_graph(model):
     """Return the graph of a model, or raise a ValueError if it has none."""
-    network = graph_of(model)
+    network = functional.graph_of(model)
     if network is None:
         raise ValueError(
             "Only a functional or Sequential Keras model that has been built can be folded or "
@@ -310,7 +283,7 @@ def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
     operation = node.operation
     name = f"{prefix}{operation.name}"
     if takes_only_tensors(node):
-        nested = graph_of(operation)
+        nested = functional.graph_of(operation)
         if nested is not None:
             entering = _entering(node, nested, inputs)
             tensors = dict(zip(map(id, nested.inputs), entering, strict=True))
@@ -324,16 +297,12 @@ def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
 
 def _entering(node, nested, inputs: Inputs) -> Inputs:
     """Return the inputs of a nested model in its order, and as floats where it takes floats."""
-    tensors = node.input_tensors
-    first = next(iter((*node.arguments.args, *node.arguments.kwargs.values())))
-    if isinstance(first, dict) and not isinstance(functional.structures_of(nested)[0], dict):
-        # Keras finds them by name.
-        place = {name: index for index, name in enumerate(sorted(first))}
-        order = [place[x.name] for x in nested.inputs]
-        inputs, tensors = [inputs[i] for i in order], [tensors[i] for i in order]
+    places, outer = functional.places_of(node.arguments, nested), node.input_tensors
     return [
-        _cast(x, own.dtype) if "float" in own.dtype and "float" not in outer.dtype else x
-        for x, outer, own in zip(inputs, tensors, nested.inputs, strict=True)
+        _cast(inputs[i], own.dtype)
+        if "float" in own.dtype and "float" not in outer[i].dtype
+        else inputs[i]
+        for i, own in zip(places, nested.inputs, strict=True)
     ]
 
 

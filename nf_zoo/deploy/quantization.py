@@ -144,12 +144,13 @@ def _outputs(folded, x, quantized) -> np.ndarray:
 
     def call(operation, args, kwargs):
         if operation is not quantized:
-            return operation(*args, **kwargs)
+            return functional.at_inference(operation, args, kwargs)
         weights = operation.get_weights()
         rounded = quantized_kernel(weights[0], _output_axes(operation))
         operation.set_weights([rounded, *weights[1:]])
         try:
-            return operation(quantized_activations(args[0]), *args[1:], **kwargs)
+            rows = (quantized_activations(args[0]), *args[1:])
+            return functional.at_inference(operation, rows, kwargs)
         finally:
             operation.set_weights(weights)
 

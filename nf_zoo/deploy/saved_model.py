@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from nf_zoo.deploy.exporting import Export, exporter, input_names, output_names, write_metadata
 from nf_zoo.deploy.fold import fold
-from nf_zoo.deploy.lowering import graph_of, input_shapes, require_graph
-from nf_zoo.functional import as_functional, deep_graphs, structures_of
+from nf_zoo.deploy.lowering import input_shapes, require_graph
+from nf_zoo.functional import as_functional, deep_graphs, graph_of, structures_of
 from nf_zoo.pictures.images import as_input, input_of, load_image
 from nf_zoo.pictures.predictions import class_names
 

@@ -95,8 +95,9 @@ def finetune(model, data, *, settings: Settings) -> FineTuneResult:
     folder = RunFolder(settings.output, settings.resume, settings.overwrite, settings.finish)
     _check_model(model)
     opened = open_data(data, settings)
-    is_head_frozen = model.labels == opened.labels and not model.head.trainable_variables
-    if settings.warmup_epochs is None and is_head_frozen:
+    is_kept = model.labels == opened.labels
+    is_frozen = is_kept and not any(variable.trainable for variable in model.head.weights)
+    if settings.warmup_epochs is None and is_frozen:
         settings = dataclasses.replace(settings, warmup_epochs=0)
     settings = decide(
         settings,
@@ -136,7 +137,7 @@ def _run(model, opened, settings, folder, description) -> FineTuneResult:
             own["rematerialize"] = model.options()["rematerialize"]
         fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
         fitted.set_weights(trained.get_weights())
-        fitted.head.trainable = trained.head.trainable
+        _hand_on_flags(trained.head, fitted.head)
         seconds = {"this_process": round(time.monotonic() - began, 1)}
         report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
     report["devices"] = devices.count
@@ -188,9 +189,7 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     fitted, seed = model.with_classifier(len(labels), labels, **given), abs(settings.seed) % 2**31
     if model.labels == labels:
         fitted.set_weights(model.get_weights())
-        fitted.head.trainable = model.head.trainable
-        for mine, theirs in zip(model.head.weights, fitted.head.weights, strict=True):
-            theirs.trainable = mine.trainable
+        _hand_on_flags(model.head, fitted.head)
     else:
         kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
         fitted.head.kernel.assign(kernel(fitted.head.kernel.shape))
@@ -200,6 +199,13 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     for index, state in enumerate(random_states):
         state.assign(np.array([seed, index]))
     return fitted
+
+
+def _hand_on_flags(head, other) -> None:
+    """Freeze what is frozen of a classifier in another of the same shape."""
+    other.trainable = head.trainable
+    for mine, theirs in zip(head.weights, other.weights, strict=True):
+        theirs.trainable = mine.trainable
 
 
 def _preprocessing(model, settings: Settings):

@@ -9,7 +9,7 @@ import os
 import reprlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,15 @@ class Checkpoint:
     def best_weights(self, model: keras.Model) -> list[np.ndarray] | None:
         """Return the model's weights of the best epoch; None if early stopping keeps none."""
         path = self.path / "best.npz"
-        return _read(path, model.weights) if path.exists() else None
+        return list(_read(path, model.weights)) if path.exists() else None
 
 
-def _read(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    """Return the arrays of a file, each of the type of its variable."""
+def _read(path: Path, variables: Sequence[keras.Variable]) -> Iterator[np.ndarray]:
+    """Yield the arrays of a file, each of the type of its variable."""
     with np.load(path) as saved:
-        # NumPy does not know bfloat16 by name when it reads.
-        return [
-            saved[name].view(keras.ops.convert_to_numpy(variable).dtype)
-            for name, variable in zip(saved.files, variables, strict=True)
-        ]
+        for name, variable in zip(saved.files, variables, strict=True):
+            # NumPy does not know bfloat16 by name when it reads.
+            yield saved[name].view(keras.ops.convert_to_numpy(variable).dtype)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

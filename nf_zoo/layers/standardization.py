@@ -81,7 +81,14 @@ class Standardized:
         self.gain_initializer = keras.initializers.get(gain_initializer)
 
     def _add_gain(self) -> None:
-        shape = self.kernel.shape[-1:]
+        *inputs, filters = self.kernel.shape
+        if math.prod(inputs) < 2:
+            raise ValueError(
+                "The fan-in must be at least 2: a kernel with one value for each output has no "
+                f"deviation to divide by. Received: {self.name!r} with a kernel of shape "
+                f"{tuple(self.kernel.shape)}"
+            )
+        shape = (filters,)
         self.gain = self.add_weight(
             name="gain", shape=shape, initializer=self.gain_initializer, autocast=False
         )

@@ -162,8 +162,12 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
     """
     if isinstance(given, list | tuple | dict):
         return keras.tree.map_structure(lambda one: fitting(one, gives_logits, kinds), given)
+    if not isinstance(given, str) and not given_by_keras(given):
+        return given
     name = getattr(given, "__name__", given)
     if isinstance(name, str):
+        if kinds is LOSSES and gives_logits and name.lower() in ("ce", "crossentropy"):
+            return crossentropy
         kind = kinds.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
         if kind is None or not gives_logits:
             return given
@@ -181,6 +185,22 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
             wanted if gives_logits else not wanted,
         )
     return given
+
+
+def given_by_keras(value: Any) -> bool:
+    """Check for a loss or metric of Keras, not of a user who took the same name."""
+    own = value if hasattr(value, "__name__") else type(value)
+    return getattr(own, "__module__", "").startswith("keras.")
+
+
+@keras.saving.register_keras_serializable("nf_zoo")
+def crossentropy(y_true, y_pred):
+    """Return the cross-entropy of logits that fits the targets, chosen as Keras chooses it."""
+    if y_pred.shape[-1] == 1:
+        return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=True)
+    if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+    return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
 
 
 def _for_logits(kind: type) -> tuple[str, Any]:

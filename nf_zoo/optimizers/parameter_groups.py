@@ -209,11 +209,15 @@ class GroupedOptimizer(UpdateWrapper):
 
     def __init__(self, optimizer, groups, coupled: bool = False, name: str = "grouped_optimizer"):
         super().__init__(optimizer, name=name)
-        if getattr(optimizer, "weight_decay", None):
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        names = [key for key in vars(optimizer) if re.fullmatch(r"(\w+_)?weight_decay", key)]
+        own = {key: x for key in names if key[0] != "_" and (x := getattr(optimizer, key))}
+        if own:
             raise ValueError(
                 "The wrapped optimizer must not decay weights, because the groups do: give it "
-                "weight_decay=None, or 0.0 for AdamW. "
-                f"Received: weight_decay={optimizer.weight_decay!r}"
+                "weight_decay=None, or 0.0 for AdamW, and adam_weight_decay=0.0 for Muon. "
+                f"Received: {', '.join(f'{key}={x!r}' for key, x in own.items())}"
             )
         self.coupled = bool(coupled)
         self._rows = tuple(_row(group) for group in groups)

@@ -23,9 +23,10 @@ class UpdateWrapper(keras.optimizers.Optimizer):
                 "The optimizer to wrap must be an instance of a Keras optimizer, such as "
                 f"keras.optimizers.SGD(0.1). Received: {optimizer!r}"
             )
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or not hasattr(
-            type(optimizer), "update_step"
-        ):
+        innermost = optimizer
+        while isinstance(innermost, UpdateWrapper):  # its `apply` bypasses its `update_step`
+            innermost = innermost.inner_optimizer
+        if type(innermost).apply is not keras.optimizers.Optimizer.apply:
             raise TypeError(
                 f"{type(self).__name__} must wrap the optimizer that updates the variables: "
                 f"LossScaleOptimizer({type(self).__name__}(SGD(...))). Received: "
@@ -33,9 +34,7 @@ class UpdateWrapper(keras.optimizers.Optimizer):
             )
         # The wrapped optimizer keeps its rate, decay, clipping and averages.
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = given = optimizer
-        while isinstance(optimizer, UpdateWrapper):  # its `apply` bypasses its `update_step`
-            optimizer = optimizer.inner_optimizer
+        self.inner_optimizer, given, optimizer = optimizer, optimizer, innermost
         if getattr(optimizer.update_step, "wrapper", None) not in (None, id(given)):
             raise ValueError(
                 "The optimizer must not be in another wrapper already, whose changes would stay: "
@@ -105,6 +104,15 @@ class UpdateWrapper(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self):
+        return getattr(getattr(self, "inner_optimizer", None), "loss_scale_factor", None)
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor):
+        if hasattr(self, "inner_optimizer"):  # Keras sets it before there is one
+            self.inner_optimizer.loss_scale_factor = factor
 
     @property
     def iterations(self):

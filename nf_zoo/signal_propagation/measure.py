@@ -85,7 +85,7 @@ def signal_propagation(
         6
         >>> result.plot("spp.png")  # doctest: +SKIP
     """
-    network = functional.as_functional(model)
+    network = functional.graph_of(model)
     if network is None or len(network.inputs) != 1:
         raise TypeError(
             "The model must be a functional or built Sequential Keras model with one input: wrap a "
@@ -180,7 +180,8 @@ class _Signal:
     norm: BatchNormalization | None
     output: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     residual: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
-    norm_variance: float = 0.0
+    norm_variance: float = 0.0  # times the pictures that it was read for
+    measured: int = 0  # these pictures
     unpooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
     pooled: ChannelMoments = dataclasses.field(default_factory=ChannelMoments)
 
@@ -244,14 +245,16 @@ class _Walk:
     def _call(self, operation, args, kwargs):
         if isinstance(operation, ResidualBlock):
             return self._block(operation, args[0])
-        nested = functional.as_functional(operation)
+        nested = functional.graph_of(operation)
         if nested is not None and len(nested.inputs) == 1:
             return self._graph(nested, keras.tree.flatten(args)[0])
         if isinstance(operation, BatchNormalization):
             return operation(args[0], training=self._training)
         if type(operation) in PREPARATION and args[0] is self._noise:
             return args[0]
-        output = operation(*args, **kwargs)
+        output = functional.at_inference(operation, args, kwargs)
+        if type(operation) in functional.TRAINING and args[0] is self._noise:
+            self._noise = output
         shape = getattr(output, "shape", ())
         is_point = math.prod(shape[1:-1]) == 1
         self._is_pooled |= is_point and type(operation).__name__ in POOLINGS
@@ -291,6 +294,7 @@ class _Walk:
         if norm is not None:
             variance = float(np.mean(keras.ops.convert_to_numpy(norm.moving_variance)))
             signal.norm_variance += variance * self._batch
+            signal.measured += self._batch
         return signal
 
     @property
@@ -312,7 +316,7 @@ class _Walk:
                 squared_mean=signal.output.squared_mean,
                 variance=signal.output.variance,
                 residual_variance=signal.residual.variance if signal.residual.count else None,
-                bn_moving_variance=signal.norm_variance / self.pictures if signal.norm else None,
+                bn_moving_variance=signal.norm_variance / signal.measured if signal.norm else None,
                 predicted_variance=expected,
             )
             for (name, signal), expected in zip(self.signals.items(), predicted, strict=True)

@@ -634,3 +634,19 @@ def test_networks_of_keras_follow_their_ledgers(name):
     assert not 1 / 3 < plain / signals[-1].predicted_variance < 3
     assert not nf_zoo.diagnose(result, batch_size=4)
     assert result.remaining == {}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("nested", [False, True])
+def test_inputs_are_found_by_name(nested):
+    b, a = (keras.Input((8, 8, 3), name=name) for name in "ba")
+    parts = [LAYERS.Conv2D(4, 3, name=f"of_{x.name}")(x) for x in (b, a)]
+    model = keras.Model([b, a], LAYERS.BatchNormalization()(LAYERS.Add()(parts)))
+    if nested:
+        x, y = (keras.Input((8, 8, 3), name=name) for name in "xy")
+        model = keras.Model([x, y], model({"a": y, "b": x}))
+    small = np.random.default_rng(0).standard_normal((16, 8, 8, 3)).astype("float32")
+    large, little = ("x", "y") if nested else ("b", "a")
+    result = nf_zoo.normalizer_free(model, images={large: 100 * small, little: small})
+    gamma = {x.name: x.gamma for x in result._flatten_layers() if hasattr(x, "gamma")}
+    assert gamma["of_b"] < 0.1 * gamma["of_a"]

@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tiny_networks
 
 import nf_zoo
 from nf_zoo.cli import main
@@ -129,3 +130,23 @@ def test_the_command(build_filled, monkeypatch, tmp_path, capsys):
     assert "Fastest at batch 2: Keras, folded\n  nf_zoo.fold(model)" in text
     assert main([*arguments, "--rounds", "0"]) == 2
     assert "rounds must be a positive integer. Received: 0" in capsys.readouterr().err
+
+
+def test_an_error_of_the_runtime_costs_one_form():
+    class Exhausted(Exception):
+        """As TensorFlow's errors, which are no RuntimeError."""
+
+    def opener(source):
+        def run(images):
+            raise Exhausted("no memory left")
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        one, *_ = benchmarking.FORMS
+        patch.setitem(
+            benchmarking.FORMS, one, dataclasses.replace(benchmarking.FORMS[one], opener=opener)
+        )
+        model = tiny_networks.build("nf_resnet")
+        result = nf_zoo.benchmark(model, batch_sizes=(1,), size=32, rounds=1)
+    assert result.timings and "no memory left" in result.missing[f"{one}, batch 1"]

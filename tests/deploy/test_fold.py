@@ -14,8 +14,7 @@ from programs import succeed
 from tiny_networks import difference
 
 import nf_zoo
-from nf_zoo import layers
-from nf_zoo.deploy import lowering
+from nf_zoo import functional, layers
 from nf_zoo.deploy.folded import FoldedModel
 from nf_zoo.models.classifier import build_model, variable_names
 
@@ -429,7 +428,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", lowering.TRAINING)
+@pytest.mark.parametrize("kind", functional.TRAINING)
 def test_a_layer_that_does_something_in_training_alone_is_gone(kind):
     """Also where it was called with ``training=True``: a model that predicts overrules it."""
     inputs = keras.Input((24, 24, 3))

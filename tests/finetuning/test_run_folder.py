@@ -30,6 +30,12 @@ def begun(output, description=DESCRIPTION, **how):
     (folder.partial / "epoch-00001" / "state.json").write_text('{"epoch": 1}')
 
 
+def resumed(output):
+    folder = RunFolder(output, resume=True)
+    folder.begin(DESCRIPTION)
+    return folder
+
+
 def network():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), "mse")
@@ -118,8 +124,7 @@ def test_run_without_a_checkpoint_does_not_stand_in_the_way(tmp_path):
 
 @pytest.mark.fast
 def test_resume_with_nothing_there_starts(tmp_path):
-    folder = RunFolder(tmp_path / "out", resume=True)
-    folder.begin(DESCRIPTION)
+    folder = resumed(tmp_path / "out")
     assert folder.latest() is None
     assert not folder.finished
 
@@ -155,8 +160,7 @@ def test_killed_after_the_delivery_it_is_a_finished_run(tmp_path, monkeypatch, r
     begun(tmp_path / "out", overwrite=True)
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "_remove", killed)
-        folder = RunFolder(tmp_path / "out", resume=True)
-        folder.begin(DESCRIPTION)
+        folder = resumed(tmp_path / "out")
         with pytest.raises(KeyboardInterrupt):
             folder.finish(write)
     assert folder.partial.exists()
@@ -185,8 +189,7 @@ def test_no_run_goes_on_beside_another(tmp_path, how):
         second.begin(DESCRIPTION)
     first.save(model, {"epoch": 2})
     first.close()
-    again = RunFolder(tmp_path / "out", resume=True)
-    again.begin(DESCRIPTION)
+    again = resumed(tmp_path / "out")
     assert again.latest().state == {"epoch": 2}
 
 
@@ -311,8 +314,7 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(tmp_path, monkeyp
 def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
     other = {**DESCRIPTION, "settings": {"epochs": 3, "learning_rate": 0.01}}
     begun(tmp_path / "out")
-    failing = RunFolder(tmp_path / "out", resume=True)
-    failing.begin(DESCRIPTION)
+    failing = resumed(tmp_path / "out")
     failing.fail()
     failing.close()
     with pytest.raises(ValueError, match="learning_rate"):
@@ -328,12 +330,10 @@ def test_a_failed_run_does_not_stand_in_the_way_of_other_settings(tmp_path):
 @pytest.mark.fast
 def test_a_failed_run_that_goes_on_counts_again(tmp_path):
     begun(tmp_path / "out")
-    failing = RunFolder(tmp_path / "out", resume=True)
-    failing.begin(DESCRIPTION)
+    failing = resumed(tmp_path / "out")
     failing.fail()
     failing.close()
-    again = RunFolder(tmp_path / "out", resume=True)
-    again.begin(DESCRIPTION)
+    again = resumed(tmp_path / "out")
     again.close()
     with pytest.raises(FileExistsError, match="unfinished run"):
         RunFolder(tmp_path / "out")
@@ -354,13 +354,11 @@ def test_epochs_outlive_a_delivery_that_failed_twice(tmp_path, monkeypatch):
     begun(tmp_path / "out")
     with monkeypatch.context() as patched:
         patched.setattr(atomic, "swap", no_swap)
-        first = RunFolder(tmp_path / "out", resume=True)
-        first.begin(DESCRIPTION)
+        first = resumed(tmp_path / "out")
         with pytest.raises(PermissionError):
             first.finish(write)
         first.close()
-    second = RunFolder(tmp_path / "out", resume=True)
-    second.begin(DESCRIPTION)
+    second = resumed(tmp_path / "out")
     with pytest.raises(OSError, match="the trained epochs are kept"):
         second.finish(full_disk)
     second.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nf_zoo.layers import Conv2D, ScaledWSConv2D, convolve, given_kernels
+from nf_zoo.layers import Conv2D, ScaledWSConv2D, ScaledWSDense, convolve, given_kernels
 
 pytestmark = pytest.mark.fast
 
@@ -121,3 +121,9 @@ def test_many_shapes_are_no_cause_for_a_warning(monkeypatch):
     for filters in range(3, 12):
         ScaledWSConv2D(filters, 3, gamma=1.125)(np.zeros((1, 4, 4, 2), "float32"))
     assert not [record.getMessage() for record in said]
+
+
+@pytest.mark.parametrize("make", [lambda: ScaledWSConv2D(4, 1), lambda: ScaledWSDense(4)])
+def test_a_kernel_of_one_value_for_each_output_is_refused(make):
+    with pytest.raises(ValueError, match="The fan-in must be at least 2"):
+        make().build((None, 8, 8, 1))

@@ -224,3 +224,25 @@ def test_models_decode_their_own_labels():
     assert nameless.decode_predictions(scores, top=1)[0][0].name == "class_2"
     with pytest.raises(ValueError, match=r"call model\.decode_predictions"):
         nf_zoo.decode_predictions(scores, top=5)
+
+
+@pytest.mark.parametrize("name", ["crossentropy", "CE"])
+def test_the_name_for_every_cross_entropy_means_logits_too(name):
+    model, targets = tiny_networks.filled("nf_resnet", "loss"), np.eye(5)[CLASSES]
+    for classes in (CLASSES, CLASSES[:, None], targets):
+        model.compile("sgd", name)
+        found = model.evaluate(PIXELS, classes, verbose=0)
+        assert found == pytest.approx(expected_loss(model), rel=1e-3)
+
+
+def test_what_a_user_gave_the_name_of_keras_stays():
+    def categorical_crossentropy(y_true, y_pred):
+        return 0.0 * y_pred[:, 0] + 7.0
+
+    def precision(y_true, y_pred):
+        return 0.0 * y_pred[:, 0] + 42.0
+
+    model = tiny_networks.build("nf_resnet")
+    model.compile("sgd", categorical_crossentropy, metrics=[precision])
+    found = model.evaluate(PIXELS, CLASSES, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(7) and found["precision"] == pytest.approx(42)

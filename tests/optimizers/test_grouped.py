@@ -111,3 +111,15 @@ def test_an_optimizer_is_in_one_wrapper_alone():
     for given in (sgd, nf_zoo.AdaptiveGradientClipping(first, 1.0).inner_optimizer):
         with pytest.raises(ValueError, match="must not be in another wrapper already"):
             nf_zoo.AdaptiveGradientClipping(given, 10.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nf_zoo.AdaptiveGradientClipping(keras.optimizers.AdamW(1e-3)),
+        lambda: keras.optimizers.Muon(1e-3, weight_decay=None),
+    ],
+)
+def test_no_decay_is_left_below(make):
+    with pytest.raises(ValueError, match=r"must not decay weights.*weight_decay=0\.004"):
+        nf_zoo.GroupedOptimizer(make(), [])

@@ -253,3 +253,17 @@ def test_the_model_of_an_optimizer_is_found():
     assert compiled_model(optimizer) is model
     assert compiled_model(inner) is model
     assert compiled_model(keras.optimizers.SGD()) is None
+
+
+def test_an_optimizer_that_hands_the_update_on_is_refused():
+    several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD()))
+    with pytest.raises(TypeError, match="must wrap the optimizer that updates the variables"):
+        nf_zoo.AdaptiveGradientClipping(several)
+
+
+def test_the_loss_scale_of_the_wrapped_optimizer_is_its_own():
+    sgd = keras.optimizers.SGD(0.1, loss_scale_factor=1024.0)
+    wrapper = nf_zoo.AdaptiveGradientClipping(sgd)
+    assert wrapper.loss_scale_factor == 1024.0
+    keras.optimizers.LossScaleOptimizer(wrapper)
+    assert sgd.loss_scale_factor is None

@@ -473,3 +473,35 @@ def test_pictures_of_whole_numbers_are_pictures(dtype):
     found = nf_zoo.signal_propagation(model, pixels)
     expected = nf_zoo.signal_propagation(model, pixels.astype("float32"))
     assert [row.variance for row in found] == [row.variance for row in expected]
+
+
+def test_augmentation_in_the_model_is_off_as_in_predict():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            *(layers.RandomFlip(seed=1), layers.Rescaling(1 / 255)),
+            *(layers.Conv2D(8, 3), layers.Conv2D(8, 3)),
+        ]
+    )
+    state = keras.ops.convert_to_numpy(model.layers[0].generator.state)
+    result = nf_zoo.signal_propagation(model, (8, 16, 16, 3))
+    assert 0.5 < result.before[1] < 2 and result[0].variance > 0.1
+    np.testing.assert_array_equal(model.layers[0].generator.state, state)
+
+
+class Doubled(keras.Model):
+    def call(self, x, training=None):
+        return 2 * super().call(x, training=training)
+
+
+def test_a_call_of_ones_own_is_not_passed_over():
+    inputs = keras.Input((8, 8, 3))
+    own = Doubled(inputs, keras.layers.Conv2D(2, 3, name="conv")(inputs))
+    with pytest.raises(TypeError, match="must be a functional or built Sequential"):
+        nf_zoo.signal_propagation(own, (2, 8, 8, 3))
+    around = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="next")(own(inputs)))
+    given = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype("float32")
+    rows = {row.name: row.variance for row in nf_zoo.signal_propagation(around, given)}
+    found = np.asarray(own(given))
+    assert rows[own.name] == pytest.approx(found.var(axis=(0, 1, 2)).mean(), rel=1e-3)
