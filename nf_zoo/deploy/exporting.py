@@ -134,8 +134,8 @@ def trials(model) -> list[tuple[Arrays, Arrays]]:
     size = preprocessing.input_size if preprocessing else (64, 64)
     # If maps of several strides are joined, every stride must divide the sides.
     plans = [[(1, *size), (1, 256, 256)], [(2, 37, 48), (2, 128, 64)]]
-    inputs, found = functional.as_functional(model).inputs, []
-    has_whole = any("int" in str(tensor.dtype) for tensor in inputs)
+    found, tensors = [], functional.as_functional(model).inputs
+    has_whole = any("int" in str(tensor.dtype) for tensor in tensors)
     for plan in plans:
         error = None
         # Whole numbers may be categories: try few if 100 are too many.

@@ -17,9 +17,10 @@ from nf_zoo.models.registry import Architecture, architecture, architectures
 Pretrained = bool | str | os.PathLike
 
 logger = logging.getLogger("nf_zoo")
-LEFT_OPEN = {"input_shape", "include_preprocessing", "features_only", "out_indices"} | {
+LEFT_OPEN = (
+    *("input_shape", "include_preprocessing", "features_only", "out_indices"),
     *("preprocessing", "labels", "dtype", "model_name"),
-}
+)
 """Options whose None stands for what the checkpoint has, or the default."""
 
 

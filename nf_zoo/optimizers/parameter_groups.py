@@ -211,8 +211,8 @@ class GroupedOptimizer(UpdateWrapper):
         super().__init__(optimizer, name=name)
         while hasattr(optimizer, "inner_optimizer"):
             optimizer = optimizer.inner_optimizer
-        names = [key for key in vars(optimizer) if re.fullmatch(r"(\w+_)?weight_decay", key)]
-        own = {key: x for key in names if key[0] != "_" and (x := getattr(optimizer, key))}
+        own = {key: x for key, x in vars(optimizer).items() if key[0] != "_" and x}
+        own = {key: x for key, x in own.items() if key.endswith("weight_decay")}
         if own:
             raise ValueError(
                 "The wrapped optimizer must not decay weights, because the groups do: give it "
