@@ -28,6 +28,7 @@ CLASSES = {
     "nf_zoo.models.batch_norm_block": ("BatchNormBlock",),
     "nf_zoo.models.classifier": ("ImageClassifier",),
     "nf_zoo.models.norm_free": ("NormFreeBlock",),
+    "nf_zoo.models.picture_model": ("Crossentropy",),
     "nf_zoo.models.skipinit_block": ("FixupBlock", "SkipInitBlock"),
     "nf_zoo.conversion.normalizer_free_model": ("NormalizerFreeModel",),
     "nf_zoo.deploy.folded": ("FoldedModel",),

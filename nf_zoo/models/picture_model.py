@@ -167,7 +167,7 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
     name = getattr(given, "__name__", given)
     if isinstance(name, str):
         if kinds is LOSSES and gives_logits and name.lower() in ("ce", "crossentropy"):
-            return crossentropy
+            return Crossentropy()
         kind = kinds.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
         if kind is None or not gives_logits:
             return given
@@ -194,13 +194,15 @@ def given_by_keras(value: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable("nf_zoo")
-def crossentropy(y_true, y_pred):
-    """Return the cross-entropy of logits that fits the targets, chosen as Keras chooses it."""
-    if y_pred.shape[-1] == 1:
-        return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=True)
-    if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
-        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
-    return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
+class Crossentropy(keras.losses.Loss):
+    """The cross-entropy of logits that fits the targets, chosen as Keras chooses it."""
+
+    def call(self, y_true, y_pred):
+        if y_pred.shape[-1] == 1:
+            return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=True)
+        if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
+            return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=True)
 
 
 def _for_logits(kind: type) -> tuple[str, Any]:

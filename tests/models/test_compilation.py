@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_networks
+from programs import printed_by
 
 import nf_zoo
 
@@ -233,6 +234,20 @@ def test_the_name_for_every_cross_entropy_means_logits_too(name):
         model.compile("sgd", name)
         found = model.evaluate(PIXELS, classes, verbose=0)
         assert found == pytest.approx(expected_loss(model), rel=1e-3)
+
+
+def test_the_loss_of_every_target_is_saved(tmp_path):
+    model = tiny_networks.filled("nf_resnet", "loss")
+    model.compile("sgd", "crossentropy", accumulate=2)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=PIXELS, y=CLASSES)
+    program = """
+import keras, nf_zoo, numpy as np
+data = np.load("data.npz")
+print(keras.saving.load_model("model.keras").evaluate(data["x"], data["y"], verbose=0))
+"""
+    found = float(printed_by(program, cwd=tmp_path))
+    assert found == pytest.approx(expected_loss(model), rel=1e-3)
 
 
 def test_what_a_user_gave_the_name_of_keras_stays():
