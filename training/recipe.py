@@ -31,6 +31,9 @@ FIELDS: dict = {  # default; (default, choices); (default, least, largest, or [w
     "ema": (0.0, 0, [1]),  # momentum of the averaged weights; 0 for none
     "model.architecture": "nf_resnet50",
     "model.variant": "",  # "paper" for DeepMind's
+    # Weights to begin with: the tag of a checkpoint, "hf://owner/name", or the path of a folder,
+    # such as the model/ of an earlier run; "" for fresh ones.
+    "model.weights": "",
     "model.fields": "{}",  # JSON: fields of the architecture's record to change
     # A folder or tar archive of class folders ("folder:PATH"), TFRecord shards made by
     # training.prepare ("tfrecord:PATH"), or a TensorFlow data set ("tfds:NAME").

@@ -11,7 +11,6 @@ import numpy as np
 
 import nf_zoo
 from nf_zoo import atomic
-from nf_zoo.models.classifier import build_model
 from training import recipe as recipes
 from training.checkpoints import check_identity
 from training.data import open_data
@@ -176,15 +175,16 @@ class Session:
             std=tuple(recipe.data.std),
         )
         try:
-            self.model = build_model(
+            self.model = nf_zoo.create_model(
                 recipe.model.architecture,
+                recipe.model.weights or False,
                 variant=recipe.model.variant or None,
                 labels=self.data.labels,
                 preprocessing=preprocessing,
                 dtype=self.precision,
                 **fields,
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, nf_zoo.WeightsError) as error:
             raise RecipeError(f"model: {error}") from error
         self.schedule = make_schedule(recipe, self.plan.steps, self.plan.steps_per_epoch)
         self.optimizer = make_optimizer(recipe, self.model, self.schedule)
