@@ -5,7 +5,8 @@
 
 ``weights/NAME/`` receives the network in float16, its card, the log of the run (history.csv) and
 metrics.json; weights/catalog.toml receives a record. The accuracy is measured here, on the class
-folders of ``--pictures``, with the file that ships.
+folders of ``--pictures``, with the file that ships. If the run began with the weights of an earlier
+run, its log and its recipe go with it.
 """
 
 import json
@@ -54,6 +55,7 @@ def ship(
     """
     weights = weights or weights_directory()
     architecture, _, tag = name.partition(".")
+    runs = _with_earlier(run)
     results = _results(run)
     model = nf_zoo.load_pretrained(run / "model")
     if model.architecture != architecture or not tag:
@@ -64,13 +66,16 @@ def ship(
     if folder.exists():
         raise FileExistsError(f"The checkpoint exists already. Received: {folder}")
     with atomic.replacing(folder) as made:
-        metrics = _measured(model, pictures, made.with_name("float16"), results)
+        metrics = _measured(model, pictures, made.with_name("float16"))
+        metrics |= _origin(results)
+        if runs[:-1]:
+            metrics["earlier_runs"] = [_origin(_results(one)) for one in runs[:-1]]
         nf_zoo.save_pretrained(model, made, dtype="float16", card=details, metrics=metrics)
         if (made / WEIGHTS_FILE).stat().st_size > LARGEST:
             raise RecipeError(
                 f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
             )
-        write_history(run / "log.jsonl", made / "history.csv")
+        write_history([one / "log.jsonl" for one in runs], made / "history.csv")
     split = "validation" if results["recipe"]["data.test"].startswith("val") else "test"
     record = PretrainedWeights(
         architecture=architecture,
@@ -114,38 +119,62 @@ def _results(run: Path) -> dict:
         ) from error
 
 
-def _measured(model, pictures, folder: Path, results: dict) -> dict:
-    """Return the metrics of the network as read back from float16, with the run's recipe."""
+def _with_earlier(run: Path) -> list[Path]:
+    """Return the runs that a network comes from, the first one first."""
+    runs = [run]
+    while weights := _results(runs[0])["recipe"].get("model.weights"):
+        folder = Path(weights)
+        if folder.name != "model" or not (folder.parent / "results.json").is_file():
+            break  # a checkpoint, not the model/ of a run
+        runs.insert(0, folder.parent)
+    return runs
+
+
+def _measured(model, pictures, folder: Path) -> dict:
+    """Return the metrics of the network as read back from float16."""
     nf_zoo.save_pretrained(model, folder, dtype="float16")
     model = nf_zoo.load_pretrained(folder)
     metrics = nf_zoo.evaluate(model, pictures, batch_size=250, strict=True)
     metrics.pop("skipped")
+    return metrics
+
+
+def _origin(results: dict) -> dict:
+    """Return a run's commit, machine, seed and recipe, without paths of this machine."""
     defaults = recipes.identity(recipes.default())
     recipe = {k: v for k, v in results["recipe"].items() if v != defaults.get(k)}
     recipe["data.source"] = Path(recipe["data.source"]).name
+    if Path(weights := recipe.get("model.weights", "")).is_absolute():
+        recipe["model.weights"] = "/".join(Path(weights).parts[-2:])
     origin = {key: results.get(key, "unknown") for key in ("commit", "device")}
-    return {**metrics, **origin, "seed": results["recipe"]["seed"], "recipe": recipe}
+    return {**origin, "seed": results["recipe"]["seed"], "recipe": recipe}
 
 
-def write_history(log: Path, path: Path) -> None:
-    """Write the log of a run as CSV: a row for each evaluation, with the training loss before it.
+def write_history(logs: list[Path], path: Path) -> None:
+    """Write the log as CSV: a row for each evaluation, with the training loss before it.
 
-    Minutes are counted from the first line of the log, interruptions included.
+    ``logs`` are those of a run and the runs before it; steps and minutes count on from log to log.
+    Minutes are counted from the first line of a log, interruptions included.
     """
     columns = ("step", "minutes", "loss", "learning_rate", "test_loss", "test_top1")
-    training: dict = {}
-    started = None
-    rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
-    for row in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
-        started = started or row["time"]
-        if row["kind"] == "training":
-            training = row
-            continue
-        values = {"test_loss": round(row["loss"], 4), "test_top1": round(row["top1"], 2)}
-        rates = {key: f"{training[key]:.4g}" for key in ("loss", "learning_rate")}
-        minutes = {"minutes": f"{(row['time'] - started) / 60:.1f}"}
-        rows[row["step"]] = {"step": row["step"], **minutes, **rates, **values}
-    atomic.write_rows(path, columns, rows.values())
+    written: list[dict] = []
+    for log in logs:
+        before, elapsed = (written[-1]["step"], written[-1]["minutes"]) if written else (0, 0.0)
+        rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for row in lines:
+            if row["kind"] == "training":
+                rates = {key: f"{row[key]:.4g}" for key in ("loss", "learning_rate")}
+                continue
+            rows[row["step"]] = {
+                "step": before + row["step"],
+                "minutes": round(elapsed + (row["time"] - lines[0]["time"]) / 60, 1),
+                **rates,
+                "test_loss": round(row["loss"], 4),
+                "test_top1": round(row["top1"], 2),
+            }
+        written += rows.values()
+    atomic.write_rows(path, columns, written)
 
 
 def main(argv) -> int:

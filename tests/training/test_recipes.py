@@ -70,6 +70,13 @@ def test_every_variant_is_a_recipe(path):
 
 
 @pytest.mark.fast
+def test_weights_to_begin_with_that_are_missing_are_said(recipe, tmp_path):
+    recipe.model.weights = str(tmp_path / "nowhere")
+    with pytest.raises(RecipeError, match="nowhere"):
+        run(recipe, tmp_path / "run", strategy="one_device")
+
+
+@pytest.mark.fast
 def test_the_open_recipe_differs_between_schemes_in_the_gains_alone():
     path = str(REPOSITORY / "training" / "configs" / "wide_resnet_cifar10.py")
     recipe = recipes.load(f"{path}:nf,16-2,two_cores,open")

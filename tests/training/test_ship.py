@@ -76,6 +76,29 @@ def test_a_run_becomes_a_checkpoint(finished, weights, pictures):
         ship(finished, NAME, pictures, DETAILS, weights)
 
 
+def test_a_run_that_begins_with_an_earlier_one_ships_both_logs(
+    finished, recipe, tmp_path, weights, pictures
+):
+    recipe.model.weights, recipe.steps, recipe.seed = str(finished / "model"), 3, 1
+    recipe.optimizer.learning_rate = 1e-9  # the weights stay as they are
+    recipe.regularization.weight_decay = 0.0
+    values = run(recipe, tmp_path / "again", strategy="one_device")
+    earlier = json.loads((finished / "results.json").read_text())
+    assert values["loss"] == pytest.approx(earlier["loss"], rel=1e-4)
+
+    ship(tmp_path / "again", NAME, pictures, DETAILS, weights)
+    with (weights / NAME / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["step"] for row in history] == ["3", "6", "9"]
+    assert float(history[2]["minutes"]) >= float(history[1]["minutes"])
+    text = (weights / NAME / "metrics.json").read_text()
+    metrics = json.loads(text)
+    assert metrics["seed"] == 1 and metrics["recipe"]["model.weights"] == "run/model"
+    assert [one["seed"] for one in metrics["earlier_runs"]] == [0]
+    assert metrics["earlier_runs"][0]["recipe"]["steps"] == 6
+    assert str(tmp_path) not in text
+
+
 def test_what_cannot_ship_leaves_nothing(finished, weights, pictures):
     before = (weights / "catalog.toml").read_text()
     with pytest.raises(RecipeError, match=r"wide_resnet10_1\.TAG"):
