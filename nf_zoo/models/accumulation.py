@@ -84,6 +84,7 @@ class Accumulation:
         *parts, size = self._parts(data)
         variables = self.trainable_weights
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        reached = [False] * len(variables)  # by a gradient
 
         def add(index, total, sums, collected):
             x, y, weights = keras.tree.map_structure(lambda values: values[index], parts)
@@ -92,7 +93,8 @@ class Accumulation:
                 loss = self.compute_loss(x, y, outputs, weights, training=True)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, variables)
-            sums = [a + g for a, g in zip(sums, gradients, strict=True)]
+            reached[:] = [gradient is not None for gradient in gradients]
+            sums = [a if g is None else a + g for a, g in zip(sums, gradients, strict=True)]
             outputs = zip(collected, keras.tree.flatten(outputs), strict=True)
             return index + 1, total + loss, sums, [array.write(index, o) for array, o in outputs]
 
@@ -106,7 +108,9 @@ class Accumulation:
             more = lambda index, *_: index < self.accumulate  # noqa: E731
             state = tf.while_loop(more, add, state, parallel_iterations=1)
         _, loss, gradients, arrays = state
-        self.optimizer.apply([g / self.accumulate for g in gradients], variables)
+        gradients = zip(reached, gradients, strict=True)
+        gradients = [g / self.accumulate if is_reached else None for is_reached, g in gradients]
+        self.optimizer.apply(gradients, variables)
         outputs = keras.tree.pack_sequence_as(self.output, [array.stack() for array in arrays])
         return self._logs(data, outputs, size, loss / self.accumulate * replicas)
 

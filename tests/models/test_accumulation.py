@@ -99,6 +99,20 @@ def test_maps(options, weighted):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
 
 
+def test_variables_without_a_gradient_stay_as_they_are():
+    images, results = np.random.default_rng(0).normal(size=(4, 32, 32, 3)), []
+    for accumulate in (1, 2):
+        keras.utils.set_random_seed(0)
+        model = tiny_networks.build("nf_resnet", num_classes=0, features_only=True)
+        targets = keras.tree.map_structure(np.zeros_like, model(images))
+        losses = ["mse", *[None] * (len(targets) - 1)]  # the last stages serve no loss
+        model.compile(keras.optimizers.SGD(0.1, weight_decay=0.1), losses, accumulate=accumulate)
+        model.fit(images, targets, batch_size=4, verbose=0)
+        results.append(model.get_weights())
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
 def test_batch_normalization_sees_the_parts():
     whole, parts = (trained(k, label="resnet_v2", count=16)[0] for k in (1, 4))
     moved = [
