@@ -1,4 +1,4 @@
-"""Say what pictures show with a LiteRT file of nf_zoo; needs ai-edge-litert, numpy and Pillow.
+"""Classify pictures with a LiteRT file of nf_zoo; needs ai-edge-litert, numpy and Pillow.
 
 python predict_litert.py model.tflite picture.jpg [picture.jpg ...]
 """

@@ -1,4 +1,4 @@
-"""Say what pictures show with an ONNX file of nf_zoo; needs onnxruntime, numpy and Pillow.
+"""Classify pictures with an ONNX file of nf_zoo; needs onnxruntime, numpy and Pillow.
 
 python predict_onnx.py model.onnx picture.jpg [picture.jpg ...]
 """

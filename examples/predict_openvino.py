@@ -1,4 +1,4 @@
-"""Say what pictures show with an OpenVINO file of nf_zoo; needs openvino, numpy and Pillow.
+"""Classify pictures with an OpenVINO file of nf_zoo; needs openvino, numpy and Pillow.
 
 python predict_openvino.py model.xml picture.jpg ...
 """

@@ -1,4 +1,4 @@
-"""Say what pictures show with a SavedModel of nf_zoo; needs tensorflow alone.
+"""Classify pictures with a SavedModel of nf_zoo; needs only tensorflow.
 
 python predict_saved_model.py folder picture.jpg [picture.jpg ...]
 """

@@ -95,7 +95,7 @@ def private(network: keras.Model, given: argparse.Namespace) -> keras.Model:
 
 
 def epsilon_of(noise_multiplier: float, given: argparse.Namespace) -> float:
-    """Return the epsilon that the steps spend, reckoned by dp-accounting."""
+    """Return the epsilon that the steps spend, computed by dp-accounting."""
     step = dp_accounting.PoissonSampledDpEvent(
         given.batch_size / given.pictures, dp_accounting.GaussianDpEvent(noise_multiplier)
     )

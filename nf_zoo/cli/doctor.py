@@ -59,7 +59,7 @@ def _answer(ask: Callable[[], str]) -> str:
     try:
         return ask()
     except Exception as error:
-        return f"cannot be found out: {type(error).__name__}: {' '.join(str(error).split())}"
+        return f"could not be determined: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _version(distribution: str) -> str:
@@ -113,7 +113,7 @@ def _hub() -> str:
     from huggingface_hub import constants, get_session, get_token
 
     if constants.HF_HUB_OFFLINE:
-        return f"{constants.ENDPOINT}, not asked: HF_HUB_OFFLINE is set"
+        return f"{constants.ENDPOINT}, not contacted: HF_HUB_OFFLINE is set"
     token = "with a token" if get_token() else "without a token"
     try:
         answer = get_session().head(constants.ENDPOINT, timeout=SECONDS)

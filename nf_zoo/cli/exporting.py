@@ -34,7 +34,7 @@ def export_command(args: Namespace) -> int:
     change = f"at most {deviation:.1e} of the largest output"
     if row.tolerance(settings) is None:
         change = f"{100 * deviation:.1f} % (rms), the price of eight bits"
-    out.print(f"Exported to {path}. The model was run again before it was put there; its outputs")
+    out.print(f"Exported to {path}. The export was run before it was put there; its outputs")
     out.print(f"differ from those of the Keras model by {change}.")
     out.print(row.usage.format(path=path, name=row.name))
     return 0

@@ -38,7 +38,7 @@ class DemoSettings(Options):
 def demo(models, *, block: bool = True, settings: DemoSettings):
     """Serve a page on which to try models in a browser.
 
-    Pictures are dropped on the page. It shows the five likeliest classes, what speaks for the first
+    Pictures are dropped on the page. It shows the five likeliest classes, evidence for the first
     of them (Grad-CAM), and what the network is given after preprocessing, for all models side by
     side. A second tab draws the signal propagation of networks at initialization. The page works
     without a network, sends nothing elsewhere, and runs nothing that is uploaded.

@@ -172,7 +172,7 @@ class Settings(augmentation.FineTuning, _Schedule):
     )
     ema: bool | float | None = option(
         None,
-        "validate and return a moving average of the weights, by default where 500 steps or more "
+        "validate and return a moving average of the weights, by default if 500 steps or more "
         "train the whole network. True, False or its momentum",
         _MOMENTUM,
     )
@@ -248,13 +248,13 @@ class QuickstartSettings(Options):
     )
     training_pictures: int = option(
         30,
-        "pictures of each digit to learn from: the first of the data set, written by other people "
-        "than the last",
+        "pictures of each digit to learn from: the first ones in the data set; other people "
+        "wrote the last ones",
         whole(1),
         flag="pictures",
     )
     validation_pictures: int = option(
-        10, "pictures of each digit to validate on: the next of the data set", whole(1)
+        10, "pictures of each digit to validate on: the next ones in the data set", whole(1)
     )
     test_pictures: int | None = option(
         None, "pictures of each digit to compare the networks on; the rest by default", whole(1)

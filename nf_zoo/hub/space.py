@@ -24,7 +24,7 @@ import nf_zoo
 
 nf_zoo.demo({source!r}, host="0.0.0.0", port=7860)
 '''
-_PAGE = """Drop pictures on the page. It shows the likeliest classes, what speaks for the first of
+_PAGE = """Drop pictures on the page. It shows the likeliest classes, the evidence for the first of
 them (Grad-CAM), and what the network is given. {mark}
 """
 

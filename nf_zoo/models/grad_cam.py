@@ -11,7 +11,7 @@ from nf_zoo.functional import deep_graphs, operation_of
 
 
 def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Return how much every place of the last map speaks for a class.
+    """Return how strongly every place of the last map supports a class.
 
     Each channel of the map counts with the mean gradient of the class's logit. Only the linear
     classifier follows global pooling, so this gradient is its weight: no gradient is taken, and

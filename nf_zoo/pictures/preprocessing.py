@@ -72,7 +72,7 @@ class Preprocessing(Options):
 
     @property
     def scale_size(self) -> tuple[int, int]:
-        """(height, width) that pictures are resized towards before the crop."""
+        """(height, width) that pictures are resized toward before the crop."""
         height, width = self.input_size
         return math.floor(height / self.crop_fraction), math.floor(width / self.crop_fraction)
 

@@ -34,7 +34,7 @@ LARGE_SHARE = 2.5
 
 BETA = ("beta", "multiply the input of every branch by beta = 1 / sqrt(expected variance)")
 STANDARDIZED = ("standardized kernels", "standardize the kernels (ScaledWSConv2D)")
-GAMMA = ("gamma", "multiply the activations, or the kernels behind them, by the activation's gamma")
+GAMMA = ("gamma", "multiply the activations, or the kernels after them, by the activation's gamma")
 BATCH_NORM = ("BatchNorm", "put BatchNorm on the branches")
 SKIP_GAIN = (
     "skip gains",

@@ -338,7 +338,7 @@ def _four_stages(
 def trainable_depth(
     *, images=None, seed=0, depth=166, width=4, pictures=128, size=8
 ) -> TrainableDepth:
-    """Measure a small 2020, Table 1: gradients and loss of 10 to 6 depth + 4 layers."""
+    """Measure a small version of 2020, Table 1: gradients and loss of 10 to 6 depth + 4 layers."""
     if images is None:
         return measure(synthetic_task(pictures, size, seed), depth, width, seed)
     pixels, kind = _inputs(images, pictures, size)

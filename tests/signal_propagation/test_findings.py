@@ -130,7 +130,7 @@ def test_advice_is_what_the_network_lacks():
     shallow = {"depths": (12, 12)}
     assert "Standardize the kernels" in advice("mean shift", standardize=False, **shallow)
     assert advice("vanishing", gamma_in=None, **shallow) == (
-        "Multiply the activations, or the kernels behind them, by the activation's gamma."
+        "Multiply the activations, or the kernels after them, by the activation's gamma."
     )
 
 
