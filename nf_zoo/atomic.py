@@ -26,6 +26,7 @@ def replacing(path: str | os.PathLike, *more: str | os.PathLike) -> Iterator[Pat
 
     Raises:
         OSError: for a folder that cannot be replaced; see :func:`check_movable`.
+        IsADirectoryError: for a file where a folder is, which would be lost.
     """
     path = Path(path)
     if path.name in ("", "..") or (path.is_symlink() and not more):
@@ -80,6 +81,7 @@ def _swap_together(paths: list[Path], scratch: Path) -> None:
     """Move files of the scratch folder to ``paths``, the last one last, or put all back."""
     with contextlib.ExitStack() as undo:
         for number, path in enumerate(reversed(paths)):
+            _keep_folder(path, scratch / path.name)
             if path.exists():
                 former = scratch / f"{_FORMER}{number}"
                 os.replace(path, former)
@@ -92,6 +94,7 @@ def _swap_together(paths: list[Path], scratch: Path) -> None:
 
 def swap(written: Path, path: Path, former: Path) -> None:
     """Move ``written`` to ``path``; a folder there moves to ``former``, and back on failure."""
+    _keep_folder(path, written)
     # os.replace replaces a file in one step, but not a folder that holds anything.
     if is_folder := path.is_dir():
         os.replace(path, former)
@@ -101,6 +104,12 @@ def swap(written: Path, path: Path, former: Path) -> None:
         if is_folder:
             os.replace(former, path)
         raise
+
+
+def _keep_folder(path: Path, written: Path) -> None:
+    """Refuse to put a file where a folder is."""
+    if path.is_dir() and written.is_file():
+        raise IsADirectoryError(f"This is a folder, not a file to replace. Received: {path}")
 
 
 @contextlib.contextmanager
@@ -143,8 +152,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_rows(path: str | os.PathLike, fields: Iterable[str], rows: Iterable[dict]) -> Path:
-    """Write a CSV with a header, whole or not at all, and return its path."""
-    path = Path(path)
+    """Write a CSV with a header, whole or not at all, and return its path, with ``~`` expanded."""
+    path = Path(path).expanduser()
     with replacing(path) as written, written.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(fields))
         writer.writeheader()

@@ -153,6 +153,26 @@ def test_the_longest_name(tmp_path):
         assert path.read_text() == text
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(IsADirectoryError, match=r"a folder, not a file.*results"):
+        atomic.write_rows(folder, ["a"], [])
+    with (
+        pytest.raises(IsADirectoryError),
+        atomic.replacing(folder, tmp_path / "labels.txt") as written,
+    ):
+        written.write_text("")
+        written.with_name("labels.txt").write_text("")
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert atomic.write_rows("~/rows.csv", ["a"], []) == tmp_path / "rows.csv"
+    assert (tmp_path / "rows.csv").is_file()
+
+
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the folder until it is killed."""

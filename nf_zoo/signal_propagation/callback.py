@@ -73,7 +73,7 @@ class SignalPropagationCallback(keras.callbacks.Callback):
                 f"Received: every={every}, alarm_every={alarm_every}, alarm_factor={alarm_factor}"
             )
         self.images, self.every, self.options = images, every, options
-        self.csv_path = None if csv_path is None else Path(csv_path)
+        self.csv_path = None if csv_path is None else Path(csv_path).expanduser()
         self.log_dir = None if log_dir is None else _with_tensorboard(os.fspath(log_dir))
         self.alarm_every, self.alarm_factor, self.stop = alarm_every, alarm_factor, stop
         self.records: list[tuple[int, SignalPropagation]] = []

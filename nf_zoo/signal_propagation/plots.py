@@ -59,7 +59,7 @@ def plot_signal_propagation(
             depth_axis(panel)
         canvas.suptitle(title, fontsize=10)
         legend(canvas, panels[1])
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def _curve(panel, result, field: str, label: str, color: str) -> None:
@@ -230,7 +230,7 @@ def figure(path: str | os.PathLike, rows: int, columns: int, size: tuple[float, 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
+    path = Path(path).expanduser()
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise ValueError(

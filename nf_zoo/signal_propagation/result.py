@@ -141,7 +141,7 @@ class SignalPropagation:
 
 def writable_folder(path: str | os.PathLike) -> Path:
     """Return the absolute folder after checking that it can be written; create nothing."""
-    folder = Path(path).absolute()
+    folder = Path(path).expanduser().absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OSError(f"The output must be a writable folder. Received: {folder}")
