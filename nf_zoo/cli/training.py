@@ -50,10 +50,10 @@ def _check_folder(data: str) -> None:
 def _starting_model(args: Namespace):
     from nf_zoo.hub.errors import UnknownWeights
     from nf_zoo.hub.models import create_model
-    from nf_zoo.models.registry import is_architecture
+    from nf_zoo.hub.sources import is_name
 
     fields, pretrained = dict(args.fields), args.pretrained
-    if not is_architecture(args.model.partition(".")[0]):
+    if not is_name(args.model):
         if pretrained is not None or fields:
             raise ValueError(
                 "--pretrained and --set go with the name of a network, not with a finished model. "

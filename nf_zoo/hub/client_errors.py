@@ -50,6 +50,11 @@ def _explain(error: Exception, repository, filename: str) -> errors.WeightsError
         return errors.WeightsNotFound(
             f"There is no repository {repository.name} on the hub: check its name."
         )
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return errors.WeightsOffline(
+            f"{repository.name} cannot be asked for on the hub, since HF_HUB_OFFLINE is set. Unset "
+            "it, and connect to the network."
+        )
     if isinstance(error, hub.LocalEntryNotFoundError) or is_unconnected(error):
         return _offline(error, where, filename)
     if isinstance(error, hub.EntryNotFoundError):

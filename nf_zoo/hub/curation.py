@@ -60,8 +60,9 @@ def add_record(
         with open_weights(weights) as file:
             origin = file.format
     card = _card(repository)
-    classes = config.options.get("num_classes")
     blueprint = config.blueprint(config_path)
+    classes = config.options.get("num_classes", blueprint.num_classes)
+    is_imagenet = config.labels is None and classes == 1000
     if origin == "timm":
         _refuse_changes(blueprint, repository)
     record = PretrainedWeights(
@@ -73,10 +74,10 @@ def add_record(
         revision=repository.revision,
         sha256=file_sha256(weights),
         format=origin or "",
-        num_classes=blueprint.num_classes if classes is None else classes,
+        num_classes=classes,
         parameters=count_parameters(blueprint),
         labels=IMAGENET_LABELS if config.labels is None else LABELS_IN_CONFIG,
-        dataset="ImageNet" if config.labels is None else _dataset(card),
+        dataset="ImageNet" if is_imagenet else _dataset(card),
         default=has_no_default(path, config.architecture) if default is None else default,
         **_accuracies(card, repository),
     )

@@ -108,13 +108,18 @@ class ModelConfig:
         return without_values(lambda: self.build(origin))
 
     def check_blocks(self, origin: str | Path, stored: int) -> None:
-        """Refuse more residual blocks than ``stored`` arrays. Raises as ``build``."""
+        """Refuse more residual blocks than ``stored`` arrays, or than the network published has.
+
+        A backbone of its first maps stores fewer arrays than the network has blocks. Raises as
+        ``build``.
+        """
         from nf_zoo.models.registry import architecture
 
         def count(name: str, depths=None, **_) -> int:
             return sum(depths or architecture(name).config.depths)
 
-        if (blocks := self._made_by(count, origin)) > stored:
+        blocks = self._made_by(count, origin)
+        if blocks > max(stored, count(self.architecture)):
             raise InvalidConfig(
                 f"{origin} asks for {blocks} residual blocks, but its weights are {stored} arrays "
                 "in all."

@@ -10,6 +10,7 @@ from typing import Any
 
 from nf_zoo.hub.catalog import PretrainedWeights, records_of
 from nf_zoo.hub.description import build_blueprint, count_parameters, is_readable_config
+from nf_zoo.hub.errors import WeightsMismatch
 from nf_zoo.hub.repository import earlier_version_kept
 from nf_zoo.hub.sources import Source, resolve_pretrained
 from nf_zoo.models.registry import Architecture, architecture, architectures
@@ -112,19 +113,34 @@ def _create_for(row: Architecture, source: Source, options: dict[str, Any], load
     else:
         dropped.add("labels")
     # A checkpoint fits the whole network, but the maps wanted may need only a part of it.
+    holds_maps, indices = bool(prescribed.get("features_only")), None
     if wants_maps:
         indices = options.pop("out_indices", None)
         GraphOptions(num_classes=options.get("num_classes") or 0, features_only=True)  # it checks
-        dropped |= {"labels", "features_only", "out_indices"}
+        dropped |= {"labels"} if holds_maps else {"labels", "features_only", "out_indices"}
         options["num_classes"] = 0
     kept = {name: value for name, value in prescribed.items() if name not in dropped}
+    _check_variant(row, source, kept, options)
     arguments, path = {**kept, **options}, source.description()
     if load and source.record is None and path is not None and is_readable_config(path):
         check_described(path, source, lambda: build_blueprint(row.name, **arguments))
     model = build_model(row.name, **arguments)
     if load:
         fill(model, source)
-    return model.with_feature_maps(indices) if wants_maps else model
+    if not wants_maps or (holds_maps and indices is None):
+        return model
+    return model.with_feature_maps(indices)
+
+
+def _check_variant(row: Architecture, source: Source, prescribed: dict, options: dict) -> None:
+    """Refuse the weights of another variant than the one asked for."""
+    fields = row.record.variants.get(options.get("variant"), {}).items()
+    others = [k for k, x in fields if k not in options and prescribed.get(k, x) != x]
+    if others:
+        raise WeightsMismatch(
+            f"{source} is not of the {options['variant']!r} variant of {row.name}: it has another "
+            f"{' and '.join(others)}. Leave variant out."
+        )
 
 
 @functools.cache

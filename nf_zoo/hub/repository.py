@@ -79,7 +79,7 @@ class HubRepository:
     @property
     def tag(self) -> str:
         """Name that a model keeps of the source of its weights."""
-        return self.name
+        return f"{HUB}{self.name}"
 
     def at_commit_of(self, path: Path) -> HubRepository:
         """Return the same repository at the commit that one of its cached files belongs to.

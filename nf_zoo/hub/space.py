@@ -11,8 +11,8 @@ from nf_zoo.hub import errors
 from nf_zoo.hub.card import CARD_FILE
 from nf_zoo.hub.publishing import Publication, look_before, publish_folder, writable
 from nf_zoo.hub.repository import HUB, HubRepository
+from nf_zoo.hub.sources import is_name, resolve_pretrained
 from nf_zoo.hub.untrusted.documents import MOST_BYTES
-from nf_zoo.models.registry import is_architecture
 
 APP_FILE = "app.py"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -98,7 +98,10 @@ def check_space(source: str, space: str, model=None) -> None:
         raise ValueError(f"A Space is written owner/name. Received: {space!r}") from None
     if source.startswith(HUB):
         HubRepository.parse(source)
-    elif not is_architecture(source.partition(".")[0]):
+    elif is_name(source):
+        name, _, tag = source.partition(".")
+        resolve_pretrained(name, tag or True)
+    else:
         raise ValueError(
             "A Space opens its model from the hub: publish the model first, and name it "
             f"hf://owner/name. Received: {source!r}"

@@ -20,20 +20,25 @@ def fetch_url(url: str, filename: str) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
 
-    folder = huggingface_hub.cached_assets_path(
-        "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
-    )
-    path = folder / filename
-    if path.is_file():
+    try:
+        folder = huggingface_hub.cached_assets_path(
+            "nf_zoo", subfolder="weights", assets_dir=constants.HF_ASSETS_CACHE
+        )
+        path = folder / filename
+        if path.is_file():
+            return path
+        if constants.HF_HUB_OFFLINE:
+            raise errors.WeightsOffline(*_advice(url, path, "HF_HUB_OFFLINE is set"))
+        with WeakFileLock(path.with_name(f".{filename}.lock")):
+            # Another process may have fetched it while this one waited.
+            if not path.is_file():
+                _download(url, path)
+                note_download(path)
         return path
-    if constants.HF_HUB_OFFLINE:
-        raise errors.WeightsOffline(*_advice(url, path, "HF_HUB_OFFLINE is set"))
-    with WeakFileLock(path.with_name(f".{filename}.lock")):
-        # Another process may have fetched it while this one waited.
-        if not path.is_file():
-            _download(url, path)
-            note_download(path)
-    return path
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        raise not_writable(error, filename, constants.HF_ASSETS_CACHE) from error
 
 
 def _download(url: str, path: Path) -> None:

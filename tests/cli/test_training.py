@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 
 import pytest
@@ -44,6 +45,15 @@ def test_it_can_be_the_start_of_another(run, pictures, tmp_path, capsys):
     assert main([*arguments, *QUICK.split()]) == 0
     assert f"nf-zoo predict {output}" in capsys.readouterr().out
     assert (output / "saved_model" / "saved_model.pb").is_file()
+
+
+def test_a_file_with_the_name_of_a_network_is_a_file(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(run / "model.keras", "nf_resnet10.keras")
+    start = ["--model", "nf_resnet10.keras"]
+    assert main(["finetune", str(pictures), "--output", "again", *start, *QUICK.split()]) == 0
+    started = json.loads((tmp_path / "again" / "report.json").read_text())["run"]["started_from"]
+    assert started["architecture"] == "nf_resnet10"
 
 
 def test_export(run, tmp_path, capsys):

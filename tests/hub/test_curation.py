@@ -157,6 +157,15 @@ class TestAdd:
         hub.add("me/nf_resnet50-trees", "model.safetensors", b"<html>")
         nf_zoo.create_model("nf_resnet50.trees", pretrained=True)
 
+    def test_only_a_thousand_unnamed_classes_are_those_of_imagenet(
+        self, weights, hub, tiny, tmp_path
+    ):
+        card = CardDetails("me/nf_resnet50-trees", "mit", dataset_name="Trees")
+        folder = save_pretrained(tiny("nf_resnet50", num_classes=5), tmp_path / "model", card=card)
+        hub.add_folder("me/nf_resnet50-trees", folder)
+        record = add_record(ME)
+        assert record.dataset != "ImageNet" and record.num_classes == 5
+
     def test_the_rest_of_the_file_stays(self, weights, hub, published):
         path = weights / "catalog.toml"
         before = path.read_text()

@@ -9,7 +9,7 @@ from programs import succeed
 import nf_zoo
 from nf_zoo.hub import factories
 from nf_zoo.hub.description import build_blueprint, count_parameters
-from nf_zoo.hub.errors import UnknownWeights
+from nf_zoo.hub.errors import UnknownWeights, WeightsMismatch
 from nf_zoo.hub.folder import save_pretrained
 from nf_zoo.models.classifier import build_model, variable_names
 from nf_zoo.models.registry import architectures
@@ -266,6 +266,30 @@ def test_a_checkpoint_of_maps_gets_a_classifier(options, tmp_path):
     assert model.output_shape == (None, 16)
     same = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "maps")
     assert same.options() == saved.options()
+
+
+@pytest.mark.parametrize("indices", [(1, 2), (3,), (0,)])
+def test_a_backbone_of_some_maps_loads_by_its_factory(indices, tmp_path):
+    options = {"features_only": True, "out_indices": indices}
+    saved = build_model("nf_resnet10", **TINY, num_classes=0, **options)
+    save_pretrained(saved, tmp_path / "maps")
+    for asked in ({}, {"features_only": True}, options):
+        model = nf_zoo.create_model("nf_resnet10", pretrained=tmp_path / "maps", **asked)
+        assert model.options() == saved.options()
+        for mine, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    saved.save(tmp_path / "maps.keras")
+    assert nf_zoo.load_pretrained(tmp_path / "maps.keras").options() == saved.options()
+
+
+def test_weights_of_the_plain_network_are_refused_for_a_variant(tmp_path):
+    save_pretrained(build_model("nf_resnet10", **TINY, num_classes=2), tmp_path / "plain")
+    with pytest.raises(WeightsMismatch, match=r"'paper' variant of nf_resnet10.*Leave variant out"):
+        nf_zoo.create_model("nf_resnet10", tmp_path / "plain", variant="paper")
+    paper = build_model("nf_resnet10", **TINY, num_classes=2, variant="paper")
+    save_pretrained(paper, tmp_path / "paper")
+    model = nf_zoo.create_model("nf_resnet10", tmp_path / "paper", variant="paper")
+    assert model.options() == paper.options()
 
 
 def test_an_index_brings_its_description(tmp_path):

@@ -13,7 +13,7 @@ from stand_in_hub import TOKEN
 from stand_in_hub import guarded_hub as hub
 
 import nf_zoo
-from nf_zoo.hub.card import CardDetails
+from nf_zoo.hub.card import CardDetails, model_card
 from nf_zoo.hub.errors import (
     PublishingFailed,
     RepositoryTaken,
@@ -62,6 +62,26 @@ def test_one_commit_and_back(hub, model, values, capsys):
     )
     for name, value in values(model).items():
         np.testing.assert_array_equal(values(copy)[name], value, err_msg=name)
+
+
+def test_a_model_from_the_hub_by_its_factory_names_its_repository(hub, model):
+    push_to_hub(model, "me/trees", verbose=False)
+    built = nf_zoo.create_model("nf_resnet50", pretrained="hf://me/trees")
+    assert built.weights_tag == "hf://me/trees"
+    report = {"run": {"started_from": {"weights": built.weights_tag}}}
+    assert "base_model: me/trees" in model_card(built, CardDetails(license="mit"), report)
+
+
+def test_offline_nothing_is_said_of_a_download(hub, model, monkeypatch):
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise huggingface_hub.errors.OfflineModeIsEnabled("offline mode is enabled")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", refuse)
+    with pytest.raises(WeightsOffline, match="HF_HUB_OFFLINE is set") as raised:
+        push_to_hub(model, "me/trees")
+    assert "interrupted" not in str(raised.value)
 
 
 @pytest.mark.slow

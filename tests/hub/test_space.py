@@ -101,6 +101,8 @@ def test_a_model_of_the_same_name_is_another_repository(hub, model):
     ("source", "space", "error", "words"),
     [
         ("runs/flowers", "me/try", ValueError, "publish the model first.*'runs/flowers'"),
+        ("nf_resnet50.keras", "me/try", ValueError, "publish the model first"),
+        ("nf_resnet50.typo", "me/try", UnknownWeights, "no weights called 'typo'"),
         ("hf://me", "me/try", UnknownWeights, "written hf://owner/name"),
         ("hf://me/trees", "try", ValueError, "A Space is written owner/name"),
         ("hf://me/trees", "me/try", WeightsNotFound, "no repository me/trees"),

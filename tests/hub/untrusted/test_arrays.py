@@ -364,6 +364,16 @@ class TestDownload:
         with pytest.raises(WeightsNotFound, match="F0_haiku"):
             load_pretrained_weights(small("nfnet_f0"), record)
 
+    def test_a_cache_that_cannot_be_written(self, record, hub, small, monkeypatch):
+        import huggingface_hub
+
+        def refuse(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(huggingface_hub, "cached_assets_path", refuse)
+        with pytest.raises(CacheNotWritable, match="set HF_HOME to a folder"):
+            load_pretrained_weights(small("nfnet_f0"), record)
+
     def test_a_web_page_is_not_kept(self, record, content, hub, small, tmp_path):
         hub.add("dm/nfnets", record.filename, b"<html><body>Please log in</body></html>")
         with pytest.raises(CorruptWeights, match="web page"):
