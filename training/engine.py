@@ -18,6 +18,10 @@ def named_variables(model, optimizer) -> list[tuple[str, object]]:
     ]
 
 
+def _place(key: str) -> str:
+    return "/".join(key.split("/")[:2])
+
+
 def innermost(optimizer):
     """Return the optimizer inside all wrappers."""
     while hasattr(optimizer, "inner_optimizer"):
@@ -52,9 +56,13 @@ class Engine:
         return [(k, np.asarray(v.value)) for k, v in named_variables(self.model, self.optimizer)]
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Restore the values that :meth:`state` returned."""
+        """Restore the values that :meth:`state` returned, in this process or in another.
+
+        Paths in the keys may differ: Keras numbers the names of random states within a process.
+        """
+        values = {_place(key): value for key, value in state.items()}
         for key, variable in named_variables(self.model, self.optimizer):
-            variable.assign(state[key])
+            variable.assign(values[_place(key)])
 
     def evaluate(self, batches) -> dict[str, float]:
         """Return loss and accuracies (%) over batches of (images, classes, weights)."""

@@ -1,5 +1,6 @@
 """Batches of pictures for the engines."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -114,16 +115,28 @@ def _ahead(batches: Iterator, most: int = 8) -> Iterator:
     """Yield the same batches, up to ``most`` of them made in advance by a thread."""
     made: queue.Queue = queue.Queue(most)
 
+    is_over = threading.Event()
+
+    def put(value) -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(queue.Full):
+                return made.put(value, timeout=0.2)
+
     def work():
         try:
             for batch in batches:
-                made.put(batch)
+                put(batch)
+                if is_over.is_set():
+                    return
         except Exception as error:  # raised in the thread that waits for the batch
-            made.put(error)
+            put(error)
 
     threading.Thread(target=work, daemon=True).start()
-    while True:
-        batch = made.get()
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    try:
+        while True:
+            batch = made.get()
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        is_over.set()  # or the thread would keep the pictures

@@ -104,7 +104,9 @@ def main(argv) -> int:
     def work(job) -> bool:
         name, recipe = job
         succeeded = train(name, recipe, given, workdir, end)
-        for path in pack(workdir / name, output, FLAGS.largest):
+        # Of a run that diverged without time for another try, the last one is all there is.
+        tried = [*sorted(workdir.glob(f"{name}.diverged*")), *workdir.glob(name)]
+        for path in pack(tried[-1], output, FLAGS.largest) if tried else ():
             logging.info("%s: %d bytes", path, path.stat().st_size)
         return succeeded
 

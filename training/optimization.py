@@ -60,6 +60,6 @@ def make_optimizer(recipe, model, schedule):
             optimizer, given.agc, given.agc_eps, exclude=model.head.kernel
         )
     if model.dtype_policy.compute_dtype == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(model.trainable_variables)
     return optimizer

@@ -88,13 +88,15 @@ class Session:
             self.strategy = make_strategy(strategy, replicas, peer_timeout, tpu)
         self.identity = recipes.identity(recipe) | {"precision": precision}
         if self.folder is not None:
-            self._claim(write=not (eval_only or dry_run))
+            self._check_folder()
         self.data = open_data(recipe)
         self.plan = Plan.of(recipe, self.data.train_size)
         self.clock = Clock(started + 60.0 * minutes, self.plan.steps) if minutes else None
         with self.strategy.scope() if self.strategy else contextlib.nullcontext():
             self._make_model()
         self._make_engine()
+        if self.folder is not None and not (eval_only or dry_run) and self.chief:
+            self._claim()
 
     def describe(self) -> str:
         """Return the resolved recipe, and the sizes that follow from it."""
@@ -146,22 +148,33 @@ class Session:
         first = resolver.task_type == "worker" and resolver.task_id == 0
         return first and "chief" not in cluster
 
-    def _claim(self, write: bool) -> None:
-        """Check that the folder belongs to this recipe, or claim a new one."""
-        path = self.folder / "recipe.json"
-        if path.exists():
-            check_identity(json.loads(path.read_bytes()), self.identity, self.folder)
-        elif write and self.chief:
+    @property
+    def _claim_file(self) -> Path:
+        return self.folder / "recipe.json"
+
+    def _check_folder(self) -> None:
+        """Check that the folder is new, or belongs to this recipe."""
+        if self._claim_file.exists():
+            check_identity(json.loads(self._claim_file.read_bytes()), self.identity, self.folder)
+
+    def _claim(self) -> None:
+        """Claim a new folder for a recipe that can be run."""
+        if not self._claim_file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(path, json.dumps(self.identity, indent=2) + "\n")
+            atomic.write_text(self._claim_file, json.dumps(self.identity, indent=2) + "\n")
 
     def _make_model(self) -> None:
         recipe = self.recipe
         keras.utils.set_random_seed(recipe.seed)
-        fields = json.loads(recipe.model.fields)
         given = recipe.regularization
-        if given.stochastic_depth:
-            fields["stochastic_depth_rate"] = given.stochastic_depth
+        # Weights to begin with bring their own options; the engines expect these.
+        fields = {
+            "input_shape": (None, None, 3),
+            "classifier_activation": None,
+            "include_preprocessing": False,
+            "stochastic_depth_rate": given.stochastic_depth,
+            **json.loads(recipe.model.fields),
+        }
         if given.dropout >= 0:
             fields["drop_rate"] = given.dropout
         in_memory = recipes.in_memory(recipe)

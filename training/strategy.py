@@ -125,7 +125,10 @@ def meet(cluster: dict, task: dict, timeout: float) -> None:
     missing = [a for hosts in cluster.values() for a in hosts if a != own]
     deadline = time.monotonic() + timeout
     try:
-        with socket.create_server(("", int(own.rpartition(":")[2])), backlog=128):
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        place = "", int(own.rpartition(":")[2])
+        with socket.create_server(place, family=family, backlog=128, dualstack_ipv6=both):
             while missing:
                 missing = [address for address in missing if not _listens(address)]
                 if missing and time.monotonic() > deadline:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nf_zoo.layers import ScaledWSConv2D, given_kernels
-from nf_zoo.models.replicas import leave_out_together
+from nf_zoo.models.replicas import step_as_on_one_device
 from training import augmentation
 from training.engine import Engine, averages_of, innermost
 from training.normalization import fuse_batch_normalization
@@ -29,7 +29,7 @@ class TensorFlowEngine(Engine):
         self.strategy = strategy
         self.hosts = self.replicas // len(strategy.extended.worker_devices)
         self._variables = model.trainable_variables
-        leave_out_together(optimizer)
+        step_as_on_one_device(optimizer)
         self._standardized = _standardized_layers(model)
         if not jit:  # XLA fuses by itself
             fuse_batch_normalization(model)

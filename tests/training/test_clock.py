@@ -72,6 +72,31 @@ assert rates == [[0.4], [0.4, 0.2], [0.4, 0.2], [0.4, 0.1]], rates
     )
 
 
+def test_a_run_that_diverged_to_the_end_is_packed(tmp_path):
+    succeed(
+        """
+import subprocess, sys, types
+from pathlib import Path
+from training import gpu_run
+
+workdir, output = Path(sys.argv[1], "runs"), Path(sys.argv[1], "out")
+
+def runs(command, **how):
+    (workdir / "nf" / "diverged.json").write_text("{}")
+    gpu_run.time.monotonic = lambda: float("inf")  # no time is left
+    return types.SimpleNamespace(returncode=None)
+
+subprocess.run = runs
+gpu_run.FLAGS(["gpu_run", "--minutes=1", f"--workdir={workdir}", f"--output={output}"])
+config = "training/configs/nf_resnet50_tiny_imagenet.py:smoke"
+assert gpu_run.main(["gpu_run", f"nf={config}"]) == 1
+assert [path.name for path in output.iterdir()] == ["nf.diverged0.tar.00"]
+""",
+        tmp_path,
+        PYTHONPATH=str(REPOSITORY),
+    )
+
+
 def test_several_runs_at_once_are_packed(arrays, tmp_path):
     config = f"{REPOSITORY}/tests/training/small_recipes.py"
     done = subprocess.run(

@@ -77,8 +77,11 @@ def test_an_address_in_use_is_named():
 
 
 @pytest.mark.slow
-def test_workers_that_start_one_after_the_other_meet():
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(3)]}
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_workers_that_start_one_after_the_other_meet(host):
+    if host != "127.0.0.1" and not socket.has_dualstack_ipv6():
+        pytest.skip("needs IPv6")
+    cluster = {"worker": [f"{host}:{port}" for port in free_ports(3)]}
     tasks = [{"type": "worker", "index": index} for index in range(3)]
     with ThreadPoolExecutor(3) as pool:
         waiting = []
