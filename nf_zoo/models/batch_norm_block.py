@@ -129,11 +129,13 @@ class BatchNormBlock(ResidualBlock):
     def _normalize(self, norm, x, training):
         if self._record is None or not norm.trainable:
             return norm(x, training=training)
-        x32 = ops.cast(x, "float32")
-        mean, variance = ops.moments(x32, (0, 1, 2), synchronized=norm.synchronized)
+        # Keras normalizes maps of 16 bits in float32.
+        precision = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = ops.cast(x, precision)
+        mean, variance = ops.moments(wide, (0, 1, 2), synchronized=norm.synchronized)
         self._record(norm.name, (mean, variance))
-        scale, offset = ops.cast(norm.gamma, "float32"), ops.cast(norm.beta, "float32")
-        y = ops.batch_normalization(x32, mean, variance, -1, offset, scale, norm.epsilon)
+        scale, offset = ops.cast(norm.gamma, precision), ops.cast(norm.beta, precision)
+        y = ops.batch_normalization(wide, mean, variance, -1, offset, scale, norm.epsilon)
         return ops.cast(y, x.dtype)
 
 

@@ -195,11 +195,10 @@ class ImageClassifier(PictureModel):
             >>> nf_zoo.NFResNet26().with_classifier(2, labels=("cat", "dog")).num_classes
             2
         """
-        if num_classes:  # a network of maps, or without pooling, has no place for a classifier
-            pooling = self._graph_options.pooling or "avg"
-            of_maps = {"features_only": False, "out_indices": None, "pooling": pooling}
-            overrides = {**of_maps, **overrides}
-        return self._rebuilt(num_classes=num_classes, labels=labels, **overrides)
+        # A network of maps, or without pooling, has no place for a classifier.
+        pooling = self._graph_options.pooling or "avg"
+        pooled = {"features_only": False, "out_indices": None, "pooling": pooling}
+        return self._rebuilt(num_classes=num_classes, labels=labels, **{**pooled, **overrides})
 
     def with_feature_maps(self, out_indices: Sequence[int] | None = None) -> Self:
         """Return a new model with this one's weights that outputs maps of several strides.

@@ -172,7 +172,8 @@ def fitting(given: Any, gives_logits: bool, kinds: dict[str, type]):
         if kind is None or not gives_logits:
             return given
         option, wanted = _for_logits(kind)
-        return kind(name=name, **{option: wanted})
+        named = {} if isinstance(given, type) else {"name": name}  # as Keras names it
+        return kind(**named, **{option: wanted})
     if type(given) in kinds.values() and not _fits(given, gives_logits):
         option, wanted = _for_logits(type(given))
         logger.warning(
@@ -199,6 +200,7 @@ class Crossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         if y_pred.shape[-1] == 1:
+            y_true = keras.ops.reshape(y_true, keras.ops.shape(y_pred))
             return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=True)
         if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] == 1:
             return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)

@@ -90,8 +90,9 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         return self._variables + self.inner_optimizer.variables
 
     def apply(self, grads, trainable_variables=None):
-        if not self.built:
-            self.build(list(trainable_variables))
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
         self.inner_optimizer.apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):

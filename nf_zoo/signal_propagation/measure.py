@@ -351,16 +351,19 @@ def _kept(variables: list) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
-    """Set the momenta to 0, so that the moving statistics are those of the last batch."""
-    momenta = [norm.momentum for norm in norms]
+    """Set the momenta to 0, so that the moving statistics are those of the last batch.
+
+    A frozen layer would normalize by its moving statistics all the same, so none is frozen.
+    """
+    momenta, flags = [norm.momentum for norm in norms], [norm.trainable for norm in norms]
     with _kept([v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]):
         try:
             for norm in norms:
-                norm.momentum = 0.0
+                norm.momentum, norm.trainable = 0.0, True
             yield
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+            for norm, momentum, flag in zip(norms, momenta, flags, strict=True):
+                norm.momentum, norm.trainable = momentum, flag
 
 
 @contextlib.contextmanager

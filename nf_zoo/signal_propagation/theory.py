@@ -46,6 +46,7 @@ def border_factor(
     padding: str = "symmetric",
     mean_square: float = 0.0,
     standardized: bool = False,
+    dilation: int = 1,
 ) -> float:
     """Return the share of a convolution's variance per channel that zero padding leaves.
 
@@ -64,7 +65,7 @@ def border_factor(
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
     """
     sides = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,) * 2
-    axes = [_taps(n, k, strides, padding) for n, k in zip(size, sides, strict=True)]
+    axes = [_taps(n, k, strides, padding, dilation) for n, k in zip(size, sides, strict=True)]
     left = math.prod(fmean(fmean(met) for met in axis) for axis in axes)
     places = math.prod(fmean(fmean(met) ** 2 for met in axis) for axis in axes)
     taps = math.prod(fmean(fmean(met) ** 2 for met in zip(*axis, strict=True)) for axis in axes)
@@ -77,16 +78,18 @@ def relative_squared_mean(activation: str = "relu") -> float:
     return (ScaledActivation(activation).gamma * mean_of(activation)) ** 2
 
 
-def _taps(size: int, kernel_size: int, strides: int, padding: str) -> list[tuple[bool, ...]]:
+def _taps(
+    size: int, kernel_size: int, strides: int, padding: str, dilation: int = 1
+) -> list[tuple[bool, ...]]:
     """Return for each output along an axis which taps meet a pixel."""
     if padding in ("circular", "reflect", "valid"):
         return [(True,) * kernel_size]
-    outputs = -(-size // strides)
-    before = (kernel_size - 1) // 2
+    outputs, taps = -(-size // strides), range(0, dilation * kernel_size, dilation)
+    before = taps[-1] // 2
     if padding == "same":
-        before = max((outputs - 1) * strides + kernel_size - size, 0) // 2
+        before = max((outputs - 1) * strides + taps[-1] + 1 - size, 0) // 2
     starts = (output * strides - before for output in range(outputs))
-    return [tuple(0 <= start + tap < size for tap in range(kernel_size)) for start in starts]
+    return [tuple(0 <= start + tap < size for tap in taps) for start in starts]
 
 
 def predicted_variances(
@@ -186,9 +189,8 @@ def _border(
         return 1.0
     strides = convolution.strides
     before = tuple(n * strides for n in size)
-    return border_factor(
-        before, convolution.kernel_size, strides, convolution.padding, mean_square, standardized
-    )
+    place = convolution.kernel_size, strides, convolution.padding
+    return border_factor(before, *place, mean_square, standardized, convolution.dilation)
 
 
 def _fan_ratio(convolution) -> float:

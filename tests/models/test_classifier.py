@@ -170,7 +170,10 @@ def test_with_classifier_keeps_the_body():
 
 def test_with_classifier_returns_features_too():
     model = tiny("v2")
-    assert model.with_classifier(0).head is None
+    pooled = model.with_classifier(0)
+    assert pooled.head is None
+    for other in (model.with_feature_maps(), model.with_classifier(0, pooling=None)):
+        assert other.with_classifier(0).output_shape == pooled.output_shape
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

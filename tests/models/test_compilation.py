@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -136,7 +138,7 @@ def test_metrics_with_a_threshold_count_logits_above_zero(caplog):
     names = ["binary_accuracy", "precision", "Recall", keras.metrics.TruePositives, "auc"]
     model.compile("sgd", "binary_crossentropy", metrics=names)
     found = model.evaluate(PIXELS, answers, verbose=0, return_dict=True)
-    assert found.pop("TruePositives") == answers.sum() and found.pop("loss")
+    assert found.pop("true_positives") == answers.sum() and found.pop("loss")
     assert list(found.values()) == pytest.approx([1.0] * 4)
     assert not caplog.records
     fine = [keras.metrics.Recall(thresholds=0.0), keras.metrics.Precision(top_k=1)]
@@ -234,6 +236,24 @@ def test_the_name_for_every_cross_entropy_means_logits_too(name):
         model.compile("sgd", name)
         found = model.evaluate(PIXELS, classes, verbose=0)
         assert found == pytest.approx(expected_loss(model), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["crossentropy", "ce", "bce"])
+def test_a_single_logit_takes_classes_with_or_without_an_axis(name):
+    model = tiny_networks.build("nf_resnet", num_classes=1)
+    found = []
+    for classes in (CLASSES % 2, CLASSES[:, None] % 2):
+        model.compile("sgd", name)
+        found.append(model.evaluate(PIXELS, classes, verbose=0))
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_a_metric_given_as_a_class_has_the_name_that_keras_gives_it():
+    model = tiny_networks.build("nf_resnet", num_classes=1)
+    model.compile("sgd", "bce", metrics=[keras.metrics.AUC, keras.metrics.Precision, "recall"])
+    logs = model.evaluate(PIXELS, CLASSES % 2, verbose=0, return_dict=True)
+    names = {re.sub(r"_\d+$", "", name) for name in logs}  # Keras numbers them
+    assert {"auc", "precision", "recall"} <= names
 
 
 def test_the_loss_of_every_target_is_saved(tmp_path):

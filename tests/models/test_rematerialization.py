@@ -46,6 +46,17 @@ def test_training_is_the_same(kind):
     assert moved > 5 or not kind.startswith("bn")
 
 
+def test_batch_normalization_keeps_the_precision():
+    x = np.random.default_rng(0).standard_normal((4, 32, 32, 3))
+    outputs = []
+    for rematerialize in (False, True):
+        keras.utils.set_random_seed(1)
+        given = {"rematerialize": rematerialize, "dtype": "float64"}
+        model = tiny_networks.build("wide_resnet_bn", num_classes=3, **given)
+        outputs.append(model(x, training=True))
+    np.testing.assert_allclose(*outputs, rtol=0, atol=1e-12)
+
+
 def test_the_gradient_recomputes_the_branch(monkeypatch):
     from nf_zoo.models.residual_block import ResidualBlock
 

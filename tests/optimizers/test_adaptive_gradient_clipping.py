@@ -200,3 +200,12 @@ def test_the_learning_rate_is_that_inside():
 def test_bad_arguments_are_named(make, error, word):
     with pytest.raises(error, match=word):
         make()
+
+
+def test_a_wrapper_is_applied_as_any_optimizer():
+    variable = keras.Variable(np.ones(3, "float32"))
+    wrapped = nf_zoo.AdaptiveGradientClipping(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError):  # Keras says that it must be built first
+        wrapped.apply([np.ones(3, "float32")])
+    wrapped.apply([keras.ops.ones(3)], (one for one in [variable]))
+    assert np.all(np.asarray(variable) < 1)

@@ -86,6 +86,16 @@ def test_statistics_of_the_batch_leave_batch_norm_as_it_was():
     assert loud[0].residual_variance > 5 * plain[0].residual_variance
 
 
+@pytest.mark.fast
+def test_statistics_of_the_batch_hold_for_frozen_batch_norm_too():
+    model = build_model("wide_resnet16_1", scheme="bn", num_classes=10)
+    free = nf_zoo.signal_propagation(model, NOISE, batch_statistics=True)
+    model.trainable = False
+    frozen = nf_zoo.signal_propagation(model, NOISE, batch_statistics=True)
+    assert [block.variance for block in frozen] == pytest.approx([b.variance for b in free])
+    assert not any(norm.trainable for block in model.blocks for norm in block.norms)
+
+
 def test_pictures_datasets_and_noise():
     import tensorflow as tf
 

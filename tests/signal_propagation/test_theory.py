@@ -26,6 +26,7 @@ NETWORKS = {
     "wide": ("wide_resnet16_4", {}),
     "wide_pooled": ("wide_resnet16_4", {"shortcut": "average_pool"}),
     "dilated": ("nf_resnet26", {"output_stride": 8}),
+    "dilated_bn": ("resnetv2_18", {"output_stride": 8}),
     "bn_pooled": ("wide_resnet16_4", {"scheme": "bn", "shortcut": "average_pool"}),
     "resnetv2_50d": ("resnetv2_50d", {}),
 }
