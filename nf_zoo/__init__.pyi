@@ -74,7 +74,7 @@ def demo(
     host: str = "127.0.0.1",
     port: int | None = None,
     max_size: float = 20.0,
-) -> None:
+) -> Any:
     """Serve a page on which to try models in a browser."""
 
 def evaluate(

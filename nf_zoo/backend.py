@@ -35,9 +35,9 @@ def require_tensorflow(what: str) -> ModuleType:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error of Python, TensorFlow or JAX means that memory ran out."""
-    text = str(error)
-    exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
+    """Return True if an error of Python, TensorFlow, JAX or PyTorch means that memory ran out."""
+    names = ("ResourceExhaustedError", "OutOfMemoryError")
+    exhausted = type(error).__name__ in names or "RESOURCE_EXHAUSTED" in str(error)
     # TensorFlow calls a full disk an exhausted resource too.
     return isinstance(error, MemoryError) or (exhausted and not is_full(error))
 

@@ -91,7 +91,7 @@ def quickstart(
     Example:
         >>> from nf_zoo.quickstart import quickstart
         >>> quickstart("first-steps")["fine_tuned"]["test_accuracy"]  # doctest: +SKIP
-        0.95
+        0.93
     """
     from nf_zoo.finetuning import finetune
 
@@ -143,8 +143,8 @@ def _check_shares(classes: np.ndarray, settings: QuickstartSettings) -> None:
     shares = settings.training_pictures, settings.validation_pictures, settings.test_pictures
     if sum(share or 1 for share in shares) > there:
         raise ValueError(
-            "training_pictures, validation_pictures and test_pictures (at least 1) must be "
-            f"at most {there} together, as many as each digit has. Received: "
+            "The pictures to train, to validate and to test on (at least 1 each) must be at most "
+            f"{there} together, as many as each digit has. Received: "
             f"{', '.join(map(str, shares))}"
         )
 
@@ -198,7 +198,7 @@ def _networks(pretrained, seed: int, fields: dict[str, Any]) -> Iterator[tuple[s
     model = create_model(ARCHITECTURE, pretrained, **fields)
     yield "fine_tuned", model
     keras.utils.set_random_seed(seed)
-    options = {**model.options(), "preprocessing": model.preprocessing}
+    options = {**model.options(), "preprocessing": model.preprocessing, "dtype": model.dtype_policy}
     yield "from_scratch", build_model(ARCHITECTURE, **options)
 
 

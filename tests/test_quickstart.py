@@ -143,6 +143,12 @@ def test_too_many_pictures_are_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_both_networks_have_the_same_precision():
+    fields = {"depths": (1,), "widths": (8,), "stem_width": 8, "dtype": "mixed_bfloat16"}
+    policies = [model.dtype_policy.name for _, model in module._networks(False, 0, fields)]
+    assert policies == ["mixed_bfloat16"] * 2
+
+
 @pytest.mark.parametrize("answer", [["3", 0.5], ["1", 0.51]])
 def test_a_different_answer_is_an_error(answer):
     row = {"file": "x.png", "saved_model": answer, "keras": ["1", 0.5]}

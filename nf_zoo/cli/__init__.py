@@ -104,8 +104,10 @@ def _give_up_output() -> None:
 def _in_terms_of_options(message: str, options: dict) -> str:
     """Replace ``overwrite=True``, ``epochs must`` and the like by ``--overwrite``, ``--epochs``."""
     message = message.replace("nf_zoo.list_models()", "`nf-zoo list`")
+    flags = getattr(options.get("parser"), "_option_string_actions", {})
+    named = {action.dest: flag for flag, action in reversed(flags.items())}
     for name in options:
-        flag = "--" + name.replace("_", "-")
+        flag = named.get(name, "--" + name.replace("_", "-"))
         message = re.sub(rf"^{name}(?= must )|\b{name}=True( \({flag}\))?", flag, message)
     # None is what a flag has that is not given.
     return re.sub(r"^(--\S+ must be [^.]*?) or None(?=\.)", r"\1", message)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
+import math
 import os
 import shutil
 import socket
 import tempfile
+from typing import Any
 
 from nf_zoo.extras import require
 from nf_zoo.options import Options, number, option, takes, text, whole
@@ -30,12 +32,14 @@ class DemoSettings(Options):
         dataclasses.replace(whole(1, "an integer in [1, 65535]"), accepts=lambda x: 0 < x < 2**16),
     )
     max_size: float = option(
-        20.0, "largest accepted file, in megabytes", number("above 0", lambda x: x > 0)
+        20.0,
+        "largest accepted file, in megabytes",
+        number("above 0 and finite", lambda x: 0 < x < math.inf),
     )
 
 
 @takes(DemoSettings)
-def demo(models, *, block: bool = True, settings: DemoSettings):
+def demo(models, *, block: bool = True, settings: DemoSettings) -> Any:
     """Serve a page on which to try models in a browser.
 
     Pictures are dropped on the page. It shows the five likeliest classes, evidence for the first
@@ -64,7 +68,8 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
         >>> page.local_url  # doctest: +SKIP
         'http://127.0.0.1:7860/'
     """
-    _set_up_gradio(settings.host)
+    host = settings.host.strip("[]")
+    _set_up_gradio(host)
     require("gradio", "Demos")
     from nf_zoo.demonstration.page import build_page
     from nf_zoo.demonstration.subjects import Subject
@@ -72,10 +77,10 @@ def demo(models, *, block: bool = True, settings: DemoSettings):
     models = list(models) if isinstance(models, list | tuple) else [models]
     if not models:
         raise ValueError("There must be a model to show. Received: none")
-    _check_address(settings.host, settings.port)
+    _check_address(host, settings.port)
     page = build_page([Subject(model) for model in models], settings.max_size)
     page.launch(
-        server_name=settings.host,
+        server_name=f"[{host}]" if ":" in host else host,  # an IPv6 address
         server_port=settings.port,
         max_file_size=round(settings.max_size * 2**20),
         **dict.fromkeys(("share", "ssr_mode", "pwa", "mcp_server", "enable_monitoring"), False),

@@ -18,7 +18,7 @@ from nf_zoo.finetuning.evaluation import in_words
 from nf_zoo.finetuning.labeled_pictures import Data, open_data
 from nf_zoo.finetuning.run_folder import REPORT, RunFolder
 from nf_zoo.finetuning.settings import Settings, decide
-from nf_zoo.layers.composite import plain_policy, states_of_parts
+from nf_zoo.layers.composite import plain_policy, set_states_of_parts, states_of_parts
 from nf_zoo.options import takes
 from nf_zoo.pictures.images import input_of
 
@@ -28,7 +28,8 @@ class FineTuneResult:
     """The outcome of ``finetune``.
 
     Attributes:
-        model: the fitted ImageClassifier, float32, with labels and preprocessing set.
+        model: the fitted ImageClassifier, with labels and preprocessing set: in float32 if
+            ``precision`` was given, else in the dtype policy of the model passed in.
         labels: class names, in the order of the model's outputs.
         history: a dict for each epoch: epoch, phase (``"head"`` or ``"whole"``), loss,
             cross_entropy, accuracy, the same of the validation pictures (val_loss, ...),
@@ -136,12 +137,16 @@ def _run(model, opened, settings, folder, description) -> FineTuneResult:
         if settings.rematerialize:
             own["rematerialize"] = model.options()["rematerialize"]
         fitted = trained.with_classifier(trained.num_classes, trained.labels, **own)
-        fitted.set_weights(trained.get_weights())
-        _hand_on_flags(trained.head, fitted.head)
+        _hand_on_weights(trained, fitted)
+        if fitted.weights_tag is None:  # the weights are pretrained from now on
+            fitted.weights_tag = f"./{folder.output.name if folder.output else 'finetune'}"
         seconds = {"this_process": round(time.monotonic() - began, 1)}
-        report, evaluation = build_report(fitted, opened, settings, description, history, seconds)
+        rows = settings.batch_size // progress.accumulate
+        report, evaluation = build_report(
+            fitted, opened, settings, description, history, seconds, rows
+        )
     report["devices"] = devices.count
-    report["micro_batch"] = settings.batch_size // progress.accumulate // devices.count
+    report["micro_batch"] = rows // devices.count
     folder.finish(lambda path: write_report(path, fitted, report, history, evaluation))
     if settings.verbose:
         print(_headline(report) + (f"; see {folder.output}" if folder.output else ""))
@@ -188,8 +193,7 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     given["preprocessing"] = _preprocessing(model, settings)
     fitted, seed = model.with_classifier(len(labels), labels, **given), abs(settings.seed) % 2**31
     if model.labels == labels:
-        fitted.set_weights(model.get_weights())
-        _hand_on_flags(model.head, fitted.head)
+        _hand_on_weights(model, fitted)
     else:
         kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
         fitted.head.kernel.assign(kernel(fitted.head.kernel.shape))
@@ -197,14 +201,18 @@ def _prepare(model, labels: tuple[str, ...], settings: Settings):
     weights = {id(variable) for variable in fitted.weights}
     random_states = [variable for variable in fitted.variables if id(variable) not in weights]
     for index, state in enumerate(random_states):
-        state.assign(np.array([seed, index]))
+        # A layer's draws count on from there, and must not meet those of the next.
+        state.assign(np.array([seed, index << 20]))
     return fitted
 
 
-def _hand_on_flags(head, other) -> None:
-    """Freeze what is frozen of a classifier in another of the same shape."""
-    other.trainable = head.trainable
-    for mine, theirs in zip(head.weights, other.weights, strict=True):
+def _hand_on_weights(model, other) -> None:
+    """Give a copy of a network all its weights; freeze what is frozen of the classifier."""
+    if state := states_of_parts(model).get("head"):  # LoRA adds weights
+        set_states_of_parts(other, {"head": state})
+    other.set_weights(model.get_weights())
+    other.head.trainable = model.head.trainable
+    for mine, theirs in zip(model.head.weights, other.head.weights, strict=True):
         theirs.trainable = mine.trainable
 
 

@@ -110,7 +110,14 @@ def open_data(data, settings: Settings) -> Data:
             if unlabeled is not None:
                 ignored[f"in {source.name}/, without a class"] = unlabeled
                 continue
-        part = _open(source, labels, settings.strict)
+        try:
+            part = _open(source, labels, settings.strict)
+        except _Unlabeled as error:
+            if split != "test":
+                raise
+            warnings.warn(f"The test split is ignored. {error}", stacklevel=2)
+            ignored["in test, without a class"] = error.count
+            continue
         labels = part.labels
         setattr(opened, split, part.pictures)
         prefix = "" if len(splits) == 1 else f"{split}/"
@@ -229,15 +236,23 @@ def _of_one_kind(values: list) -> np.ndarray:
     return array
 
 
+class _Unlabeled(ValueError):
+    """No picture of a split has a class; ``count`` is their number."""
+
+    count = 0
+
+
 def _check_each(has_class: np.ndarray) -> None:
     """Check that every picture has a class, given whether each one has."""
     if not has_class.all():
         without = [str(i) for i in np.flatnonzero(~has_class)]
-        raise ValueError(
+        error = (ValueError if has_class.any() else _Unlabeled)(
             "Every picture must have one class: a name, a number from 0, or a one-hot row, of "
             "which one entry is not 0. Received: something else for the pictures "
             f"{name_some(without)}, counted from 0"
         )
+        error.count = len(without)
+        raise error
 
 
 def _labels_for(classes: np.ndarray, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -325,7 +340,8 @@ def _as_pictures(dataset: tf.data.Dataset) -> tf.data.Dataset:
     import tensorflow as tf
 
     spec = dataset.element_spec
-    if not (isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "shape")):
+    is_pair = isinstance(spec, tuple) and len(spec) == 2
+    if not (is_pair and all(hasattr(part, "shape") for part in spec)):
         raise TypeError(f"The data set must yield (picture, class). Received: {spec}")
     if spec[0].shape.rank == 4:
         dataset = dataset.unbatch()
@@ -396,5 +412,6 @@ def _tensorflow_dataset(data: str, labels: Sequence[str] | None):
     loaded, info = tfds.load(data.removeprefix("tfds:"), as_supervised=True, with_info=True)
     if "train" not in loaded:
         raise ValueError(f"{data} has no train split. Received: splits {sorted(loaded)}")
-    splits = {name: loaded[name] for name in _SPLITS if name in loaded}
-    return splits, labels or info.features["label"].names
+    found = {"validation" if name == "val" else name: part for name, part in loaded.items()}
+    splits = {name: found[name] for name in _SPLITS if name in found}
+    return splits, labels or info.features[info.supervised_keys[1]].names

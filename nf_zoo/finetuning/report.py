@@ -57,20 +57,23 @@ def build_report(
     description: dict[str, Any],
     history: list[dict[str, Any]],
     seconds: dict[str, float],
+    rows: int,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate the fitted model and put everything about the run into one dict.
+
+    The network is given ``rows`` pictures at a time.
 
     Returns:
         The report, JSON-able, with figures of the validation pictures everywhere but under
         ``"test"``; and the evaluation on the validation pictures, with samples.
     """
-    labels, size = data.labels, settings.batch_size
+    labels = data.labels
     validation = evaluate_pictures(
-        model, data.validation, labels, size, samples=16, mistakes=8, seed=settings.seed
+        model, data.validation, labels, rows, samples=16, mistakes=8, seed=settings.seed
     )
     report = validation.metrics()
     if data.test is not None and len(data.test):
-        report["test"] = evaluate_pictures(model, data.test, labels, size).metrics()
+        report["test"] = evaluate_pictures(model, data.test, labels, rows).metrics()
     if (alone := classifier_alone(history)) is not None:
         bounds = interval(alone, len(data.validation))
         report["classifier_alone"] = {"accuracy": alone, "accuracy_interval": list(bounds)}

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from nf_zoo import atomic
-from nf_zoo.pictures.class_folders import name_some
+from nf_zoo.pictures.class_folders import is_run, name_some
 
 REPORT, RECORD, PICTURES = "report.json", "run.json", "pictures.csv"
 _STATE, _RESULT = "state.npz", "result"
@@ -111,7 +111,7 @@ class RunFolder:
         unfinished = self.latest() is not None
         taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
         taken = taken and not (self._resume and unfinished)
-        mine, wanted = (output / REPORT).is_file(), self._resume or self._overwrite
+        mine, wanted = is_run(output), self._resume or self._overwrite
         # What atomic writing leaves behind when it is killed is hidden.
         inside = [] if not partial.exists() else [p for p in partial.iterdir() if p.name[0] != "."]
         if inside and not (partial / RECORD).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import json
@@ -28,26 +29,37 @@ _MOMENTUM = dataclasses.replace(
 )
 
 
+def _parts(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number or auto, not {text!r}")
+    return text if text == "auto" else int(text)
+
+
 _ACCUMULATE = Kind(
     'a positive integer or "auto"',
-    {"type": lambda text: text if text == "auto" else int(text), "metavar": "N|auto"},
+    {"type": _parts, "metavar": "N|auto"},
     lambda x: x == "auto" or x >= 1,
     lambda x: x if x == "auto" else operator.index(x),
 )
 
 
-def _is_pattern(text: str) -> bool:
+def _is_pattern(text) -> bool:
     try:
-        return bool(re.compile(text))
+        return isinstance(text, str) and bool(re.compile(text))
     except re.error:
         return False
+
+
+def _patterns(given) -> list:
+    several = [given] if isinstance(given, str | re.Pattern) else given
+    return [getattr(one, "pattern", one) for one in several]
 
 
 _PATTERNS = Kind(
     "a name, a regular expression or several",
     {"nargs": "+", "metavar": "NAME"},
-    lambda x: all(map(_is_pattern, [x] if isinstance(x, str) else x)),
-    lambda x: (x,) if isinstance(x, str) else tuple(x),
+    lambda x: all(map(_is_pattern, _patterns(x))),
+    lambda x: tuple(_patterns(x)),
 )
 
 
@@ -173,7 +185,7 @@ class Settings(augmentation.FineTuning, _Schedule):
     ema: bool | float | None = option(
         None,
         "validate and return a moving average of the weights, by default if 500 steps or more "
-        "train the whole network. True, False or its momentum",
+        "train the whole network. True, False or, in Python, its momentum",
         _MOMENTUM,
     )
     precision: str | None = option(

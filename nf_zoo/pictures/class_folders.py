@@ -251,8 +251,12 @@ def _is_hidden(name: str) -> bool:
 def _is_left_out(folder: Path) -> bool:
     """Return True for a folder that is hidden, or that a run of fine-tuning wrote."""
     is_unfinished = folder.suffix == ".partial" and (folder / "run.json").is_file()
-    is_finished = (folder / "report.json").is_file() and (folder / "model.keras").is_file()
-    return _is_hidden(folder.name) or is_unfinished or is_finished
+    return _is_hidden(folder.name) or is_unfinished or is_run(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Return True for the folder of a finished run of fine-tuning."""
+    return (folder / "report.json").is_file() and (folder / "model.keras").is_file()
 
 
 def _suffix(name: str) -> str:

@@ -100,6 +100,21 @@ def test_errors_speak_of_options():
         assert cli._in_terms_of_options(message, options) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("quickstart --output nowhere --pictures 0", "--pictures must be a positive integer"),
+        ("finetune x --output y --accumulate foo", "expected a number or auto, not 'foo'"),
+    ],
+)
+def test_errors_name_the_flags_there_are(words, told, capsys):
+    try:
+        assert cli.main(words.split()) == 2
+    except SystemExit as end:
+        assert end.code == 2
+    assert told in capsys.readouterr().err
+
+
 def test_own_warnings_are_one_line_and_others_are_dropped(capsys):
     with output.plain_warnings():
         warnings.warn_explicit("a [broken] file", UserWarning, output.__file__, 1)

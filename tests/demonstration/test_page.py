@@ -200,6 +200,17 @@ def test_the_server_gives_and_takes_nothing_else(served, files):
     assert listening.host == "127.0.0.1"
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6(host):
+    page = nf_zoo.demo(NAME, host=host, block=False)
+    try:
+        assert page.local_url.startswith("http://[::1]:")
+        assert urllib.request.urlopen(page.local_url).status == 200
+    finally:
+        page.close()
+
+
 def test_what_cannot_be_shown_is_refused():
     with pytest.raises(ValueError, match=r"must be a model to show. Received: none"):
         nf_zoo.demo([])
@@ -213,5 +224,7 @@ def test_what_cannot_be_shown_is_refused():
             nf_zoo.demo(NAME, port=port)
     with pytest.raises(OSError, match=r"address of this machine.*host 192.0.2.1, port any"):
         nf_zoo.demo(NAME, host="192.0.2.1")
-    with pytest.raises(ValueError, match=r"max_size must be above 0. Received: 0"):
+    with pytest.raises(ValueError, match=r"max_size must be above 0 and finite. Received: inf"):
+        nf_zoo.demo(NAME, max_size=float("inf"))
+    with pytest.raises(ValueError, match=r"max_size must be above 0 and finite. Received: 0"):
         nf_zoo.demo(NAME, max_size=0)

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import warnings
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_networks
 
+from nf_zoo.backend import is_out_of_memory
 from nf_zoo.finetuning import evaluate, fine_tune, finetune, phases
 from nf_zoo.finetuning.devices import Devices
 from nf_zoo.finetuning.phases import Progress
@@ -487,6 +489,16 @@ class ResourceExhaustedError(RuntimeError):
     """Named as TensorFlow's."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as PyTorch's."""
+
+
+def test_out_of_memory_is_known_on_every_backend():
+    assert is_out_of_memory(OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(ResourceExhaustedError("no memory")) and is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("out of luck"))
+
+
 def test_smaller_parts_are_tried_when_memory_runs_out(few, tiny, capsys, monkeypatch):
     options = {"epochs": 2, "warmup_epochs": 1, "learning_rate": 0.1, **FAST}
     start, train = tiny(), Devices.train
@@ -500,11 +512,44 @@ def test_smaller_parts_are_tried_when_memory_runs_out(few, tiny, capsys, monkeyp
     monkeypatch.setattr(Devices, "train", fits_two)
     with pytest.raises(MemoryError, match='accumulate="auto"'):
         finetune(start, few, **options)
+    sizes, answer = [], type(start).predict_on_batch
+    monkeypatch.setattr(
+        type(start), "predict_on_batch", lambda m, x: sizes.append(len(x)) or answer(m, x)
+    )
     parts = finetune(start, few, accumulate="auto", **{**options, "verbose": 2})
+    assert set(sizes) == {2}, "the pictures to validate on come in parts too, to the end"
     assert "micro-batches of 2, 4 for each step" in capsys.readouterr().out
     assert parts.metrics["micro_batch"] == 2
     for mine, theirs in zip(values_of(parts), values_of(whole), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
+def test_a_kept_classifier_keeps_its_adapter(few, tiny):
+    start = tiny(num_classes=2, labels=("bar", "disc"))
+    start.head.enable_lora(2)
+    result = finetune(start, few, **{**FAST, "epochs": 1})
+    assert result.model.head.lora_rank == 2
+    moved = result.model.head.lora_kernel_b - start.head.lora_kernel_b
+    assert np.abs(np.asarray(moved)).max() > 0
+
+
+def test_what_is_trained_from_scratch_is_pretrained_from_then_on(few, tiny, tmp_path):
+    first = finetune(tiny(weights_tag=None), few, **{**FAST, "epochs": 1, "output": tmp_path / "a"})
+    assert first.history[0]["phase"] == "whole" and first.model.weights_tag == "./a"
+    renamed = tmp_path / "renamed"
+    shutil.copytree(few, renamed)
+    (renamed / "bar").rename(renamed / "rod")
+    second = finetune(first.model, renamed, **{**FAST, "epochs": 2})
+    assert second.history[0]["phase"] == "head"
+
+
+def test_no_two_layers_draw_the_same_numbers(tiny):
+    start = tiny(depths=(3,), stochastic_depth_rate=0.5, drop_rate=0.5, num_classes=2)
+    fitted = fine_tune._prepare(start, ("bar", "disc"), Settings(image_size=16))
+    weights = {id(variable) for variable in fitted.weights}
+    states = [np.asarray(v) for v in fitted.variables if id(v) not in weights]
+    drawn = [(seed, place + step) for seed, place in states for step in range(100)]
+    assert len(states) >= 3 and len(set(drawn)) == len(drawn)
 
 
 def test_the_next_number_of_micro_batches():

@@ -248,12 +248,16 @@ def test_tensorflow_datasets_by_name(monkeypatch):
     whole = tf.data.Dataset.from_tensor_slices((pixels, classes))
     module = types.ModuleType("tensorflow_datasets")
     names = types.SimpleNamespace(names=["even", "odd"])
-    info = types.SimpleNamespace(features={"label": names})
-    asked = []
+    # Not every data set calls its classes "label", and some have a test split without classes.
+    info = types.SimpleNamespace(
+        features={"kind": names, "label": None}, supervised_keys=("image", "kind")
+    )
+    asked, unlabeled = [], whole.take(6).map(lambda pixels, _: (pixels, tf.constant(-1, tf.int64)))
 
     def load(name, as_supervised, with_info):
         asked.append((name, as_supervised, with_info))
-        return {"train": whole, "test": whole.take(6)}, info
+        parts = {"parity": {"test": whole.take(6)}, "split": {"val": whole.take(6)}}
+        return {"train": whole, **parts.get(name, {"test": unlabeled})}, info
 
     module.load = load
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
@@ -261,6 +265,18 @@ def test_tensorflow_datasets_by_name(monkeypatch):
     assert asked == [("parity", True, True)]
     assert opened.labels == ("even", "odd")
     assert opened.counts() == {"train": 16, "validation": 4, "test": 6, "skipped": 0}
+    assert open_data("tfds:split").counts() == {"train": 20, "validation": 6, "skipped": 0}
+    with pytest.warns(UserWarning, match=r"test split is ignored. Every picture must have one"):
+        opened = open_data("tfds:blind")
+    assert opened.counts() == {"train": 16, "validation": 4, "skipped": 0}
+    assert opened.ignored == {"in test, without a class": 6}
+
+
+def test_classes_in_a_dict_are_refused_in_words():
+    pixels, classes = toy_dataset()
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, {"label": classes}))
+    with pytest.raises(TypeError, match=r"must yield \(picture, class\)"):
+        open_data(dataset)
 
 
 def test_absent_tensorflow_datasets_is_one_helpful_line(monkeypatch):

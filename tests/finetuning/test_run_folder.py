@@ -12,6 +12,7 @@ DESCRIPTION = {"settings": {"epochs": 3, "image_size": (8, 8)}, "pictures": {"tr
 
 
 def write(path):
+    (path / "model.keras").touch()
     (path / "report.json").write_text(json.dumps({"run": DESCRIPTION}))
 
 
@@ -57,6 +58,15 @@ def test_output_appears_only_when_everything_is_written(tmp_path):
     folder.finish(write)
     assert (folder.output / "report.json").exists()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_a_report_alone_makes_no_run(how, tmp_path):
+    (tmp_path / "report.json").write_text('{"accuracy": 0.5}')
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(FileExistsError, match="is not the folder of a fine-tuning run"):
+        RunFolder(tmp_path, **how)
 
 
 @pytest.mark.fast

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -114,3 +116,8 @@ def test_settings_survive_json_and_differences_are_named():
     now = {**before, "seed": 9}
     assert differences({"settings": before}, {"settings": now}) == ["settings seed: 0 then, 9 now"]
     assert differences(before, dict(before)) == []
+
+
+def test_a_compiled_pattern_is_its_text():
+    for given in (re.compile("stem.*"), [re.compile("stem.*")], "stem.*"):
+        assert Settings(freeze=given).to_dict()["freeze"] == ["stem.*"]
