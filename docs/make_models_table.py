@@ -16,7 +16,7 @@ ARCHITECTURES = """## Architectures
 |---|---|---:|---:|---|
 """
 
-CHOICE = """| Name | Factory | Parameters (M) | Default weights | Pixels | Top-1 (%) |
+CHOICE = """| Name | Factory | Parameters (M) | Weights | Pixels | Top-1 (%) |
 |---|---|---:|---|---:|---:|
 """
 
@@ -87,9 +87,10 @@ def choice() -> str:
 
 
 def choice_row(name: str) -> str:
-    """Return an architecture's row: its default checkpoint, or those that come with nf_zoo."""
+    """Return an architecture's row: its default checkpoint, or all if nf_zoo brings that one."""
     info = model_info(name)
-    shipped = sorted((r for r in info.weights if r.source == "shipped"), key=lambda r: r.tag)
+    is_here = info.weights[0].source == "shipped"
+    shipped = sorted(info.weights, key=lambda r: r.tag) if is_here else []
     shown = shipped or info.weights[:1]
     tags = ", ".join(f"`{record.tag}`" for record in shown)
     accuracies = ", ".join(f"{record.top1:.2f}" for record in shown)

@@ -12,8 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
 
-def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
-    """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
+def prepare(path: str, settings: dict, raw: bool, channels: int) -> np.ndarray:
+    """(1, H, W, channels) float32, resized, cropped and normalized as in evaluation."""
     image = Image.open(path)
     if image.mode.startswith(("I", "F")):  # Pillow would cut off all that is above 255
         raise SystemExit(f"this example does not read 16-bit gray, nf_zoo.preprocess does: {path}")
@@ -33,8 +33,11 @@ def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     image = image.resize((scaled[1], scaled[0]), resampling)
     top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32)
+    mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
+    if channels == 1:
+        pixels = pixels @ np.float32([[0.299], [0.587], [0.114]])
+        mean, std = mean.mean(), std.mean()
     if not raw:
-        mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
         pixels = (pixels / 255 - mean) / std
     return pixels[None]
 
@@ -52,12 +55,15 @@ def main() -> None:
     # The file is a zip archive too, which holds its metadata.
     with zipfile.ZipFile(given.file) as archive:
         properties = json.loads(archive.read("metadata.json"))
-        labels = archive.read("labels.txt").decode().splitlines()
+        labels = properties["labels"]
+    if not labels:
+        raise SystemExit(f"this example needs a network with a classifier: {given.file}")
     network = Interpreter(model_path=given.file).get_signature_runner()
     entry = network.get_input_details()["images"]
     answer = network.get_output_details()[properties["output"]]
     for picture in given.pictures:
-        pixels = prepare(picture, properties["preprocessing"], raw=properties["input"] == "pixels")
+        raw, channels = properties["input"] == "pixels", entry["shape"][-1]
+        pixels = prepare(picture, properties["preprocessing"], raw, channels)
         if entry["dtype"] == np.int8:
             scale, zero = entry["quantization"]
             pixels = np.clip(np.round(pixels / scale) + zero, -128, 127).astype(np.int8)
@@ -66,8 +72,9 @@ def main() -> None:
             scale, zero = answer["quantization"]
             scores = np.float32(scale) * (scores - np.float32(zero))
         if properties["output"] == "logits":
-            scores = np.exp(scores - scores.max())
-            scores /= scores.sum()
+            # A single logit stands against 0.
+            rivals = np.append(scores, 0) if scores.size == 1 else scores
+            scores = np.exp(scores - rivals.max()) / np.exp(rivals - rivals.max()).sum()
         print(picture)
         for index in np.argsort(-scores)[:5]:
             print(f"  {scores[index]:.4f} {labels[index]}")

@@ -11,8 +11,8 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
-    """(1, H, W, 3) float32, resized, cropped and normalized as the weights were evaluated."""
+def prepare(path: str, settings: dict, raw: bool, channels: int) -> np.ndarray:
+    """(1, H, W, channels) float32, resized, cropped and normalized as in evaluation."""
     image = Image.open(path)
     if image.mode.startswith(("I", "F")):  # Pillow would cut off all that is above 255
         raise SystemExit(f"this example does not read 16-bit gray, nf_zoo.preprocess does: {path}")
@@ -32,8 +32,11 @@ def prepare(path: str, settings: dict, raw: bool) -> np.ndarray:
     image = image.resize((scaled[1], scaled[0]), resampling)
     top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32)
+    mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
+    if channels == 1:
+        pixels = pixels @ np.float32([[0.299], [0.587], [0.114]])
+        mean, std = mean.mean(), std.mean()
     if not raw:
-        mean, std = np.float32(settings["mean"]), np.float32(settings["std"])
         pixels = (pixels / 255 - mean) / std
     return pixels[None]
 
@@ -55,12 +58,17 @@ def main() -> None:
     properties = session.get_modelmeta().custom_metadata_map
     labels = json.loads(properties["labels"])
     settings = json.loads(properties["preprocessing"])
+    if not labels:
+        raise SystemExit(f"this example needs a network with a classifier: {given.file}")
+    entry = session.get_inputs()[0]
     for picture in given.pictures:
-        pixels = prepare(picture, settings, raw=properties["input"] == "pixels")
-        scores = session.run(None, {session.get_inputs()[0].name: pixels})[0][0]
+        raw, channels = properties["input"] == "pixels", entry.shape[-1]
+        pixels = prepare(picture, settings, raw, channels)
+        scores = session.run(None, {entry.name: pixels})[0][0]
         if properties["output"] == "logits":
-            scores = np.exp(scores - scores.max())
-            scores /= scores.sum()
+            # A single logit stands against 0.
+            rivals = np.append(scores, 0) if scores.size == 1 else scores
+            scores = np.exp(scores - rivals.max()) / np.exp(rivals - rivals.max()).sum()
         print(picture)
         for index in np.argsort(-scores)[:5]:
             print(f"  {scores[index]:.4f} {labels[index]}")

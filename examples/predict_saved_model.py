@@ -19,6 +19,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     loaded = tf.saved_model.load(given.folder)
+    if "labels" not in loaded.signatures["serving_bytes"].structured_outputs:
+        raise SystemExit(f"this example needs a network with a classifier: {given.folder}")
     # Decoding, resizing and normalization are in the graph: the picture is turned upright by EXIF
     # or XMP, and transparency is laid over white.
     encoded = tf.constant([tf.io.read_file(picture).numpy() for picture in given.pictures])

@@ -67,7 +67,8 @@ def ship(
         raise FileExistsError(f"The checkpoint exists already. Received: {folder}")
     with atomic.replacing(folder) as made:
         metrics = _measured(model, pictures, made.with_name("float16"))
-        metrics |= _origin(results)
+        split = "validation" if results["recipe"]["data.test"].startswith("val") else "test"
+        metrics |= {"split": split, **_origin(results)}
         if runs[:-1]:
             metrics["earlier_runs"] = [_origin(_results(one)) for one in runs[:-1]]
         nf_zoo.save_pretrained(model, made, dtype="float16", card=details, metrics=metrics)
@@ -76,7 +77,6 @@ def ship(
                 f"The file would be larger than {LARGEST // 10**6} MB. Received: {run}"
             )
         write_history([one / "log.jsonl" for one in runs], made / "history.csv")
-    split = "validation" if results["recipe"]["data.test"].startswith("val") else "test"
     record = PretrainedWeights(
         architecture=architecture,
         tag=tag,

@@ -30,6 +30,7 @@ from nf_zoo.conversion.editable_model import (
 from nf_zoo.conversion.normalizer_free_model import NormalizerFreeModel
 from nf_zoo.conversion.signals import (
     Signal,
+    entering,
     followed,
     inverse_root,
     measured,
@@ -279,6 +280,9 @@ class _Conversion:
         else:
             places = functional.places_of(call.arguments, functional.graph_of(nested.model))
             given = [given[place] for place in places]
+        # As Keras casts them there; what is no float has no variance that is known.
+        inputs = functional.graph_of(nested.model).inputs
+        given = [entering(x, own.dtype) for x, own in zip(given, inputs, strict=True)]
         results = self._walk(nested, given)
         for signal in results if is_timed else ():
             signal.value = ops.reshape(signal.value, (-1, steps, *signal.value.shape[1:]))

@@ -83,6 +83,13 @@ def moments_of(value) -> ChannelMoments:
     return moments
 
 
+def entering(signal: Signal, dtype: str) -> Signal:
+    """Return the signal as a nested model of that input dtype takes it: Keras casts it there."""
+    if "float" not in dtype or "float" in keras.backend.standardize_dtype(signal.value.dtype):
+        return signal
+    return measured(ops.cast(signal.value, dtype), signal.is_normalized)
+
+
 def measured(value, is_normalized: bool = False) -> Signal:
     is_float = "float" in keras.backend.standardize_dtype(value.dtype)
     variance = moments_of(value).variance if is_float and len(value.shape) > 1 else 1.0

@@ -89,8 +89,9 @@ def forms_of(layer) -> list[Form]:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return []
     pairs = (getattr(layer, name, 1) for name in ("strides", "dilation_rate"))
-    if any(isinstance(_one(x) if isinstance(x, tuple) else x, tuple) for x in pairs):
-        return []
+    sides = [_one(x) if isinstance(x, tuple) else x for x in pairs]
+    if any(isinstance(side, tuple) for side in sides) or min(sides) > 1:
+        return []  # of both above 1 no backend has a convolution, only Keras's depthwise layers
     forms = FORMS[type(layer)](layer)
     regularizers = [getattr(layer, f"{x}_regularizer", None) for x in ("kernel", "pointwise")]
     regularizer = next((x for x in regularizers if x is not None), None)
@@ -134,11 +135,17 @@ def activation_of(operation) -> Any:
 
 
 def named(activation) -> Any:
-    """Return an activation by its name where Keras has one; None if gamma does not suit it."""
+    """Return an activation by its name where Keras has one; None if gamma does not suit it.
+
+    It may be any callable. Gamma does not suit a layer with weights, which training changes.
+    """
     name = getattr(activation, "__name__", activation)
-    if name in _NOT_SCALED or activation is None:
+    has_weights = isinstance(activation, keras.Layer) and (
+        activation.weights or not activation.built
+    )
+    if activation is None or name in _NOT_SCALED or has_weights:
         return None
-    if isinstance(activation, str) or getattr(keras.activations, name, None) is activation:
+    if isinstance(activation, str) or getattr(keras.activations, str(name), None) is activation:
         return {"swish": "silu"}.get(name, name)
     return activation
 

@@ -268,7 +268,7 @@ def saved_model(path: Path) -> Opener:
     loaded = tf.saved_model.load(str(path))
 
     def opener(images):
-        images = tf.constant(images)
+        images = tf.cast(images, loaded.network.inputs[0].dtype)
         return lambda: [x.numpy() for x in tf.nest.flatten(loaded.network(images))[:1]]
 
     return opener

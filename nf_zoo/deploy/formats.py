@@ -209,9 +209,10 @@ class Format:
         try:
             return getattr(importlib.import_module(self.module), f"read_{self.name}")(path)
         except Exception as error:
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ValueError(
-                f"The {self.title} file must be one that nf-zoo exported. Received: {path}, which "
-                f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+                f"The {self.title} file must be an exported network of nf_zoo, with its labels and "
+                f"preprocessing. Received: {path}, which cannot be read ({cause})"
             ) from error
 
     def target(self, path: str | os.PathLike, overwrite: bool) -> Path:

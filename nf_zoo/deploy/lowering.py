@@ -62,7 +62,8 @@ def _keras_convolution(
 ) -> graph.Node | None:
     even = all(len(set(x)) == 1 for x in (layer.strides, layer.dilation_rate))
     plain = layer.data_format == "channels_last" and layer.padding in ("same", "valid")
-    if not (even and plain):
+    both = layer.strides[0] > 1 and layer.dilation_rate[0] > 1  # Keras's depthwise layers alone
+    if not (even and plain) or both:
         return None
     convolution = {"strides": layer.strides[0], "dilation": layer.dilation_rate[0]}
     convolution |= {"padding": layer.padding, "groups": groups or layer.groups}
@@ -284,6 +285,8 @@ def _call(node, inputs: Inputs, prefix: str = "") -> list[graph.Node]:
     name = f"{prefix}{operation.name}"
     if takes_only_tensors(node):
         nested = functional.graph_of(operation)
+        if nested is not None and _cuts_off(node, nested):
+            return keep(node, inputs, name)
         if nested is not None:
             entering = _entering(node, nested, inputs)
             tensors = dict(zip(map(id, nested.inputs), entering, strict=True))
@@ -304,6 +307,15 @@ def _entering(node, nested, inputs: Inputs) -> Inputs:
         else inputs[i]
         for i, own in zip(places, nested.inputs, strict=True)
     ]
+
+
+def _cuts_off(node, nested) -> bool:
+    """Return True if a nested model makes whole numbers of floats, which only Keras does alike."""
+    outer = [node.input_tensors[i] for i in functional.places_of(node.arguments, nested)]
+    return any(
+        "float" in given.dtype and "float" not in own.dtype
+        for given, own in zip(outer, nested.inputs, strict=True)
+    )
 
 
 def _floating(node: graph.Node, layer) -> graph.Node:

@@ -112,6 +112,8 @@ def _convolved(writer, layer, value: Value, kernel, groups: int, part: str = "")
         value = writer.apply("Pad", [value, pads], f"{layer.name}_padded", mode=mode)
     elif padding != "valid":
         value = writer.padded(value, layer.name)
+    if own["strides"] != [1, 1] and dilations != [1, 1]:
+        raise Unsupported("with strides and a dilation_rate")  # runtimes compute others than Keras
     if padding == "same" and own["strides"] != [1, 1]:
         own["auto_pad"] = "SAME_UPPER"
     elif padding == "same":

@@ -142,8 +142,9 @@ def is_generated(path: Path) -> bool:
 
 def read_results(metrics: Mapping[str, Any]) -> Iterator[Result]:
     """Yield the figures of a report that belong in a card, after a check of their ranges."""
-    # A finetune report has a separate "test" entry; a result of evaluate is of any pictures.
-    of_a_run = "run" in metrics or "test" in metrics
+    # A finetune report has a separate "test" entry; a result of evaluate is of any pictures, and
+    # may say which under "split".
+    of_a_run = "run" in metrics or "test" in metrics or metrics.get("split") == "validation"
     parts = [("validation" if of_a_run else "test", metrics), ("test", metrics.get("test"))]
     for split, part in parts:
         if not isinstance(part, Mapping):

@@ -125,7 +125,7 @@ def test_files_that_are_no_export(suffix, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"no such {SUFFIXES[suffix].title} file"):
         open_model(str(path))
     path.write_bytes(b"no model")
-    with pytest.raises(ValueError, match=r"must be one that nf-zoo exported. Received: .*cannot"):
+    with pytest.raises(ValueError, match=r"must be an exported network.*Received: .*cannot"):
         open_model(str(path))
 
 
@@ -138,7 +138,7 @@ def test_an_onnx_file_of_another_program(tmp_path):
     graph = onnx.helper.make_graph([node], "other", sides[:1], sides[1:])
     opset = [onnx.helper.make_opsetid("", 20)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "x.onnx")
-    with pytest.raises(ValueError, match=r"must be one that nf-zoo exported.*'labels'"):
+    with pytest.raises(ValueError, match=r"must be an exported network of nf_zoo.*'labels'"):
         open_model(str(tmp_path / "x.onnx"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 
 import batch_norm_networks as networks
@@ -650,3 +651,45 @@ def test_inputs_are_found_by_name(nested):
     result = nf_zoo.normalizer_free(model, images={large: 100 * small, little: small})
     gamma = {x.name: x.gamma for x in result._flatten_layers() if hasattr(x, "gamma")}
     assert gamma["of_b"] < 0.1 * gamma["of_a"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "activation",
+    [LAYERS.LeakyReLU(0.1), LAYERS.PReLU(), functools.partial(keras.activations.gelu)],
+    ids=["LeakyReLU", "PReLU", "partial"],
+)
+def test_an_activation_is_any_callable(activation):
+    for layers in (
+        [convolution(8, activation=activation), LAYERS.BatchNormalization()],
+        [convolution(8), LAYERS.BatchNormalization(), LAYERS.Activation(activation)],
+    ):
+        result = nf_zoo.normalizer_free(keras.Sequential([LAYERS.Input((16, 16, 3)), *layers]))
+        assert not networks.norms_of(result)
+        assert np.all(np.isfinite(result(np.ones((1, 16, 16, 3), "float32"))))
+
+
+@pytest.mark.fast
+def test_whole_numbers_enter_a_nested_model_as_floats():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3)).astype("uint8")
+    inside = LAYERS.Input((16, 16, 3))
+    body = keras.Model(inside, normed(inside, convolution(16)))
+    outer = LAYERS.Input((16, 16, 3), dtype="uint8")
+    result = nf_zoo.normalizer_free(keras.Model(outer, body(outer)), images=pixels)
+    assert np.var(result(pixels)) < 10  # of the pixels it is thousands
+
+
+@pytest.mark.fast
+def test_a_regularizer_that_is_a_function_is_saved(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    def small(kernel):
+        return 0.5 * keras.ops.sum(kernel**2)
+
+    layers = [convolution(8, kernel_regularizer=small), LAYERS.BatchNormalization()]
+    result = nf_zoo.normalizer_free(keras.Sequential([LAYERS.Input((16, 16, 3)), *layers]))
+    result.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.losses, result.losses)
+    own = nf_zoo.layers.ScaledWSConv2D(8, 3, kernel_initializer=keras.initializers.HeNormal)
+    again = type(own).from_config(own.get_config())
+    assert isinstance(again.kernel_initializer, keras.initializers.HeNormal)

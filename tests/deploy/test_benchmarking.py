@@ -107,6 +107,10 @@ def test_keras_models_too(monkeypatch):
     model = keras.Sequential(layers)
     found = nf_zoo.benchmark(model, batch_sizes=[2], size=24, rounds=1)
     assert (len(found.timings), found.missing) == (3, {})
+    only(monkeypatch, "SavedModel")
+    layers = [keras.Input((24, 24, 3), dtype="uint8"), keras.layers.Rescaling(1 / 255), *layers[1:]]
+    found = nf_zoo.benchmark(keras.Sequential(layers), batch_sizes=[2], size=24, rounds=1)
+    assert found.timings and not found.missing
     pair = [keras.Input((4,)), keras.Input((4,))]
     with pytest.raises(ValueError, match=r"must have one input\. Received: 'two', which has 2"):
         nf_zoo.benchmark(keras.Model(pair, keras.layers.Add()(pair), name="two"))

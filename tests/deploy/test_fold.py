@@ -568,3 +568,29 @@ def test_whole_numbers_enter_a_nested_model_as_floats():
     model = keras.Model(pixels, inner(keras.layers.Reshape((2, 2, 3))(pixels)))
     given = np.full((1, 2, 2, 3), 100, "uint8")
     np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given))
+
+
+@pytest.mark.fast
+def test_floats_enter_a_nested_model_of_whole_numbers_as_keras_cuts_them():
+    inputs = keras.Input((2, 2, 3), dtype="uint8")
+    inner = keras.Model(inputs, keras.layers.Rescaling(1 / 64)(inputs))
+    pixels = keras.Input((2, 2, 3))
+    model = keras.Model(pixels, inner(keras.layers.Reshape((2, 2, 3))(pixels)))
+    given = np.full((1, 2, 2, 3), 100.7, "float32")
+    np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("channels", [1, 3])
+def test_depthwise_kernels_with_strides_and_dilation_stay(channels):
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, channels)),
+            keras.layers.DepthwiseConv2D(3, strides=2, dilation_rate=2, padding="same"),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    given = np.random.default_rng(0).standard_normal((2, 16, 16, channels)).astype("float32")
+    np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given), atol=1e-5)
+    free = nf_zoo.normalizer_free(model)
+    assert free(given).shape == model(given).shape
