@@ -172,9 +172,11 @@ class Session:
             "input_shape": (None, None, 3),
             "classifier_activation": None,
             "include_preprocessing": False,
-            "stochastic_depth_rate": given.stochastic_depth,
+            "stochastic_depth_rate": 0.0,
             **json.loads(recipe.model.fields),
         }
+        if given.stochastic_depth:
+            fields["stochastic_depth_rate"] = given.stochastic_depth
         if given.dropout >= 0:
             fields["drop_rate"] = given.dropout
         in_memory = recipes.in_memory(recipe)

@@ -122,12 +122,16 @@ def _results(run: Path) -> dict:
 def _with_earlier(run: Path) -> list[Path]:
     """Return the runs that a network comes from, the first one first."""
     runs = [run]
-    while weights := _results(runs[0])["recipe"].get("model.weights"):
-        folder = Path(weights)
-        if folder.name != "model" or not (folder.parent / "results.json").is_file():
+    while folder := _folder_of(_results(runs[0])["recipe"].get("model.weights", "")):
+        if folder.name != "model":
             break  # a checkpoint, not the model/ of a run
         runs.insert(0, folder.parent)
     return runs
+
+
+def _folder_of(weights: str) -> Path | None:
+    """Return the path of the weights that a run began with; None for a tag or a repository."""
+    return Path(weights).expanduser() if "/" in weights and "://" not in weights else None
 
 
 def _measured(model, pictures, folder: Path) -> dict:
@@ -144,8 +148,8 @@ def _origin(results: dict) -> dict:
     defaults = recipes.identity(recipes.default())
     recipe = {k: v for k, v in results["recipe"].items() if v != defaults.get(k)}
     recipe["data.source"] = Path(recipe["data.source"]).name
-    if Path(weights := recipe.get("model.weights", "")).is_absolute():
-        recipe["model.weights"] = "/".join(Path(weights).parts[-2:])
+    if folder := _folder_of(recipe.get("model.weights", "")):
+        recipe["model.weights"] = "/".join(folder.parts[-2:])
     origin = {key: results.get(key, "unknown") for key in ("commit", "device")}
     return {**origin, "seed": results["recipe"]["seed"], "recipe": recipe}
 
@@ -160,6 +164,7 @@ def write_history(logs: list[Path], path: Path) -> None:
     written: list[dict] = []
     for log in logs:
         before, elapsed = (written[-1]["step"], written[-1]["minutes"]) if written else (0, 0.0)
+        rates: dict[str, str] = {}
         rows: dict[int, dict] = {}  # a run that was interrupted may have evaluated a step twice
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         for row in lines:

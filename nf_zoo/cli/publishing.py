@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -92,7 +91,7 @@ def _expanded(names: list[str]) -> tuple[list[str], list[str]]:
         if not set("*?[") & set(name):
             found.append(name)
             continue
-        matching = fnmatch.filter(list_models(pretrained=True), name)
+        matching = list_models(name, pretrained=True)
         unknown += [] if matching else [name]
         found += matching
     return list(dict.fromkeys(found)), unknown

@@ -2,7 +2,7 @@
 
 The graph is walked once, with noise or pictures, and edited on the way. Every result has an
 expected variance per channel: a scaled activation and a standardized layer keep it at 1, a sum adds
-up, and behind a layer of unknown effect it is the measured one.
+up, and after a layer of unknown effect it is the measured one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from nf_zoo.signal_propagation.measure import PREPARATION
 CENTERED = 0.25
 """Largest squared mean, over the variance, of an activation's input that gamma suits."""
 FAR = 2.0
-"""Factor from 1 beyond which a variance is brought back behind the layer that moved it."""
+"""Factor from 1 beyond which a variance is brought back after the layer that moved it."""
 GATE_GAIN = 2.0
 RECTIFIERS = ("relu", "relu6")
 RANGES = ("tanh", "hard_tanh", "softsign", "softplus", "exponential")
@@ -440,7 +440,7 @@ class _Conversion:
         self._editable.replace(layer, made[-1])
 
     def _split_activation(self, call: graph.Kept, layer) -> None:
-        """Put the activation of a standardized layer behind it, as a layer of its own."""
+        """Put the activation of a standardized layer after it, as a layer of its own."""
         activation, name = named(layer.activation), f"{call.name}_activation"
         own = {"name": self._editable.names.unique(name), "dtype": layer.dtype_policy}
         if activation is None or self._is_range(call, activation):
@@ -455,7 +455,7 @@ class _Conversion:
         """Return the signal after an activation with its gamma.
 
         One that is no rectifier increases large variances the more, so an error would grow from
-        layer to layer: behind it the ledger goes on from what is measured.
+        layer to layer: after it the ledger goes on from what is measured.
         """
         value, before = self._result(call), self._signals[call.input].variance
         if activation in RECTIFIERS:

@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     """Response of a model to a picture."""
 
     predictions: list[Prediction]
-    heat: Image.Image | None  # the part that the network sees, with what speaks for the first class
+    heat: Image.Image | None  # the part that the network sees, with what supports the first class
     given: Image.Image | None  # pixels of the network's input, before normalization
 
 

@@ -36,7 +36,7 @@ def fold(
       sum (if its scale is positive, only an addition stays);
     - a gamma after the last activation before the pooled features;
     - the biases of a Fixup block before a convolution that pads with zeros;
-    - a scale at or near 0 behind a squeeze-excite or ECA gate.
+    - a scale at or near 0 after a squeeze-excite or ECA gate.
 
     Args:
         model: an ImageClassifier, or any functional or Sequential Keras model; models that

@@ -113,7 +113,7 @@ def _convolved(writer, layer, value: Value, kernel, groups: int, part: str = "")
     elif padding != "valid":
         value = writer.padded(value, layer.name)
     if own["strides"] != [1, 1] and dilations != [1, 1]:
-        raise Unsupported("with strides and a dilation_rate")  # runtimes compute others than Keras
+        raise Unsupported("with strides and a dilation")  # which runtimes compute otherwise
     if padding == "same" and own["strides"] != [1, 1]:
         own["auto_pad"] = "SAME_UPPER"
     elif padding == "same":

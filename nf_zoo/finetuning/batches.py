@@ -133,7 +133,7 @@ def random_crop(pixels: np.ndarray, preprocessing: Preprocessing, draws, given) 
     """Return a random view of a picture, uint8 (H, W, 3), at the input size.
 
     The crop uses the first four of the picture's ``draws``, and ``given.crop``: ``"shift"`` moves
-    the picture as it is evaluated, with its mirror image around it; ``"none"`` leaves it there.
+    the picture as it is evaluated, with its mirror image around it.
     """
     height, width = preprocessing.input_size
     if given.crop == "resized":
@@ -143,8 +143,6 @@ def random_crop(pixels: np.ndarray, preprocessing: Preprocessing, draws, given) 
         method = Image.Resampling[preprocessing.interpolation.upper()]
         return np.asarray(Image.fromarray(pixels).resize((width, height), method, box))
     view = resize_and_crop(pixels, preprocessing)
-    if given.crop == "none":
-        return view
     top, left, _, _ = augmentation.window(draws, height, width, given, 1.0, np)
     room = height // 8, width // 8
     view = np.pad(view, [(side, side) for side in room] + [(0, 0)], "reflect")

@@ -108,18 +108,20 @@ class ModelConfig:
         return without_values(lambda: self.build(origin))
 
     def check_blocks(self, origin: str | Path, stored: int) -> None:
-        """Refuse more residual blocks than ``stored`` arrays, or than the network published has.
+        """Refuse more residual blocks than ``stored`` arrays. Raises as ``build``.
 
-        A backbone of its first maps stores fewer arrays than the network has blocks. Raises as
-        ``build``.
+        A backbone of the first maps stores fewer arrays than it has blocks: it may have as many as
+        the network of its name, if that is in the tables.
         """
-        from nf_zoo.models.registry import architecture
+        from nf_zoo.models.registry import architecture, architectures
 
         def count(name: str, depths=None, **_) -> int:
             return sum(depths or architecture(name).config.depths)
 
         blocks = self._made_by(count, origin)
-        if blocks > max(stored, count(self.architecture)):
+        if self.options.get("features_only") and self.architecture in architectures():
+            stored = max(stored, count(self.architecture))
+        if blocks > stored:
             raise InvalidConfig(
                 f"{origin} asks for {blocks} residual blocks, but its weights are {stored} arrays "
                 "in all."

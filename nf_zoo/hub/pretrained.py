@@ -66,8 +66,8 @@ def load_pretrained(source: str | os.PathLike):
         return create_model(text, pretrained=True)
     else:
         model = _from_path(Path(text).expanduser(), text)
-    # A .keras file may remember an earlier one.
-    if not model.weights_tag:
+    # A .keras file may remember where its training began, but not where it lies by now.
+    if (model.weights_tag or "./").startswith("./"):
         # Told apart from the catalog's tags, which have no separator.
         model.weights_tag = text if "/" in text or os.sep in text else f"./{text}"
     return model

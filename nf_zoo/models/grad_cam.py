@@ -23,7 +23,7 @@ def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
         classes: N class indices.
 
     Returns:
-        (N, h, w) float32, 0 to 1, of the last map's size; zeros where nothing speaks for the class.
+        (N, h, w) float32, 0 to 1, of the last map's size; zeros where nothing supports the class.
 
     Raises:
         ValueError: if the model has no classifier.
@@ -44,7 +44,7 @@ def grad_cam(model, images: np.ndarray, classes: Sequence[int]) -> np.ndarray:
 def with_last_map(model) -> keras.Model:
     """Return a network of the same weights that gives its last map and its output."""
     last = model.get_layer("pool").input
-    while len(last.shape) < 4:  # a folded network may have a scale behind the pooling
+    while len(last.shape) < 4:  # a folded network may have a scale after the pooling
         last = operation_of(last).input
     with deep_graphs():
         return keras.Model(model.inputs, [last, model.output])

@@ -93,6 +93,8 @@ class UpdateWrapper(keras.optimizers.Optimizer):
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
+        elif self.inner_optimizer.built:
+            self.build(self.inner_optimizer._trainable_variables)
         self.inner_optimizer.apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):

@@ -353,17 +353,25 @@ def _kept(variables: list) -> Iterator[None]:
 def _statistics_of_the_batch(norms: list[BatchNormalization]) -> Iterator[None]:
     """Set the momenta to 0, so that the moving statistics are those of the last batch.
 
-    A frozen layer would normalize by its moving statistics all the same, so none is frozen.
+    A frozen layer would normalize by its moving statistics, so none is frozen meanwhile.
     """
-    momenta, flags = [norm.momentum for norm in norms], [norm.trainable for norm in norms]
+    momenta = [norm.momentum for norm in norms]
+    frozen = [norm for norm in norms if not norm.trainable]
+    flags = [(v, v.trainable) for norm in frozen for v in norm._trainable_variables]
     with _kept([v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]):
         try:
             for norm in norms:
-                norm.momentum, norm.trainable = 0.0, True
+                norm.momentum = 0.0
+            for norm in frozen:
+                norm.trainable = True
             yield
         finally:
-            for norm, momentum, flag in zip(norms, momenta, flags, strict=True):
-                norm.momentum, norm.trainable = momentum, flag
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+            for norm in frozen:
+                norm.trainable = False
+            for variable, flag in flags:  # a layer sets them all
+                variable.trainable = flag
 
 
 @contextlib.contextmanager

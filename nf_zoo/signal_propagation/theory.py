@@ -60,7 +60,8 @@ def border_factor(
     at the border, where its mean counts least, so somewhat more is left.
 
     ``mean_square`` is the squared mean of the input over its variance; 0 gives the share of the
-    mean square that is left. A ``standardized`` kernel has mean 0.
+    mean square that is left. A ``standardized`` kernel has mean 0. ``dilation`` is the distance
+    between its taps, in pixels.
 
     Source: De & Smith, NeurIPS 2020, section 2, which explains slopes below one by the border.
     """

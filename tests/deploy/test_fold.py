@@ -582,7 +582,7 @@ def test_floats_enter_a_nested_model_of_whole_numbers_as_keras_cuts_them():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("channels", [1, 3])
-def test_depthwise_kernels_with_strides_and_dilation_stay(channels):
+def test_depthwise_kernels_with_strides_and_dilation_stay(channels, tmp_path):
     model = keras.Sequential(
         [
             keras.Input((16, 16, channels)),
@@ -594,3 +594,5 @@ def test_depthwise_kernels_with_strides_and_dilation_stay(channels):
     np.testing.assert_allclose(nf_zoo.fold(model)(given), model(given), atol=1e-5)
     free = nf_zoo.normalizer_free(model)
     assert free(given).shape == model(given).shape
+    with pytest.raises(ValueError, match="with strides and a dilation"):
+        nf_zoo.export_onnx(model, tmp_path / "model.onnx")

@@ -94,6 +94,11 @@ def test_statistics_of_the_batch_hold_for_frozen_batch_norm_too():
     frozen = nf_zoo.signal_propagation(model, NOISE, batch_statistics=True)
     assert [block.variance for block in frozen] == pytest.approx([b.variance for b in free])
     assert not any(norm.trainable for block in model.blocks for norm in block.norms)
+    model.trainable = True
+    gamma = model.blocks[0].norms[0].gamma
+    gamma.trainable = False
+    nf_zoo.signal_propagation(model, NOISE, batch_statistics=True)
+    assert not gamma.trainable and model.blocks[0].norms[0].beta.trainable
 
 
 def test_pictures_datasets_and_noise():

@@ -105,6 +105,9 @@ class TestIndexes:
             pass
 
 
+DEEP = {"depths": [999] * 3, "num_classes": 0}
+
+
 class TestConfigs:
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -116,6 +119,10 @@ class TestConfigs:
             ({"parts": {"stem_conv": {"lora_rank": 4}}}, "does not describe a model"),
             ({"options": {"depths": [1000] * 2, "widths": [65536] * 2}}, "2000 residual blocks"),
             ({"architecture": "wide_resnet999994_4"}, "Unknown architecture"),
+            (
+                {"architecture": "wide_resnet9994_4", "options": {"features_only": True, **DEEP}},
+                "2997 residual",
+            ),
             ({"architecture": "n" * 10**6}, "such a long name"),
             ({"architecture": "../../outside"}, "Unknown architecture"),
             ({"architecture": ["nf_resnet26"]}, "wrong type"),
