@@ -450,4 +450,4 @@ def test_readme_has_the_accuracies_of_the_quickstart():
     shares = [record[name]["test_accuracy"] for name in ("fine_tuned", "from_scratch")]
     paragraph = (ROOT / "README.md").read_text().split("nf-zoo quickstart")[1].split("\n\n")[1]
     assert re.findall(r"\d+\.\d+", paragraph) == [f"{100 * share:.1f}" for share in shares]
-    assert f"of {record['pictures']['test']:,} others" in paragraph
+    assert f"of {record['pictures']['test']:,} other pictures" in paragraph

@@ -24,9 +24,7 @@ CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("[a-z]*.py"))
 VARIANTS = {
     "nf_regnet_imagenet": ("B0", "B1", "B2", "B3", "B4", "B5"),
     "nf_resnet50_imagenet": ("nf_resnet288", "resnetv2_101", "skipinit_resnet50"),
-    "nf_resnet50_tiny_imagenet": (
-        *("nf_resnet26", "resnetv2_50", "resnetv2_26,two_cores", "nf_resnet50,two_cores,again"),
-    ),
+    "nf_resnet50_tiny_imagenet": ("nf_resnet26", "resnetv2_50", "resnetv2_26,two_cores"),
     "nfnet_imagenet": ("F0", "F1", "F2", "F3", "F4", "F5"),
     "wide_resnet_cifar10": (
         "bn",

@@ -9,9 +9,6 @@ resnetv2_26, resnetv2_50) and
     two_cores   for processors without a GPU: the stem of stride 4, pictures that grow to 64 pixels,
                 and gains that start at 1. The 26-layer networks have half their width and 15
                 epochs, the first 9 at 48 pixels; the 50-layer networks 12, the first 6 at 40
-    again       with two_cores, for a second run that begins with the weights of the first,
-                --config.model.weights=runs/first/model: 10 epochs with a smaller rate and resized
-                crops, the first 5 at 48 pixels, then 56
     gpu         for a GPU that is available for minutes: the stem of stride 4 and the pictures at
                 twice their size, 80 pixels for 30 epochs, 112 for 20, and 128 to test; resized
                 crops, a larger rate, and gains that start at 1
@@ -37,7 +34,7 @@ ARCHITECTURES = ("nf_resnet26", "nf_resnet50", "resnetv2_26", "resnetv2_50")
 
 
 def get_config(variants=""):
-    chosen = recipes.words(variants, (*ARCHITECTURES, "two_cores", "again", "gpu", "smoke"))
+    chosen = recipes.words(variants, (*ARCHITECTURES, "two_cores", "gpu", "smoke"))
     name = next((word for word in chosen if word in ARCHITECTURES), "nf_resnet50")
     recipe = recipes.default()
     recipe.name = f"{name}_tiny_imagenet"
@@ -60,8 +57,6 @@ def get_config(variants=""):
     fields = {"zero_init_gain": False} if is_free else {"shortcut": "average_pool"}
     if "two_cores" in chosen:
         _for_two_cores(recipe, fields, small=name.endswith("26"))
-    if "again" in chosen:
-        _from_weights(recipe)
     if "gpu" in chosen:
         _for_minutes(recipe, fields)
         recipe.optimizer.agc = 0.1 if is_free else 0.0
@@ -91,12 +86,3 @@ def _for_two_cores(recipe, fields: dict, small: bool) -> None:
     recipe.schedule.warmup_epochs = 1.0
     recipe.regularization.weight_decay = 5e-4
     recipe.regularization.stochastic_depth = 0.0
-
-
-def _from_weights(recipe) -> None:
-    recipe.seed = 1  # the pictures in another order
-    recipe.epochs, recipe.optimizer.learning_rate = 10.0, 0.06
-    recipe.data.early_epochs, recipe.data.early_size = 5.0, 48
-    # What resized crops show is larger than in whole pictures, so they are smaller.
-    recipe.data.stored_size, recipe.data.input_size = 64, 56
-    recipe.augmentation.crop, recipe.augmentation.smallest_area = "resized", 0.4
