@@ -36,6 +36,14 @@ def test_the_record_has_the_measured_accuracy(name):
     assert SHIPPED[name].top1 == round(percent, 2)
 
 
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "recipe" in metrics(name)])
+def test_the_card_names_the_pictures_of_the_recipe(name):
+    tested = metrics(name)["recipe"]["data.test"]
+    split = "validation" if tested.startswith("val") else "test"
+    card = (weights_directory() / name / "README.md").read_text()
+    assert f"| {split} | 10,000 | Top-1 accuracy |" in card
+
+
 @pytest.mark.parametrize("names", SIBLINGS, ids=lambda names: names[0])
 def test_siblings_have_one_recipe_and_one_seed(names):
     first, *others = (metrics(name) for name in names)
