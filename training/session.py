@@ -88,7 +88,7 @@ class Session:
             self.strategy = make_strategy(strategy, replicas, peer_timeout, tpu)
         self.identity = recipes.identity(recipe) | {"precision": precision}
         if self.folder is not None:
-            self._check_folder()
+            self._claim(write=False)
         self.data = open_data(recipe)
         self.plan = Plan.of(recipe, self.data.train_size)
         self.clock = Clock(started + 60.0 * minutes, self.plan.steps) if minutes else None
@@ -96,7 +96,7 @@ class Session:
             self._make_model()
         self._make_engine()
         if self.folder is not None and not (eval_only or dry_run) and self.chief:
-            self._claim()
+            self._claim(write=True)
 
     def describe(self) -> str:
         """Return the resolved recipe, and the sizes that follow from it."""
@@ -148,20 +148,14 @@ class Session:
         first = resolver.task_type == "worker" and resolver.task_id == 0
         return first and "chief" not in cluster
 
-    @property
-    def _claim_file(self) -> Path:
-        return self.folder / "recipe.json"
-
-    def _check_folder(self) -> None:
-        """Check that the folder is new, or belongs to this recipe."""
-        if self._claim_file.exists():
-            check_identity(json.loads(self._claim_file.read_bytes()), self.identity, self.folder)
-
-    def _claim(self) -> None:
-        """Claim a new folder for a recipe that can be run."""
-        if not self._claim_file.exists():
+    def _claim(self, write: bool) -> None:
+        """Check that the folder belongs to this recipe, or claim a new one."""
+        path = self.folder / "recipe.json"
+        if path.exists():
+            check_identity(json.loads(path.read_bytes()), self.identity, self.folder)
+        elif write:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(self._claim_file, json.dumps(self.identity, indent=2) + "\n")
+            atomic.write_text(path, json.dumps(self.identity, indent=2) + "\n")
 
     def _make_model(self) -> None:
         recipe = self.recipe

@@ -1,4 +1,4 @@
-"""What a session makes of a recipe, a folder and the sessions before it."""
+"""Sessions of training: resumed, begun with weights, failed at the start, several in a process."""
 
 from __future__ import annotations
 
